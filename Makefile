@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## create .venv with the exact pinned versions
+
+.PHONY: demo
+demo: $(INSTALLED) ## distil a small model from two teachers, offline
+	$(BIN)/stella run demo
+
+.PHONY: test
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest
+
+.PHONY: check
+check: $(INSTALLED) ## lint, types, import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: ui
+ui: $(INSTALLED) ## the Dagster UI on 127.0.0.1:3000
+	$(BIN)/stella ui
+
+.PHONY: bench
+bench: $(INSTALLED) ## benchmarks and slow checks
+	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m benchmarks.relative_similarity
+	$(BIN)/python -m benchmarks.seeds

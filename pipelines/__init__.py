@@ -1,0 +1,1 @@
+"""WHEN it runs: definitions for Dagster, and the `stella` command."""

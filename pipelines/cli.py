@@ -1,0 +1,249 @@
+"""The `stella` command. Exit codes: 0 done, 1 a run failed or a result is missing, 2 the input cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.resources import prepare_environment, project_root, recipe_files
+from stella_assets.recipe import Recipe, RecipeError, read_recipe
+from storage.home import Home
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distil a small text-embedding model from several big ones, with lineage that can be trusted.",
+)
+out, err = Console(), Console(stderr=True)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
+
+
+class TableFormat(StrEnum):
+    """How `stella sql` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def main() -> None:
+    """Run the command; mistakes in the input end in a message and exit code 2."""
+    try:
+        app()
+    except ValueError as error:
+        _refuse(str(error))
+    except KeyboardInterrupt:
+        err.print("Stopped. Run the same command again to go on where it stopped.")
+        sys.exit(1)
+
+
+def _refuse(message: str) -> NoReturn:
+    err.print(f"[bold red]error[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _find_recipe(argument: str) -> Recipe:
+    """A recipe by path, or by the name that it has in `recipes/`."""
+    path = Path(argument)
+    if path.suffix not in {".yaml", ".yml"} and not path.is_file():
+        path = project_root() / "recipes" / f"{argument}.yaml"
+        if not path.is_file():
+            known = ", ".join(file.stem for file in recipe_files())
+            raise RecipeError(f"{argument}: no recipe of this name; recipes/ has {known}. Give one of these, or a YAML file.")
+    return read_recipe(path)
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    select: Annotated[list[str] | None, typer.Option(help="Only this asset; may be given several times.")] = None,
+) -> None:
+    """Make what the recipe describes. What exists already is reused, and a killed run goes on where it stopped."""
+    home = prepare_environment()
+    wanted = _find_recipe(recipe)
+    from stella_assets.preflight import check_recipe
+
+    check_recipe(wanted, home)
+    from pipelines.materialise import materialise
+
+    started = time.monotonic()
+    outcome = materialise(wanted, home, select or [], err)
+    if not outcome.succeeded:
+        for asset, message in outcome.failures:
+            err.print(f"[bold red]failed[/] {_escape(asset)}: {_escape(message)}", highlight=False, soft_wrap=True)
+        err.print(f"Run {outcome.run_id[:8]}; `stella ui` shows its log. What was made so far is kept.")
+        sys.exit(2 if outcome.users_fault else 1)
+    _print_summary(wanted, home, time.monotonic() - started)
+
+
+def _print_summary(recipe: Recipe, home: Home, seconds: float) -> None:
+    summary = _summary(recipe, home)
+    out.print(f"\n[bold]{recipe.name}[/] is complete after {seconds:.1f} s.")
+    if summary is not None:
+        _print_scores(summary)
+    folder = home.root / recipe.name
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    out.print(f"  report   {shown}/evaluation_report/report.html", highlight=False, soft_wrap=True)
+    out.print(f"  model    {shown}/release", highlight=False, soft_wrap=True)
+    out.print("  SQL      stella sql 'SELECT * FROM scores'", highlight=False)
+    out.print("  UI       make ui", highlight=False)
+
+
+def _summary(recipe: Recipe, home: Home) -> dict[str, Any] | None:
+    import logging
+
+    from stella_assets.evaluation.report import read_summary, report_step
+    from stella_assets.step import Workshop
+
+    artefact = Workshop(home, logging.getLogger("stella")).find(report_step(recipe))
+    return None if artefact is None else read_summary(artefact)
+
+
+def _print_scores(summary: dict[str, Any]) -> None:
+    from stella_assets.evaluation import tables
+
+    for header, rows in (tables.score_rows(summary), tables.retention_rows(summary)):
+        table = Table(*header)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    out.print(f"Gain over the untouched student: {summary['gain']:+.2f} points.")
+
+
+@app.command()
+def status(recipe: RecipeArgument) -> None:
+    """Say which artefacts of the recipe are there, and which the next run would make."""
+    home = prepare_environment()
+    wanted = _find_recipe(recipe)
+    import logging
+
+    from stella_assets.release.publish import release_step
+    from stella_assets.step import Workshop, all_steps
+
+    workshop = Workshop(home, logging.getLogger("stella"))
+    table = Table("asset", "state", "digest", "made at", "seconds", "MiB")
+    for step in all_steps(release_step(wanted)):
+        artefact = workshop.find(step)
+        if artefact is not None:
+            about = artefact.manifest.about
+            made = str(about["made_at"]).replace("T", " ").removesuffix("+00:00")
+            table.add_row(
+                step.name, "[green]there[/]", artefact.digest[:12], made, f"{about['seconds']:.1f}", str(about["peak_memory_mib"])
+            )
+        else:
+            waits = [need.name for need in step.needs if workshop.find(need) is None]
+            state = f"waits for {waits[0]}" if waits else "would be made"
+            table.add_row(step.name, f"[yellow]{state}[/]", "", "", "", "")
+    out.print(table)
+
+
+@app.command()
+def report(
+    recipe: RecipeArgument, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
+) -> None:
+    """Print scores and retention of the recipe's current models."""
+    home = prepare_environment()
+    wanted = _find_recipe(recipe)
+    summary = _summary(wanted, home)
+    if summary is None:
+        err.print(f"{wanted.name}: there is no report for this recipe as it stands. Run `stella run {recipe}` first.")
+        sys.exit(1)
+    if as_json:
+        print(json.dumps(summary, indent=1))
+    else:
+        _print_scores(summary)
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(metavar="SQL", help="For example: SELECT * FROM vector_stats")],
+    output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.TABLE,
+) -> None:
+    """Ask DuckDB about corpus, vectors, training and scores; also while a run is in progress."""
+    home = prepare_environment()
+    import duckdb
+
+    from storage.statistics import refresh_views
+
+    if not home.statistics.exists():
+        refresh_views(home)
+    with duckdb.connect(str(home.statistics), read_only=True) as connection:
+        try:
+            result = connection.execute(query)
+        except duckdb.Error as error:
+            _refuse(f"{error}\nViews: {', '.join(row[0] for row in connection.execute('SHOW TABLES').fetchall())}")
+        names = [column[0] for column in result.description or []]
+        rows = result.fetchall()
+    _print_rows(names, rows, output)
+
+
+def _print_rows(names: list[str], rows: list[tuple[Any, ...]], output: TableFormat) -> None:
+    match output:
+        case TableFormat.JSON:
+            print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1, default=str))
+        case TableFormat.CSV:
+            import csv
+
+            writer = csv.writer(sys.stdout)
+            writer.writerow(names)
+            writer.writerows(rows)
+        case TableFormat.TABLE:
+            table = Table(*names)
+            for row in rows:
+                table.add_row(*("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row))
+            out.print(table)
+
+
+@app.command()
+def validate(recipe: RecipeArgument) -> None:
+    """Check a recipe, its files, models and dimensions, without running anything."""
+    home = prepare_environment()
+    wanted = _find_recipe(recipe)
+    from stella_assets.preflight import check_recipe
+
+    dims = check_recipe(wanted, home)
+    target = f"{dims} dimensions" if dims else "dimensions that its hub models will tell"
+    out.print(
+        f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
+        f"{len(wanted.stages)} stages. Digest {wanted.digest}."
+    )
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
+    """Open the Dagster UI, with its scheduler, on 127.0.0.1."""
+    prepare_environment()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            _refuse(f"port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: stella ui --port {port + 1}")
+    dagster = Path(sys.executable).with_name("dagster")
+    arguments = ["dev", "-m", "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.chdir(project_root())
+    os.execv(dagster, [str(dagster), *arguments])  # noqa: S606 (a fixed program of this environment)
+
+
+if __name__ == "__main__":
+    main()

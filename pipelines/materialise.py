@@ -1,0 +1,152 @@
+"""Materialising a recipe through Dagster in this process, with the same instance as the UI."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+import psutil
+from rich.console import Console
+from rich.logging import RichHandler
+
+from pipelines.definitions import build_definitions, job_name
+from stella_assets.assets import asset_key
+from stella_assets.recipe import Recipe
+from storage.home import Home
+
+PROCESS_TAG = "stella/process"
+HOST_TAG = "stella/host"
+
+
+class UnknownAssetError(ValueError):
+    """A selection that names no asset of the recipe."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        run_id: The run in the UI.
+        succeeded: Whether every asset is there.
+        failures: (asset, message) of what failed.
+        users_fault: Whether all failures are of the kind that a person can correct.
+    """
+
+    run_id: str
+    succeeded: bool
+    failures: list[tuple[str, str]]
+    users_fault: bool
+
+
+def _console_logger(console: Console) -> dg.LoggerDefinition:
+    """Shows what assets say to people, and leaves Dagster's own events to the UI."""
+
+    @dg.logger
+    def people(_context: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("stella", logging.INFO)
+        handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+        handler.addFilter(lambda record: not getattr(record, "dagster_meta", {}).get("dagster_event"))
+        handler.setFormatter(_PlainFormatter())
+        logger.addHandler(handler)
+        return logger
+
+    return people
+
+
+class _PlainFormatter(logging.Formatter):
+    """The message as the asset gave it, without run and step ids."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return str(getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage()))
+
+
+def asset_names(recipe: Recipe, home: Home) -> list[str]:
+    """The recipe's assets, `teacher_vectors/minilm` and so on, in the order that data flows."""
+    graph = build_definitions([recipe], home).resolve_asset_graph()
+    return ["/".join(key.path[1:]) for key in graph.toposorted_asset_keys]
+
+
+def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.AssetKey]:
+    """The assets that names stand for; a name may be the first part of several, as `mteb` is.
+
+    Raises:
+        UnknownAssetError: A name stands for none.
+    """
+    known = asset_names(recipe, home)
+    chosen: list[str] = []
+    for name in names:
+        plain = name.removeprefix(f"{recipe.name}/")
+        matches = [asset for asset in known if asset == plain or asset.startswith(f"{plain}/")]
+        if not matches:
+            raise UnknownAssetError(f"--select {name}: recipe {recipe.name!r} has no such asset. It has {', '.join(known)}.")
+        chosen += matches
+    return [asset_key(recipe.name, name) for name in known if name in chosen]
+
+
+def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs of this machine as failed whose process is gone, as after `kill -9`; their work goes on in the next run."""
+    running = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()}))
+    dead = [run for run in running if not _alive(run.tags.get(PROCESS_TAG, ""))]
+    for run in dead:
+        instance.report_run_failed(run, f"Process {run.tags[PROCESS_TAG]} is gone; run again to go on where it stopped.")
+    return [run.run_id for run in dead]
+
+
+def _alive(process: str) -> bool:
+    pid, _, started = process.partition("@")
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+
+
+def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Console) -> Outcome:
+    """Run the recipe's job, or the selected assets of it.
+
+    Raises:
+        UnknownAssetError: The selection names no asset.
+    """
+    selection = select_keys(recipe, home, select) if select else None
+    definitions = dg.Definitions.merge(
+        build_definitions([recipe], home), dg.Definitions(loggers={"console": _console_logger(console)})
+    )
+    process = psutil.Process()
+    tags = {PROCESS_TAG: f"{os.getpid()}@{process.create_time():.2f}", HOST_TAG: socket.gethostname()}
+    with dg.DagsterInstance.get() as instance:
+        for run_id in close_dead_runs(instance):
+            console.print(f"Run {run_id[:8]} was killed; going on where it stopped.")
+        result = definitions.resolve_job_def(job_name(recipe)).execute_in_process(
+            instance=instance, asset_selection=selection, raise_on_error=False, tags=tags
+        )
+    failures = [_failure(event) for event in result.all_events if event.is_step_failure]
+    return Outcome(
+        run_id=result.run_id,
+        succeeded=result.success,
+        failures=[(name, message) for name, message, _ in failures],
+        users_fault=bool(failures) and all(fault for *_, fault in failures),
+    )
+
+
+def _failure(event: dg.DagsterEvent) -> tuple[str, str, bool]:
+    """(asset, what went wrong, whether it is an error of the kind with a remedy in its message)."""
+    error: Any = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    name = (event.step_key or "").replace("__", "/")
+    if error is None:
+        return name, "failed without an error", False
+    message = error.message.strip()
+    kind, _, text = message.partition(": ")
+    fault = error.cls_name is not None and error.cls_name.endswith("Error") and _is_value_error(error)
+    return name, (text if fault else f"{kind}: {text}"), fault
+
+
+def _is_value_error(error: Any) -> bool:
+    """Users' mistakes are ValueErrors of this project's packages; their class name is qualified in the message."""
+    return error.message.startswith(("stella_assets.", "storage.", "ValueError"))

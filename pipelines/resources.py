@@ -1,0 +1,39 @@
+"""Where the project and its state are. The only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from storage.home import Home
+
+
+def project_root() -> Path:
+    """The folder with `dagster.yaml`: here or above, else the checkout that this package is part of."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dagster.yaml").is_file() and (folder / "recipes").is_dir():
+            return folder
+    return Path(__file__).resolve().parent.parent
+
+
+def home() -> Home:
+    """The folder of all state: `STELLA_HOME`, or `var/` in the project."""
+    return Home(Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute())
+
+
+def recipe_files() -> list[Path]:
+    """The recipes of the project, by name."""
+    return sorted((project_root() / "recipes").glob("*.yaml"))
+
+
+def prepare_environment() -> Home:
+    """Point Dagster at the project's `dagster.yaml` and its storage at our home, and quieten libraries."""
+    where = home()
+    where.root.mkdir(parents=True, exist_ok=True)
+    os.environ["STELLA_HOME"] = str(where.root)
+    os.environ["DAGSTER_HOME"] = str(project_root())
+    os.environ.setdefault("LANCE_LOG", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    return where

@@ -1,0 +1,1 @@
+"""WHAT is made: one package a step, in the order that data flows."""

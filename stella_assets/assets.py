@@ -1,0 +1,85 @@
+"""The shell that every asset shares: make the step's artefact, and show what it is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from stella_assets.manifest import digest
+from stella_assets.plots import data_uri
+from stella_assets.step import Artefact, Step, Workshop
+from storage.home import Home
+from storage.statistics import refresh_views
+
+Show = Callable[[Artefact], Mapping[str, Any]]
+
+
+def asset_key(recipe: str, name: str) -> dg.AssetKey:
+    """`<recipe>/<asset>`."""
+    return dg.AssetKey([recipe, *name.split("/")])
+
+
+def step_asset(
+    step: Step,
+    *,
+    group: str,
+    kinds: set[str],
+    description: str,
+    checks: Sequence[str] = (),
+    show: Show = lambda _artefact: {},
+) -> dg.AssetsDefinition:
+    """The Dagster asset of a step.
+
+    The artefact is found by content or made; its manifest's digest is the data version. The settings are part of the
+    asset's code version, so a changed recipe shows as out of sync.
+    """
+    key = asset_key(step.recipe, step.name)
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(step.recipe, need.name) for need in step.needs],
+        group_name=group,
+        kinds=kinds,
+        description=description,
+        code_version=f"{step.code_version}-{digest(dict(step.settings))[:8]}",
+        check_specs=[dg.AssetCheckSpec(name, asset=key) for name in checks],
+        tags={"stella/recipe": step.recipe},
+    )
+    def make_artefact(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+        artefact = Workshop(home, context.log).make(step)
+        refresh_views(home)
+        verb = "reused, nothing to do" if artefact.reused else f"made in {artefact.manifest.about['seconds']:.1f} s"
+        context.log.info(f"{step.name}: {verb} ({artefact.digest[:12]})")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(artefact.digest),
+            metadata={**_common_metadata(artefact), **show(artefact)},
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=check.name, passed=check.passed, metadata={"what": dg.MetadataValue.text(check.description)}
+                )
+                for check in artefact.manifest.checks
+            ],
+        )
+
+    return make_artefact
+
+
+def _common_metadata(artefact: Artefact) -> dict[str, Any]:
+    about, facts = artefact.manifest.about, artefact.manifest.facts
+    plain = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
+    rows = facts.get("texts") or facts.get("rows")
+    return {
+        "folder": dg.MetadataValue.path(str(artefact.folder)),
+        "digest": artefact.digest,
+        "reused": artefact.reused,
+        "seconds": float(about["seconds"]),
+        "peak_memory_mib": int(about["peak_memory_mib"]),
+        "inputs": dg.MetadataValue.json(dict(artefact.manifest.identity.inputs)),
+        **({"dagster/row_count": int(rows)} if rows else {}),
+        **plain,
+    }
+
+
+def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A plot as metadata: the UI draws Markdown pictures."""
+    return dg.MetadataValue.md(f"![{alt}]({data_uri(png)})")

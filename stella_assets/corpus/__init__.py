@@ -1,0 +1,1 @@
+"""Step 1: sources -> normalised, deduplicated texts with id, role and split."""

@@ -1,0 +1,121 @@
+"""Docstrings of the Python environment itself: real English, offline, pinned by the versions of the packages."""
+
+from __future__ import annotations
+
+import ast
+import platform
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from inspect import cleandoc
+from pathlib import Path
+
+from stella_assets.corpus.text import first_sentence
+
+SKIPPED_FOLDERS = frozenset({"tests", "test", "testing", "idlelib", "lib2to3", "site-packages", "__pycache__", "_vendor"})
+STANDARD_LIBRARY = "python"
+
+# Where prose ends: a numpydoc or Google section, a field list, an example, a directive, a table.
+PROSE_END = re.compile(
+    r"^\s*(?:>>>|:\w+[^:]*:|\.\. |[-=~^*+|]{3,}|(?:Args|Arguments|Parameters|Returns?|Yields?|Raises|Examples?|Notes?|"
+    r"See Also|References|Attributes|Usage|Example usage|Shape|Keyword Args|Warnings?)\s*:{0,2}\s*$)",
+    re.MULTILINE,
+)
+
+
+class UnknownPackageError(ValueError):
+    """A package that the recipe names is not installed."""
+
+
+def package_versions(packages: Sequence[str]) -> dict[str, str]:
+    """The version of each package; the standard library's is Python's own.
+
+    Raises:
+        UnknownPackageError: A package is not installed.
+    """
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = platform.python_version() if package == STANDARD_LIBRARY else metadata.version(package)
+        except metadata.PackageNotFoundError:
+            raise UnknownPackageError(
+                f"corpus source python_docs: package {package!r} is not installed in this environment. "
+                f"Install it with pip, or remove it from `packages`."
+            ) from None
+    return versions
+
+
+def docstring_texts(packages: Sequence[str], *, queries: bool) -> Iterator[tuple[str, str, str, str, str, str | None]]:
+    """Docstrings as (text, section, role, licence, origin, parent), package by package in the order given.
+
+    A docstring is cut where its prose ends. `queries` also gives the first sentence of each that has more to say.
+    """
+    for package in packages:
+        licence = _licence(package)
+        for root, path in _modules(package):
+            module = ".".join(path.relative_to(root).with_suffix("").parts)
+            for name, docstring in _docstrings(path):
+                prose = _prose(docstring)
+                origin = f"{module}.{name}" if name else module
+                yield prose, package, "document", licence, origin, None
+                if queries:
+                    sentence, rest = first_sentence(prose)
+                    if rest:
+                        yield " ".join(sentence.split()), package, "query", licence, origin, prose
+
+
+def _prose(docstring: str) -> str:
+    """The docstring up to its first section, field list or example; a section's own title goes too."""
+    text = cleandoc(docstring)
+    end = PROSE_END.search(text)
+    if end is None:
+        return text
+    before = text[: end.start()].rstrip()
+    if re.match(r"[-=~^*]{3,}", end.group().strip()):
+        before = before.rpartition("\n")[0].rstrip()
+    return before
+
+
+def _modules(package: str) -> list[tuple[Path, Path]]:
+    """(import root, file) of every module of a package, by name, without its tests."""
+    if package == STANDARD_LIBRARY:
+        root = Path(sysconfig.get_path("stdlib"))
+        found = [(root, path) for path in root.rglob("*.py")]
+    else:
+        distribution = metadata.distribution(package)
+        root = Path(str(distribution.locate_file("")))
+        names = [Path(str(file)) for file in distribution.files or [] if file.suffix == ".py" and ".." not in file.parts]
+        found = [(root, root / name) for name in names]
+    kept = [(base, path) for base, path in found if not SKIPPED_FOLDERS.intersection(path.relative_to(base).parts)]
+    return sorted(kept, key=lambda item: item[1].relative_to(item[0]).parts)
+
+
+def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
+    """(qualified name, docstring) of a module, its classes and functions, in the order of the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, FileNotFoundError):
+        return  # templates and files for other Python versions are no modules of this one
+    stack: list[tuple[str, ast.AST]] = [("", tree)]
+    while stack:
+        name, node = stack.pop()
+        docstring = ast.get_docstring(node, clean=False)  # type: ignore[arg-type]
+        if docstring:
+            yield name, docstring
+        children = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+        stack.extend((f"{name}.{child.name}" if name else child.name, child) for child in reversed(children))
+
+
+def _licence(package: str) -> str:
+    if package == STANDARD_LIBRARY:
+        return "PSF-2.0"
+    about = metadata.metadata(package)
+    stated = about.get("License-Expression") or about.get("License") or ""
+    if stated and "\n" not in stated.strip():
+        return stated.strip()
+    classifiers = [c.rsplit(" :: ", 1)[-1] for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
+    return " AND ".join(classifiers) or "not stated"

@@ -1,0 +1,70 @@
+"""The assets `evaluation_tasks`, `mteb/<model>` and `evaluation_report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from stella_assets import plots
+from stella_assets.assets import picture, step_asset
+from stella_assets.evaluation import tables
+from stella_assets.evaluation.report import HTML_FILE, read_summary, report_step
+from stella_assets.evaluation.score import score_steps
+from stella_assets.evaluation.tasks import tasks_step
+from stella_assets.recipe import Recipe
+from stella_assets.step import Artefact
+
+
+def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """Task data, one asset a scored model, and the report."""
+    tasks = step_asset(
+        tasks_step(recipe),
+        group="evaluation",
+        kinds={"parquet"},
+        description="mteb tasks of three types from the held-out texts.",
+        checks=("no_query_was_trained_on",),
+    )
+    scores = [
+        step_asset(
+            step,
+            group="evaluation",
+            kinds={"mteb"},
+            description=f"mteb scores of `{step.settings['model']}` at each of its dimensions.",
+            checks=("scores_are_in_range",),
+            show=_show_scores,
+        )
+        for step in score_steps(recipe)
+    ]
+    report = step_asset(
+        report_step(recipe),
+        group="evaluation",
+        kinds={"html", "markdown"},
+        description="Scores by stage and dimension, retention of each teacher, losses, funnel, time and memory.",
+        checks=("student_beats_untouched_student",),
+        show=_show_report,
+    )
+    return [tasks, *scores, report]
+
+
+def _show_scores(artefact: Artefact) -> Mapping[str, Any]:
+    rows = artefact.manifest.facts["scores"]
+    table = tables.markdown_table(
+        ["task", "dimension", "score x 100"],
+        [[row["task"], row["dimension"], f"{100 * row['score']:.2f}"] for row in rows],
+    )
+    largest = max(row["dimension"] for row in rows)
+    plain = {row["task"]: 100 * row["score"] for row in rows if row["dimension"] == largest}
+    return {"scores": dg.MetadataValue.md(table), **plain}
+
+
+def _show_report(artefact: Artefact) -> Mapping[str, Any]:
+    summary = read_summary(artefact)
+    return {
+        "report": dg.MetadataValue.path(str(artefact.folder / HTML_FILE)),
+        "score_by_model": picture(plots.score_by_model(summary), "score by model and stage"),
+        "score_by_dimension": picture(plots.score_by_dimension(summary), "score by dimension"),
+        "retention": picture(plots.retention(summary), "retention by task type"),
+        "scores": dg.MetadataValue.md(tables.markdown_table(*tables.score_rows(summary))),
+    }

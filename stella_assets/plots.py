@@ -1,0 +1,168 @@
+"""The plots of the report and of the Dagster UI."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+STAGE_COLOURS = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8a8a8a")
+
+
+def _figure(width: float, height: float, draw: Callable[[Any], None]) -> bytes:
+    """Draw one plot and give it as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes)
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as a URI that stands in HTML and Markdown by itself."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def score_by_model(summary: Mapping[str, Any]) -> bytes:
+    """Scores of each model at its largest dimension, a bar a task."""
+    largest: dict[str, Row] = {}
+    for model in summary["models"]:
+        if model["dimension"] > largest.get(model["name"], {"dimension": 0})["dimension"]:
+            largest[model["name"]] = model
+    tasks = list(summary["task_types"])
+
+    def draw(axes: Any) -> None:
+        width = 0.8 / len(tasks)
+        for i, task in enumerate(tasks):
+            values = [100 * model["scores"][task] for model in largest.values()]
+            places = [x + (i - (len(tasks) - 1) / 2) * width for x in range(len(largest))]
+            axes.bar(places, values, width, label=task, color=STAGE_COLOURS[i % len(STAGE_COLOURS)])
+        means = [100 * model["mean"] for model in largest.values()]
+        axes.plot(range(len(largest)), means, "o", color="black", label="mean")
+        for x, mean in enumerate(means):
+            axes.annotate(f"{mean:.1f}", (x, mean), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8)
+        axes.set_xticks(range(len(largest)), list(largest), rotation=20, ha="right")
+        axes.set_ylabel("score x 100")
+        axes.set_title("Score by model and stage")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False)
+
+    return _figure(8, 4.4, draw)
+
+
+def score_by_dimension(summary: Mapping[str, Any]) -> bytes:
+    """Scores of the last stage against its dimensions."""
+    last = summary["models"][-1]["name"]
+    points = sorted((m for m in summary["models"] if m["name"] == last), key=lambda m: m["dimension"])
+
+    def draw(axes: Any) -> None:
+        dims = [point["dimension"] for point in points]
+        for i, task in enumerate(summary["task_types"]):
+            values = [100 * p["scores"][task] for p in points]
+            axes.plot(dims, values, "o-", label=task, color=STAGE_COLOURS[i % len(STAGE_COLOURS)])
+        axes.plot(dims, [100 * p["mean"] for p in points], "o--", color="black", label="mean")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(dims, [str(d) for d in dims])
+        axes.set_xlabel("dimensions")
+        axes.set_ylabel("score x 100")
+        axes.set_title(f"Score by dimension, {last}")
+        axes.legend(fontsize=8, frameon=False)
+
+    return _figure(6, 3.6, draw)
+
+
+def retention(summary: Mapping[str, Any]) -> bytes:
+    """Retention of each teacher and of the concatenation, by task type."""
+    references = summary["retention"]
+    kinds = list(next(iter(references.values())))
+
+    def draw(axes: Any) -> None:
+        width = 0.8 / len(references)
+        for i, (name, shares) in enumerate(references.items()):
+            places = [x + (i - (len(references) - 1) / 2) * width for x in range(len(kinds))]
+            bars = axes.bar(places, [100 * shares[k] for k in kinds], width, label=name, color=STAGE_COLOURS[i])
+            axes.bar_label(bars, fmt="%.0f", fontsize=8)
+        axes.axhline(100, color="black", linewidth=0.8)
+        axes.set_xticks(range(len(kinds)), kinds)
+        axes.set_ylabel("student's score, % of the reference's")
+        axes.set_title("Retention")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
+
+    return _figure(7, 3.8, draw)
+
+
+def loss_curves(log: Sequence[Row]) -> bytes:
+    """Total loss of each stage over all steps: every training step, and the dev split at checkpoints."""
+    stages = sorted({row["stage"] for row in log})
+
+    def draw(axes: Any) -> None:
+        start = 0
+        for i, stage in enumerate(stages):
+            total = [row for row in log if row["stage"] == stage and row["term"] == "total"]
+            train = [(start + r["step"], r["value"]) for r in total if r["split"] == "train"]
+            dev = [(start + r["step"], r["value"]) for r in total if r["split"] == "dev"]
+            axes.plot(*zip(*train, strict=True), color=STAGE_COLOURS[i], linewidth=0.8, alpha=0.6, label=f"{stage} train")
+            axes.plot(*zip(*dev, strict=True), "o-", color=STAGE_COLOURS[i], markersize=4, label=f"{stage} dev")
+            start += max(r["step"] for r in total)
+        axes.set_yscale("log")
+        axes.set_xlabel("step, stages one after another")
+        axes.set_ylabel("weighted loss")
+        axes.set_title("Loss")
+        axes.legend(fontsize=8, frameon=False, ncols=len(stages))
+
+    return _figure(8, 3.6, draw)
+
+
+def corpus_funnel(funnel: Sequence[Row]) -> bytes:
+    """Texts read, dropped by each rule, and kept."""
+    order = ["read", "too short", "too long", "duplicate", "over the limit", "kept"]
+    counts = {rule: sum(row["texts"] for row in funnel if row["rule"] == rule) for rule in order}
+    shown = {rule: count for rule, count in counts.items() if count or rule in {"read", "kept"}}
+
+    def draw(axes: Any) -> None:
+        colours = ["#4053d3" if rule in {"read", "kept"} else "#b51d14" for rule in shown]
+        bars = axes.barh(list(shown), list(shown.values()), color=colours)
+        axes.bar_label(bars, labels=[f"{count:,}" for count in shown.values()], padding=3, fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_title("Corpus: texts read, dropped and kept")
+
+    return _figure(6.5, 2.6, draw)
+
+
+def cost_by_step(costs: Sequence[Row]) -> bytes:
+    """Seconds of each step, with its peak memory written beside the bar."""
+
+    def draw(axes: Any) -> None:
+        bars = axes.barh([row["step"] for row in costs], [row["seconds"] for row in costs], color="#00beff")
+        labels = [f"{row['seconds']:.1f} s, {row['peak_memory_mib']:,} MiB" for row in costs]
+        axes.bar_label(bars, labels=labels, padding=3, fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.35)
+        axes.set_xlabel("seconds")
+        axes.set_title("Time and peak memory of each step")
+
+    return _figure(7.5, 0.3 * len(costs) + 1, draw)
+
+
+def cosine_agreement(stats: Sequence[Row], agreement: Sequence[Row]) -> bytes:
+    """Anisotropy of each set of vectors, and how far sets agree."""
+
+    def draw(axes: Any) -> None:
+        names = [row["vectors"] for row in stats] + [f"{row['a']} ~ {row['b']}" for row in agreement]
+        values = [row["mean_cosine"] for row in stats] + [row["linear_cka"] for row in agreement]
+        colours = ["#4053d3"] * len(stats) + ["#ddb310"] * len(agreement)
+        bars = axes.barh(names, values, color=colours)
+        axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.15)
+        axes.set_title("Mean cosine of a set (blue), linear CKA of two (yellow)")
+
+    return _figure(6.5, 0.35 * (len(stats) + len(agreement)) + 0.9, draw)

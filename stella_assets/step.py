@@ -1,0 +1,191 @@
+"""A step of the pipeline: how its artefact is found by content, or made."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stella_assets.manifest import Check, Identity, Manifest, environment, file_digest
+from storage.artefacts import MANIFEST, ArtefactStore, write_atomically
+from storage.home import Home
+from storage.memory import PeakMemory
+
+
+class NotMaterialisedError(ValueError):
+    """A step needs an artefact that this recipe has not made yet."""
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A finished artefact: its folder and what it was made of."""
+
+    name: str
+    folder: Path
+    manifest: Manifest
+    reused: bool = True
+
+    @property
+    def digest(self) -> str:
+        """The data version."""
+        return self.manifest.digest
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What a step's build function works with."""
+
+    recipe: str
+    key: str
+    folder: Path
+    inputs: Mapping[str, Artefact]
+    home: Home
+    log: logging.Logger | logging.LoggerAdapter
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a build function gives back, beside the files in its folder."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+    views: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One artefact of a recipe.
+
+    Attributes:
+        recipe: The recipe's name.
+        name: The asset's name, `stage_1` or `teacher_vectors/minilm`.
+        code_version: Raised when the code makes another output from the same inputs.
+        settings: The part of the recipe that decides the output.
+        needs: The steps whose artefacts it reads.
+        build: Writes the artefact's files.
+        sources: Digests of what lies outside the pipeline (files, packages, model weights), worked out when asked.
+        present: Whether what the artefact keeps outside its folder is still there.
+        resumes: Whether `build` goes on from what an interrupted build left.
+    """
+
+    recipe: str
+    name: str
+    code_version: str
+    settings: Mapping[str, Any]
+    build: Callable[[Workbench], Result]
+    needs: tuple[Step, ...] = ()
+    sources: Callable[[], Mapping[str, str]] | None = None
+    present: Callable[[Artefact, Home], bool] = lambda _artefact, _home: True
+    resumes: bool = False
+
+
+def all_steps(last: Step) -> list[Step]:
+    """A step and all that it rests on, inputs first."""
+    ordered: dict[str, Step] = {}
+
+    def visit(step: Step) -> None:
+        if step.name not in ordered:
+            for need in step.needs:
+                visit(need)
+            ordered[step.name] = step
+
+    visit(last)
+    return list(ordered.values())
+
+
+class Workshop:
+    """Finds and makes the artefacts of a recipe. Found ones are remembered, so a workshop serves one run or less."""
+
+    def __init__(self, home: Home, log: logging.Logger | logging.LoggerAdapter) -> None:
+        self.home = home
+        self.store = ArtefactStore(home)
+        self._log = log
+        self._found: dict[tuple[str, str], Artefact] = {}
+
+    def identity(self, step: Step) -> Identity:
+        """The step's identity, from the artefacts that this very recipe names, never from the newest ones.
+
+        Raises:
+            NotMaterialisedError: An input was not made yet.
+        """
+        inputs = {}
+        for need in step.needs:
+            artefact = self.find(need)
+            if artefact is None:
+                raise NotMaterialisedError(
+                    f"{step.recipe}/{step.name}: needs {need.name}, which was not made for this recipe as it stands. "
+                    f"Run `stella run {step.recipe}` for everything, or add `--select {need.name}`."
+                )
+            inputs[need.name] = artefact.digest
+        if step.sources:
+            inputs |= {f"source:{name}": value for name, value in step.sources().items()}
+        return Identity(step.name, step.code_version, step.settings, inputs)
+
+    def find(self, step: Step) -> Artefact | None:
+        """The step's artefact for the recipe as it stands, if it was made and is whole."""
+        known = self._found.get((step.recipe, step.name))
+        if known is not None:
+            return known
+        try:
+            key = self.identity(step).key
+        except NotMaterialisedError:
+            return None
+        if not self.store.exists(step.name, key):
+            return None
+        folder = self.store.path(step.name, key)
+        artefact = Artefact(step.name, folder, Manifest.read(folder / MANIFEST))
+        if not all((folder / file).is_file() for file in artefact.manifest.outputs):
+            return None
+        if not step.present(artefact, self.home):
+            return None
+        self._found[step.recipe, step.name] = artefact
+        return artefact
+
+    def make(self, step: Step) -> Artefact:
+        """Use the step's artefact if it exists; else build it, and commit it in one rename.
+
+        Raises:
+            NotMaterialisedError: An input was not made yet.
+            ValueError: The build refused its inputs.
+        """
+        identity = self.identity(step)
+
+        def on_wait() -> None:
+            self._log.info(f"{step.name}: another run is making this very artefact; waiting for it.")
+
+        with self.store.lock(step.name, identity.key, on_wait):
+            artefact = self.find(step)
+            if artefact is None:
+                self.store.discard(step.name, identity.key)
+                artefact = self._build(step, identity)
+            self.store.point(step.recipe, step.name, identity.key)
+        return artefact
+
+    def _build(self, step: Step, identity: Identity) -> Artefact:
+        draft = self.store.draft(step.name, identity.key, keep=step.resumes)
+        inputs = {need.name: artefact for need in step.needs if (artefact := self.find(need))}
+        started = time.monotonic()
+        with PeakMemory() as memory:
+            result = step.build(Workbench(step.recipe, identity.key, draft, inputs, self.home, self._log))
+        files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
+        manifest = Manifest(
+            identity=identity,
+            outputs={name: file_digest(draft / name) for name in files if name not in result.views},
+            facts=result.facts,
+            checks=result.checks,
+            views=result.views,
+            about={
+                "recipe": step.recipe,
+                "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - started, 2),
+                "peak_memory_mib": memory.peak_mib,
+                **environment(),
+            },
+        )
+        write_atomically(draft / MANIFEST, manifest.to_json())
+        folder = self.store.commit(draft, step.name, identity.key)
+        return Artefact(step.name, folder, manifest, reused=False)

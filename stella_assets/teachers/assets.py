@@ -1,0 +1,54 @@
+"""The assets `teacher_vectors/<teacher>`, `concatenated_vectors` and `vector_stats`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from stella_assets import plots
+from stella_assets.assets import picture, step_asset
+from stella_assets.recipe import Recipe
+from stella_assets.step import Artefact
+from stella_assets.teachers.concatenate import concatenation_step
+from stella_assets.teachers.encode import teacher_step
+from stella_assets.teachers.statistics import statistics_step
+
+
+def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """One asset a teacher, then their concatenation and its statistics."""
+    teachers = [
+        step_asset(
+            teacher_step(recipe, teacher),
+            group="teachers",
+            kinds={"lancedb", "scikitlearn" if teacher.kind == "lsa" else "huggingface"},
+            description=f"Vectors of teacher `{teacher.name}` ({teacher.kind}, {teacher.licence}); a text is embedded once.",
+            checks=("vectors_are_unit_norm",),
+        )
+        for teacher in recipe.teachers
+    ]
+    concatenation = step_asset(
+        concatenation_step(recipe),
+        group="teachers",
+        kinds={"lancedb"},
+        description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, a tagged version of a LanceDB table.",
+        checks=("every_text_has_a_vector",),
+    )
+    statistics = step_asset(
+        statistics_step(recipe),
+        group="teachers",
+        kinds={"parquet", "duckdb"},
+        description="Norms, anisotropy and effective rank of the vectors, and how far the teachers agree.",
+        checks=("no_nan_or_zero_rows",),
+        show=_show_statistics,
+    )
+    return [*teachers, concatenation, statistics]
+
+
+def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
+    stats, agreement = artefact.manifest.facts["vectors"], artefact.manifest.facts["agreement"]
+    rows = {f"mean_cosine_{row['vectors']}": float(row["mean_cosine"]) for row in stats}
+    ranks = {f"effective_rank_{row['vectors']}": float(row["effective_rank"]) for row in stats}
+    overlap = {f"neighbour_overlap_{row['a']}_{row['b']}": float(row["neighbour_overlap"]) for row in agreement}
+    return {**rows, **ranks, **overlap, "agreement": picture(plots.cosine_agreement(stats, agreement), "agreement of teachers")}

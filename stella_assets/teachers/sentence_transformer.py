@@ -1,0 +1,78 @@
+"""A SentenceTransformers model as a teacher."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from stella_assets.manifest import digest
+from stella_assets.models import load_arguments, model_digest
+from stella_assets.recipe import SentenceTransformersTeacher
+from stella_assets.teachers.batching import token_budget_batches
+from stella_assets.teachers.device import autocast, best_device, resolve_dtype
+
+
+class SentenceTransformerTeacher:
+    """Encodes in token-budgeted batches, longest texts first; the model is loaded at the first text."""
+
+    def __init__(self, spec: SentenceTransformersTeacher) -> None:
+        self.spec = spec
+        self.dtype = resolve_dtype(spec.dtype)
+
+    @cached_property
+    def model(self) -> Any:
+        """The loaded `SentenceTransformer`."""
+        from sentence_transformers import SentenceTransformer
+
+        arguments = load_arguments(self.spec)
+        name = arguments.pop("name")
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        model = SentenceTransformer(name, device=str(best_device()), **arguments)
+        limit = model.max_seq_length
+        model.max_seq_length = min(self.spec.max_length, limit) if limit else self.spec.max_length
+        return model.eval()
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return int(self.model.get_embedding_dimension())
+
+    def fingerprint(self, role: str) -> str:
+        """Names everything that a vector depends on beside the text."""
+        return digest(
+            {
+                "kind": self.spec.kind,
+                "model": model_digest(self.spec),
+                "prompt": self.spec.prompts.get(role, ""),  # type: ignore[call-overload]
+                "max_length": self.spec.max_length,
+                "dtype": self.dtype,
+                "engine": "sentence-transformers",
+                "normalised": True,
+            }
+        )[:16]
+
+    def encode(self, texts: list[str], role: str) -> np.ndarray:
+        """Unit-norm vectors `[len(texts), dim]` float32, in the order of `texts`."""
+        import torch
+        from tqdm.auto import tqdm
+
+        prompt = self.spec.prompts.get(role, "")  # type: ignore[call-overload]
+        tokens = self.model.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.model.max_seq_length)
+        lengths = [len(ids) for ids in tokens["input_ids"]]
+        vectors = np.empty((len(texts), self.dim), dtype=np.float32)
+        with torch.inference_mode(), tqdm(total=len(texts), desc=self.spec.name, unit="text", disable=None) as bar:
+            for batch in token_budget_batches(lengths, self.spec.max_batch_tokens):
+                with autocast(self.dtype):
+                    encoded = self.model.encode(
+                        [texts[i] for i in batch],
+                        prompt=prompt or None,
+                        batch_size=len(batch),
+                        convert_to_tensor=True,
+                        show_progress_bar=False,
+                    )
+                vectors[batch] = torch.nn.functional.normalize(encoded.float(), dim=1).cpu().numpy()
+                bar.update(len(batch))
+        return vectors

@@ -1,0 +1,212 @@
+"""The student: a transformers encoder, pooling, and one linear head a dimension.
+
+Folders are in the classic SentenceTransformers layout of the published Stella models: `modules.json` names Transformer,
+`1_Pooling` and one `2_Dense_<dim>`; the other heads lie beside it. Every release since 2.0 and the common servers read it.
+
+Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from stella_assets.models import load_arguments
+from stella_assets.recipe import Student as StudentSpec
+from stella_assets.teachers.batching import token_budget_batches
+from stella_assets.teachers.device import autocast, best_device, resolve_dtype
+
+HEAD_FOLDER = "2_Dense_"
+POOLING_KEYS = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+class StudentError(ValueError):
+    """A student that cannot be made as the recipe says."""
+
+
+class Student(nn.Module):
+    """An encoder with heads. Dropout is off throughout: the targets are fixed, and runs are repeatable to the bit."""
+
+    def __init__(self, backbone: SentenceTransformer, pooling: str, heads: Mapping[int, nn.Linear]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.heads = nn.ModuleDict({str(dim): head for dim, head in heads.items()})
+        self.dtype = resolve_dtype("auto")
+        self.to(best_device()).eval()
+
+    @classmethod
+    def initialise(cls, spec: StudentSpec, head_dims: Sequence[int], seed: int) -> Student:
+        """The student before training: the base model with the layers that the recipe keeps, and fresh heads.
+
+        Raises:
+            StudentError: The recipe keeps a layer that the base model does not have.
+        """
+        arguments = load_arguments(spec)
+        base = SentenceTransformer(arguments.pop("name"), device="cpu", **arguments)
+        transformer = base[0]
+        if spec.keep_layers is not None:
+            keep_layers(transformer.auto_model, spec.keep_layers)
+        hidden = transformer.auto_model.config.hidden_size
+        backbone = SentenceTransformer(modules=[transformer, Pooling(hidden, spec.pooling)], device="cpu")
+        backbone.max_seq_length = spec.max_length
+        generator = torch.Generator().manual_seed(seed)
+        heads = {dim: _fresh_head(hidden, dim, generator) for dim in head_dims}
+        return cls(backbone, spec.pooling, heads)
+
+    @classmethod
+    def load(cls, folder: Path) -> Student:
+        """Read a student with all its heads."""
+        base = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+        pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+        mode = next(name for name, key in POOLING_KEYS.items() if pooling.get(key))
+        heads = {}
+        for path in sorted(folder.glob(f"{HEAD_FOLDER}*")):
+            from safetensors.torch import load_file
+
+            config = json.loads((path / "config.json").read_text())
+            head = nn.Linear(config["in_features"], config["out_features"])
+            head.load_state_dict({k.removeprefix("linear."): v for k, v in load_file(path / "model.safetensors").items()})
+            heads[config["out_features"]] = head
+        backbone = SentenceTransformer(modules=[base[0], base[1]], device="cpu")
+        return cls(backbone, mode, heads)
+
+    def save(self, folder: Path, default_dim: int, prompts: Mapping[str, str]) -> None:
+        """Write the student in the classic layout, with `default_dim` the head that `modules.json` names."""
+        transformer = self.backbone[0]
+        transformer.auto_model.save_pretrained(folder)
+        self.backbone.tokenizer.save_pretrained(folder)
+        types = {"": "Transformer", "1_Pooling": "Pooling", f"{HEAD_FOLDER}{default_dim}": "Dense"}
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(types.items())
+        ]
+        _write_json(folder / "modules.json", modules)
+        _write_json(
+            folder / "sentence_bert_config.json", {"max_seq_length": self.backbone.max_seq_length, "do_lower_case": False}
+        )
+        _write_json(
+            folder / "config_sentence_transformers.json",
+            {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+        )
+        modes = {key: self.pooling == name for name, key in POOLING_KEYS.items()}
+        _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": self.hidden, **modes})
+        for dim, head in self.heads.items():
+            self._save_head(folder / f"{HEAD_FOLDER}{dim}", head)
+
+    def _save_head(self, folder: Path, head: nn.Module) -> None:
+        from safetensors.torch import save_file
+
+        assert isinstance(head, nn.Linear)
+        config = {
+            "in_features": head.in_features,
+            "out_features": head.out_features,
+            "bias": True,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        }
+        _write_json(folder / "config.json", config)
+        weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+
+    @property
+    def hidden(self) -> int:
+        """Dimensions of the pooled state."""
+        return int(self.backbone[0].auto_model.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def pool(self, texts: Sequence[str]) -> Tensor:
+        """Pooled states `[B, H]` float32 of the encoder."""
+        features = self.backbone.preprocess(list(texts))
+        features = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+        with autocast(self.dtype):
+            return self.backbone(features)["sentence_embedding"].float()
+
+    def project(self, pooled_BH: Tensor, dim: int) -> Tensor:
+        """Unit vectors `[B, D]` float32 of one head."""
+        return normalize(self.heads[str(dim)](pooled_BH), dim=1)
+
+    def encode_pooled(self, texts: Sequence[str], max_batch_tokens: int = 4096) -> np.ndarray:
+        """Pooled states `[len(texts), H]` float32 in token-budgeted batches, in the order of `texts`."""
+        tokens = self.backbone.tokenizer(list(texts), truncation=True, max_length=self.backbone.max_seq_length)
+        lengths = [len(ids) for ids in tokens["input_ids"]]
+        pooled = np.empty((len(texts), self.hidden), dtype=np.float32)
+        with torch.inference_mode():
+            for batch in token_budget_batches(lengths, max_batch_tokens):
+                pooled[batch] = self.pool([texts[i] for i in batch]).cpu().numpy()
+        return pooled
+
+    def train_only(self, layers: int | str, heads: Iterable[int]) -> None:
+        """Let the last `layers` encoder layers (or `all` parameters of the encoder) and the named heads train.
+
+        Raises:
+            StudentError: The encoder has fewer layers.
+        """
+        self.requires_grad_(False)
+        for dim in heads:
+            self.heads[str(dim)].requires_grad_(True)
+        if layers == "all":
+            self.backbone.requires_grad_(True)
+        elif int(layers) > 0:
+            stack = encoder_layers(self.backbone[0].auto_model)
+            if int(layers) > len(stack):
+                raise StudentError(f"train_layers {layers}: the student has {len(stack)} layers. Lower it, or say `all`.")
+            for layer in list(stack)[-int(layers) :]:
+                layer.requires_grad_(True)
+
+
+def encoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The stack of transformer layers of a transformers model."""
+    wanted = model.config.num_hidden_layers  # type: ignore[union-attr]
+    stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == wanted]
+    if not stacks:
+        raise StudentError(f"{type(model).__name__}: found no stack of {wanted} layers to drop or to train.")
+    return stacks[0]
+
+
+def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
+    """Drop every encoder layer but the named ones, counting from 0."""
+    config: Any = model.config
+    stack = encoder_layers(model)
+    if kept[-1] >= len(stack):
+        raise StudentError(f"keep_layers {list(kept)}: the base model has layers 0 to {len(stack) - 1}. Lower them.")
+    layers = [stack[i] for i in kept]
+    del stack[:]
+    for position, layer in enumerate(layers):
+        stack.append(layer)
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position
+    config.num_hidden_layers = len(kept)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[i] for i in kept]
+
+
+def _fresh_head(hidden: int, dim: int, generator: torch.Generator) -> nn.Linear:
+    """Weights of unit-variance outputs, zero bias."""
+    head = nn.Linear(hidden, dim)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(dim, hidden, generator=generator) / hidden**0.5)
+        head.bias.zero_()
+    return head
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

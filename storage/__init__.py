@@ -1,0 +1,1 @@
+"""WHERE things are kept: artefacts on disk, teacher vectors in LanceDB, statistics in Parquet and DuckDB."""

@@ -1,0 +1,99 @@
+"""Artefact folders: found by key, built in a draft, and moved into place in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from storage.home import Home
+
+MANIFEST = "manifest.json"
+
+
+class ArtefactStore:
+    """Artefacts by (asset, key). An artefact exists when its manifest does; a half-built one is only a draft."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def path(self, asset: str, key: str) -> Path:
+        """Where the artefact lies or will lie."""
+        return self.home.artefacts / asset / key
+
+    def exists(self, asset: str, key: str) -> bool:
+        """Whether the artefact is complete."""
+        return (self.path(asset, key) / MANIFEST).is_file()
+
+    @contextmanager
+    def lock(self, asset: str, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+        """Hold the artefact for one builder; a second one waits, and `on_wait` is told so first."""
+        self.home.locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.home.locks / f"{asset.replace('/', '.')}-{key}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def draft(self, asset: str, key: str, *, keep: bool) -> Path:
+        """A folder to build in. `keep` leaves what an interrupted build had written, for builders that resume."""
+        folder = self.path(asset, f"{key}.draft")
+        if folder.exists() and not keep:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self, draft: Path, asset: str, key: str) -> Path:
+        """Move a draft into place. The draft holds its manifest already, so the rename is the commit."""
+        final = self.path(asset, key)
+        for file in draft.rglob("*"):
+            if file.is_file():
+                sync(file)
+        if final.exists():
+            shutil.rmtree(final)
+        draft.rename(final)
+        sync(final.parent)
+        return final
+
+    def discard(self, asset: str, key: str) -> None:
+        """Remove a damaged artefact so that it is built again."""
+        shutil.rmtree(self.path(asset, key), ignore_errors=True)
+
+    def point(self, recipe: str, asset: str, key: str) -> None:
+        """Make `<recipe>/<asset>` name this artefact, in one atomic step."""
+        link = self.home.current(recipe, asset)
+        target = os.path.relpath(self.path(asset, key), link.parent)
+        if link.is_symlink() and os.readlink(link) == target:
+            return
+        link.parent.mkdir(parents=True, exist_ok=True)
+        fresh = link.with_name(f".{link.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target, target_is_directory=True)
+        fresh.replace(link)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that a reader sees the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text, encoding="utf-8")
+    sync(fresh)
+    fresh.replace(path)

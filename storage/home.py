@@ -1,0 +1,52 @@
+"""The one folder that holds all state, and where everything lies in it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class DiskSpaceError(ValueError):
+    """The disk has too little room for what is about to be written."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """`STELLA_HOME`: `artefacts/` by content key, `lancedb/` for vectors, `<recipe>/` links to what is current."""
+
+    root: Path
+
+    @property
+    def artefacts(self) -> Path:
+        """Finished artefacts, `artefacts/<asset>/<key>/`, never changed once they are there."""
+        return self.root / "artefacts"
+
+    @property
+    def lancedb(self) -> str:
+        """The LanceDB database that keeps teacher vectors and their snapshots."""
+        return str(self.root / "lancedb")
+
+    @property
+    def locks(self) -> Path:
+        """Lock files; the operating system frees a lock when its process dies."""
+        return self.root / "locks"
+
+    @property
+    def statistics(self) -> Path:
+        """The DuckDB database of views over the Parquet files of the current artefacts."""
+        return self.root / "statistics.duckdb"
+
+    def current(self, recipe: str, asset: str) -> Path:
+        """The link to the artefact that `recipe` uses now for `asset`."""
+        return self.root / recipe / asset
+
+    def require_space(self, needed_bytes: int, purpose: str) -> None:
+        """Raise `DiskSpaceError` unless `needed_bytes` are free, with a tenth to spare."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if free < needed_bytes * 1.1:
+            raise DiskSpaceError(
+                f"{self.root}: {purpose} needs about {needed_bytes / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are "
+                "free. Free some space, or set STELLA_HOME to a folder on a larger disk."
+            )
