@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipelines.resources import prepare_environment, project_root, recipe_files
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
@@ -25,7 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a small text-embedding model from several big ones, with lineage that can be trusted.",
 )
-out, err = Console(), Console(stderr=True)
+out = Console(width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
 
@@ -67,7 +68,9 @@ def _find_recipe(argument: str) -> Recipe:
         path = project_root() / "recipes" / f"{argument}.yaml"
         if not path.is_file():
             known = ", ".join(file.stem for file in recipe_files())
-            raise RecipeError(f"{argument}: no recipe of this name; recipes/ has {known}. Give one of these, or a YAML file.")
+            raise RecipeError(
+                f"{argument}: no recipe of this name; recipes/ has {known}. Give one of these, or a YAML file."
+            )
     return read_recipe(path)
 
 
@@ -141,14 +144,19 @@ def status(recipe: RecipeArgument) -> None:
     from stella_assets.step import Workshop, all_steps
 
     workshop = Workshop(home, logging.getLogger("stella"))
-    table = Table("asset", "state", "digest", "made at", "seconds", "MiB")
+    table = Table(Column("asset", no_wrap=True), "state", "digest", "made at", "seconds", "MiB")
     for step in all_steps(release_step(wanted)):
         artefact = workshop.find(step)
         if artefact is not None:
             about = artefact.manifest.about
             made = str(about["made_at"]).replace("T", " ").removesuffix("+00:00")
             table.add_row(
-                step.name, "[green]there[/]", artefact.digest[:12], made, f"{about['seconds']:.1f}", str(about["peak_memory_mib"])
+                step.name,
+                "[green]there[/]",
+                artefact.digest[:12],
+                made,
+                f"{about['seconds']:.1f}",
+                str(about["peak_memory_mib"]),
             )
         else:
             waits = [need.name for need in step.needs if workshop.find(need) is None]
@@ -210,7 +218,9 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]], output: TableForm
         case TableFormat.TABLE:
             table = Table(*names)
             for row in rows:
-                table.add_row(*("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row))
+                table.add_row(
+                    *("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row)
+                )
             out.print(table)
 
 
@@ -238,7 +248,9 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            _refuse(f"port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: stella ui --port {port + 1}")
+            _refuse(
+                f"port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: stella ui --port {port + 1}"
+            )
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-m", "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
     os.chdir(project_root())

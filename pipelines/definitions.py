@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -32,7 +32,9 @@ def job_name(recipe: Recipe) -> str:
     return f"distil_{recipe.name}"
 
 
-def build_definitions(recipes: Sequence[Recipe], home: Home) -> dg.Definitions:
+def build_definitions(
+    recipes: Sequence[Recipe], home: Home, loggers: Mapping[str, dg.LoggerDefinition] | None = None
+) -> dg.Definitions:
     """Definitions of these recipes. Steps of a run share one process: models and libraries are loaded once."""
     jobs = [
         dg.define_asset_job(
@@ -48,6 +50,7 @@ def build_definitions(recipes: Sequence[Recipe], home: Home) -> dg.Definitions:
         jobs=jobs,
         resources={"home": home},
         executor=dg.in_process_executor,
+        loggers=loggers,
     )
 
 

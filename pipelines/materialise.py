@@ -84,17 +84,23 @@ def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.Ass
         plain = name.removeprefix(f"{recipe.name}/")
         matches = [asset for asset in known if asset == plain or asset.startswith(f"{plain}/")]
         if not matches:
-            raise UnknownAssetError(f"--select {name}: recipe {recipe.name!r} has no such asset. It has {', '.join(known)}.")
+            raise UnknownAssetError(
+                f"--select {name}: recipe {recipe.name!r} has no such asset. It has {', '.join(known)}."
+            )
         chosen += matches
     return [asset_key(recipe.name, name) for name in known if name in chosen]
 
 
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs of this machine as failed whose process is gone, as after `kill -9`; their work goes on in the next run."""
-    running = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()}))
+    """Mark runs as failed whose process on this machine is gone, as after `kill -9`; the next run goes on there."""
+    running = instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()})
+    )
     dead = [run for run in running if not _alive(run.tags.get(PROCESS_TAG, ""))]
     for run in dead:
-        instance.report_run_failed(run, f"Process {run.tags[PROCESS_TAG]} is gone; run again to go on where it stopped.")
+        instance.report_run_failed(
+            run, f"Process {run.tags[PROCESS_TAG]} is gone; run again to go on where it stopped."
+        )
     return [run.run_id for run in dead]
 
 
@@ -113,16 +119,18 @@ def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Cons
         UnknownAssetError: The selection names no asset.
     """
     selection = select_keys(recipe, home, select) if select else None
-    definitions = dg.Definitions.merge(
-        build_definitions([recipe], home), dg.Definitions(loggers={"console": _console_logger(console)})
-    )
+    definitions = build_definitions([recipe], home, loggers={"console": _console_logger(console)})
     process = psutil.Process()
     tags = {PROCESS_TAG: f"{os.getpid()}@{process.create_time():.2f}", HOST_TAG: socket.gethostname()}
     with dg.DagsterInstance.get() as instance:
         for run_id in close_dead_runs(instance):
             console.print(f"Run {run_id[:8]} was killed; going on where it stopped.")
         result = definitions.resolve_job_def(job_name(recipe)).execute_in_process(
-            instance=instance, asset_selection=selection, raise_on_error=False, tags=tags
+            run_config={"loggers": {"console": {}}},
+            instance=instance,
+            asset_selection=selection,
+            raise_on_error=False,
+            tags=tags,
         )
     failures = [_failure(event) for event in result.all_events if event.is_step_failure]
     return Outcome(

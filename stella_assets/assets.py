@@ -55,7 +55,9 @@ def step_asset(
             metadata={**_common_metadata(artefact), **show(artefact)},
             check_results=[
                 dg.AssetCheckResult(
-                    check_name=check.name, passed=check.passed, metadata={"what": dg.MetadataValue.text(check.description)}
+                    check_name=check.name,
+                    passed=check.passed,
+                    metadata={"what": dg.MetadataValue.text(check.description)},
                 )
                 for check in artefact.manifest.checks
             ],

@@ -28,16 +28,20 @@ def model_folder(source: ModelSource) -> Path:
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
             raise ModelNotFoundError(
-                f"{source.model}: Python package {package!r} is not installed. Install it with pip, or name another model."
+                f"{source.model}: Python package {package!r} is not installed. Install it with pip, or name another "
+                "model."
             )
         folder = Path(found.origin).parent / inner
     else:
         folder = source.resolve(source.model)
     if not folder.is_dir():
-        raise ModelNotFoundError(f"{folder}: no such model folder. Correct `model`; a relative path counts from the recipe.")
+        raise ModelNotFoundError(
+            f"{folder}: no such model folder. Correct `model`; a relative path counts from the recipe."
+        )
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise ModelNotFoundError(
-            f"{folder}: neither modules.json nor config.json is in it, so it is no SentenceTransformers or transformers model."
+            f"{folder}: neither modules.json nor config.json is in it, so it is no model of SentenceTransformers or "
+            "transformers."
         )
     return folder
 

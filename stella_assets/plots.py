@@ -108,7 +108,9 @@ def loss_curves(log: Sequence[Row]) -> bytes:
             total = [row for row in log if row["stage"] == stage and row["term"] == "total"]
             train = [(start + r["step"], r["value"]) for r in total if r["split"] == "train"]
             dev = [(start + r["step"], r["value"]) for r in total if r["split"] == "dev"]
-            axes.plot(*zip(*train, strict=True), color=STAGE_COLOURS[i], linewidth=0.8, alpha=0.6, label=f"{stage} train")
+            axes.plot(
+                *zip(*train, strict=True), color=STAGE_COLOURS[i], linewidth=0.8, alpha=0.6, label=f"{stage} train"
+            )
             axes.plot(*zip(*dev, strict=True), "o-", color=STAGE_COLOURS[i], markersize=4, label=f"{stage} dev")
             start += max(r["step"] for r in total)
         axes.set_yscale("log")

@@ -73,8 +73,8 @@ def _check_student(recipe: Recipe) -> None:
     for number, stage in enumerate(recipe.stages, 1):
         if stage.train_layers != "all" and stage.train_layers > kept:
             raise RecipeError(
-                f"recipe {recipe.name!r}: stages.{number - 1}.train_layers {stage.train_layers}: the student has {kept} "
-                "layers. Lower it, or say `all`."
+                f"recipe {recipe.name!r}: stages.{number - 1}.train_layers {stage.train_layers}: the student has "
+                f"{kept} layers. Lower it, or say `all`."
             )
 
 

@@ -226,7 +226,7 @@ class LossWeights(Part):
 class ShortHeadLossWeights(LossWeights):
     """A short head has other dimensions than the teachers, so it has no cosine loss."""
 
-    cosine: Literal[0] = 0  # type: ignore[assignment]
+    cosine: Literal[0] = 0
 
 
 class Stage(Part):
@@ -289,7 +289,9 @@ class Recipe(Part):
         if prompt is not None and prompt not in self.student.prompts:
             raise ValueError(f"evaluation.query_prompt {prompt!r} is none of student.prompts")
         if not any(stage.short_heads for stage in self.stages) and self.release.dimension in self.student.short_dims:
-            raise ValueError(f"release.dimension {self.release.dimension}: no stage trains short_heads, so it is untrained")
+            raise ValueError(
+                f"release.dimension {self.release.dimension}: no stage trains short_heads, so it is untrained"
+            )
         return self
 
     def seed_of(self, *stream: str) -> int:
@@ -322,7 +324,7 @@ def read_recipe(path: Path) -> Recipe:
         RecipeError: The file is missing, is no YAML, or says something impossible.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
         raise RecipeError(f"{path}: there is no such recipe. Give a YAML file or a name from recipes/.") from None
     except UnicodeDecodeError as error:

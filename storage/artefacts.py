@@ -72,7 +72,7 @@ class ArtefactStore:
         """Make `<recipe>/<asset>` name this artefact, in one atomic step."""
         link = self.home.current(recipe, asset)
         target = os.path.relpath(self.path(asset, key), link.parent)
-        if link.is_symlink() and os.readlink(link) == target:
+        if link.is_symlink() and str(link.readlink()) == target:
             return
         link.parent.mkdir(parents=True, exist_ok=True)
         fresh = link.with_name(f".{link.name}.{os.getpid()}")

@@ -18,7 +18,9 @@ from storage.home import Home
 
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float64()
 
-TEXTS = pa.schema(dict.fromkeys(("id", "text", "source", "section", "role", "split", "licence", "origin"), TEXT).items())
+TEXTS = pa.schema(
+    dict.fromkeys(("id", "text", "source", "section", "role", "split", "licence", "origin"), TEXT).items()
+)
 FUNNEL = pa.schema({"source": TEXT, "rule": TEXT, "texts": INT}.items())
 VECTOR_STATS = pa.schema(
     {
@@ -27,14 +29,19 @@ VECTOR_STATS = pa.schema(
     }.items()
 )  # fmt: skip
 TEACHER_AGREEMENT = pa.schema(
-    {"a": TEXT, "b": TEXT, "linear_cka": REAL, "neighbour_overlap": REAL, "neighbours": INT, "sampled_rows": INT}.items()
+    {
+        "a": TEXT,
+        "b": TEXT,
+        "linear_cka": REAL,
+        "neighbour_overlap": REAL,
+        "neighbours": INT,
+        "sampled_rows": INT,
+    }.items()
 )
 TRAINING_LOG = pa.schema(
     {"stage": TEXT, "step": INT, "split": TEXT, "term": TEXT, "value": REAL, "learning_rate": REAL}.items()
 )
-SCORES = pa.schema(
-    {"model": TEXT, "dimension": INT, "task": TEXT, "type": TEXT, "metric": TEXT, "score": REAL}.items()
-)
+SCORES = pa.schema({"model": TEXT, "dimension": INT, "task": TEXT, "type": TEXT, "metric": TEXT, "score": REAL}.items())
 
 VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "texts": ("corpus/corpus.parquet", TEXTS),
@@ -72,7 +79,9 @@ def refresh_views(home: Home) -> Path:
 
 
 def _select(home: Home, pattern: str, schema: pa.Schema) -> str:
-    files = sorted(path for path in home.root.glob(f"*/{pattern}") if path.relative_to(home.root).parts[0] != "artefacts")
+    files = sorted(
+        path for path in home.root.glob(f"*/{pattern}") if path.relative_to(home.root).parts[0] != "artefacts"
+    )
     if not files:
         columns = ", ".join(f"NULL::{SQL_TYPES[field.type]} AS {field.name}" for field in schema)
         return f"SELECT NULL::VARCHAR AS recipe, {columns} WHERE false"

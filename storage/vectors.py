@@ -33,7 +33,9 @@ def check_vectors(vectors: np.ndarray, rows: int, dim: int, origin: str) -> None
         VectorError: The vectors are not `rows` unit vectors of `dim` dimensions.
     """
     if vectors.shape != (rows, dim):
-        raise VectorError(f"{origin}: answered {rows} texts with vectors of shape {vectors.shape}, not ({rows}, {dim}).")
+        raise VectorError(
+            f"{origin}: answered {rows} texts with vectors of shape {vectors.shape}, not ({rows}, {dim})."
+        )
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if bad.size:
         raise VectorError(f"{origin}: {bad.size} vectors hold NaN or infinity, the first is row {bad[0]} of its unit.")

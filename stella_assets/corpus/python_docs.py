@@ -12,9 +12,11 @@ from importlib import metadata
 from inspect import cleandoc
 from pathlib import Path
 
-from stella_assets.corpus.text import first_sentence
+from stella_assets.corpus.text import RawText, first_sentence
 
-SKIPPED_FOLDERS = frozenset({"tests", "test", "testing", "idlelib", "lib2to3", "site-packages", "__pycache__", "_vendor"})
+SKIPPED_FOLDERS = frozenset(
+    {"tests", "test", "testing", "idlelib", "lib2to3", "site-packages", "__pycache__", "_vendor"}
+)
 STANDARD_LIBRARY = "python"
 
 # Where prose ends: a numpydoc or Google section, a field list, an example, a directive, a table.
@@ -47,8 +49,8 @@ def package_versions(packages: Sequence[str]) -> dict[str, str]:
     return versions
 
 
-def docstring_texts(packages: Sequence[str], *, queries: bool) -> Iterator[tuple[str, str, str, str, str, str | None]]:
-    """Docstrings as (text, section, role, licence, origin, parent), package by package in the order given.
+def docstring_texts(packages: Sequence[str], *, queries: bool) -> Iterator[RawText]:
+    """Docstrings, package by package in the order given; the section is the package.
 
     A docstring is cut where its prose ends. `queries` also gives the first sentence of each that has more to say.
     """
@@ -59,11 +61,11 @@ def docstring_texts(packages: Sequence[str], *, queries: bool) -> Iterator[tuple
             for name, docstring in _docstrings(path):
                 prose = _prose(docstring)
                 origin = f"{module}.{name}" if name else module
-                yield prose, package, "document", licence, origin, None
+                yield RawText(prose, package, "document", licence, origin)
                 if queries:
                     sentence, rest = first_sentence(prose)
                     if rest:
-                        yield " ".join(sentence.split()), package, "query", licence, origin, prose
+                        yield RawText(" ".join(sentence.split()), package, "query", licence, origin, parent=prose)
 
 
 def _prose(docstring: str) -> str:
@@ -86,7 +88,9 @@ def _modules(package: str) -> list[tuple[Path, Path]]:
     else:
         distribution = metadata.distribution(package)
         root = Path(str(distribution.locate_file("")))
-        names = [Path(str(file)) for file in distribution.files or [] if file.suffix == ".py" and ".." not in file.parts]
+        names = [
+            Path(str(file)) for file in distribution.files or [] if file.suffix == ".py" and ".." not in file.parts
+        ]
         found = [(root, root / name) for name in names]
     kept = [(base, path) for base, path in found if not SKIPPED_FOLDERS.intersection(path.relative_to(base).parts)]
     return sorted(kept, key=lambda item: item[1].relative_to(item[0]).parts)
@@ -106,16 +110,20 @@ def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
         docstring = ast.get_docstring(node, clean=False)  # type: ignore[arg-type]
         if docstring:
             yield name, docstring
-        children = [n for n in ast.iter_child_nodes(node) if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)]
+        children = [
+            n
+            for n in ast.iter_child_nodes(node)
+            if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
         stack.extend((f"{name}.{child.name}" if name else child.name, child) for child in reversed(children))
 
 
 def _licence(package: str) -> str:
     if package == STANDARD_LIBRARY:
         return "PSF-2.0"
-    about = metadata.metadata(package)
-    stated = about.get("License-Expression") or about.get("License") or ""
+    about = metadata.distribution(package).metadata.json
+    stated = str(about.get("license_expression") or about.get("license") or "")
     if stated and "\n" not in stated.strip():
         return stated.strip()
-    classifiers = [c.rsplit(" :: ", 1)[-1] for c in about.get_all("Classifier") or [] if c.startswith("License ::")]
+    classifiers = [str(c).rsplit(" :: ", 1)[-1] for c in about.get("classifier", []) if str(c).startswith("License ::")]
     return " AND ".join(classifiers) or "not stated"

@@ -5,37 +5,16 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from stella_assets.corpus.python_docs import docstring_texts, package_versions
+from stella_assets.corpus.text import RawText
 from stella_assets.manifest import digest, file_digest
 from stella_assets.recipe import Corpus, FileSource, HuggingFace, JsonLines, Parquet, PythonDocs, Source, Text
 
 
 class SourceError(ValueError):
     """A source that cannot be read, with the file, the place and the remedy."""
-
-
-@dataclass(frozen=True)
-class RawText:
-    """A text as a source gives it.
-
-    Attributes:
-        text: As read, not normalised.
-        section: What part of the source: a package, a file, a subset. Also the label of the classification task.
-        role: `document` or `query`.
-        licence: SPDX expression or plain words.
-        origin: Where exactly, for people.
-        parent: The text that this one was taken from; both go to the same split.
-    """
-
-    text: str
-    section: str
-    role: str
-    licence: str
-    origin: str
-    parent: str | None = None
 
 
 def matching_files(source: FileSource) -> list[Path]:
@@ -45,9 +24,12 @@ def matching_files(source: FileSource) -> list[Path]:
         SourceError: No file matches.
     """
     pattern = str(source.resolve(source.path))
-    paths = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 (a pattern may be absolute)
+    paths = sorted(Path(name) for name in found if Path(name).is_file())
     if not paths:
-        raise SourceError(f"{pattern}: source {source.name!r} matches no file. Correct `path`; it counts from the recipe.")
+        raise SourceError(
+            f"{pattern}: source {source.name!r} matches no file. Correct `path`; it counts from the recipe."
+        )
     return paths
 
 
@@ -110,15 +92,24 @@ def read_source(source: Source) -> Iterator[RawText]:
     """
     match source:
         case PythonDocs():
-            for text in docstring_texts(source.packages, queries=source.first_sentence_queries):
-                yield RawText(*text)
+            yield from docstring_texts(source.packages, queries=source.first_sentence_queries)
         case HuggingFace():
             yield from _read_hub(source)
         case FileSource():
             for path in matching_files(source):
-                reader = {Parquet: _read_parquet, JsonLines: _read_json_lines, Text: _read_text}[type(source)]
-                for place, text in reader(source, path):
+                for place, text in _read_file(source, path):
                     yield RawText(text, path.stem, source.role, source.licence, f"{path.name}:{place}")
+
+
+def _read_file(source: FileSource, path: Path) -> Iterator[tuple[int, str]]:
+    match source:
+        case Parquet():
+            return _read_parquet(source, path)
+        case JsonLines():
+            return _read_json_lines(source, path)
+        case Text():
+            return _read_text(source, path)
+    raise AssertionError(source)
 
 
 def _read_parquet(source: Parquet, path: Path) -> Iterator[tuple[int, str]]:
@@ -140,7 +131,9 @@ def _read_json_lines(source: JsonLines, path: Path) -> Iterator[tuple[int, str]]
             try:
                 row = json.loads(line)
             except UnicodeDecodeError as error:
-                raise SourceError(f"{path}:{number}: not UTF-8 at byte {error.start}. Convert the file to UTF-8.") from None
+                raise SourceError(
+                    f"{path}:{number}: not UTF-8 at byte {error.start}. Convert the file to UTF-8."
+                ) from None
             except json.JSONDecodeError as error:
                 raise SourceError(f"{path}:{number}: not JSON ({error.msg}). Correct or remove the line.") from None
             if not isinstance(row, dict) or not isinstance(row.get(source.text_column), str):

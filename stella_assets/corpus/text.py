@@ -1,4 +1,4 @@
-"""The normal form of a text, its id, and choices that depend on nothing but the text."""
+"""A text as it is read, its normal form, its id, and choices that depend on nothing but the text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,34 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
 BLANKS = re.compile(r"[ \t\u00a0]+")
 BLANK_LINES = re.compile(r" ?\n(?: ?\n)+ ?")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])")
 ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "cf.", "vs.", "Dr.", "Mr.", "Mrs.", "St.", "No.", "Fig.", "al.")
+
+
+@dataclass(frozen=True)
+class RawText:
+    """A text as a source gives it.
+
+    Attributes:
+        text: As read, not normalised.
+        section: What part of the source: a package, a file, a subset. Also the label of the classification task.
+        role: `document` or `query`.
+        licence: SPDX expression or plain words.
+        origin: Where exactly, for people.
+        parent: The text that this one was taken from; both go to the same split.
+    """
+
+    text: str
+    section: str
+    role: str
+    licence: str
+    origin: str
+    parent: str | None = None
 
 
 def normalise(text: str) -> str:

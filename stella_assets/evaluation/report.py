@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from stella_assets.corpus.build import FUNNEL_FILE, corpus_step
 from stella_assets import plots
+from stella_assets.corpus.build import FUNNEL_FILE, corpus_step
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.score import SCORES_FILE, model_names, score_steps
 from stella_assets.evaluation.summary import summarise
@@ -64,7 +64,10 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         "cosine_agreement": plots.cosine_agreement(stats, agreement),
         "cost_by_step": plots.cost_by_step(costs),
     }
-    lineage = [[name, a.digest[:12], a.manifest.identity.code_version, a.manifest.about["made_at"]] for name, a in inputs.items()]
+    lineage = [
+        [name, a.digest[:12], a.manifest.identity.code_version, a.manifest.about["made_at"]]
+        for name, a in inputs.items()
+    ]
     content = {
         "score_table": tables.score_rows(summary),
         "retention_table": tables.retention_rows(summary),

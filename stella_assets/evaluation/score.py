@@ -37,7 +37,8 @@ def score_steps(recipe: Recipe) -> list[Step]:
     """The steps `mteb/<model>`; a teacher's is `mteb/teacher_<name>`."""
     teachers = {teacher.name: teacher_step(recipe, teacher) for teacher in recipe.teachers}
     steps = [
-        _score_step(recipe, f"teacher/{name}", (step,), _teacher_embedders(recipe, [name])) for name, step in teachers.items()
+        _score_step(recipe, f"teacher/{name}", (step,), _teacher_embedders(recipe, [name]))
+        for name, step in teachers.items()
     ]
     everyone = tuple(teachers.values())
     steps.append(_score_step(recipe, "concatenation", everyone, _teacher_embedders(recipe, list(teachers))))
@@ -116,7 +117,7 @@ def _score(recipe: Recipe, model: str, embedders: Embedders, bench: Workbench) -
     rows: list[dict[str, Any]] = []
     views = []
     for embedder in embedders(bench):
-        encoder = MtebEncoder(embedder, model, bench.key)
+        encoder: Any = MtebEncoder(embedder, model, bench.key)
         tasks = load_tasks(tasks_artefact, recipe.evaluation.tasks)
         results = mteb.evaluate(encoder, tasks, cache=None, co2_tracker=False, show_progress_bar=False)
         for result in results.task_results:
@@ -124,7 +125,9 @@ def _score(recipe: Recipe, model: str, embedders: Embedders, bench: Workbench) -
             (bench.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (bench.folder / name).write_text(json.dumps(result.model_dump(mode="json"), indent=1))
             views.append(name)
-        rows += [_row(model, embedder.dim, task, result) for task, result in zip(tasks, results.task_results, strict=True)]
+        rows += [
+            _row(model, embedder.dim, task, result) for task, result in zip(tasks, results.task_results, strict=True)
+        ]
         mean = sum(row["score"] for row in rows[-len(tasks) :]) / len(tasks)
         bench.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * mean:.2f}")
     write_table(bench.folder / SCORES_FILE, SCORES, rows)

@@ -28,7 +28,7 @@ def summarise(recipe: Recipe, scores: Iterable[Row], order: list[str]) -> dict[s
     for row in scores:
         grouped.setdefault((row["model"], row["dimension"]), {})[row["task"]] = row["score"]
         types[row["task"]] = row["type"]
-    models = [
+    models: list[dict[str, Any]] = [
         {"name": name, "dimension": dim, "scores": tasks, "mean": round(sum(tasks.values()) / len(tasks), 6)}
         for (name, dim), tasks in sorted(grouped.items(), key=lambda item: (order.index(item[0][0]), -item[0][1]))
     ]

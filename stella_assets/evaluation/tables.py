@@ -40,7 +40,14 @@ def retention_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str
 def vector_rows(stats: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the vector statistics."""
     rows = [
-        [r["vectors"], f"{r['rows']:,}", r["dim"], f"{r['mean_cosine']:.4f}", f"{r['effective_rank']:.1f}", f"{r['norm_mean']:.6f}"]
+        [
+            r["vectors"],
+            f"{r['rows']:,}",
+            r["dim"],
+            f"{r['mean_cosine']:.4f}",
+            f"{r['effective_rank']:.1f}",
+            f"{r['norm_mean']:.6f}",
+        ]
         for r in stats
     ]
     return ["vectors", "rows", "dims", "mean cosine", "effective rank", "mean norm"], rows

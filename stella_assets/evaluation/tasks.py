@@ -108,8 +108,8 @@ def _classification(documents: list[dict[str, str]]) -> TaskRows:
     labels = sorted({s for s, _ in counts if counts[s, "train"] >= TRAINING_EXAMPLES and counts[s, "test"]})
     if len(labels) < 2:
         raise TaskDataError(
-            f"evaluation.tasks: classification needs two sections with {TRAINING_EXAMPLES} test documents to learn from; "
-            f"the corpus has {len(labels)}. Add sources, raise `corpus.test`, or remove the task."
+            f"evaluation.tasks: classification needs two sections with {TRAINING_EXAMPLES} test documents to learn "
+            f"from; the corpus has {len(labels)}. Add sources, raise `corpus.test`, or remove the task."
         )
     kept = [(row, split) for row, split in zip(documents, splits, strict=True) if row["section"] in labels]
     return {
@@ -121,7 +121,7 @@ def _classification(documents: list[dict[str, str]]) -> TaskRows:
 
 
 def _pairs(halves: list[dict[str, str]]) -> TaskRows:
-    """Do a first sentence and a rest belong together? Wrong rests come from the same section, so topic does not tell."""
+    """Do a first sentence and a rest belong together? Wrong rests are of the same section: topic does not tell."""
     by_section: dict[str, list[dict[str, str]]] = {}
     for half in halves:
         by_section.setdefault(half["section"], []).append(half)

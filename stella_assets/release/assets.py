@@ -20,7 +20,7 @@ def release_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             release_step(recipe),
             group="release",
             kinds={"huggingface"},
-            description="The student as a SentenceTransformers folder with prompts, every head, a model card and its lineage.",
+            description="The student as a SentenceTransformers folder: prompts, every head, a model card, its lineage.",
             checks=("sentence_transformers_gives_the_same_vectors",),
             show=_show,
         )

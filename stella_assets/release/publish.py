@@ -52,8 +52,8 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
     dims = sorted((int(dim) for dim in student.heads), reverse=True)
     if recipe.release.dimension not in dims:
         raise DimensionError(
-            f"release.dimension {recipe.release.dimension}: the student has heads of {', '.join(map(str, dims))} dimensions. "
-            "Name one of these, or add it to student.short_dims."
+            f"release.dimension {recipe.release.dimension}: the student has heads of {', '.join(map(str, dims))} "
+            "dimensions. Name one of these, or add it to student.short_dims."
         )
     student.save(bench.folder, recipe.release.dimension, recipe.student.prompts)
     lineage = {name: json.loads(artefact.manifest.to_json())["identity"] for name, artefact in bench.inputs.items()}
@@ -93,7 +93,8 @@ def _model_card(recipe: Recipe, inputs: dict[str, Artefact] | Any, dims: list[in
 
     summary = read_summary(inputs["evaluation_report"])
     teachers = [
-        [t.name, t.kind, inputs[f"teacher_vectors/{t.name}"].manifest.facts["dim"], t.weight, t.licence] for t in recipe.teachers
+        [t.name, t.kind, inputs[f"teacher_vectors/{t.name}"].manifest.facts["dim"], t.weight, t.licence]
+        for t in recipe.teachers
     ]
     # No times here: the card is part of the release's digest.
     lineage = [[name, a.digest[:12], a.manifest.identity.code_version] for name, a in inputs.items()]

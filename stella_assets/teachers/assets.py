@@ -23,7 +23,7 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             teacher_step(recipe, teacher),
             group="teachers",
             kinds={"lancedb", "scikitlearn" if teacher.kind == "lsa" else "huggingface"},
-            description=f"Vectors of teacher `{teacher.name}` ({teacher.kind}, {teacher.licence}); a text is embedded once.",
+            description=f"Vectors of `{teacher.name}` ({teacher.kind}, {teacher.licence}); a text is embedded once.",
             checks=("vectors_are_unit_norm",),
         )
         for teacher in recipe.teachers
@@ -51,4 +51,9 @@ def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
     rows = {f"mean_cosine_{row['vectors']}": float(row["mean_cosine"]) for row in stats}
     ranks = {f"effective_rank_{row['vectors']}": float(row["effective_rank"]) for row in stats}
     overlap = {f"neighbour_overlap_{row['a']}_{row['b']}": float(row["neighbour_overlap"]) for row in agreement}
-    return {**rows, **ranks, **overlap, "agreement": picture(plots.cosine_agreement(stats, agreement), "agreement of teachers")}
+    return {
+        **rows,
+        **ranks,
+        **overlap,
+        "agreement": picture(plots.cosine_agreement(stats, agreement), "agreement of teachers"),
+    }

@@ -90,7 +90,9 @@ def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
         fit_lsa(teacher, training, bench.folder)
     model = _open(teacher, bench.folder)
     total = len(texts["id"])
-    bench.home.require_space(total * model.dim * 2, f"teacher {teacher.name!r} with {total:,} texts of {model.dim} dims")
+    bench.home.require_space(
+        total * model.dim * 2, f"teacher {teacher.name!r} with {total:,} texts of {model.dim} dims"
+    )
     embedded = 0
     for role in sorted(set(texts["role"])):
         rows = [i for i, r in enumerate(texts["role"]) if r == role]
@@ -115,7 +117,13 @@ def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
     reference = Reference(model.dim, total, fingerprints, content.hexdigest()[:32])
     (bench.folder / REFERENCE).write_text(json.dumps(reference.__dict__, indent=1, sort_keys=True))
     return Result(
-        facts={"texts": total, "embedded_now": embedded, "dim": model.dim, "licence": teacher.licence, "kind": teacher.kind},
+        facts={
+            "texts": total,
+            "embedded_now": embedded,
+            "dim": model.dim,
+            "licence": teacher.licence,
+            "kind": teacher.kind,
+        },
         checks=(Check("vectors_are_unit_norm", worst < 2e-3, f"largest deviation of a norm from 1: {worst:.1e}"),),
     )
 

@@ -45,8 +45,8 @@ def fit_lsa(spec: LsaTeacher, texts: Sequence[str], folder: Path) -> None:
     counts = vectorizer.fit_transform(texts)
     if min(counts.shape) <= spec.dim:
         raise TooFewTermsError(
-            f"teacher {spec.name!r}: dim {spec.dim} needs more than {spec.dim} training texts and terms; the corpus has "
-            f"{counts.shape[0]} and {counts.shape[1]}. Lower `dim`, or take more texts."
+            f"teacher {spec.name!r}: dim {spec.dim} needs more than {spec.dim} training texts and terms; the corpus "
+            f"has {counts.shape[0]} and {counts.shape[1]}. Lower `dim`, or take more texts."
         )
     svd = TruncatedSVD(spec.dim, random_state=spec.seed).fit(counts)
     components = svd.components_.astype(np.float32)
@@ -85,10 +85,12 @@ class LsaModel:
     def fingerprint(self, role: str) -> str:
         """Names the fit; there are no prompts, so every role has the same."""
         del role
-        return digest({"kind": "lsa", "files": [file_digest(self.folder / name) for name in (VOCABULARY, WEIGHTS)]})[:16]
+        return digest({"kind": "lsa", "files": [file_digest(self.folder / name) for name in (VOCABULARY, WEIGHTS)]})[
+            :16
+        ]
 
     def encode(self, texts: list[str], role: str) -> np.ndarray:
-        """Unit-norm vectors `[len(texts), dim]` float32. A text without a known term gets the corpus' mean direction."""
+        """Unit-norm vectors `[len(texts), dim]` float32; a text of unknown terms gets the corpus' mean direction."""
         del role
         projected = self._fitted.transform(texts) @ self._weights["components"].T
         vectors = np.asarray(projected, dtype=np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from stella_assets.manifest import digest
 from stella_assets.models import load_arguments, model_digest
+from stella_assets.progress import progress_bar
 from stella_assets.recipe import SentenceTransformersTeacher
 from stella_assets.teachers.batching import token_budget_batches
 from stella_assets.teachers.device import autocast, best_device, resolve_dtype
@@ -26,10 +26,11 @@ class SentenceTransformerTeacher:
     def model(self) -> Any:
         """The loaded `SentenceTransformer`."""
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         arguments = load_arguments(self.spec)
         name = arguments.pop("name")
-        logging.getLogger("transformers").setLevel(logging.ERROR)
         model = SentenceTransformer(name, device=str(best_device()), **arguments)
         limit = model.max_seq_length
         model.max_seq_length = min(self.spec.max_length, limit) if limit else self.spec.max_length
@@ -57,13 +58,14 @@ class SentenceTransformerTeacher:
     def encode(self, texts: list[str], role: str) -> np.ndarray:
         """Unit-norm vectors `[len(texts), dim]` float32, in the order of `texts`."""
         import torch
-        from tqdm.auto import tqdm
 
         prompt = self.spec.prompts.get(role, "")  # type: ignore[call-overload]
-        tokens = self.model.tokenizer([prompt + text for text in texts], truncation=True, max_length=self.model.max_seq_length)
+        tokens = self.model.tokenizer(
+            [prompt + text for text in texts], truncation=True, max_length=self.model.max_seq_length
+        )
         lengths = [len(ids) for ids in tokens["input_ids"]]
         vectors = np.empty((len(texts), self.dim), dtype=np.float32)
-        with torch.inference_mode(), tqdm(total=len(texts), desc=self.spec.name, unit="text", disable=None) as bar:
+        with torch.inference_mode(), progress_bar(len(texts), self.spec.name, "texts") as bar:
             for batch in token_budget_batches(lengths, self.spec.max_batch_tokens):
                 with autocast(self.dtype):
                     encoded = self.model.encode(

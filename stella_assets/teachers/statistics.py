@@ -152,8 +152,12 @@ def _measure(recipe: Recipe, bench: Workbench) -> Result:
     gathered = StatsAccumulator(snapshot.layout.dim)
     for block in snapshot.vectors(BLOCK_ROWS):
         gathered.add(block)
-    samples["concatenation"] = _unit(snapshot.take(np.sort(sample), ["vector"])["vector"][np.argsort(np.argsort(sample))])
-    rows.append({"vectors": "concatenation", "kind": "concatenation", **asdict(gathered.result(samples["concatenation"]))})
+    samples["concatenation"] = _unit(
+        snapshot.take(np.sort(sample), ["vector"])["vector"][np.argsort(np.argsort(sample))]
+    )
+    rows.append(
+        {"vectors": "concatenation", "kind": "concatenation", **asdict(gathered.result(samples["concatenation"]))}
+    )
     write_table(bench.folder / STATS_FILE, VECTOR_STATS, rows)
     agreement = _agreement(samples)
     write_table(bench.folder / AGREEMENT_FILE, TEACHER_AGREEMENT, agreement)

@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -26,7 +26,7 @@ class Progress:
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str]) -> dict[str, torch.Tensor]:
     """The optimiser's state as named tensors, `exp_avg:<parameter>` and so on."""
     return {
-        f"{key}:{names[parameter]}": torch.as_tensor(value).detach().cpu().contiguous()
+        f"{key}:{names[cast('nn.Parameter', parameter)]}": torch.as_tensor(value).detach().cpu().contiguous()
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from stella_assets.progress import progress_bar
 from stella_assets.recipe import Stage
 from stella_assets.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from stella_assets.training.data import Batch, TrainingData
@@ -93,7 +93,7 @@ def train_stage(
     if first == 0:
         log += _dev_rows(student, stage, name, data["dev"], 0)
     started = time.monotonic()
-    with tqdm(total=stage.steps, initial=first, desc=name, unit="step", disable=None) as bar:
+    with progress_bar(stage.steps, name, "steps", done=first) as bar:
         for step in range(first, stage.steps):
             rate = learning_rate(stage, step)
             for group in optimizer.param_groups:
@@ -117,7 +117,9 @@ def train_stage(
                 dev = _dev_rows(student, stage, name, data["dev"], step + 1)
                 log += dev
                 save_checkpoint(checkpoints, student, optimizer, Progress(step + 1, log))
-                on_progress(f"{name}: step {step + 1} of {stage.steps}, loss {terms['total']:.3f}, dev {dev[-1]['value']:.3f}")
+                on_progress(
+                    f"{name}: step {step + 1} of {stage.steps}, loss {terms['total']:.3f}, dev {dev[-1]['value']:.3f}"
+                )
     log += _dev_rows(student, stage, name, data["dev"], stage.steps)
     seconds = max(1e-9, time.monotonic() - started)
     return Trained(log, optimizer, (stage.steps - first) * stage.batch_texts / seconds, first)
@@ -136,7 +138,7 @@ def _frozen_states(student: Student, data: TrainingData, path: Path, block_texts
     if not path.exists():
         draft = path.with_suffix(".draft.npy")
         states_NH = np.lib.format.open_memmap(draft, mode="w+", dtype=np.float32, shape=(len(data), student.hidden))
-        with tqdm(total=len(data), desc="frozen encoder", unit="text", disable=None) as bar:
+        with progress_bar(len(data), "frozen encoder", "texts") as bar:
             for start in range(0, len(data), block_texts):
                 positions = np.arange(start, min(start + block_texts, len(data)))
                 states_NH[positions] = student.encode_pooled(data.read(positions).texts)

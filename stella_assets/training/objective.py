@@ -9,7 +9,9 @@ from stella_assets.training.losses import cosine_loss, relative_similarity_loss,
 from stella_assets.training.student import Student
 
 
-def head_terms(student_BD: Tensor, target_BD: Tensor, target_gram_BB: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+def head_terms(
+    student_BD: Tensor, target_BD: Tensor, target_gram_BB: Tensor, weights: LossWeights
+) -> dict[str, Tensor]:
     """The losses of one head that have a weight, not yet weighted.
 
     Args:

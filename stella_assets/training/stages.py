@@ -61,7 +61,9 @@ def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
     else:
         student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]))
     size = sum(p.numel() for p in student.parameters()) * 4
-    bench.home.require_space(size * 7, f"{name}, a student of {size / 2**20:,.0f} MiB with its optimiser and a checkpoint")
+    bench.home.require_space(
+        size * 7, f"{name}, a student of {size / 2**20:,.0f} MiB with its optimiser and a checkpoint"
+    )
     trained = train_stage(student, stage, name, data, recipe.seed_of(name), bench.folder, bench.log.info)
     student.save(bench.folder / MODEL_FOLDER, snapshot.layout.dim, recipe.student.prompts)
     names = {p: n for n, p in student.named_parameters()}

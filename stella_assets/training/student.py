@@ -1,7 +1,7 @@
 """The student: a transformers encoder, pooling, and one linear head a dimension.
 
-Folders are in the classic SentenceTransformers layout of the published Stella models: `modules.json` names Transformer,
-`1_Pooling` and one `2_Dense_<dim>`; the other heads lie beside it. Every release since 2.0 and the common servers read it.
+Folders are in the classic SentenceTransformers layout of the published Stella models: `modules.json` names the
+Transformer, `1_Pooling` and one `2_Dense_<dim>`; the other heads lie beside it. Every release and the servers read it.
 
 Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
 """
@@ -19,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from transformers.utils.logging import disable_progress_bar
 
 from stella_assets.models import load_arguments
 from stella_assets.recipe import Student as StudentSpec
@@ -47,6 +48,7 @@ class Student(nn.Module):
         self.heads = nn.ModuleDict({str(dim): head for dim, head in heads.items()})
         self.dtype = resolve_dtype("auto")
         self.to(best_device()).eval()
+        disable_progress_bar()
 
     @classmethod
     def initialise(cls, spec: StudentSpec, head_dims: Sequence[int], seed: int) -> Student:
@@ -57,7 +59,7 @@ class Student(nn.Module):
         """
         arguments = load_arguments(spec)
         base = SentenceTransformer(arguments.pop("name"), device="cpu", **arguments)
-        transformer = base[0]
+        transformer: Any = base[0]
         if spec.keep_layers is not None:
             keep_layers(transformer.auto_model, spec.keep_layers)
         hidden = transformer.auto_model.config.hidden_size
@@ -79,15 +81,16 @@ class Student(nn.Module):
 
             config = json.loads((path / "config.json").read_text())
             head = nn.Linear(config["in_features"], config["out_features"])
-            head.load_state_dict({k.removeprefix("linear."): v for k, v in load_file(path / "model.safetensors").items()})
+            head.load_state_dict(
+                {k.removeprefix("linear."): v for k, v in load_file(path / "model.safetensors").items()}
+            )
             heads[config["out_features"]] = head
         backbone = SentenceTransformer(modules=[base[0], base[1]], device="cpu")
         return cls(backbone, mode, heads)
 
     def save(self, folder: Path, default_dim: int, prompts: Mapping[str, str]) -> None:
         """Write the student in the classic layout, with `default_dim` the head that `modules.json` names."""
-        transformer = self.backbone[0]
-        transformer.auto_model.save_pretrained(folder)
+        self.transformer.save_pretrained(folder)
         self.backbone.tokenizer.save_pretrained(folder)
         types = {"": "Transformer", "1_Pooling": "Pooling", f"{HEAD_FOLDER}{default_dim}": "Dense"}
         modules = [
@@ -96,7 +99,8 @@ class Student(nn.Module):
         ]
         _write_json(folder / "modules.json", modules)
         _write_json(
-            folder / "sentence_bert_config.json", {"max_seq_length": self.backbone.max_seq_length, "do_lower_case": False}
+            folder / "sentence_bert_config.json",
+            {"max_seq_length": self.backbone.max_seq_length, "do_lower_case": False},
         )
         _write_json(
             folder / "config_sentence_transformers.json",
@@ -122,9 +126,14 @@ class Student(nn.Module):
         save_file(weights, folder / "model.safetensors")
 
     @property
+    def transformer(self) -> Any:
+        """The transformers model."""
+        return self.backbone[0].auto_model
+
+    @property
     def hidden(self) -> int:
         """Dimensions of the pooled state."""
-        return int(self.backbone[0].auto_model.config.hidden_size)
+        return int(self.transformer.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -164,9 +173,11 @@ class Student(nn.Module):
         if layers == "all":
             self.backbone.requires_grad_(True)
         elif int(layers) > 0:
-            stack = encoder_layers(self.backbone[0].auto_model)
+            stack = encoder_layers(self.transformer)
             if int(layers) > len(stack):
-                raise StudentError(f"train_layers {layers}: the student has {len(stack)} layers. Lower it, or say `all`.")
+                raise StudentError(
+                    f"train_layers {layers}: the student has {len(stack)} layers. Lower it, or say `all`."
+                )
             for layer in list(stack)[-int(layers) :]:
                 layer.requires_grad_(True)
 
@@ -192,7 +203,7 @@ def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
         stack.append(layer)
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
-                module.layer_idx = position
+                module.layer_idx = position  # type: ignore[assignment]
     config.num_hidden_layers = len(kept)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in kept]

@@ -40,9 +40,7 @@ def test_relative_similarity_equals_the_published_form_on_random_vectors(batch: 
 def test_relative_similarity_equals_the_published_form_when_scores_are_tied(batch: int, seed: int, levels: int):
     generator = torch.Generator().manual_seed(seed)
     # Quarters are exact in binary, so sums with the margin tie exactly as well.
-    student, teacher = (
-        torch.randint(0, levels, (batch, batch), generator=generator).double() / 4 for _ in range(2)
-    )
+    student, teacher = (torch.randint(0, levels, (batch, batch), generator=generator).double() / 4 for _ in range(2))
     assert_same_value_and_gradient(student, teacher, margin=0.25)
 
 
