@@ -84,6 +84,10 @@ def _teacher_dim(teacher: Teacher) -> int | None:
     if teacher.on_hub:
         return None
     folder = model_folder(teacher)
+    if teacher.dense_folder:
+        if not (folder / teacher.dense_folder / "config.json").is_file():
+            raise RecipeError(f"{folder}: there is no Dense layer in {teacher.dense_folder!r}. Correct `dense_folder`.")
+        return int(_read_config(folder / teacher.dense_folder)["out_features"])
     modules = folder / "modules.json"
     if modules.is_file():
         for module in reversed(json.loads(modules.read_text(encoding="utf-8"))):

@@ -170,6 +170,7 @@ class SentenceTransformersTeacher(TeacherBase, ModelSource):
 
     kind: Literal["sentence_transformers"]
     prompts: dict[Literal["query", "document"], str] = {}
+    dense_folder: str | None = Field(None, description="the Dense folder to use instead of the one in modules.json")
     max_length: Positive = Field(512, description="tokens")
     max_batch_tokens: Positive = 4096
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,10 +42,31 @@ def source_digests(corpus: Corpus) -> dict[str, str]:
             case PythonDocs():
                 found[source.name] = digest(package_versions(source.packages))
             case HuggingFace():
-                found[source.name] = digest([source.dataset, source.revision])
+                found[source.name] = digest([source.dataset, hub_commit(source.dataset, source.revision)])
             case _:
                 found[source.name] = digest([[path.name, file_digest(path)] for path in matching_files(source)])
     return found
+
+
+def hub_commit(dataset: str, revision: str) -> str:
+    """The commit that a revision of a data set names now; a full commit hash names itself.
+
+    Raises:
+        SourceError: The hub cannot be asked.
+    """
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return str(HfApi().dataset_info(dataset, revision=revision).sha)
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
+        raise SourceError(
+            f"{dataset}: the hub did not say which commit revision {revision!r} is ({type(error).__name__}). "
+            "Connect to the hub, or give the commit's 40 hexadecimal digits as `revision`."
+        ) from None
 
 
 def check_source(source: Source) -> None:

@@ -32,6 +32,8 @@ class SentenceTransformerTeacher:
         arguments = load_arguments(self.spec)
         name = arguments.pop("name")
         model = SentenceTransformer(name, device=str(best_device()), **arguments)
+        if self.spec.dense_folder:
+            _replace_dense(model, name, self.spec.dense_folder, arguments)
         limit = model.max_seq_length
         model.max_seq_length = min(self.spec.max_length, limit) if limit else self.spec.max_length
         return model.eval()
@@ -48,6 +50,7 @@ class SentenceTransformerTeacher:
                 "kind": self.spec.kind,
                 "model": model_digest(self.spec),
                 "prompt": self.spec.prompts.get(role, ""),  # type: ignore[call-overload]
+                "dense_folder": self.spec.dense_folder,
                 "max_length": self.spec.max_length,
                 "dtype": self.dtype,
                 "engine": "sentence-transformers",
@@ -78,3 +81,16 @@ class SentenceTransformerTeacher:
                 vectors[batch] = torch.nn.functional.normalize(encoded.float(), dim=1).cpu().numpy()
                 bar.update(len(batch))
         return vectors
+
+
+def _replace_dense(model: Any, name: str, folder: str, arguments: dict[str, Any]) -> None:
+    """Use another of the Dense layers that Stella models keep side by side, one a dimension."""
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    places = [place for place, module in enumerate(model) if isinstance(module, Dense)]
+    if not places:
+        raise ValueError(f"{name}: dense_folder {folder!r} is asked for, but the model has no Dense layer. Remove it.")
+    try:
+        model[places[-1]] = Dense.load(name, subfolder=folder, **arguments).to(model.device)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: there is no Dense layer in {folder!r}. Correct `dense_folder`. ({error})") from None

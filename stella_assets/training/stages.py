@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stella_assets.manifest import Check
 from stella_assets.models import model_digest
 from stella_assets.recipe import Recipe, Stage
@@ -16,6 +18,7 @@ from storage.statistics import TRAINING_LOG, write_table
 CODE_VERSION = "1"
 MODEL_FOLDER = "model"
 LOG_FILE = "training_log.parquet"
+PRINCIPAL_SAMPLE = 4096
 
 
 def stage_step(recipe: Recipe, number: int) -> Step:
@@ -60,6 +63,9 @@ def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
         student = Student.initialise(recipe.student, heads, recipe.seed_of("heads"))
     else:
         student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]))
+    if stage.short_heads and not any(earlier.short_heads for earlier in recipe.stages[: number - 1]):
+        sample = data["train"].read(np.arange(min(PRINCIPAL_SAMPLE, len(data["train"]))))
+        student.start_short_heads(snapshot.layout.dim, sample.target_BD)
     size = sum(p.numel() for p in student.parameters()) * 4
     bench.home.require_space(
         size * 7, f"{name}, a student of {size / 2**20:,.0f} MiB with its optimiser and a checkpoint"

@@ -161,6 +161,25 @@ class Student(nn.Module):
                 pooled[batch] = self.pool([texts[i] for i in batch]).cpu().numpy()
         return pooled
 
+    @torch.no_grad()
+    def start_short_heads(self, teacher_dim: int, target_SD: Tensor) -> None:
+        """Start each short head as the teacher head seen along the targets' leading principal directions.
+
+        Of all projections to d dimensions this one keeps the targets' inner products best, so a short head begins near
+        its goal and does not pull the encoder about. (How the published heads began is not known.)
+
+        Args:
+            teacher_dim: Dimensions of the teacher head, D.
+            target_SD: A sample of target vectors.
+        """
+        directions_DD = torch.linalg.svd(target_SD, full_matrices=False).Vh.to(self.device)
+        teacher = self.heads[str(teacher_dim)]
+        for dim, head in self.heads.items():
+            if int(dim) != teacher_dim:
+                top_dD = directions_DD[: int(dim)]
+                head.weight[: len(top_dD)] = top_dD @ teacher.weight
+                head.bias[: len(top_dD)] = top_dD @ teacher.bias
+
     def train_only(self, layers: int | str, heads: Iterable[int]) -> None:
         """Let the last `layers` encoder layers (or `all` parameters of the encoder) and the named heads train.
 

