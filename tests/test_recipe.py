@@ -21,7 +21,9 @@ def refusal(tmp_path: Path, raw: Raw) -> str:
 def test_a_misspelt_key_is_named_with_the_likely_one(tmp_path: Path, raw: Raw):
     raw["stages"][1]["learning_rat"] = raw["stages"][1].pop("learning_rate")
     message = refusal(tmp_path, raw)
-    assert f"{tmp_path}/tiny.yaml: stages.1.learning_rat: there is no such key. Did you mean `learning_rate`?" in message
+    assert (
+        f"{tmp_path}/tiny.yaml: stages.1.learning_rat: there is no such key. Did you mean `learning_rate`?" in message
+    )
     assert "stages.1.learning_rate: this key is required" in message
 
 

@@ -39,7 +39,9 @@ def test_an_artefact_that_exists_is_reused(first: Step, calls: list[str], home: 
     assert (home.current("tiny", "first") / "number.txt").read_text() == "1"
 
 
-def test_other_settings_code_or_sources_make_another_artefact(first: Step, calls: list[str], home: Home, log: logging.Logger):
+def test_other_settings_code_or_sources_make_another_artefact(
+    first: Step, calls: list[str], home: Home, log: logging.Logger
+):
     variants = [
         first,
         replace(first, settings={"number": 2}),
@@ -50,7 +52,9 @@ def test_other_settings_code_or_sources_make_another_artefact(first: Step, calls
     assert (len(keys), len(calls)) == (4, 4)
 
 
-def test_a_step_takes_exactly_the_input_its_recipe_names(first: Step, calls: list[str], home: Home, log: logging.Logger):
+def test_a_step_takes_exactly_the_input_its_recipe_names(
+    first: Step, calls: list[str], home: Home, log: logging.Logger
+):
     second = Step("tiny", "second", "1", {}, write_number(2, calls), needs=(first,))
     with pytest.raises(NotMaterialisedError, match="needs first, which was not made for this recipe"):
         Workshop(home, log).make(second)
@@ -75,7 +79,9 @@ def test_a_build_that_fails_leaves_nothing_that_counts(first: Step, home: Home, 
     assert sorted(artefact.manifest.outputs) == ["number.txt"]
 
 
-def test_a_deleted_file_or_a_changed_manifest_is_noticed(first: Step, calls: list[str], home: Home, log: logging.Logger):
+def test_a_deleted_file_or_a_changed_manifest_is_noticed(
+    first: Step, calls: list[str], home: Home, log: logging.Logger
+):
     artefact = Workshop(home, log).make(first)
     (artefact.folder / "number.txt").unlink()
     assert Workshop(home, log).make(first).reused is False

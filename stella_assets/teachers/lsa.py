@@ -42,7 +42,10 @@ def fit_lsa(spec: LsaTeacher, texts: Sequence[str], folder: Path) -> None:
     from sklearn.decomposition import TruncatedSVD
 
     vectorizer = _vectorizer(max_features=spec.max_features, min_df=2 if len(texts) > 100 else 1)
-    counts = vectorizer.fit_transform(texts)
+    try:
+        counts = vectorizer.fit_transform(texts)
+    except ValueError as error:  # scikit-learn's own: no terms at all
+        raise TooFewTermsError(f"teacher {spec.name!r}: {error}. Take more texts, or remove the teacher.") from None
     if min(counts.shape) <= spec.dim:
         raise TooFewTermsError(
             f"teacher {spec.name!r}: dim {spec.dim} needs more than {spec.dim} training texts and terms; the corpus "

@@ -55,7 +55,10 @@ def test_vectors_come_back_in_the_order_asked_for(home: Home):
     [
         (lambda t: unit_vectors(t)[:-1], "answered 10 texts with vectors of shape"),
         (lambda t: unit_vectors(t, dim=9), "shape"),
-        (lambda t: np.where(np.arange(10)[:, None] == 3, np.nan, unit_vectors(t)), "NaN or infinity, the first is row 3"),
+        (
+            lambda t: np.where(np.arange(10)[:, None] == 3, np.nan, unit_vectors(t)),
+            "NaN or infinity, the first is row 3",
+        ),
         (lambda t: unit_vectors(t) * 2, "not of unit norm; the first has norm 2"),
         (lambda t: np.zeros((10, 8), np.float32), "norm 0"),
     ],

@@ -1,0 +1,32 @@
+"""The normal form of a text, and choices that depend on the text alone."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stella_assets.corpus.text import first_sentence, normalise, split_of, text_id
+
+
+@given(st.text())
+def test_normalising_twice_changes_nothing(text: str):
+    assert normalise(normalise(text)) == normalise(text)
+
+
+def test_texts_that_look_alike_have_one_id():
+    variants = ["Café  au\tlait.\r\n\r\n\r\n\r\nNext", "Cafe\u0301 au lait. \n\nNext", "\ufeffCafé au lait.\n\n\nNext "]
+    assert len({text_id(normalise(text)) for text in variants}) == 1
+
+
+def test_first_sentences_end_where_people_end_them():
+    assert first_sentence("Sort it, e.g. by name. Then go on.") == ("Sort it, e.g. by name.", "Then go on.")
+    assert first_sentence("Only one sentence.") == ("Only one sentence.", "")
+    assert first_sentence("A title\n\nA paragraph. More.") == ("A title", "A paragraph. More.")
+    assert first_sentence("Version 3.11 is needed. See below.") == ("Version 3.11 is needed.", "See below.")
+
+
+def test_splits_have_the_stated_sizes_and_do_not_move_when_others_come():
+    ids = [text_id(str(i)) for i in range(4000)]
+    splits = {i: split_of(i, {"test": 0.2, "dev": 0.1}) for i in ids}
+    counts = {name: list(splits.values()).count(name) / 4000 for name in ("test", "dev", "train")}
+    assert abs(counts["test"] - 0.2) < 0.03
+    assert abs(counts["dev"] - 0.1) < 0.03
+    assert {i: split_of(i, {"test": 0.2, "dev": 0.1}) for i in reversed(ids[:100])} == {i: splits[i] for i in ids[:100]}

@@ -1,0 +1,124 @@
+"""Teachers: right vectors, right concatenation, right statistics; libraries and naive forms are the oracles."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stella_assets.recipe import LsaTeacher, Recipe
+from stella_assets.teachers.batching import token_budget_batches
+from stella_assets.teachers.concatenate import concatenate
+from stella_assets.teachers.lsa import LsaModel, TooFewTermsError, fit_lsa
+from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
+from stella_assets.teachers.statistics import StatsAccumulator, effective_rank, linear_cka, neighbour_overlap
+
+TEXTS = [
+    "Return a sorted copy of an array.",
+    "Open a network connection to a host and wait for an answer from it.",
+    "Sort an array in place.",
+    "x",
+    "The shortest path between two nodes of a graph, found by breadth-first search from the source node.",
+]
+
+
+def unit(rows: int, dim: int, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((rows, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@given(st.lists(st.integers(1, 500), max_size=60), st.integers(1, 1000))
+def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], budget: int):
+    batches = list(token_budget_batches(lengths, budget))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[i] for i in batch)
+        assert len(batch) * longest <= budget or len(batch) == 1
+
+
+def test_a_teacher_gives_what_sentence_transformers_gives(tiny: Recipe):
+    teacher = SentenceTransformerTeacher(tiny.teachers[0].model_copy(update={"dtype": "float32"}))
+    vectors = teacher.encode(TEXTS, "document")
+    expected = teacher.model.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_bfloat16_stays_close_to_float32(tiny: Recipe):
+    exact, fast = (
+        SentenceTransformerTeacher(tiny.teachers[0].model_copy(update={"dtype": dtype})).encode(TEXTS, "document")
+        for dtype in ("float32", "bfloat16")
+    )
+    assert (exact * fast).sum(axis=1).min() > 0.999
+
+
+def test_a_prompt_reaches_the_texts_of_its_role_and_changes_the_fingerprint(tiny: Recipe):
+    plain = SentenceTransformerTeacher(tiny.teachers[0])
+    prompted = SentenceTransformerTeacher(tiny.teachers[0].model_copy(update={"prompts": {"query": "find: "}}))
+    np.testing.assert_allclose(
+        prompted.encode(TEXTS, "query"), plain.encode([f"find: {text}" for text in TEXTS], "query"), atol=1e-3
+    )
+    assert prompted.fingerprint("query") != plain.fingerprint("query")
+    assert prompted.fingerprint("document") == plain.fingerprint("document") == plain.fingerprint("query")
+
+
+def test_lsa_survives_saving_and_gives_unit_vectors_even_for_unknown_words(tmp_path: Path):
+    texts = [f"{a} {b} sorting arrays and graphs" for a in ("alpha", "beta", "gamma") for b in "pqrstuv" * 3]
+    fit_lsa(LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=4), texts, tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    model = LsaModel(tmp_path)
+    vectors = model.encode([*texts, "words unseen before"], "document")
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[-2]  # two `alpha`s against `alpha` and `gamma`
+    assert model.fingerprint("query") == LsaModel(tmp_path).fingerprint("document")
+
+
+def test_lsa_refuses_more_dimensions_than_there_are_terms(tmp_path: Path):
+    with pytest.raises(TooFewTermsError, match="Lower `dim`"):
+        fit_lsa(LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=64), ["sort arrays", "open graphs"], tmp_path)
+    with pytest.raises(TooFewTermsError, match="remove the teacher"):
+        fit_lsa(LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=1), ["the", "and"], tmp_path)
+
+
+def test_cosines_of_the_concatenation_are_the_weighted_mean_of_the_teachers_cosines():
+    a, b = unit(20, 7), unit(20, 5, seed=1)
+    joined = concatenate([a.astype(np.float16), b], [1.0, 0.5])
+    np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(joined @ joined.T, (a @ a.T + 0.25 * b @ b.T) / 1.25, atol=1e-3)
+
+
+def test_streamed_statistics_equal_the_naive_ones():
+    vectors = unit(500, 16)
+    vectors[:, 0] += 0.7  # anisotropic
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    gathered = StatsAccumulator(16)
+    for start in range(0, 500, 70):
+        gathered.add(vectors[start : start + 70])
+    stats = gathered.result(vectors)
+    cosines = (vectors @ vectors.T)[np.triu_indices(500, 1)]
+    assert (stats.rows, stats.dim, stats.nan_rows, stats.zero_rows) == (500, 16, 0, 0)
+    assert stats.mean_cosine == pytest.approx(cosines.mean(), abs=1e-5)
+    assert stats.std_cosine == pytest.approx(cosines.std(), abs=1e-5)
+
+
+def test_statistics_count_rows_that_should_not_be_there():
+    vectors = unit(10, 4)
+    vectors[2], vectors[5, 0] = 0, np.nan
+    gathered = StatsAccumulator(4)
+    gathered.add(vectors)
+    stats = gathered.result(unit(10, 4))
+    assert (stats.nan_rows, stats.zero_rows) == (1, 1)
+
+
+def test_agreement_measures_know_equal_rotated_and_unrelated_vectors():
+    a, unrelated = unit(400, 12), unit(400, 12, seed=9)
+    rotation = np.linalg.qr(np.random.default_rng(3).standard_normal((12, 12)))[0].astype(np.float32)
+    assert linear_cka(a, a @ rotation) == pytest.approx(1, abs=1e-4)
+    assert neighbour_overlap(a, a @ rotation) > 0.99
+    assert linear_cka(a, unrelated) < 0.1
+    assert neighbour_overlap(a, unrelated) < 0.1
+
+
+def test_effective_rank_counts_directions():
+    assert effective_rank(unit(2000, 8)) == pytest.approx(8, rel=0.01)
+    assert effective_rank(unit(2000, 8)[:, :2] @ unit(2, 8)) == pytest.approx(2, rel=0.05)
