@@ -37,11 +37,22 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Workbench:
-    """What a step's build function works with."""
+    """What a step's build function works with.
+
+    Attributes:
+        recipe: The recipe's name.
+        key: The artefact's key.
+        folder: Empty; what the function writes here is the artefact.
+        scratch: What an interrupted build of this very artefact left here is still here, to go on from.
+        inputs: The artefacts that the step needs, by name.
+        home: The folder of all state.
+        log: For people.
+    """
 
     recipe: str
     key: str
     folder: Path
+    scratch: Path
     inputs: Mapping[str, Artefact]
     home: Home
     log: logging.Logger | logging.LoggerAdapter
@@ -69,7 +80,6 @@ class Step:
         build: Writes the artefact's files.
         sources: Digests of what lies outside the pipeline (files, packages, model weights), worked out when asked.
         present: Whether what the artefact keeps outside its folder is still there.
-        resumes: Whether `build` goes on from what an interrupted build left.
     """
 
     recipe: str
@@ -80,7 +90,6 @@ class Step:
     needs: tuple[Step, ...] = ()
     sources: Callable[[], Mapping[str, str]] | None = None
     present: Callable[[Artefact, Home], bool] = lambda _artefact, _home: True
-    resumes: bool = False
 
 
 def all_steps(last: Step) -> list[Step]:
@@ -166,11 +175,11 @@ class Workshop:
         return artefact
 
     def _build(self, step: Step, identity: Identity) -> Artefact:
-        draft = self.store.draft(step.name, identity.key, keep=step.resumes)
+        draft, scratch = self.store.draft(step.name, identity.key), self.store.scratch(step.name, identity.key)
         inputs = {need.name: artefact for need in step.needs if (artefact := self.find(need))}
         started = time.monotonic()
         with PeakMemory() as memory:
-            result = step.build(Workbench(step.recipe, identity.key, draft, inputs, self.home, self._log))
+            result = step.build(Workbench(step.recipe, identity.key, draft, scratch, inputs, self.home, self._log))
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
         manifest = Manifest(
             identity=identity,

@@ -44,11 +44,16 @@ class ArtefactStore:
         finally:
             lock.release()
 
-    def draft(self, asset: str, key: str, *, keep: bool) -> Path:
-        """A folder to build in. `keep` leaves what an interrupted build had written, for builders that resume."""
+    def draft(self, asset: str, key: str) -> Path:
+        """An empty folder to build in; what an interrupted build left there is gone."""
         folder = self.path(asset, f"{key}.draft")
-        if folder.exists() and not keep:
-            shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def scratch(self, asset: str, key: str) -> Path:
+        """A folder for checkpoints and the like: it survives an interrupted build and goes with the commit."""
+        folder = self.path(asset, f"{key}.scratch")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -62,6 +67,7 @@ class ArtefactStore:
             shutil.rmtree(final)
         draft.rename(final)
         sync(final.parent)
+        shutil.rmtree(self.path(asset, f"{key}.scratch"), ignore_errors=True)
         return final
 
     def discard(self, asset: str, key: str) -> None:

@@ -96,7 +96,7 @@ def _stage_embedders(recipe: Recipe, number: int) -> Embedders:
         from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
         from stella_assets.training.student import Student
 
-        student = Student.load(model_folder(bench.inputs[f"stage_{number}"]))
+        student = Student.load(model_folder(bench.inputs[f"stage_{number}"]), recipe.student.trust_remote_code)
         states = PooledStates(student, recipe.student.prompts.get(recipe.evaluation.query_prompt or "", ""))
         short_trained = any(stage.short_heads for stage in recipe.stages[:number])
         dims = sorted({int(dim) for dim in student.heads} - set(recipe.student.short_dims), reverse=True)

@@ -48,7 +48,7 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
     from stella_assets.training.student import Student
 
     source = model_folder(bench.inputs[f"stage_{len(recipe.stages)}"])
-    student = Student.load(source)
+    student = Student.load(source, recipe.student.trust_remote_code)
     dims = sorted((int(dim) for dim in student.heads), reverse=True)
     if recipe.release.dimension not in dims:
         raise DimensionError(
@@ -62,7 +62,7 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
     card = _model_card(recipe, bench.inputs, dims, parameters)
     (bench.folder / "README.md").write_text(card, encoding="utf-8")
     expected = student.project(student.pool(PROBES), recipe.release.dimension).detach().cpu().numpy()
-    deviation = float(np.abs(_reloaded_vectors(bench.folder) - expected).max())
+    deviation = float(np.abs(_reloaded_vectors(bench.folder, recipe.student.trust_remote_code) - expected).max())
     return Result(
         facts={
             "dimensions": dims,
@@ -81,11 +81,11 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
     )
 
 
-def _reloaded_vectors(folder: Path) -> Any:
+def _reloaded_vectors(folder: Path, trust_remote_code: bool) -> Any:
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    return model.encode(list(PROBES), normalize_embeddings=True, show_progress_bar=False)
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code)
+    return model.encode(list(PROBES), show_progress_bar=False)
 
 
 def _model_card(recipe: Recipe, inputs: dict[str, Artefact] | Any, dims: list[int], parameters: int) -> str:

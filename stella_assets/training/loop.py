@@ -62,10 +62,10 @@ def train_stage(
     name: str,
     data: dict[str, TrainingData],
     seed: int,
-    folder: Path,
+    scratch: Path,
     on_progress: Callable[[str], None],
 ) -> Trained:
-    """Train what the stage trains, going on from the newest checkpoint in `folder`.
+    """Train what the stage trains, going on from the newest checkpoint in `scratch`.
 
     The batch of a step depends on `seed` and the step alone and there is no dropout, so a run that was killed and
     resumed ends with the same bits as an undisturbed one on the same processor.
@@ -76,7 +76,7 @@ def train_stage(
         name: For the log.
         data: Splits `train` and `dev`.
         seed: Of the order of the batches.
-        folder: Where checkpoints go; `folder/checkpoints` may be removed afterwards.
+        scratch: Where checkpoints go.
         on_progress: Told a line in plain words at each checkpoint.
 
     Raises:
@@ -86,10 +86,10 @@ def train_stage(
     heads = [int(d) for d in student.heads] if stage.short_heads else [teacher_dim]
     student.train_only(stage.train_layers, heads)
     optimizer = make_optimizer(student, stage)
-    checkpoints = folder / "checkpoints"
+    checkpoints = scratch / "checkpoints"
     progress = load_checkpoint(checkpoints, student, optimizer)
     log, first = list(progress.log), progress.step
-    pool = _pooling(student, stage, data["train"], folder)
+    pool = _pooling(student, stage, data["train"], scratch)
     if first == 0:
         log += _dev_rows(student, stage, name, data["dev"], 0)
     started = time.monotonic()
@@ -125,11 +125,13 @@ def train_stage(
     return Trained(log, optimizer, (stage.steps - first) * stage.batch_texts / seconds, first)
 
 
-def _pooling(student: Student, stage: Stage, data: TrainingData, folder: Path) -> Callable[[np.ndarray, Batch], Tensor]:
+def _pooling(
+    student: Student, stage: Stage, data: TrainingData, scratch: Path
+) -> Callable[[np.ndarray, Batch], Tensor]:
     """How a batch gets its pooled states. A frozen encoder that sees texts repeatedly reads each of them once."""
     if stage.train_layers != 0 or stage.steps * stage.batch_texts <= len(data):
         return lambda _positions, batch: student.pool(batch.texts)
-    states_NH = _frozen_states(student, data, folder / "pooled.npy")
+    states_NH = _frozen_states(student, data, scratch / "pooled.npy")
     return lambda positions, _batch: torch.from_numpy(states_NH[positions]).to(student.device)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ def stage_step(recipe: Recipe, number: int) -> Step:
         needs=(concatenation_step(recipe), *before),
         sources=lambda: {"student": model_digest(recipe.student)} if number == 1 else {},
         build=lambda bench: _train(recipe, number, bench),
-        resumes=True,
     )
 
 
@@ -62,7 +60,7 @@ def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
         heads = [snapshot.layout.dim, *(dim for dim in recipe.student.short_dims if dim != snapshot.layout.dim)]
         student = Student.initialise(recipe.student, heads, recipe.seed_of("heads"))
     else:
-        student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]))
+        student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]), recipe.student.trust_remote_code)
     if stage.short_heads and not any(earlier.short_heads for earlier in recipe.stages[: number - 1]):
         sample = data["train"].read(np.arange(min(PRINCIPAL_SAMPLE, len(data["train"]))))
         student.start_short_heads(snapshot.layout.dim, sample.target_BD)
@@ -70,13 +68,11 @@ def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
     bench.home.require_space(
         size * 7, f"{name}, a student of {size / 2**20:,.0f} MiB with its optimiser and a checkpoint"
     )
-    trained = train_stage(student, stage, name, data, recipe.seed_of(name), bench.folder, bench.log.info)
+    trained = train_stage(student, stage, name, data, recipe.seed_of(name), bench.scratch, bench.log.info)
     student.save(bench.folder / MODEL_FOLDER, snapshot.layout.dim, recipe.student.prompts)
     names = {p: n for n, p in student.named_parameters()}
     save_file(optimizer_tensors(trained.optimizer, names), bench.folder / "optimizer.safetensors")
     write_table(bench.folder / LOG_FILE, TRAINING_LOG, trained.log)
-    shutil.rmtree(bench.folder / "checkpoints", ignore_errors=True)
-    (bench.folder / "pooled.npy").unlink(missing_ok=True)
     dev = [row["value"] for row in trained.log if row["split"] == "dev" and row["term"] == "total"]
     return Result(
         facts={

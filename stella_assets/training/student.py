@@ -1,7 +1,8 @@
 """The student: a transformers encoder, pooling, and one linear head a dimension.
 
-Folders are in the classic SentenceTransformers layout of the published Stella models: `modules.json` names the
-Transformer, `1_Pooling` and one `2_Dense_<dim>`; the other heads lie beside it. Every release and the servers read it.
+Folders are in the classic SentenceTransformers layout of the published Stella models, which every release and the
+servers read: `modules.json` names the Transformer, `1_Pooling` and one `2_Dense_<dim>`; the other heads lie beside it. It
+names `3_Normalize` too, so people get the unit vectors that were trained and scored, whatever similarity they use.
 
 Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
 """
@@ -11,10 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
@@ -70,15 +72,15 @@ class Student(nn.Module):
         return cls(backbone, spec.pooling, heads)
 
     @classmethod
-    def load(cls, folder: Path) -> Student:
-        """Read a student with all its heads."""
-        base = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> Student:
+        """Read a student with all its heads; the code is only that which the recipe trusts by name and commit."""
+        base = SentenceTransformer(
+            str(folder), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code
+        )
         pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
         mode = next(name for name, key in POOLING_KEYS.items() if pooling.get(key))
         heads = {}
         for path in sorted(folder.glob(f"{HEAD_FOLDER}*")):
-            from safetensors.torch import load_file
-
             config = json.loads((path / "config.json").read_text())
             head = nn.Linear(config["in_features"], config["out_features"])
             head.load_state_dict(
@@ -92,7 +94,12 @@ class Student(nn.Module):
         """Write the student in the classic layout, with `default_dim` the head that `modules.json` names."""
         self.transformer.save_pretrained(folder)
         self.backbone.tokenizer.save_pretrained(folder)
-        types = {"": "Transformer", "1_Pooling": "Pooling", f"{HEAD_FOLDER}{default_dim}": "Dense"}
+        types = {
+            "": "Transformer",
+            "1_Pooling": "Pooling",
+            f"{HEAD_FOLDER}{default_dim}": "Dense",
+            "3_Normalize": "Normalize",
+        }
         modules = [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for i, (path, kind) in enumerate(types.items())
@@ -108,22 +115,8 @@ class Student(nn.Module):
         )
         modes = {key: self.pooling == name for name, key in POOLING_KEYS.items()}
         _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": self.hidden, **modes})
-        for dim, head in self.heads.items():
-            self._save_head(folder / f"{HEAD_FOLDER}{dim}", head)
-
-    def _save_head(self, folder: Path, head: nn.Module) -> None:
-        from safetensors.torch import save_file
-
-        assert isinstance(head, nn.Linear)
-        config = {
-            "in_features": head.in_features,
-            "out_features": head.out_features,
-            "bias": True,
-            "activation_function": "torch.nn.modules.linear.Identity",
-        }
-        _write_json(folder / "config.json", config)
-        weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
+        for dim in map(int, self.heads):
+            _save_head(folder / f"{HEAD_FOLDER}{dim}", self._head(dim))
 
     @property
     def transformer(self) -> Any:
@@ -149,7 +142,10 @@ class Student(nn.Module):
 
     def project(self, pooled_BH: Tensor, dim: int) -> Tensor:
         """Unit vectors `[B, D]` float32 of one head."""
-        return normalize(self.heads[str(dim)](pooled_BH), dim=1)
+        return normalize(self._head(dim)(pooled_BH), dim=1)
+
+    def _head(self, dim: int) -> nn.Linear:
+        return cast("nn.Linear", self.heads[str(dim)])
 
     def encode_pooled(self, texts: Sequence[str], max_batch_tokens: int = 4096) -> np.ndarray:
         """Pooled states `[len(texts), H]` float32 in token-budgeted batches, in the order of `texts`."""
@@ -173,10 +169,10 @@ class Student(nn.Module):
             target_SD: A sample of target vectors.
         """
         directions_DD = torch.linalg.svd(target_SD, full_matrices=False).Vh.to(self.device)
-        teacher = self.heads[str(teacher_dim)]
-        for dim, head in self.heads.items():
-            if int(dim) != teacher_dim:
-                top_dD = directions_DD[: int(dim)]
+        teacher = self._head(teacher_dim)
+        for dim in map(int, self.heads):
+            if dim != teacher_dim:
+                head, top_dD = self._head(dim), directions_DD[:dim]
                 head.weight[: len(top_dD)] = top_dD @ teacher.weight
                 head.bias[: len(top_dD)] = top_dD @ teacher.bias
 
@@ -235,6 +231,19 @@ def _fresh_head(hidden: int, dim: int, generator: torch.Generator) -> nn.Linear:
         head.weight.copy_(torch.randn(dim, hidden, generator=generator) / hidden**0.5)
         head.bias.zero_()
     return head
+
+
+def _save_head(folder: Path, head: nn.Linear) -> None:
+    """A head as SentenceTransformers' Dense."""
+    config = {
+        "in_features": head.in_features,
+        "out_features": head.out_features,
+        "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    _write_json(folder / "config.json", config)
+    weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
 
 
 def _write_json(path: Path, value: Any) -> None:

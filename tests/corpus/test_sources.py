@@ -26,7 +26,7 @@ def recipe_with(tmp_path: Path, raw: dict[str, Any], **source: Any) -> Recipe:
 def bench(tmp_path: Path, home, log) -> Workbench:
     folder = tmp_path / "draft"
     folder.mkdir(exist_ok=True)
-    return Workbench("tiny", "key", folder, {}, home, log)
+    return Workbench("tiny", "key", folder, folder, {}, home, log)
 
 
 def test_own_texts_come_from_parquet_json_lines_and_text_files(tmp_path: Path, raw):
@@ -126,7 +126,7 @@ def test_a_query_and_the_document_it_was_taken_from_are_on_one_side(tiny: Recipe
 def test_a_corpus_of_nothing_says_which_rule_took_it(tmp_path: Path, raw, home, log):
     (tmp_path / "lines.txt").write_text("short\ntiny\n")
     recipe = recipe_with(tmp_path, raw, kind="text", path="./lines.txt", unit="line")
-    with pytest.raises(EmptyCorpusError, match="mine: read 2; mine: too short 2.*min_chars 30"):
+    with pytest.raises(EmptyCorpusError, match=r"mine: read 2; mine: too short 2.*min_chars 30"):
         build_corpus(recipe.corpus, bench(tmp_path, home, log))
 
 

@@ -11,9 +11,9 @@ from stella_assets.training import loop
 from stella_assets.training.data import TrainingData
 from stella_assets.training.loop import DivergedError, learning_rate, train_stage
 from stella_assets.training.student import Student
+from storage.database import to_arrow
 from storage.home import Home
 from storage.snapshot import TEXT_COLUMNS, Layout, Snapshots, snapshot_schema
-from storage.database import to_arrow
 
 WORDS = "array graph node sort search path network file open close read write matrix vector sum".split()
 DIM = 24

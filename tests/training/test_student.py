@@ -43,14 +43,16 @@ def test_sentence_transformers_loads_every_dimension_with_the_same_vectors(stude
         student.save(folder, dim, {"s2p_query": "Query: "})
         loaded = SentenceTransformer(str(folder), device="cpu")
         expected = student.project(student.pool(TEXTS), dim).detach().numpy()
-        np.testing.assert_allclose(loaded.encode(TEXTS, normalize_embeddings=True), expected, atol=1e-5)
+        np.testing.assert_allclose(loaded.encode(TEXTS), expected, atol=1e-5)
         prompted = student.project(student.pool(["Query: " + text for text in TEXTS]), dim).detach().numpy()
-        by_name = loaded.encode(TEXTS, prompt_name="s2p_query", normalize_embeddings=True)
+        by_name = loaded.encode(TEXTS, prompt_name="s2p_query")
         np.testing.assert_allclose(by_name, prompted, atol=1e-5)
         assert loaded.get_embedding_dimension() == dim
     assert sorted(p.name for p in folder.glob("2_Dense_*")) == ["2_Dense_32", "2_Dense_64", "2_Dense_96"]
     types = [module["type"] for module in json.loads((folder / "modules.json").read_text())]
-    assert types == [f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense")]
+    assert types == [
+        f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")
+    ]
 
 
 def test_a_saved_student_comes_back_to_the_bit(student: Student, tmp_path: Path):

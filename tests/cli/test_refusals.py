@@ -1,0 +1,111 @@
+"""Bad input ends in a message that a newcomer can act on, exit code 2, and nothing expensive done."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage.home import DiskSpaceError, Home
+from tests.conftest import write_recipe
+
+STELLA = str(Path(sys.executable).with_name("stella"))
+
+
+def stella(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "STELLA_HOME": str(home)}
+    return subprocess.run([STELLA, *arguments], capture_output=True, text=True, env=environment, check=False)
+
+
+def own_texts(raw: dict[str, Any], **source: Any) -> None:
+    raw["corpus"]["sources"] = [{"name": "mine", "licence": "CC0-1.0", **source}]
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
+    "misspelt key": (lambda r: r.update(teachr=r.pop("teachers")), ["teachr: there is no such key", "`teachers`"]),
+    "missing file": (lambda r: own_texts(r, kind="text", path="./none.txt"), ["none.txt", "matches no file"]),
+    "not UTF-8": (lambda r: own_texts(r, kind="text", path="./latin.txt"), ["latin.txt: not UTF-8", "iconv"]),
+    "unknown column": (
+        lambda r: own_texts(r, kind="parquet", path="./a.parquet", text_column="txt"),
+        ["no column 'txt'; it has text"],
+    ),
+    "teacher folder": (lambda r: r["teachers"][0].update(model="./no-teacher"), ["no-teacher: no such model folder"]),
+    "teacher package": (lambda r: r["teachers"][0].update(model="package:no_such"), ["'no_such' is not installed"]),
+    "not a model folder": (lambda r: r["teachers"][0].update(model="./"), ["neither modules.json nor config.json"]),
+    "short dimension": (lambda r: r["student"].update(short_dims=[500, 64]), ["short_dims 500 is above the 416"]),
+    "release dimension": (
+        lambda r: r["release"].update(dimension=100),
+        ["100 is none of the student's heads (416, 64, 32)"],
+    ),
+    "layer": (lambda r: r["student"].update(keep_layers=[0, 9]), ["keep_layers [0, 9]", "layers 0 to 5"]),
+    "length": (lambda r: r["student"].update(max_length=9999), ["max_length 9999 is above the 512 positions"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_before_anything_runs(case: str, tmp_path: Path, raw: dict[str, Any]):
+    (tmp_path / "latin.txt").write_bytes("déjà vu".encode("latin1"))
+    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
+    change, expected = BAD[case]
+    change(raw)
+    done = stella(tmp_path / "home", "run", str(write_recipe(tmp_path, raw)))
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    for part in expected:
+        assert part in done.stderr
+    assert not (tmp_path / "home" / "artefacts").exists()
+
+
+def test_a_corpus_that_filters_down_to_nothing_fails_with_its_funnel(tmp_path: Path, raw: dict[str, Any]):
+    (tmp_path / "a.txt").write_text("short\n\ntiny\n")
+    own_texts(raw, kind="text", path="./a.txt")
+    done = stella(tmp_path / "home", "run", str(write_recipe(tmp_path, raw)))
+    assert done.returncode == 2
+    assert "no training texts are left (mine: kept 0; mine: read 2; mine: too short 2)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_recipe_asset_and_report_say_what_there_is(tmp_path: Path, raw: dict[str, Any]):
+    recipe = str(write_recipe(tmp_path, raw))
+    home = tmp_path / "home"
+    unknown = stella(home, "run", "demmo")
+    assert (unknown.returncode, "recipes/ has demo, jasper" in unknown.stderr) == (2, True)
+    asset = stella(home, "run", recipe, "--select", "stage_9")
+    assert (asset.returncode, "has no such asset. It has corpus" in asset.stderr) == (2, True)
+    report = stella(home, "report", recipe)
+    assert (report.returncode, "there is no report" in report.stderr) == (1, True)
+    early = stella(home, "run", recipe, "--select", "stage_1")
+    assert (early.returncode, "needs concatenated_vectors, which was not made" in early.stderr) == (2, True)
+
+
+def test_a_port_in_use_is_named_with_another(tmp_path: Path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = stella(tmp_path, "ui", "--port", str(port))
+    assert done.returncode == 2
+    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+    assert f"stella ui --port {port + 1}" in done.stderr
+
+
+def test_too_little_disk_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=10 * 2**20))
+    with pytest.raises(
+        DiskSpaceError, match=r"recipe needs about 512 MiB and 10 MiB are free. Free some space, or set"
+    ):
+        Home(tmp_path).require_space(512 * 2**20, "recipe")
+
+
+def test_a_valid_recipe_is_confirmed_with_its_dimensions(tmp_path: Path, raw: dict[str, Any]):
+    done = stella(tmp_path / "home", "validate", str(write_recipe(tmp_path, raw)))
+    assert done.returncode == 0
+    assert "tiny: valid. 1 sources, 2 teachers with 416 dimensions, 3 stages." in " ".join(done.stdout.split())

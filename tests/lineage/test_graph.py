@@ -1,0 +1,79 @@
+"""The asset graph as a whole: an unintended change of keys, inputs or groups fails here."""
+
+import subprocess
+import sys
+
+import dagster as dg
+
+from pipelines.definitions import build_definitions, job_name, recipe_assets
+from stella_assets.recipe import Recipe
+from stella_assets.release.publish import release_step
+from stella_assets.step import all_steps
+from storage.home import Home
+
+GRAPH = """
+corpus: -
+teacher_vectors/minilm: corpus
+teacher_vectors/lsa: corpus
+concatenated_vectors: corpus teacher_vectors/lsa teacher_vectors/minilm
+vector_stats: concatenated_vectors corpus teacher_vectors/lsa teacher_vectors/minilm
+stage_1: concatenated_vectors
+stage_2: concatenated_vectors stage_1
+stage_3: concatenated_vectors stage_2
+evaluation_tasks: corpus
+mteb/teacher_minilm: evaluation_tasks teacher_vectors/minilm
+mteb/teacher_lsa: evaluation_tasks teacher_vectors/lsa
+mteb/concatenation: evaluation_tasks teacher_vectors/lsa teacher_vectors/minilm
+mteb/untouched_student: evaluation_tasks
+mteb/stage_1: evaluation_tasks stage_1
+mteb/stage_2: evaluation_tasks stage_2
+mteb/stage_3: evaluation_tasks stage_3
+evaluation_report: corpus mteb/concatenation mteb/stage_1 mteb/stage_2 mteb/stage_3 mteb/teacher_lsa \
+mteb/teacher_minilm mteb/untouched_student stage_1 stage_2 stage_3 vector_stats
+release: concatenated_vectors corpus evaluation_report stage_1 stage_2 stage_3 teacher_vectors/lsa \
+teacher_vectors/minilm
+"""
+GROUPS = {"corpus": 1, "teachers": 4, "training": 3, "evaluation": 9, "release": 1}
+
+
+def test_the_graph_of_a_recipe_is_as_drawn(tiny: Recipe, home: Home):
+    graph = build_definitions([tiny], home).resolve_asset_graph()
+    drawn = dict(line.split(": ") for line in GRAPH.replace("\\\n", "").strip().splitlines())
+    found = {
+        "/".join(key.path[1:]): " ".join(sorted("/".join(p.path[1:]) for p in graph.get(key).parent_keys)) or "-"
+        for key in graph.get_all_asset_keys()
+    }
+    assert found == drawn
+
+
+def test_every_asset_has_its_group_description_and_checks(tiny: Recipe):
+    assets = recipe_assets(tiny)
+    specs = [spec for asset in assets for spec in asset.specs]
+    groups = [spec.group_name for spec in specs]
+    assert {group: groups.count(group) for group in groups} == GROUPS
+    assert all(spec.description and spec.kinds for spec in specs)
+    assert all(asset.check_specs for asset in assets)
+
+
+def test_dagster_and_the_command_line_see_the_same_steps(tiny: Recipe, home: Home):
+    graph = build_definitions([tiny], home).resolve_asset_graph()
+    keys = {"/".join(key.path[1:]) for key in graph.get_all_asset_keys()}
+    assert keys == {step.name for step in all_steps(release_step(tiny))}
+
+
+def test_several_recipes_live_side_by_side(tiny: Recipe, home: Home):
+    other = tiny.model_copy(update={"name": "other"})
+    definitions = build_definitions([tiny, other], home)
+    dg.Definitions.validate_loadable(definitions)
+    assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 36
+    assert {job_name(tiny), job_name(other)} <= {job.name for job in definitions.resolve_all_job_defs()}
+
+
+def test_loading_definitions_imports_nothing_heavy():
+    heavy = ["torch", "transformers", "sentence_transformers", "mteb", "sklearn", "lancedb", "duckdb", "matplotlib"]
+    code = (
+        "import sys; from pipelines.definitions import defs; defs();"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

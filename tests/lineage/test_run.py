@@ -1,0 +1,220 @@
+"""The whole pipeline by the `stella` command, as a user runs it: real parts, a small recipe, kills in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from tests.conftest import TINY, write_recipe
+
+STELLA = str(Path(sys.executable).with_name("stella"))
+
+
+class Run:
+    """A home folder and a recipe, and `stella` on them."""
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(exist_ok=True)
+        self.home = root / "home"
+        self.recipe = write_recipe(root, TINY)
+        self.environment = {**os.environ, "STELLA_HOME": str(self.home)}
+
+    def stella(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [STELLA, *(str(self.recipe) if a == "RECIPE" else a for a in arguments)]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
+
+    def kill_once(self, appears: str) -> None:
+        """Start a run and `kill -9` it as soon as a file matching the pattern is in the home folder."""
+        process = subprocess.Popen(
+            [STELLA, "run", str(self.recipe)],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 240
+        while not any(self.home.glob(appears)):
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def manifest(self, asset: str) -> dict:
+        return json.loads((self.home / "tiny" / asset / "manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An undisturbed run."""
+    run = Run(tmp_path_factory.mktemp("undisturbed"))
+    done = run.stella("run", "RECIPE")
+    assert done.returncode == 0, done.stderr
+    assert "tiny is complete" in done.stdout
+    return run
+
+
+def test_a_second_run_recomputes_nothing(finished: Run):
+    made_at = {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")}
+    done = finished.stella("run", "RECIPE")
+    assert done.returncode == 0
+    assert done.stderr.count("reused, nothing to do") == len(made_at) == 18
+    assert {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")} == made_at
+
+
+def test_the_report_has_every_model_dimension_and_retention(finished: Run):
+    done = finished.stella("report", "RECIPE", "--json")
+    report = json.loads(done.stdout)
+    assert report["recipe"] == "tiny"
+    names = [(model["name"], model["dimension"]) for model in report["models"]]
+    assert names == [
+        ("teacher/minilm", 384),
+        ("teacher/lsa", 32),
+        ("concatenation", 416),
+        ("untouched_student", 384),
+        ("stage_1", 416),
+        ("stage_2", 416),
+        ("stage_3", 416),
+        ("stage_3", 64),
+        ("stage_3", 32),
+    ]
+    for model in report["models"]:
+        assert set(model["scores"]) == {"HeldOutRetrieval", "HeldOutClassification", "HeldOutPairClassification"}
+        assert model["mean"] == pytest.approx(sum(model["scores"].values()) / 3, abs=1e-5)
+    assert set(report["retention"]) == {"teacher/minilm", "teacher/lsa", "concatenation"}
+    html = (finished.home / "tiny/evaluation_report/report.html").read_text()
+    assert html.count("data:image/png;base64,") == 7
+    assert "http" not in html.replace("http-equiv", "")  # one page, nothing fetched
+
+
+def test_the_release_loads_in_sentence_transformers_by_its_link(finished: Run):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(finished.home / "tiny" / "release"), device="cpu")
+    query = model.encode(["shortest path between two nodes"], prompt_name="s2p_query")
+    documents = model.encode(["Compute shortest paths in the graph.", "Represent a database connection."])
+    first, second = model.similarity(query, documents)[0].tolist()
+    assert documents.shape == (2, 64)
+    assert first > second
+    card = (finished.home / "tiny/release/README.md").read_text()
+    for part in ("| minilm | sentence_transformers | 384 | 1.0 | Apache-2.0 |", "s2p_query", "| stage_3 |"):
+        assert part in card
+
+
+def test_every_manifest_names_the_exact_digests_of_its_inputs(finished: Run):
+    digests = {m["identity"]["asset"]: m["digest"] for m in map(json.loads, _manifests(finished))}
+    for manifest in map(json.loads, _manifests(finished)):
+        for name, digest in manifest["identity"]["inputs"].items():
+            assert name.startswith("source:") or digests[name] == digest
+    assert json.loads((finished.home / "tiny/release/lineage.json").read_text()).keys() >= {"corpus", "stage_3"}
+
+
+def test_nothing_half_made_is_left_over(finished: Run):
+    left = [*finished.home.glob("artefacts/**/*.draft"), *finished.home.glob("artefacts/**/*.scratch")]
+    assert left == []
+
+
+def _manifests(run: Run) -> list[str]:
+    return [path.read_text() for path in run.home.glob("artefacts/**/manifest.json")]
+
+
+def test_dagster_knows_the_run_its_data_versions_and_checks(finished: Run):
+    code = """
+import dagster as dg, json
+from pipelines.resources import prepare_environment
+prepare_environment()
+with dg.DagsterInstance.get() as instance:
+    runs = instance.get_runs()
+    event = instance.get_latest_materialization_event(dg.AssetKey(["tiny", "release"]))
+    tags = event.asset_materialization.tags
+    checks = [r for r in instance.get_records_for_run(runs[-1].run_id).records
+              if r.event_log_entry.dagster_event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION]
+    print(json.dumps([[str(r.status) for r in runs], tags["dagster/data_version"], len(checks)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=finished.environment, check=True
+    )
+    statuses, data_version, checks = json.loads(done.stdout.splitlines()[-1])
+    assert set(statuses) == {"DagsterRunStatus.SUCCESS"}
+    assert data_version == finished.manifest("release")["digest"]
+    assert checks == 19
+
+
+def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
+    query = "SELECT model, round(avg(score), 3) AS mean FROM scores GROUP BY 1 ORDER BY 2 DESC"
+    rows = json.loads(finished.stella("sql", query, "--format", "json").stdout)
+    assert {row["model"] for row in rows} >= {"teacher/minilm", "stage_3"}
+    csv = finished.stella("sql", "SELECT vectors, rows, dim FROM vector_stats ORDER BY dim", "--format", "csv").stdout
+    assert csv.splitlines() == ["vectors,rows,dim", "lsa,700,32", "minilm,700,384", "concatenation,700,416"]
+    with duckdb.connect(str(finished.home / "statistics.duckdb"), read_only=True) as connection:
+        seconds = connection.execute("SELECT count(*), min(seconds) >= 0 FROM artefacts").fetchone()
+    assert seconds == (18, True)
+    wrong = finished.stella("sql", "SELECT * FROM score")
+    assert wrong.returncode == 2
+    assert "Views: artefacts, funnel, scores" in wrong.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "appears",
+    [
+        "lancedb/teacher_vectors.*/data/*",
+        "lancedb/tiny.concatenated_vectors.lance/data/*",
+        "artefacts/stage_2/*.scratch/checkpoints/checkpoint-00000004",
+        "artefacts/stage_3/*.draft/model/config.json",
+    ],
+    ids=["encoding", "snapshot", "training", "saving"],
+)
+def test_after_kill_9_the_next_run_finishes_with_the_same_release(appears: str, finished: Run, tmp_path: Path):
+    run = Run(tmp_path / "killed")
+    run.kill_once(appears)
+    assert not (run.home / "tiny" / "release").exists()
+    done = run.stella("run", "RECIPE")
+    assert done.returncode == 0, done.stderr
+    assert "was killed; going on where it stopped" in done.stderr
+    assert run.manifest("release")["digest"] == finished.manifest("release")["digest"]
+    stage = run.manifest("stage_2")
+    if "stage_2" in appears:
+        assert stage["facts"]["resumed_at_step"] >= 4
+
+
+def test_two_runs_at_once_wait_for_each_other_and_agree(finished: Run, tmp_path: Path):
+    run = Run(tmp_path / "twice")
+    command = [STELLA, "run", str(run.recipe), "--select", "corpus", "--select", "teacher_vectors"]
+    both = [subprocess.Popen(command, env=run.environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert "waiting for it" in "".join(outputs)
+    vectors = json.loads((run.home / "tiny/teacher_vectors/minilm/vectors.json").read_text())
+    assert vectors == json.loads((finished.home / "tiny/teacher_vectors/minilm/vectors.json").read_text())
+
+
+def test_a_changed_stage_redoes_that_stage_and_what_follows_only(finished: Run, tmp_path: Path):
+    import copy
+
+    raw = copy.deepcopy(TINY)
+    raw["stages"][2]["learning_rate"] = 0.0001
+    changed = write_recipe(tmp_path, raw)
+    done = finished.stella("status", str(changed))
+    state = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in done.stdout.splitlines() if "│" in line}
+    assert state["stage_2"] == state["vector_stats"] == state["mteb/stage_2"] == "there"
+    assert state["stage_3"] == "would be made"
+    assert state["release"].startswith("waits for")
+
+
+def test_vectors_in_plain_lancedb_are_unit_norm_and_in_the_order_of_the_layout(finished: Run):
+    import lancedb
+
+    table = lancedb.connect(str(finished.home / "lancedb")).open_table("tiny.concatenated_vectors")
+    layout = json.loads(table.schema.metadata[b"stella.layout"])
+    assert (layout["teachers"], layout["dims"], layout["weights"]) == (["minilm", "lsa"], [384, 32], [1.0, 0.5])
+    vectors = np.stack(table.to_arrow().column("vector").to_numpy()).astype(np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=2e-3)
+    shares = np.linalg.norm(vectors[:, :384], axis=1) ** 2
+    np.testing.assert_allclose(shares, 0.8, atol=2e-3)  # weight 1 against 0.5: 1 / 1.25
