@@ -1,8 +1,8 @@
 """The student: a transformers encoder, pooling, and one linear head a dimension.
 
 Folders are in the classic SentenceTransformers layout of the published Stella models, which every release and the
-servers read: `modules.json` names the Transformer, `1_Pooling` and one `2_Dense_<dim>`; the other heads lie beside it. It
-names `3_Normalize` too, so people get the unit vectors that were trained and scored, whatever similarity they use.
+servers read: `modules.json` names the Transformer, `1_Pooling`, one `2_Dense_<dim>` and `3_Normalize`; the other heads lie
+beside it. With the last one people get the unit vectors that were trained and scored, whatever similarity they use.
 
 Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
 """

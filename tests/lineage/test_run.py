@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,6 +160,16 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     wrong = finished.stella("sql", "SELECT * FROM score")
     assert wrong.returncode == 2
     assert "Views: artefacts, funnel, scores" in wrong.stderr.replace("\n", " ")
+
+
+def test_the_questions_of_the_readme_have_answers(finished: Run):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    queries = re.findall(r'stella sql "(SELECT [^"]+)"', readme)
+    assert len(queries) == 3
+    for query in queries:
+        done = finished.stella("sql", query.replace("'demo'", "'tiny'"), "--format", "json")
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)) >= 4
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,19 @@
+"""Speed and quality, each as a ratio or a difference within one run, printed and written as a JSON row."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from stella_assets.manifest import environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_row(benchmark: str, row: dict[str, Any]) -> None:
+    """Append a row to `benchmarks/results/<benchmark>.jsonl` and print it."""
+    RESULTS.mkdir(exist_ok=True)
+    full = {"benchmark": benchmark, "at": datetime.now(UTC).isoformat(timespec="seconds"), **row, **environment()}
+    with (RESULTS / f"{benchmark}.jsonl").open("a") as file:
+        file.write(json.dumps(full) + "\n")
+    print(json.dumps(row, indent=1))
