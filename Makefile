@@ -37,7 +37,6 @@ ui: $(INSTALLED) ## the Dagster UI on 127.0.0.1:3000
 	$(BIN)/stella ui
 
 .PHONY: bench
-bench: $(INSTALLED) ## benchmarks and slow checks
-	$(BIN)/python -m pytest -m slow
+bench: $(INSTALLED) ## benchmarks of the loss and of three seeds, some fifteen minutes
 	$(BIN)/python -m benchmarks.relative_similarity
 	$(BIN)/python -m benchmarks.seeds

@@ -45,6 +45,8 @@ def main() -> None:
         app()
     except ValueError as error:
         _refuse(str(error))
+    except PermissionError as error:
+        _refuse(f"{error.filename}: no permission. Allow it, or set STELLA_HOME to a folder of your own.")
     except KeyboardInterrupt:
         err.print("Stopped. Run the same command again to go on where it stopped.")
         sys.exit(1)
@@ -193,9 +195,7 @@ def sql(
 
     from storage.statistics import refresh_views
 
-    if not home.statistics.exists():
-        refresh_views(home)
-    with duckdb.connect(str(home.statistics), read_only=True) as connection:
+    with duckdb.connect(str(refresh_views(home)), read_only=True) as connection:
         try:
             result = connection.execute(query)
         except duckdb.Error as error:

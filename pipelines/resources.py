@@ -32,7 +32,7 @@ def prepare_environment() -> Home:
     where.root.mkdir(parents=True, exist_ok=True)
     os.environ["STELLA_HOME"] = str(where.root)
     os.environ["DAGSTER_HOME"] = str(project_root())
-    os.environ.setdefault("LANCE_LOG", "error")
+    os.environ.setdefault("LANCEDB_LOG", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

@@ -1,7 +1,7 @@
 """The shell that every asset shares: make the step's artefact, and show what it is."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import dagster as dg
 
@@ -12,6 +12,9 @@ from storage.home import Home
 from storage.statistics import refresh_views
 
 Show = Callable[[Artefact], Mapping[str, Any]]
+Group = Literal["corpus", "teachers", "training", "evaluation", "release"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+"""In the order that data flows; the UI sorts groups by name, so the place is part of it."""
 
 
 def asset_key(recipe: str, name: str) -> dg.AssetKey:
@@ -22,10 +25,10 @@ def asset_key(recipe: str, name: str) -> dg.AssetKey:
 def step_asset(
     step: Step,
     *,
-    group: str,
+    group: Group,
     kinds: set[str],
     description: str,
-    checks: Sequence[str] = (),
+    checks: Mapping[str, str],
     show: Show = lambda _artefact: {},
 ) -> dg.AssetsDefinition:
     """The Dagster asset of a step.
@@ -38,11 +41,11 @@ def step_asset(
     @dg.asset(
         key=key,
         deps=[asset_key(step.recipe, need.name) for need in step.needs],
-        group_name=group,
+        group_name=f"{step.recipe}_{GROUPS.index(group) + 1}_{group}",
         kinds=kinds,
         description=description,
         code_version=f"{step.code_version}-{digest(dict(step.settings))[:8]}",
-        check_specs=[dg.AssetCheckSpec(name, asset=key) for name in checks],
+        check_specs=[dg.AssetCheckSpec(name, asset=key, description=what) for name, what in checks.items()],
         tags={"stella/recipe": step.recipe},
     )
     def make_artefact(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
@@ -52,13 +55,9 @@ def step_asset(
         context.log.info(f"{step.name}: {verb} ({artefact.digest[:12]})")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artefact.digest),
-            metadata={**_common_metadata(artefact), **show(artefact)},
+            metadata={**show(artefact), **_common_metadata(artefact)},
             check_results=[
-                dg.AssetCheckResult(
-                    check_name=check.name,
-                    passed=check.passed,
-                    metadata={"what": dg.MetadataValue.text(check.description)},
-                )
+                dg.AssetCheckResult(check_name=check.name, passed=check.passed, description=check.description)
                 for check in artefact.manifest.checks
             ],
         )

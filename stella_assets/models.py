@@ -46,11 +46,20 @@ def model_folder(source: ModelSource) -> Path:
     return folder
 
 
-def load_arguments(source: ModelSource) -> dict[str, Any]:
-    """Name and keyword arguments for `SentenceTransformer` or `from_pretrained`."""
+def place(source: ModelSource) -> tuple[str, dict[str, Any]]:
+    """Name or folder of a model, and the arguments that every loader of the ecosystem takes beside it."""
     if not source.on_hub:
-        return {"name": str(model_folder(source)), "local_files_only": True}
-    return {"name": source.model, "revision": source.revision, "trust_remote_code": source.trust_remote_code}
+        return str(model_folder(source)), {"local_files_only": True}
+    return source.model, {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
+
+
+def load_sentence_transformer(name: str, device: str = "cpu", **arguments: Any) -> Any:
+    """A `SentenceTransformer`, without the progress bars of transformers: loading is seconds, encoding is not."""
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    return SentenceTransformer(name, device=device, **arguments)
 
 
 def model_digest(source: ModelSource) -> str:

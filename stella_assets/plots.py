@@ -73,9 +73,9 @@ def score_by_dimension(summary: Mapping[str, Any]) -> bytes:
         axes.set_xlabel("dimensions")
         axes.set_ylabel("score x 100")
         axes.set_title(f"Score by dimension, {last}")
-        axes.legend(fontsize=8, frameon=False)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
 
-    return _figure(6, 3.6, draw)
+    return _figure(6, 3.8, draw)
 
 
 def retention(summary: Mapping[str, Any]) -> bytes:

@@ -251,7 +251,9 @@ TaskKind = Literal["retrieval", "classification", "pair_classification"]
 class Evaluation(Part):
     """mteb tasks built from the corpus' test split."""
 
-    tasks: tuple[TaskKind, ...] = ("retrieval", "classification", "pair_classification")
+    tasks: tuple[TaskKind, ...] | None = Field(
+        None, min_length=1, description="left out: all that the corpus can serve"
+    )
     max_documents: Positive = Field(1000, description="test documents that tasks are built from")
     query_prompt: str | None = Field(None, description="the student's prompt for retrieval queries, by name")
 

@@ -22,7 +22,10 @@ def corpus_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             group="corpus",
             kinds={"parquet"},
             description="The texts to learn from: normalised, each once, split by hash into train, dev and test.",
-            checks=("ids_are_unique", "every_split_has_texts"),
+            checks={
+                "ids_are_unique": "Every text is there once.",
+                "every_split_has_texts": "Train, dev and test all have texts.",
+            },
             show=_show,
         )
     ]

@@ -24,7 +24,7 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group="evaluation",
         kinds={"parquet"},
         description="mteb tasks of three types from the held-out texts.",
-        checks=("no_query_was_trained_on",),
+        checks={"no_query_was_trained_on": "No retrieval query is a text of train or dev."},
     )
     scores = [
         step_asset(
@@ -32,7 +32,7 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             group="evaluation",
             kinds={"mteb"},
             description=f"mteb scores of `{step.settings['model']}` at each of its dimensions.",
-            checks=("scores_are_in_range",),
+            checks={"scores_are_in_range": "Every score lies between 0 and 1."},
             show=_show_scores,
         )
         for step in score_steps(recipe)
@@ -42,7 +42,7 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group="evaluation",
         kinds={"html", "markdown"},
         description="Scores by stage and dimension, retention of each teacher, losses, funnel, time and memory.",
-        checks=("student_beats_untouched_student",),
+        checks={"student_beats_untouched_student": "The last stage scores higher than before all training."},
         show=_show_report,
     )
     return [tasks, *scores, report]

@@ -49,14 +49,14 @@ class HeldOutPairClassification(AbsTaskPairClassification):
     metadata = _metadata("HeldOutPairClassification", "PairClassification", "max_ap", "Do two parts belong together?")
 
 
-def load_tasks(artefact: Artefact, kinds: tuple[TaskKind, ...]) -> list[AbsTask]:
+def load_tasks(artefact: Artefact) -> list[AbsTask]:
     """The tasks with their data; the revision that mteb records is the digest of the data."""
     makers: dict[TaskKind, Any] = {
         "retrieval": _retrieval,
         "classification": _classification,
         "pair_classification": _pair_classification,
     }
-    tasks = [makers[kind](artefact) for kind in kinds]
+    tasks = [makers[kind](artefact) for kind in artefact.manifest.facts["tasks"]]
     for task in tasks:
         dataset = {"path": "stella/held-out", "revision": artefact.digest}
         task.metadata = task.metadata.model_copy(update={"dataset": dataset})

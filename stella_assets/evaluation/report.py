@@ -12,9 +12,12 @@ from stella_assets.corpus.build import FUNNEL_FILE, corpus_step
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.score import SCORES_FILE, model_names, score_steps
 from stella_assets.evaluation.summary import summarise
+from stella_assets.evaluation.tasks import tasks_step
 from stella_assets.manifest import Check
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
+from stella_assets.teachers.concatenate import concatenation_step
+from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.statistics import AGREEMENT_FILE, STATS_FILE, statistics_step
 from stella_assets.training.stages import LOG_FILE, stage_step
 
@@ -33,7 +36,15 @@ def report_step(recipe: Recipe) -> Step:
         name="evaluation_report",
         code_version=CODE_VERSION,
         settings={"name": recipe.name, "description": recipe.description, "seed": recipe.seed},
-        needs=(corpus_step(recipe), statistics_step(recipe), *stages, *score_steps(recipe)),
+        needs=(
+            corpus_step(recipe),
+            *(teacher_step(recipe, teacher) for teacher in recipe.teachers),
+            concatenation_step(recipe),
+            statistics_step(recipe),
+            *stages,
+            tasks_step(recipe),
+            *score_steps(recipe),
+        ),
         build=lambda bench: _write_report(recipe, bench),
     )
 

@@ -50,7 +50,7 @@ def score_steps(recipe: Recipe) -> list[Step]:
 
 
 def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: Embedders) -> Step:
-    settings: dict[str, Any] = {"model": model, "tasks": list(recipe.evaluation.tasks)}
+    settings: dict[str, Any] = {"model": model}
     untouched = model == "untouched_student"
     if model == "concatenation":
         settings["weights"] = [teacher.weight for teacher in recipe.teachers]
@@ -65,7 +65,7 @@ def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: 
         settings=settings,
         needs=(tasks_step(recipe), *needs),
         sources=lambda: {"student": model_digest(recipe.student)} if untouched else {},
-        build=lambda bench: _score(recipe, model, embedders, bench),
+        build=lambda bench: _score(model, embedders, bench),
     )
 
 
@@ -106,7 +106,7 @@ def _stage_embedders(recipe: Recipe, number: int) -> Embedders:
     return make
 
 
-def _score(recipe: Recipe, model: str, embedders: Embedders, bench: Workbench) -> Result:
+def _score(model: str, embedders: Embedders, bench: Workbench) -> Result:
     import mteb
 
     from stella_assets.evaluation.encoders import MtebEncoder
@@ -118,7 +118,7 @@ def _score(recipe: Recipe, model: str, embedders: Embedders, bench: Workbench) -
     views = []
     for embedder in embedders(bench):
         encoder: Any = MtebEncoder(embedder, model, bench.key)
-        tasks = load_tasks(tasks_artefact, recipe.evaluation.tasks)
+        tasks = load_tasks(tasks_artefact)
         results = mteb.evaluate(encoder, tasks, cache=None, co2_tracker=False, show_progress_bar=False)
         for result in results.task_results:
             name = f"results/{embedder.dim}/{result.task_name}.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from stella_assets.corpus.build import corpus_step, read_texts
 from stella_assets.corpus.text import first_sentence, text_id, uniform
 from stella_assets.manifest import Check
-from stella_assets.recipe import Recipe
+from stella_assets.recipe import Recipe, TaskKind
 from stella_assets.step import Artefact, Result, Step, Workbench
 
 CODE_VERSION = "1"
@@ -21,6 +21,7 @@ TRAINING_EXAMPLES = 8
 """Examples a label that mteb's classification task trains on; rarer labels are left out."""
 
 TaskRows = dict[str, list[Any]]
+Text = dict[str, str]
 
 
 class TaskDataError(ValueError):
@@ -53,23 +54,30 @@ def _build_tasks(recipe: Recipe, bench: Workbench) -> Result:
     documents = documents[: recipe.evaluation.max_documents]
     halves = _sentence_and_rest(documents, trained_on)
     tables: dict[str, TaskRows] = {}
-    if "retrieval" in recipe.evaluation.tasks:
-        tables |= _retrieval(halves)
-    if "classification" in recipe.evaluation.tasks:
-        tables["classification"] = _classification(documents)
-    if "pair_classification" in recipe.evaluation.tasks:
-        tables["pair_classification"] = _pairs(halves)
+    made: list[TaskKind] = []
+    for kind, build in BUILDERS.items():
+        if kind in (recipe.evaluation.tasks or BUILDERS):
+            try:
+                tables |= build(documents, halves)
+            except TaskDataError as error:
+                if recipe.evaluation.tasks:
+                    raise
+                bench.log.info(f"left out: {error}")
+            else:
+                made.append(kind)
+    if not made:
+        raise TaskDataError("evaluation.tasks: the test split serves none. Raise `corpus.test`, or add texts.")
     for name, table in tables.items():
         pq.write_table(pa.table(table), bench.folder / f"{name}.parquet")
     queries = tables.get("retrieval_queries", {"id": []})["id"]
     shared = len(trained_on.intersection(queries))
     return Result(
-        facts={name: len(next(iter(table.values()))) for name, table in tables.items()},
+        facts={"tasks": made, **{name: len(next(iter(table.values()))) for name, table in tables.items()}},
         checks=(Check("no_query_was_trained_on", shared == 0, f"{shared} retrieval queries are in train or dev"),),
     )
 
 
-def _sentence_and_rest(documents: Iterable[dict[str, str]], trained_on: set[str]) -> list[dict[str, str]]:
+def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[Text]:
     """Documents with a first sentence of their own and more to say; neither part may be a training text."""
     found: dict[str, dict[str, str]] = {}
     for row in documents:
@@ -82,7 +90,7 @@ def _sentence_and_rest(documents: Iterable[dict[str, str]], trained_on: set[str]
     return list(found.values())
 
 
-def _retrieval(halves: list[dict[str, str]]) -> dict[str, TaskRows]:
+def _retrieval(_documents: list[Text], halves: list[Text]) -> dict[str, TaskRows]:
     """Find the rest of a document by its first sentence, among the rests of all documents."""
     if len(halves) < 10:
         raise TaskDataError(
@@ -101,7 +109,7 @@ def _retrieval(halves: list[dict[str, str]]) -> dict[str, TaskRows]:
     }
 
 
-def _classification(documents: list[dict[str, str]]) -> TaskRows:
+def _classification(documents: list[Text], _halves: list[Text]) -> dict[str, TaskRows]:
     """Say which section (package, file, subset) a document is from; half of the documents teach the classifier."""
     splits = ["train" if uniform("classifier", row["id"]) < 0.5 else "test" for row in documents]
     counts = Counter((row["section"], split) for row, split in zip(documents, splits, strict=True))
@@ -112,17 +120,18 @@ def _classification(documents: list[dict[str, str]]) -> TaskRows:
             f"from; the corpus has {len(labels)}. Add sources, raise `corpus.test`, or remove the task."
         )
     kept = [(row, split) for row, split in zip(documents, splits, strict=True) if row["section"] in labels]
-    return {
+    table: TaskRows = {
         "text": [row["text"] for row, _ in kept],
         "label": [labels.index(row["section"]) for row, _ in kept],
         "label_text": [row["section"] for row, _ in kept],
         "split": [split for _, split in kept],
     }
+    return {"classification": table}
 
 
-def _pairs(halves: list[dict[str, str]]) -> TaskRows:
+def _pair_classification(_documents: list[Text], halves: list[Text]) -> dict[str, TaskRows]:
     """Do a first sentence and a rest belong together? Wrong rests are of the same section: topic does not tell."""
-    by_section: dict[str, list[dict[str, str]]] = {}
+    by_section: dict[str, list[Text]] = {}
     for half in halves:
         by_section.setdefault(half["section"], []).append(half)
     pairs = []
@@ -138,4 +147,11 @@ def _pairs(halves: list[dict[str, str]]) -> TaskRows:
             "Raise `corpus.test`, add texts, or remove the task."
         )
     first, second, labels = zip(*pairs, strict=True)
-    return {"sentence1": list(first), "sentence2": list(second), "labels": list(labels)}
+    return {"pair_classification": {"sentence1": list(first), "sentence2": list(second), "labels": list(labels)}}
+
+
+BUILDERS: dict[TaskKind, Callable[[list[Text], list[Text]], dict[str, TaskRows]]] = {
+    "retrieval": _retrieval,
+    "classification": _classification,
+    "pair_classification": _pair_classification,
+}

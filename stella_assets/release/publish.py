@@ -10,6 +10,7 @@ from stella_assets.corpus.build import corpus_step
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.report import read_summary, report_step
 from stella_assets.manifest import Check
+from stella_assets.models import load_sentence_transformer
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step
@@ -82,9 +83,7 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
 
 
 def _reloaded_vectors(folder: Path, trust_remote_code: bool) -> Any:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code)
+    model = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
     return model.encode(list(PROBES), show_progress_bar=False)
 
 

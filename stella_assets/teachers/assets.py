@@ -24,7 +24,7 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             group="teachers",
             kinds={"lancedb", "scikitlearn" if teacher.kind == "lsa" else "huggingface"},
             description=f"Vectors of `{teacher.name}` ({teacher.kind}, {teacher.licence}); a text is embedded once.",
-            checks=("vectors_are_unit_norm",),
+            checks={"vectors_are_unit_norm": "Every vector has norm 1, but for float16."},
         )
         for teacher in recipe.teachers
     ]
@@ -33,14 +33,14 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group="teachers",
         kinds={"lancedb"},
         description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, a tagged version of a LanceDB table.",
-        checks=("every_text_has_a_vector",),
+        checks={"every_text_has_a_vector": "The table has as many rows as the corpus has texts."},
     )
     statistics = step_asset(
         statistics_step(recipe),
         group="teachers",
         kinds={"parquet", "duckdb"},
         description="Norms, anisotropy and effective rank of the vectors, and how far the teachers agree.",
-        checks=("no_nan_or_zero_rows",),
+        checks={"no_nan_or_zero_rows": "No vector holds NaN or only zeros."},
         show=_show_statistics,
     )
     return [*teachers, concatenation, statistics]

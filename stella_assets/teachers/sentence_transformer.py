@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from stella_assets.manifest import digest
-from stella_assets.models import load_arguments, model_digest
+from stella_assets.models import load_sentence_transformer, model_digest, place
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import SentenceTransformersTeacher
 from stella_assets.teachers.batching import token_budget_batches
@@ -25,13 +25,8 @@ class SentenceTransformerTeacher:
     @cached_property
     def model(self) -> Any:
         """The loaded `SentenceTransformer`."""
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()
-        arguments = load_arguments(self.spec)
-        name = arguments.pop("name")
-        model = SentenceTransformer(name, device=str(best_device()), **arguments)
+        name, arguments = place(self.spec)
+        model = load_sentence_transformer(name, str(best_device()), **arguments)
         if self.spec.dense_folder:
             _replace_dense(model, name, self.spec.dense_folder, arguments)
         limit = model.max_seq_length

@@ -22,7 +22,7 @@ def training_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             group="training",
             kinds={"pytorch"},
             description=_describe(stage),
-            checks=("dev_loss_fell",),
+            checks={"dev_loss_fell": "The loss on held-out texts is lower than before the stage."},
             show=_show,
         )
         for number, stage in enumerate(recipe.stages, 1)

@@ -1,7 +1,7 @@
 """The student: a transformers encoder, pooling, and one linear head a dimension.
 
 Folders are in the classic SentenceTransformers layout of the published Stella models, which every release and the
-servers read: `modules.json` names the Transformer, `1_Pooling`, one `2_Dense_<dim>` and `3_Normalize`; the other heads lie
+servers read: `modules.json` names the Transformer, `1_Pooling`, one `2_Dense_<dim>` and `3_Normalize`; the others lie
 beside it. With the last one people get the unit vectors that were trained and scored, whatever similarity they use.
 
 Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
@@ -21,9 +21,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers.utils.logging import disable_progress_bar
 
-from stella_assets.models import load_arguments
+from stella_assets.models import load_sentence_transformer, place
 from stella_assets.recipe import Student as StudentSpec
 from stella_assets.teachers.batching import token_budget_batches
 from stella_assets.teachers.device import autocast, best_device, resolve_dtype
@@ -50,7 +49,6 @@ class Student(nn.Module):
         self.heads = nn.ModuleDict({str(dim): head for dim, head in heads.items()})
         self.dtype = resolve_dtype("auto")
         self.to(best_device()).eval()
-        disable_progress_bar()
 
     @classmethod
     def initialise(cls, spec: StudentSpec, head_dims: Sequence[int], seed: int) -> Student:
@@ -59,8 +57,8 @@ class Student(nn.Module):
         Raises:
             StudentError: The recipe keeps a layer that the base model does not have.
         """
-        arguments = load_arguments(spec)
-        base = SentenceTransformer(arguments.pop("name"), device="cpu", **arguments)
+        name, arguments = place(spec)
+        base = load_sentence_transformer(name, **arguments)
         transformer: Any = base[0]
         if spec.keep_layers is not None:
             keep_layers(transformer.auto_model, spec.keep_layers)
@@ -74,9 +72,7 @@ class Student(nn.Module):
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> Student:
         """Read a student with all its heads; the code is only that which the recipe trusts by name and commit."""
-        base = SentenceTransformer(
-            str(folder), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code
-        )
+        base = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
         pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
         mode = next(name for name, key in POOLING_KEYS.items() if pooling.get(key))
         heads = {}

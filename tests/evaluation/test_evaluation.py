@@ -7,7 +7,7 @@ import pytest
 
 from stella_assets.corpus.text import text_id
 from stella_assets.evaluation.summary import summarise
-from stella_assets.evaluation.tasks import TaskDataError, _classification, _pairs, _retrieval, _sentence_and_rest
+from stella_assets.evaluation.tasks import BUILDERS, TaskDataError, _sentence_and_rest
 from stella_assets.recipe import Recipe
 
 
@@ -17,7 +17,7 @@ def documents(count: int, sections: int = 2) -> list[dict[str, str]]:
 
 
 def test_retrieval_asks_for_the_rest_of_a_document_by_its_first_sentence():
-    tables = _retrieval(_sentence_and_rest(documents(20), set()))
+    tables = BUILDERS["retrieval"]([], _sentence_and_rest(documents(20), set()))
     corpus = dict(zip(tables["retrieval_corpus"]["id"], tables["retrieval_corpus"]["text"], strict=True))
     queries = tables["retrieval_queries"]
     for text, document in zip(queries["text"], queries["document"], strict=True):
@@ -35,7 +35,7 @@ def test_no_part_of_a_training_text_is_asked_about():
 
 def test_pairs_are_balanced_and_wrong_halves_come_from_the_same_section():
     halves = _sentence_and_rest(documents(20), set())
-    table = _pairs(halves)
+    table = BUILDERS["pair_classification"]([], halves)["pair_classification"]
     assert Counter(table["labels"]) == {0: 20, 1: 20}
     section = {half["rest"]: half["section"] for half in halves} | {
         half["sentence"]: half["section"] for half in halves
@@ -48,15 +48,16 @@ def test_classification_leaves_rare_sections_out():
     rows = documents(80)
     for row in rows[:3]:
         row["section"] = "rare"
-    table = _classification(rows)
+    table = BUILDERS["classification"](rows, [])["classification"]
     assert set(table["label_text"]) == {"package0", "package1"}
     assert set(table["split"]) == {"train", "test"}
 
 
-@pytest.mark.parametrize("build", [lambda: _retrieval([]), lambda: _classification(documents(9)), lambda: _pairs([])])
-def test_too_few_test_documents_are_refused_with_the_remedy(build):
-    with pytest.raises(TaskDataError, match=r"evaluation\.tasks: .*(Raise|Add)"):
-        build()
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_too_few_test_documents_are_refused_with_the_remedy(kind):
+    few = documents(1)
+    with pytest.raises(TaskDataError, match=rf"evaluation\.tasks: {kind} .*(Raise|Add)"):
+        BUILDERS[kind](few, _sentence_and_rest(few, set()))
 
 
 def test_retention_and_gain_compare_full_dimensions_by_task_type(tiny: Recipe):
@@ -96,10 +97,14 @@ def test_mteb_scores_our_encoder_as_it_scores_sentence_transformers(tiny: Recipe
 
     rows = documents(60)
     halves = _sentence_and_rest(rows, set())
-    tables = {**_retrieval(halves), "classification": _classification(rows), "pair_classification": _pairs(halves)}
+    tables = {}
+    for build in BUILDERS.values():
+        tables |= build(rows, halves)
     for name, table in tables.items():
         pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
-    artefact = Artefact("evaluation_tasks", tmp_path, Manifest(Identity("t", "1", {}, {}), {}))
+    artefact = Artefact(
+        "evaluation_tasks", tmp_path, Manifest(Identity("t", "1", {}, {}), {}, {"tasks": list(BUILDERS)})
+    )
     student = Student.initialise(tiny.student, [48], seed=0)
     student.dtype = "float32"
     student.save(tmp_path / "model", 48, {})
@@ -107,7 +112,7 @@ def test_mteb_scores_our_encoder_as_it_scores_sentence_transformers(tiny: Recipe
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     scores = []
     for model in (ours, theirs):
-        results = mteb.evaluate(model, load_tasks(artefact, tiny.evaluation.tasks), cache=None, show_progress_bar=False)
+        results = mteb.evaluate(model, load_tasks(artefact), cache=None, show_progress_bar=False)
         scores.append([result.get_score() for result in results.task_results])
     assert len(scores[0]) == 3
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)

@@ -28,12 +28,19 @@ mteb/untouched_student: evaluation_tasks
 mteb/stage_1: evaluation_tasks stage_1
 mteb/stage_2: evaluation_tasks stage_2
 mteb/stage_3: evaluation_tasks stage_3
-evaluation_report: corpus mteb/concatenation mteb/stage_1 mteb/stage_2 mteb/stage_3 mteb/teacher_lsa \
-mteb/teacher_minilm mteb/untouched_student stage_1 stage_2 stage_3 vector_stats
+evaluation_report: concatenated_vectors corpus evaluation_tasks mteb/concatenation mteb/stage_1 mteb/stage_2 \
+mteb/stage_3 mteb/teacher_lsa mteb/teacher_minilm mteb/untouched_student stage_1 stage_2 stage_3 \
+teacher_vectors/lsa teacher_vectors/minilm vector_stats
 release: concatenated_vectors corpus evaluation_report stage_1 stage_2 stage_3 teacher_vectors/lsa \
 teacher_vectors/minilm
 """
-GROUPS = {"corpus": 1, "teachers": 4, "training": 3, "evaluation": 9, "release": 1}
+GROUPS = {
+    "tiny_1_corpus": 1,
+    "tiny_2_teachers": 4,
+    "tiny_3_training": 3,
+    "tiny_4_evaluation": 9,
+    "tiny_5_release": 1,
+}
 
 
 def test_the_graph_of_a_recipe_is_as_drawn(tiny: Recipe, home: Home):
