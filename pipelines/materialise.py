@@ -51,12 +51,18 @@ def _console_logger(console: Console) -> dg.LoggerDefinition:
     def people(_context: dg.InitLoggerContext) -> logging.Logger:
         logger = logging.Logger("stella", logging.INFO)
         handler = RichHandler(console=console, show_path=False, show_level=False, log_time_format="%H:%M:%S")
-        handler.addFilter(lambda record: not getattr(record, "dagster_meta", {}).get("dagster_event"))
+        handler.addFilter(_said_by_an_asset)
         handler.setFormatter(_PlainFormatter())
         logger.addHandler(handler)
         return logger
 
     return people
+
+
+def _said_by_an_asset(record: logging.LogRecord) -> bool:
+    """Not Dagster's own events, nor its lines on steps that a failure left unreached."""
+    about = getattr(record, "dagster_meta", {})
+    return not about.get("dagster_event") and not str(about.get("orig_message")).startswith("Dependencies for step")
 
 
 class _PlainFormatter(logging.Formatter):
@@ -150,6 +156,8 @@ def _failure(event: dg.DagsterEvent) -> tuple[str, str, bool]:
     if error is None:
         return name, "failed without an error", False
     message = error.message.strip()
+    if "ExecutionInterruptedError" in message:
+        return name, "interrupted; run again to go on where it stopped.", False
     kind, _, text = message.partition(": ")
     fault = error.cls_name is not None and error.cls_name.endswith("Error") and _is_value_error(error)
     return name, (text if fault else f"{kind}: {text}"), fault

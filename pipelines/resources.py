@@ -27,9 +27,18 @@ def recipe_files() -> list[Path]:
 
 
 def prepare_environment() -> Home:
-    """Point Dagster at the project's `dagster.yaml` and its storage at our home, and quieten libraries."""
+    """Point Dagster at the project's `dagster.yaml` and its storage at our home, and quieten libraries.
+
+    Raises:
+        ValueError: `STELLA_HOME` cannot be a folder.
+    """
     where = home()
-    where.root.mkdir(parents=True, exist_ok=True)
+    try:
+        where.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{where.root}: cannot be used as STELLA_HOME ({error.strerror}). Set STELLA_HOME to a folder of your own."
+        ) from None
     os.environ["STELLA_HOME"] = str(where.root)
     os.environ["DAGSTER_HOME"] = str(project_root())
     os.environ.setdefault("LANCEDB_LOG", "error")

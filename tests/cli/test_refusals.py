@@ -70,6 +70,14 @@ def test_a_corpus_that_filters_down_to_nothing_fails_with_its_funnel(tmp_path: P
     assert done.returncode == 2
     assert "no training texts are left (mine: kept 0; mine: read 2; mine: too short 2)" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "Dependencies for step" not in done.stderr  # what was not reached is not news
+
+
+def test_a_home_that_cannot_be_a_folder_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    done = stella(tmp_path / "file", "status", "demo")
+    assert done.returncode == 2
+    assert f"{tmp_path}/file: cannot be used as STELLA_HOME (File exists)" in done.stderr
 
 
 def test_unknown_recipe_asset_and_report_say_what_there_is(tmp_path: Path, raw: dict[str, Any]):
