@@ -87,5 +87,5 @@ def _replace_dense(model: Any, name: str, folder: str, arguments: dict[str, Any]
         raise ValueError(f"{name}: dense_folder {folder!r} is asked for, but the model has no Dense layer. Remove it.")
     try:
         model[places[-1]] = Dense.load(name, subfolder=folder, **arguments).to(model.device)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # a folder without a config gives a TypeError
         raise ValueError(f"{name}: there is no Dense layer in {folder!r}. Correct `dense_folder`. ({error})") from None

@@ -81,6 +81,23 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path, raw):
         check_source(recipe.corpus.sources[0])
 
 
+def test_a_hub_data_set_is_streamed_up_to_its_limit_and_its_column_is_checked(tmp_path: Path, raw):
+    pq.write_table(pa.table({"body": [LONG.format(i) for i in range(20)]}), tmp_path / "train.parquet")
+    hub = {"kind": "huggingface", "dataset": str(tmp_path), "revision": "0" * 40, "limit": 7}
+    recipe = recipe_with(tmp_path, raw, **hub, text_column="body")
+    assert [item.text for item in read_source(recipe.corpus.sources[0])] == [LONG.format(i) for i in range(7)]
+    recipe = recipe_with(tmp_path, raw, **hub, text_column="txt")
+    with pytest.raises(SourceError, match="no column 'txt'; it has body"):
+        list(read_source(recipe.corpus.sources[0]))
+
+
+def test_a_moving_revision_that_the_hub_cannot_resolve_asks_for_a_commit(tmp_path: Path, raw, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    recipe = recipe_with(tmp_path, raw, kind="huggingface", dataset="org/texts", revision="main", limit=7)
+    with pytest.raises(SourceError, match=r"which commit revision 'main' is .* 40 hexadecimal digits"):
+        source_digests(recipe.corpus)
+
+
 def test_docstrings_are_prose_without_parameter_tables_or_examples():
     texts = list(docstring_texts(["networkx"], queries=True))
     documents = {item.origin: item for item in texts if item.role == "document"}

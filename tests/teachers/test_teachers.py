@@ -62,6 +62,24 @@ def test_a_prompt_reaches_the_texts_of_its_role_and_changes_the_fingerprint(tiny
     assert prompted.fingerprint("document") == plain.fingerprint("document") == plain.fingerprint("query")
 
 
+def test_a_teacher_can_use_another_of_its_dense_layers(tiny: Recipe, tmp_path: Path):
+    from stella_assets.training.student import Student
+
+    student = Student.initialise(tiny.student, [48, 16], seed=0)
+    student.dtype = "float32"
+    student.save(tmp_path, 48, {})
+    spec = tiny.teachers[0].model_copy(
+        update={"model": str(tmp_path), "dtype": "float32", "dense_folder": "2_Dense_16"}
+    )
+    teacher = SentenceTransformerTeacher(spec)
+    expected = student.project(student.pool(TEXTS), 16).detach().numpy()
+    np.testing.assert_allclose(teacher.encode(TEXTS, "document"), expected, atol=1e-4)
+    assert teacher.dim == 16
+    missing = SentenceTransformerTeacher(spec.model_copy(update={"dense_folder": "2_Dense_99"}))
+    with pytest.raises(ValueError, match="no Dense layer in '2_Dense_99'"):
+        missing.encode(TEXTS, "document")
+
+
 def test_lsa_survives_saving_and_gives_unit_vectors_even_for_unknown_words(tmp_path: Path):
     texts = [f"{a} {b} sorting arrays and graphs" for a in ("alpha", "beta", "gamma") for b in "pqrstuv" * 3]
     fit_lsa(LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=4), texts, tmp_path)
