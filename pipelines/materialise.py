@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import psutil
+from filelock import FileLock
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -128,7 +129,7 @@ def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Cons
     definitions = build_definitions([recipe], home, loggers={"console": _console_logger(console)})
     process = psutil.Process()
     tags = {PROCESS_TAG: f"{os.getpid()}@{process.create_time():.2f}", HOST_TAG: socket.gethostname()}
-    with dg.DagsterInstance.get() as instance:
+    with _open_instance(home) as instance:
         for run_id in close_dead_runs(instance):
             console.print(f"Run {run_id[:8]} was killed; going on where it stopped.")
         result = definitions.resolve_job_def(job_name(recipe)).execute_in_process(
@@ -145,6 +146,13 @@ def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Cons
         failures=[(name, message) for name, message, _ in failures],
         users_fault=bool(failures) and all(fault for *_, fault in failures),
     )
+
+
+def _open_instance(home: Home) -> dg.DagsterInstance:
+    """The UI's instance. Opening makes its SQLite files where there are none; two processes must not both do so."""
+    home.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.locks / "dagster.lock"):
+        return dg.DagsterInstance.get()
 
 
 def _failure(event: dg.DagsterEvent) -> tuple[str, str, bool]:
