@@ -91,6 +91,8 @@ def run(
 
     started = time.monotonic()
     outcome = materialise(wanted, home, select or [], err)
+    for asset, check, found in outcome.failed_checks:
+        err.print(f"[bold yellow]check failed[/] {asset} {check}: {_escape(found)}", highlight=False, soft_wrap=True)
     if not outcome.succeeded:
         for asset, message in outcome.failures:
             err.print(f"[bold red]failed[/] {_escape(asset)}: {_escape(message)}", highlight=False, soft_wrap=True)

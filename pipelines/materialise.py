@@ -37,12 +37,14 @@ class Outcome:
         succeeded: Whether every asset is there.
         failures: (asset, message) of what failed.
         users_fault: Whether all failures are of the kind that a person can correct.
+        failed_checks: (asset, check, what was found) of the checks that did not pass.
     """
 
     run_id: str
     succeeded: bool
     failures: list[tuple[str, str]]
     users_fault: bool
+    failed_checks: list[tuple[str, str, str]]
 
 
 def _console_logger(console: Console) -> dg.LoggerDefinition:
@@ -145,6 +147,11 @@ def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Cons
         succeeded=result.success,
         failures=[(name, message) for name, message, _ in failures],
         users_fault=bool(failures) and all(fault for *_, fault in failures),
+        failed_checks=[
+            ("/".join(check.asset_key.path[1:]), check.check_name, check.description or "")
+            for check in result.get_asset_check_evaluations()
+            if not check.passed
+        ],
     )
 
 
@@ -167,10 +174,6 @@ def _failure(event: dg.DagsterEvent) -> tuple[str, str, bool]:
     if "ExecutionInterruptedError" in message:
         return name, "interrupted; run again to go on where it stopped.", False
     kind, _, text = message.partition(": ")
-    fault = error.cls_name is not None and error.cls_name.endswith("Error") and _is_value_error(error)
-    return name, (text if fault else f"{kind}: {text}"), fault
-
-
-def _is_value_error(error: Any) -> bool:
-    """Users' mistakes are ValueErrors of this project's packages; their class name is qualified in the message."""
-    return error.message.startswith(("stella_assets.", "storage.", "ValueError"))
+    # The exceptions that this project defines are all ValueErrors with a remedy in their message.
+    users_fault = kind.startswith(("stella_assets.", "storage.", "ValueError"))
+    return name, (text if users_fault else message), users_fault

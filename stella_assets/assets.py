@@ -30,8 +30,11 @@ def step_asset(
     description: str,
     checks: Mapping[str, str],
     show: Show = lambda _artefact: {},
+    soon: bool = False,
 ) -> dg.AssetsDefinition:
     """The Dagster asset of a step.
+
+    `soon` puts a cheap step that tells people something before the long ones.
 
     The artefact is found by content or made; its manifest's digest is the data version. The settings are part of the
     asset's code version, so a changed recipe shows as out of sync.
@@ -47,6 +50,7 @@ def step_asset(
         code_version=f"{step.code_version}-{digest(dict(step.settings))[:8]}",
         check_specs=[dg.AssetCheckSpec(name, asset=key, description=what) for name, what in checks.items()],
         tags={"stella/recipe": step.recipe},
+        op_tags={"dagster/priority": "1"} if soon else None,
     )
     def make_artefact(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
         artefact = Workshop(home, context.log).make(step)

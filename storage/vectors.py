@@ -45,6 +45,12 @@ def check_vectors(vectors: np.ndarray, rows: int, dim: int, origin: str) -> None
         raise VectorError(f"{origin}: {bad.size} vectors are not of unit norm; the first has norm {norms[bad[0]]:.6f}.")
 
 
+def stored_rows(home: Home, fingerprint: str) -> int:
+    """How many vectors the store has of a fingerprint, without reading them."""
+    database, name = connect(home.lancedb), f"teacher_vectors.{fingerprint}"
+    return int(database.open_table(name).count_rows()) if has_table(database, name) else 0
+
+
 class VectorCache:
     """The vectors of one teacher fingerprint, keyed by the hash of the text; unit norm, kept as float16.
 

@@ -42,6 +42,7 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         description="Norms, anisotropy and effective rank of the vectors, and how far the teachers agree.",
         checks={"no_nan_or_zero_rows": "No vector holds NaN or only zeros."},
         show=_show_statistics,
+        soon=True,
     )
     return [*teachers, concatenation, statistics]
 

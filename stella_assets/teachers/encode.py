@@ -21,7 +21,7 @@ from stella_assets.teachers.device import resolve_dtype
 from stella_assets.teachers.lsa import LsaModel, fit_lsa
 from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
 from storage.home import Home
-from storage.vectors import VectorCache
+from storage.vectors import VectorCache, stored_rows
 
 CODE_VERSION = "1"
 REFERENCE = "vectors.json"
@@ -136,8 +136,7 @@ def read_reference(artefact: Artefact) -> Reference:
 def _vectors_present(artefact: Artefact, home: Home) -> bool:
     """Whether the store still holds as many vectors as the artefact speaks of."""
     reference = read_reference(artefact)
-    names = set(reference.fingerprints.values())
-    return sum(len(VectorCache(home, name, reference.dim)) for name in names) >= reference.rows
+    return sum(stored_rows(home, name) for name in set(reference.fingerprints.values())) >= reference.rows
 
 
 class TeacherVectors:

@@ -73,6 +73,16 @@ def test_a_corpus_that_filters_down_to_nothing_fails_with_its_funnel(tmp_path: P
     assert "Dependencies for step" not in done.stderr  # what was not reached is not news
 
 
+def test_a_check_that_fails_is_said(tmp_path: Path, raw: dict[str, Any]):
+    sentence = "This is sentence number {} of the texts, and it is long enough."
+    (tmp_path / "a.txt").write_text("\n".join(sentence.format(i) for i in range(30)))
+    own_texts(raw, kind="text", path="./a.txt", unit="line")
+    raw["corpus"]["dev"] = 0
+    done = stella(tmp_path / "home", "run", str(write_recipe(tmp_path, raw)), "--select", "corpus")
+    assert done.returncode == 0
+    assert "check failed corpus every_split_has_texts: splits: {" in done.stderr
+
+
 def test_a_home_that_cannot_be_a_folder_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
     done = stella(tmp_path / "file", "status", "demo")
