@@ -44,7 +44,7 @@ class TrainingData:
         key = (seed, epoch, batch_texts)
         if key not in self._plans:
             random = np.random.default_rng([seed, epoch])
-            order = random.permutation(len(self))[: max(1, self._full_batches(batch_texts)) * batch_texts]
+            order = random.permutation(len(self))[: len(self) // batch_texts * batch_texts]
             bucket = BUCKET_BATCHES * batch_texts
             buckets = [order[start : start + bucket] for start in range(0, len(order), bucket)]
             ordered = [part[np.argsort(self._lengths[part], kind="stable")] for part in buckets]
@@ -52,13 +52,10 @@ class TrainingData:
             self._plans = {key: [batches[i] for i in random.permutation(len(batches))]}
         return self._plans[key]
 
-    def _full_batches(self, batch_texts: int) -> int:
-        return len(self) // batch_texts
-
     def positions(self, seed: int, step: int, batch_texts: int) -> np.ndarray:
-        """Which texts of this split make the batch of `step`."""
-        in_epoch = max(1, self._full_batches(batch_texts))
-        return self.plan(seed, step // in_epoch, batch_texts)[step % in_epoch]
+        """Which texts of this split make the batch of `step`; the split has at least `batch_texts`."""
+        epoch, place = divmod(step, len(self) // batch_texts)
+        return self.plan(seed, epoch, batch_texts)[place]
 
     def read(self, positions: Sequence[int] | np.ndarray) -> Batch:
         """Texts, with a prompt before queries, and targets `[B, D]` float32 of unit norm."""
