@@ -169,7 +169,6 @@ class Workshop:
         with self.store.lock(step.name, identity.key, on_wait):
             artefact = self.find(step)
             if artefact is None:
-                self.store.discard(step.name, identity.key)
                 artefact = self._build(step, identity)
             self.store.point(step.recipe, step.name, identity.key)
         return artefact

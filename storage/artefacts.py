@@ -58,7 +58,10 @@ class ArtefactStore:
         return folder
 
     def commit(self, draft: Path, asset: str, key: str) -> Path:
-        """Move a draft into place. The draft holds its manifest already, so the rename is the commit."""
+        """Move a draft into place. The draft holds its manifest already, so the rename is the commit.
+
+        A damaged artefact that is being made again is kept until then.
+        """
         final = self.path(asset, key)
         for file in draft.rglob("*"):
             if file.is_file():
@@ -69,10 +72,6 @@ class ArtefactStore:
         sync(final.parent)
         shutil.rmtree(self.path(asset, f"{key}.scratch"), ignore_errors=True)
         return final
-
-    def discard(self, asset: str, key: str) -> None:
-        """Remove a damaged artefact so that it is built again."""
-        shutil.rmtree(self.path(asset, key), ignore_errors=True)
 
     def point(self, recipe: str, asset: str, key: str) -> None:
         """Make `<recipe>/<asset>` name this artefact, in one atomic step."""

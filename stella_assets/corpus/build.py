@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,7 +51,7 @@ def build_corpus(corpus: Corpus, bench: Workbench) -> Result:
     rows: list[dict[str, str]] = []
     funnel: Counter[tuple[str, str]] = Counter()
     for source in corpus.sources:
-        kept = list(_keep(corpus, source, seen, funnel))
+        kept = _keep(corpus, source, seen, funnel)
         rows.extend(kept)
         bench.log.info(f"corpus: {len(kept):,} texts kept of source {source.name}")
     splits = Counter(row["split"] for row in rows)
@@ -77,7 +75,7 @@ def build_corpus(corpus: Corpus, bench: Workbench) -> Result:
     )
 
 
-def _keep(corpus: Corpus, source: Source, seen: set[str], funnel: Counter[tuple[str, str]]) -> Iterator[dict[str, str]]:
+def _keep(corpus: Corpus, source: Source, seen: set[str], funnel: Counter[tuple[str, str]]) -> list[dict[str, str]]:
     """The rows of a source that pass every rule, counting what each rule dropped."""
     candidates = []
     fractions = {"test": corpus.test, "dev": corpus.dev}
@@ -111,7 +109,7 @@ def _keep(corpus: Corpus, source: Source, seen: set[str], funnel: Counter[tuple[
         kept = heapq.nsmallest(source.limit, candidates, key=lambda row: uniform("limit", row["id"]))
         funnel[source.name, "over the limit"] = len(candidates) - len(kept)
     funnel[source.name, "kept"] = len(kept)
-    yield from kept
+    return kept
 
 
 def _require_texts(corpus: Corpus, splits: Counter[str], funnel: Counter[tuple[str, str]]) -> None:
@@ -127,8 +125,3 @@ def _require_texts(corpus: Corpus, splits: Counter[str], funnel: Counter[tuple[s
 def read_texts(corpus: Artefact, columns: list[str]) -> pa.Table:
     """Columns of the corpus, in the order of ids."""
     return pq.read_table(corpus.folder / CORPUS_FILE, columns=columns)
-
-
-def corpus_file(corpus: Artefact) -> Path:
-    """The Parquet file of a corpus."""
-    return corpus.folder / CORPUS_FILE

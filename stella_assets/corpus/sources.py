@@ -186,9 +186,8 @@ def _read_utf8(path: Path) -> str:
 def _read_hub(source: HuggingFace) -> Iterator[RawText]:
     from datasets import load_dataset
 
-    rows = load_dataset(
-        source.dataset, source.config, split=source.dataset_split, revision=source.revision, streaming=True
-    )
+    commit = hub_commit(source.dataset, source.revision)  # the very one that the corpus' identity names
+    rows = load_dataset(source.dataset, source.config, split=source.dataset_split, revision=commit, streaming=True)
     for number, row in enumerate(rows.take(source.limit), 1):
         if source.text_column not in row:
             raise SourceError(

@@ -11,7 +11,7 @@ from stella_assets import plots
 from stella_assets.corpus.build import FUNNEL_FILE, corpus_step
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.score import SCORES_FILE, model_names, score_steps
-from stella_assets.evaluation.summary import summarise
+from stella_assets.evaluation.summary import at_full_dimension, summarise
 from stella_assets.evaluation.tasks import tasks_step
 from stella_assets.manifest import Check
 from stella_assets.recipe import Recipe
@@ -85,7 +85,7 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         "vector_table": tables.vector_rows(stats),
         "lineage_table": (["artefact", "digest", "code version", "made at"], lineage),
     }
-    last = recipe_last_stage(summary)
+    last = at_full_dimension(summary["models"])[summary["models"][-1]["name"]]
     shared = {
         "recipe": recipe,
         "summary": summary,
@@ -116,12 +116,6 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         ),
         views=views,
     )
-
-
-def recipe_last_stage(summary: dict[str, Any]) -> dict[str, Any]:
-    """The last stage at its largest dimension."""
-    last = summary["models"][-1]["name"]
-    return max((m for m in summary["models"] if m["name"] == last), key=lambda m: m["dimension"])
 
 
 def _rows(artefact: Artefact, file: str) -> list[dict[str, Any]]:

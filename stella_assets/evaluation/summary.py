@@ -32,10 +32,7 @@ def summarise(recipe: Recipe, scores: Iterable[Row], order: list[str]) -> dict[s
         {"name": name, "dimension": dim, "scores": tasks, "mean": round(sum(tasks.values()) / len(tasks), 6)}
         for (name, dim), tasks in sorted(grouped.items(), key=lambda item: (order.index(item[0][0]), -item[0][1]))
     ]
-    full = {model["name"]: model for model in reversed(models)}
-    for model in models:
-        if model["dimension"] > full[model["name"]]["dimension"]:
-            full[model["name"]] = model
+    full = at_full_dimension(models)
     student = full[order[-1]]
     references = [name for name in order if name.startswith("teacher/") or name == "concatenation"]
     return {
@@ -46,6 +43,11 @@ def summarise(recipe: Recipe, scores: Iterable[Row], order: list[str]) -> dict[s
         "retention": {name: _retention(student, full[name], types) for name in references},
         "gain": round(100 * (student["mean"] - full["untouched_student"]["mean"]), 2),
     }
+
+
+def at_full_dimension(models: Iterable[Row]) -> dict[str, Row]:
+    """Each model at its largest dimension, by name."""
+    return {model["name"]: model for model in sorted(models, key=lambda model: model["dimension"])}
 
 
 def _retention(student: Row, reference: Row, types: Mapping[str, str]) -> dict[str, float]:
