@@ -1,30 +1,170 @@
-"""LanceDB: the connection, and vectors between Arrow and numpy."""
+"""The vector database: a folder or an object store of Lance tables, and vectors and ids between Arrow and numpy."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from storage.home import DiskSpaceError, Home
+
+FORMAT = 1
+"""Format of the tables, kept in their metadata. Raised when an older version of this package could misread them."""
+
+ID_CHARS = 32
+"""An id is 128 bits of a hash in hexadecimal."""
+
+
+class StoreError(ValueError):
+    """The store cannot be used as it is: no store, made by a newer version, out of reach, or damaged."""
 
 
 def connect(uri: str) -> Any:
-    """Open the database that lies at `uri`, made on the first write."""
+    """Open the LanceDB database that lies at `uri`, made on the first write. Credentials come from the environment."""
     import lancedb
 
-    return lancedb.connect(uri)
+    with explained(uri):
+        return lancedb.connect(uri)
 
 
-def has_table(database: Any, name: str) -> bool:
-    """Whether the table exists."""
-    token = None
-    while True:
-        page = database.list_tables(page_token=token)
-        if name in page.tables:
-            return True
-        token = page.page_token
-        if not token:
-            return False
+def table_names(home: Home) -> list[str]:
+    """All tables of the database, by name.
+
+    Raises:
+        StoreError: The database cannot be read.
+    """
+    with explained(home.vectors):
+        database, names, token = connect(home.vectors), [], None
+        while True:
+            page = database.list_tables(page_token=token)
+            names.extend(page.tables)
+            token = page.page_token
+            if not token:
+                return sorted(names)
+
+
+def table_uri(home: Home, name: str) -> str:
+    """Where a table lies."""
+    return f"{home.vectors}/{name}.lance"
+
+
+def open_table(home: Home, name: str, version: int | str | None = None) -> Any:
+    """The Lance dataset of a table, at a version or a tag, or None if there is no such table.
+
+    Raises:
+        StoreError: What lies there is no table, is damaged, or was made by a newer version of this package.
+    """
+    import lance
+
+    uri = table_uri(home, name)
+    with explained(uri):
+        if name not in table_names(home):
+            return None
+        try:
+            dataset = lance.dataset(uri, version=version)
+        except ValueError as error:
+            if "was not found" not in str(error):
+                raise
+            if not _was_committed(uri):  # a writer was killed before its first commit
+                return None
+            raise StoreError(f"{uri}: holds no readable table. Move it away, or restore it from a copy.") from None
+    _require_format(uri, dataset.schema.metadata or {})
+    return dataset
+
+
+def _was_committed(uri: str) -> bool:
+    """Whether there are traces of a commit, or of something that is not ours."""
+    from lance.file import LanceFileSession
+
+    files = LanceFileSession(uri).list()
+    return not files or any(not file.startswith(("data/", "_digests/", "_deletions/")) for file in files)
+
+
+def _require_format(uri: str, metadata: Mapping[bytes, bytes]) -> None:
+    found = metadata.get(b"stella.format")
+    if found is None:
+        raise StoreError(f"{uri}: a Lance table, but none of ours: it has no `stella.format`. Move it elsewhere.")
+    if int(found) > FORMAT:
+        raise StoreError(
+            f"{uri}: has format {int(found)}, and this version of stella-distil reads up to {FORMAT}. Upgrade it."
+        )
+
+
+@contextmanager
+def explained(uri: str) -> Iterator[None]:
+    """Turn what Lance says of disks, permissions and damage into errors with a remedy; others pass as they are.
+
+    Raises:
+        DiskSpaceError: The disk is full.
+        StoreError: The store is out of reach or damaged.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, StoreError | DiskSpaceError):
+            raise
+        said = str(error)
+        for words, remedy in EXPLANATIONS:
+            if any(word in said for word in words):
+                kind = DiskSpaceError if words is NO_SPACE else StoreError
+                raise kind(f"{uri}: {remedy} ({_first_line(said)})") from error
+        raise
+
+
+NO_SPACE = ("No space left on device", "os error 28", "File too large", "Disk quota exceeded")
+EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (NO_SPACE, "the disk is full. Nothing that was committed is lost; free some space and run again."),
+    (
+        ("Permission denied", "os error 13", "Read-only file system", "AccessDenied", "403 Forbidden"),
+        "no permission. Allow it, or let STELLA_HOME or STELLA_VECTORS name another place.",
+    ),
+    (
+        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "CredentialsNotLoaded", "credential provider"),
+        "the object store refuses the credentials. Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION.",
+    ),
+    (("NoSuchBucket",), "there is no such bucket. Create it, or correct STELLA_VECTORS."),
+    (("Not a directory", "os error 20", "File exists"), "is no folder. Move the file away that lies there."),
+    (
+        (
+            "Not found",
+            "NotFound",
+            "No such file",
+            "LanceError(IO)",
+            "Invalid",
+            "Encountered",
+            "out of bounds",
+            "failed to",
+        ),
+        "cannot be read. `stella vectors verify` names what is damaged, and with --repair makes it again.",
+    ),
+)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n")[0].split(", /")[0][:200]
+
+
+@contextmanager
+def write_lock(home: Home, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a table for one writer on this machine; the system frees the lock when its holder dies.
+
+    `on_wait` is told before a second writer waits.
+    """
+    home.locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home.locks / f"{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def to_arrow(vectors: np.ndarray) -> pa.FixedSizeListArray:
@@ -39,3 +179,27 @@ def to_numpy(column: pa.ChunkedArray | pa.FixedSizeListArray) -> np.ndarray:
     if isinstance(column, pa.ChunkedArray):
         array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
     return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
+
+
+def to_keys(ids: pa.Array | pa.ChunkedArray | list[str]) -> np.ndarray:
+    """Ids as `[n]` of 16 bytes: half the memory of their text, and quick to sort and search.
+
+    Raises:
+        StoreError: Something else than 32 hexadecimal digits is among them.
+    """
+    array = pa.array(ids, pa.string()) if isinstance(ids, list) else ids
+    if isinstance(array, pa.ChunkedArray):
+        return np.concatenate([to_keys(chunk) for chunk in array.chunks]) if array.num_chunks else to_keys([])
+    if not len(array):
+        return np.empty(0, dtype="S16")
+    if array.null_count:
+        raise StoreError(f"{array.null_count} ids are null; an id is {ID_CHARS} hexadecimal digits.")
+    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    if (np.diff(offsets) != ID_CHARS).any():
+        odd = next(value for value in array.to_pylist() if len(value) != ID_CHARS)
+        raise StoreError(f"id {odd!r}: an id is {ID_CHARS} hexadecimal digits of the text's hash.")
+    text = array.buffers()[2][int(offsets[0]) : int(offsets[-1])].to_pybytes().decode()
+    try:
+        return np.frombuffer(bytes.fromhex(text), dtype="S16")
+    except ValueError:
+        raise StoreError(f"an id among {array[0]}, ... is not hexadecimal; ids are hashes of texts.") from None

@@ -13,9 +13,15 @@ class DiskSpaceError(ValueError):
 
 @dataclass(frozen=True)
 class Home:
-    """`STELLA_HOME`: `artefacts/` by content key, `lancedb/` for vectors, `<recipe>/` links to what is current."""
+    """`STELLA_HOME`: `artefacts/` by content key, `lancedb/` for vectors, `<recipe>/` links to what is current.
+
+    Attributes:
+        root: The folder.
+        vectors_uri: Where vectors are kept instead of `lancedb/`: another folder, or an object store (`s3://...`).
+    """
 
     root: Path
+    vectors_uri: str | None = None
 
     @property
     def artefacts(self) -> Path:
@@ -23,9 +29,9 @@ class Home:
         return self.root / "artefacts"
 
     @property
-    def lancedb(self) -> str:
+    def vectors(self) -> str:
         """The LanceDB database that keeps teacher vectors and their snapshots."""
-        return str(self.root / "lancedb")
+        return (self.vectors_uri or str(self.root / "lancedb")).rstrip("/")
 
     @property
     def locks(self) -> Path:
@@ -41,12 +47,20 @@ class Home:
         """The link to the artefact that `recipe` uses now for `asset`."""
         return self.root / recipe / asset
 
+    @property
+    def runs(self) -> Path:
+        """What each run made, JSON Lines, a file a run."""
+        return self.root / "runs"
+
     def require_space(self, needed_bytes: int, purpose: str) -> None:
-        """Raise `DiskSpaceError` unless `needed_bytes` are free, with a tenth to spare."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.root).free
+        """Raise `DiskSpaceError` unless `needed_bytes` are free, with a tenth to spare; object stores have no end."""
+        if "://" in self.vectors:
+            return
+        folder = Path(self.vectors)
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
         if free < needed_bytes * 1.1:
             raise DiskSpaceError(
-                f"{self.root}: {purpose} needs about {needed_bytes / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are "
+                f"{folder}: {purpose} needs about {needed_bytes / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are "
                 "free. Free some space, or set STELLA_HOME to a folder on a larger disk."
             )

@@ -1,19 +1,24 @@
-"""Teacher vectors by content: one LanceDB table a fingerprint, one row a text, and no text embedded twice."""
+"""Teacher vectors by content: one Lance table a fingerprint, one row a text, and no text embedded twice."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock
 
-from storage.database import connect, has_table, to_arrow, to_numpy
+from storage.database import FORMAT, explained, open_table, table_uri, to_arrow, to_keys, to_numpy, write_lock
 from storage.home import Home
+from storage.units import write_unit
 
 UNIT_ROWS = 32_768
 """Rows of one unit of work and one commit: small appends cost more than what they write."""
+
+T = TypeVar("T")
+PREFIX = "teacher_vectors."
+NORM_TOLERANCE = 1e-3
 
 
 class VectorError(ValueError):
@@ -34,129 +39,248 @@ def check_vectors(vectors: np.ndarray, rows: int, dim: int, origin: str) -> None
     """
     if vectors.shape != (rows, dim):
         raise VectorError(
-            f"{origin}: answered {rows} texts with vectors of shape {vectors.shape}, not ({rows}, {dim})."
+            f"{origin}: answered {rows} texts with vectors of shape {vectors.shape}, not ({rows}, {dim}). The model "
+            "is broken, or another than the recipe says; nothing was stored."
         )
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if bad.size:
-        raise VectorError(f"{origin}: {bad.size} vectors hold NaN or infinity, the first is row {bad[0]} of its unit.")
+        raise VectorError(
+            f"{origin}: {bad.size} vectors hold NaN or infinity, the first is row {bad[0]} of its unit. Try dtype "
+            "float32; nothing was stored."
+        )
     norms = np.linalg.norm(vectors, axis=1)
-    bad = np.flatnonzero(np.abs(norms - 1) > 1e-3)
+    bad = np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE)
     if bad.size:
-        raise VectorError(f"{origin}: {bad.size} vectors are not of unit norm; the first has norm {norms[bad[0]]:.6f}.")
+        raise VectorError(
+            f"{origin}: {bad.size} vectors are not of unit norm; the first has norm {norms[bad[0]]:.6f}. Normalise "
+            "them; nothing was stored."
+        )
+
+
+def vector_schema(dim: int, about: Mapping[str, Any]) -> pa.Schema:
+    """A table of `id` and `vector`, with the format and what the teacher is in the metadata."""
+    metadata = {"stella.format": str(FORMAT), "stella.teacher": json.dumps(dict(about), sort_keys=True)}
+    return pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float16(), dim))], metadata=metadata)
 
 
 def stored_rows(home: Home, fingerprint: str) -> int:
     """How many vectors the store has of a fingerprint, without reading them."""
-    database, name = connect(home.lancedb), f"teacher_vectors.{fingerprint}"
-    return int(database.open_table(name).count_rows()) if has_table(database, name) else 0
+    dataset = open_table(home, PREFIX + fingerprint)
+    return int(dataset.count_rows()) if dataset is not None else 0
 
 
-class VectorCache:
+def _ignore() -> None:
+    return None
+
+
+class VectorTable:
     """The vectors of one teacher fingerprint, keyed by the hash of the text; unit norm, kept as float16.
 
     A commit is one unit of rows, so a killed process leaves whole units. A lock, which the operating system frees when
-    its holder dies, makes writers of one fingerprint take turns; each looks again before it computes.
+    its holder dies, makes writers of one fingerprint take turns, unit by unit; each looks again before it computes.
+    In memory are 24 bytes a row: the key and where it lies.
+
+    Args:
+        home: Where the store is.
+        fingerprint: Names everything that a vector depends on beside the text.
+        dim: Dimensions.
+        about: What the fingerprint stands for; kept in the table's metadata.
+
+    Raises:
+        VectorError: The table holds vectors of another dimension.
+        StoreError: What lies there cannot be used.
     """
 
-    def __init__(self, home: Home, fingerprint: str, dim: int) -> None:
-        self.name = f"teacher_vectors.{fingerprint}"
+    def __init__(self, home: Home, fingerprint: str, dim: int, about: Mapping[str, Any] | None = None) -> None:
+        self.name = PREFIX + fingerprint
         self.dim = dim
+        self.uri = table_uri(home, self.name)
         self._home = home
-        self._db = connect(home.lancedb)
-        self._table: Any = self._db.open_table(self.name) if has_table(self._db, self.name) else None
-        self._ids = np.empty(0, dtype="S32")
+        self._schema = vector_schema(dim, about or {})
+        self._dataset: Any = None
+        self._seen: list[int] = []
+        self._keys = np.empty(0, dtype="S16")
         self._rows = np.empty(0, dtype=np.int64)
-        if self._table is not None:
-            self._read_ids()
+        self.refresh()
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._keys)
 
-    def _read_ids(self) -> None:
-        """Read the ids, 40 bytes a row, sorted, so that a look-up is a binary search."""
-        self._dataset = self._table.to_lance()
-        batches = [batch.column(0).to_pylist() for batch in self._dataset.to_batches(columns=["id"])]
-        ids = np.array([text_id for batch in batches for text_id in batch], dtype="S32")
-        self._rows = np.argsort(ids, kind="stable")
-        self._ids = ids[self._rows]
+    def refresh(self) -> bool:
+        """See what was committed since, and say whether there was anything."""
+        dataset = open_table(self._home, self.name)
+        if dataset is None or (self._dataset is not None and dataset.version == self._dataset.version):
+            return False
+        held = dataset.schema.field("vector").type.list_size
+        if held != self.dim:
+            raise VectorError(f"{self.uri}: holds vectors of {held} dimensions, and the teacher has {self.dim}.")
+        fragments = [fragment.fragment_id for fragment in dataset.get_fragments()]
+        if self._seen != fragments[: len(self._seen)]:  # units were taken out: rows have other numbers now
+            self._seen, self._keys, self._rows = [], self._keys[:0], self._rows[:0]
+        self._dataset = dataset
+        self._read_keys(dataset.get_fragments()[len(self._seen) :])
+        self._seen = fragments
+        return True
 
-    def _refresh(self) -> None:
-        """See what other processes have committed."""
-        if self._table is None:
-            if not has_table(self._db, self.name):
-                return
-            self._table = self._db.open_table(self.name)
-        self._table.checkout_latest()
-        if self._table.count_rows() != len(self._ids):
-            self._read_ids()
+    def _read_keys(self, fragments: Sequence[Any]) -> None:
+        with explained(self.uri):
+            chunks = [to_keys(b.column(0)) for f in fragments for b in f.to_batches(columns=["id"])]
+        keys = np.concatenate([self._keys, *chunks])
+        rows = np.concatenate([self._rows, np.arange(len(self._keys), len(keys))])
+        order = np.argsort(keys, kind="stable")  # nearly sorted runs; of doubled ids the first stays first
+        self._keys, self._rows = keys[order], rows[order]
 
-    def missing(self, ids: Sequence[str]) -> np.ndarray:
-        """Positions in `ids` whose vectors are not in the store."""
-        wanted = np.array(ids, dtype="S32")
-        if not len(self._ids):
+    def missing(self, ids: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Positions in `ids`, or in keys made of them, whose vectors are not in the store, ascending."""
+        wanted = ids if isinstance(ids, np.ndarray) else to_keys(list(ids))
+        if not len(self._keys):
             return np.arange(len(wanted))
-        at = np.searchsorted(self._ids, wanted).clip(max=len(self._ids) - 1)
-        return np.flatnonzero(self._ids[at] != wanted)
+        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+        return np.flatnonzero(self._keys[at] != wanted)
 
     def fetch(self, ids: Sequence[str]) -> np.ndarray:
         """The vectors of `ids`, `[len(ids), dim]` float16, in their order.
 
         Raises:
             VectorError: An id has no vector here.
+            StoreError: The store is damaged.
         """
         if not len(ids):
             return np.empty((0, self.dim), dtype=np.float16)
-        if (absent := self.missing(ids)).size:
+        wanted = to_keys(list(ids))
+        if (absent := self.missing(wanted)).size:
             raise VectorError(
                 f"{self.name}: {absent.size} of {len(ids)} texts have no vector, the first is {ids[absent[0]]}. "
                 "Materialise the teacher's vectors for this corpus first."
             )
-        rows = self._rows[np.searchsorted(self._ids, np.array(ids, dtype="S32"))]
-        return to_numpy(self._dataset.take(rows, columns=["vector"]).column("vector"))
+        rows = self._rows[np.searchsorted(self._keys, wanted)]
+        order = np.argsort(rows, kind="stable")
+        with explained(self.uri):
+            taken = to_numpy(self._dataset.take(rows[order], columns=["vector"]).column("vector"))
+        vectors = np.empty_like(taken)
+        vectors[order] = taken
+        return vectors
 
     def fill(
         self,
-        ids: Sequence[str],
-        texts: Sequence[str],
-        encode: Callable[[list[str]], np.ndarray],
+        ids: Sequence[str] | np.ndarray,
+        read: Callable[[np.ndarray], list[T]],
+        encode: Callable[[list[T]], np.ndarray],
         unit_rows: int = UNIT_ROWS,
+        on_wait: Callable[[], None] = _ignore,
     ) -> int:
         """Embed the texts that have no vector yet, a unit at a time, and commit each unit.
 
-        Units are fixed stretches of `ids`, so a resumed run encodes the same batches as an undisturbed one.
+        The work list is cut into units in its order, and units are committed in that order. So a resumed run cuts what
+        is left as the undisturbed one would have, and encodes the same batches.
 
         Args:
-            ids: Hashes of the texts, each once.
-            texts: The texts, in the same order.
-            encode: Gives unit-norm float32 `[n, dim]` for n texts.
+            ids: Hashes of the texts, or keys made of them, each once.
+            read: Gives the texts at some positions of `ids`, ascending; only a unit's texts are in memory.
+            encode: Gives unit-norm float32 `[n, dim]` for what `read` gave.
             unit_rows: Rows of one unit.
+            on_wait: Told when another process is writing this table, before waiting for its unit.
 
         Returns:
             How many texts were embedded; the others were there.
 
         Raises:
             VectorError: `encode` gave vectors that must not be stored. Nothing of its unit is.
+            DiskSpaceError: The disk is full. What was committed stays.
         """
-        embedded = 0
-        for start in range(0, len(ids), unit_rows):
-            unit = ids[start : start + unit_rows]
-            if not self.missing(unit).size:
-                continue
-            self._home.locks.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._home.locks / f"{self.name}.lock"):
-                self._refresh()
-                todo = self.missing(unit)
-                if todo.size:
-                    vectors = encode([texts[start + i] for i in todo])
-                    check_vectors(vectors, len(todo), self.dim, self.name)
-                    self._append([unit[i] for i in todo], vectors)
-            embedded += int(todo.size)
+        keys = ids if isinstance(ids, np.ndarray) else to_keys(list(ids))
+        todo, embedded = self.missing(keys), 0
+        while todo.size:
+            with write_lock(self._home, self.name, on_wait):
+                if self.refresh():
+                    todo = todo[self.missing(keys[todo])]
+                unit, todo = todo[:unit_rows], todo[unit_rows:]
+                if unit.size:
+                    vectors = encode(read(unit))
+                    check_vectors(vectors, len(unit), self.dim, self.name)
+                    self._commit(keys[unit], vectors)
+                    embedded += int(unit.size)
         return embedded
 
-    def _append(self, ids: list[str], vectors: np.ndarray) -> None:
-        rows = pa.table({"id": pa.array(ids, pa.string()), "vector": to_arrow(vectors)})
-        if self._table is None:
-            self._table = self._db.create_table(self.name, rows)
+    def _commit(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        rows = pa.Table.from_arrays([to_ids(keys), to_arrow(vectors)], schema=self._schema)
+        append_units(self.uri, self._schema, [write_unit(self.uri, rows, self._schema)], self._dataset)
+        self.refresh()
+
+
+class VectorsByRole:
+    """A teacher's vectors, where the role of a text decides its prompt and so its fingerprint and table.
+
+    Args:
+        home: Where the store is.
+        fingerprints: The fingerprint for each role; roles with equal ones share a table.
+        dim: Dimensions.
+        describe: What the fingerprint of a role stands for; asked when its table is made.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        fingerprints: Mapping[str, str],
+        dim: int,
+        describe: Callable[[str], Mapping[str, Any]] = lambda _role: {},
+    ) -> None:
+        self.fingerprints = dict(fingerprints)
+        self.dim = dim
+        self._home = home
+        self._describe = describe
+        self._tables: dict[str, VectorTable] = {}
+
+    def table(self, role: str) -> VectorTable:
+        """The table of a role, opened when it is first asked for."""
+        fingerprint = self.fingerprints[role]
+        if fingerprint not in self._tables:
+            about = self._describe(role) if stored_rows(self._home, fingerprint) == 0 else {}
+            self._tables[fingerprint] = VectorTable(self._home, fingerprint, self.dim, about)
+        return self._tables[fingerprint]
+
+    def fetch(self, ids: Sequence[str], roles: Sequence[str]) -> np.ndarray:
+        """The vectors of `ids`, `[len(ids), dim]` float16, in their order.
+
+        Raises:
+            VectorError: An id has no vector in its role.
+        """
+        vectors = np.empty((len(ids), self.dim), dtype=np.float16)
+        for role in sorted(set(roles)):
+            rows = [i for i, r in enumerate(roles) if r == role]
+            vectors[rows] = self.table(role).fetch([ids[i] for i in rows])
+        return vectors
+
+
+def to_ids(keys: np.ndarray) -> pa.StringArray:
+    """Keys as the hexadecimal ids that they were made of."""
+    text = np.ascontiguousarray(keys).tobytes().hex()
+    offsets = np.arange(0, len(text) + 1, 32, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(text.encode()))
+
+
+def append_units(uri: str, schema: pa.Schema, units: Sequence[Mapping[str, Any]], dataset: Any) -> None:
+    """Make units that workers wrote part of a table, in one commit; `dataset` is None for a table yet to be made.
+
+    Raises:
+        StoreError: The place cannot be written.
+    """
+    import lance
+    from lance.fragment import FragmentMetadata
+
+    fragments = [FragmentMetadata.from_json(json.dumps(unit)) for unit in units]
+    operation = lance.LanceOperation
+    with explained(uri):
+        if dataset is None:
+            lance.LanceDataset.commit(uri, operation.Overwrite(schema, fragments))
         else:
-            self._table.add(rows)
-        self._read_ids()
+            lance.LanceDataset.commit(uri, operation.Append(fragments), read_version=dataset.version)
+
+
+def drop_units(uri: str, dataset: Any, fragments: Sequence[int]) -> None:
+    """Take damaged units out of a table, in one commit; their files stay until garbage collection."""
+    import lance
+
+    with explained(uri):
+        operation = lance.LanceOperation.Delete([], list(fragments), "stella: damaged units")
+        lance.LanceDataset.commit(uri, operation, read_version=dataset.version)

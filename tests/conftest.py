@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import yaml
 
 from stella_assets.recipe import Recipe, read_recipe
 from storage.home import Home
+
+os.environ.setdefault("LANCE_LOG", "error")
 
 TINY: dict[str, Any] = {
     "name": "tiny",

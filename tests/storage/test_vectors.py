@@ -8,7 +8,7 @@ import pytest
 
 from stella_assets.corpus.text import text_id
 from storage.home import Home
-from storage.vectors import VectorCache, VectorError
+from storage.vectors import VectorError, VectorTable
 
 
 def unit_vectors(texts: list[str], dim: int = 8) -> np.ndarray:
@@ -16,6 +16,10 @@ def unit_vectors(texts: list[str], dim: int = 8) -> np.ndarray:
     seeds = [int(text_id(text)[:8], 16) for text in texts]
     vectors = np.stack([np.random.default_rng(seed).standard_normal(dim) for seed in seeds]).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def reader(texts: list[str]):
+    return lambda positions: [texts[i] for i in positions]
 
 
 def texts_and_ids(count: int, start: int = 0) -> tuple[list[str], list[str]]:
@@ -31,23 +35,23 @@ def test_a_text_is_embedded_once_whatever_asks_for_it(home: Home):
         return unit_vectors(texts)
 
     ids, texts = texts_and_ids(50)
-    cache = VectorCache(home, "f1", 8)
-    assert cache.fill(ids[:30], texts[:30], encode, unit_rows=10) == 30
-    assert cache.fill(ids, texts, encode, unit_rows=10) == 20
-    assert VectorCache(home, "f1", 8).fill(ids, texts, encode) == 0
+    cache = VectorTable(home, "f1", 8)
+    assert cache.fill(ids[:30], reader(texts[:30]), encode, unit_rows=10) == 30
+    assert cache.fill(ids, reader(texts), encode, unit_rows=10) == 20
+    assert VectorTable(home, "f1", 8).fill(ids, reader(texts), encode) == 0
     assert sorted(seen) == sorted(texts)
-    assert VectorCache(home, "f2", 8).missing(ids).size == 50  # another fingerprint is another teacher
+    assert VectorTable(home, "f2", 8).missing(ids).size == 50  # another fingerprint is another teacher
 
 
 def test_vectors_come_back_in_the_order_asked_for(home: Home):
     ids, texts = texts_and_ids(40)
-    VectorCache(home, "f", 8).fill(ids, texts, unit_vectors, unit_rows=7)
+    VectorTable(home, "f", 8).fill(ids, reader(texts), unit_vectors, unit_rows=7)
     order = np.random.default_rng(0).permutation(40)
-    fetched = VectorCache(home, "f", 8).fetch([ids[i] for i in order])
+    fetched = VectorTable(home, "f", 8).fetch([ids[i] for i in order])
     assert fetched.dtype == np.float16
     np.testing.assert_array_equal(fetched, unit_vectors([texts[i] for i in order]).astype(np.float16))
     with pytest.raises(VectorError, match="1 of 2 texts have no vector"):
-        VectorCache(home, "f", 8).fetch([ids[0], "0" * 32])
+        VectorTable(home, "f", 8).fetch([ids[0], "0" * 32])
 
 
 @pytest.mark.parametrize(
@@ -65,17 +69,17 @@ def test_vectors_come_back_in_the_order_asked_for(home: Home):
 )
 def test_bad_vectors_are_refused_and_the_store_stays_as_it_was(home: Home, vectors, message: str):
     ids, texts = texts_and_ids(10)
-    cache = VectorCache(home, "f", 8)
-    cache.fill(ids[:4], texts[:4], unit_vectors)
+    cache = VectorTable(home, "f", 8)
+    cache.fill(ids[:4], reader(texts[:4]), unit_vectors)
     more_ids, more_texts = texts_and_ids(10, start=100)
     with pytest.raises(VectorError, match=message):
-        cache.fill(more_ids, more_texts, vectors)
-    assert len(VectorCache(home, "f", 8)) == 4
+        cache.fill(more_ids, reader(more_texts), vectors)
+    assert len(VectorTable(home, "f", 8)) == 4
 
 
 def _fill(root: Path) -> None:
     ids, texts = texts_and_ids(300)
-    VectorCache(Home(root), "shared", 8).fill(ids, texts, unit_vectors, unit_rows=20)
+    VectorTable(Home(root), "shared", 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
 
 
 def test_two_processes_that_fill_one_teacher_leave_every_row_once(home: Home):
@@ -87,6 +91,6 @@ def test_two_processes_that_fill_one_teacher_leave_every_row_once(home: Home):
         worker.join()
         assert worker.exitcode == 0
     ids, texts = texts_and_ids(300)
-    cache = VectorCache(home, "shared", 8)
+    cache = VectorTable(home, "shared", 8)
     assert len(cache) == 300
     np.testing.assert_array_equal(cache.fetch(ids), unit_vectors(texts).astype(np.float16))
