@@ -1,19 +1,26 @@
-"""Concatenated vectors: a LanceDB table a recipe, with a version and a tag for each (corpus, teachers, weights)."""
+"""Reading snapshots: what a recipe's student learns from, one tagged version of a Lance table.
+
+A row is a text; each teacher has a column `vector_<teacher>` of unit vectors in float16. Physical order is an accident
+of history, so rows are numbered by their ids, ascending: the same texts have the same numbers in every snapshot.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from storage.database import connect, has_table, to_numpy
+from storage.database import FORMAT, explained, open_table, to_keys, to_numpy
 from storage.home import Home
 
+TABLE = ".concatenated_vectors"
 TEXT_COLUMNS = ("id", "text", "source", "section", "role", "split")
+VECTOR = "vector_"
 
 
 @dataclass(frozen=True)
@@ -29,85 +36,137 @@ class Layout:
         """Dimensions of the concatenated vector."""
         return sum(self.dims)
 
+    def scales(self) -> np.ndarray:
+        """Factors `[dim]` float32 that make unit norm of unit vectors side by side.
 
-def snapshot_schema(layout: Layout, about: Mapping[str, Any]) -> pa.Schema:
-    """The table's schema, with the layout and its lineage in the metadata, so that a copied folder explains itself."""
+        `norm(concat(w_k t_k))` is `concat(w_k t_k) / norm(w)`, as every t_k is of unit norm.
+        """
+        weights = np.array(self.weights) / np.linalg.norm(self.weights)
+        return np.repeat(weights, self.dims).astype(np.float32)
+
+
+def snapshot_schema(
+    layout: Layout, lineage: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, str]]
+) -> pa.Schema:
+    """The table's schema, with layout and lineage in the metadata, so that a copied folder explains itself.
+
+    Args:
+        layout: Teachers, dims and weights.
+        lineage: What the snapshot was made of.
+        fingerprints: For each teacher, its fingerprint by role; kept with the column.
+    """
     fields = [pa.field(name, pa.string()) for name in TEXT_COLUMNS]
-    fields.append(pa.field("vector", pa.list_(pa.float16(), layout.dim)))
-    metadata = {"stella.layout": json.dumps(layout.__dict__), "stella.lineage": json.dumps(dict(about))}
+    fields.append(pa.field("chars", pa.int32()))
+    for teacher, dim in zip(layout.teachers, layout.dims, strict=True):
+        about = {"stella.fingerprints": json.dumps(fingerprints[teacher], sort_keys=True)}
+        fields.append(pa.field(VECTOR + teacher, pa.list_(pa.float16(), dim), metadata=about))
+    metadata = {
+        "stella.format": str(FORMAT),
+        "stella.layout": json.dumps(layout.__dict__),
+        "stella.lineage": json.dumps(dict(lineage), sort_keys=True),
+    }
     return pa.schema(fields, metadata=metadata)
 
 
-class Snapshots:
-    """The snapshots of one recipe: versions of the table `<recipe>.concatenated_vectors`, each named by a tag."""
+class Snapshot:
+    """One version of the concatenated vectors."""
 
-    def __init__(self, home: Home, recipe: str) -> None:
-        self.name = f"{recipe}.concatenated_vectors"
-        self._db = connect(home.lancedb)
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        metadata = dataset.schema.metadata
+        self.version = int(dataset.version)
+        self.layout = Layout(**{k: tuple(v) for k, v in json.loads(metadata[b"stella.layout"]).items()})
+        self.lineage: dict[str, Any] = json.loads(metadata[b"stella.lineage"])
+        self.fingerprints: dict[str, dict[str, str]] = {
+            teacher: json.loads(dataset.schema.field(VECTOR + teacher).metadata[b"stella.fingerprints"])
+            for teacher in self.layout.teachers
+        }
 
-    def has(self, tag: str) -> bool:
-        """Whether this snapshot was committed."""
-        return has_table(self._db, self.name) and tag in self._db.open_table(self.name).tags.list()
-
-    def write(self, tag: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-        """Write a snapshot as one transaction and tag it; earlier tagged versions stay readable.
-
-        Returns:
-            The Lance version that the tag names.
-        """
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        table = self._db.create_table(self.name, data=reader, schema=schema, mode="overwrite")
-        version = table.version
-        if tag in table.tags.list():
-            table.tags.update(tag, version)
-        else:
-            table.tags.create(tag, version)
-        return int(version)
-
-    def open(self, tag: str) -> Snapshot:
-        """Open the snapshot that `tag` names.
+    @classmethod
+    def open(cls, home: Home, recipe: str, tag: str) -> Snapshot:
+        """The snapshot of a recipe that `tag` names.
 
         Raises:
             ValueError: There is no such snapshot.
         """
-        if not self.has(tag):
-            raise ValueError(f"{self.name}: no snapshot is tagged {tag}. Materialise `concatenated_vectors` first.")
-        table = self._db.open_table(self.name)
-        table.checkout(tag)
-        return Snapshot(table.to_lance())
+        tags = snapshot_tags(home, recipe)
+        if tag not in tags:
+            raise ValueError(
+                f"{recipe}{TABLE}: no snapshot is tagged {tag}. It has {', '.join(tags) or 'none'}; "
+                f"`stella run {recipe} --select concatenated_vectors` makes the recipe's own."
+            )
+        return cls(open_table(home, recipe + TABLE, tag))
 
-
-class Snapshot:
-    """One version of the concatenated vectors, read by row number."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-        self.layout = Layout(**{k: tuple(v) for k, v in json.loads(dataset.schema.metadata[b"stella.layout"]).items()})
+    @property
+    def dataset(self) -> Any:
+        """The Lance dataset, at this version."""
+        return self._dataset
 
     def __len__(self) -> int:
         return int(self._dataset.count_rows())
 
-    def column(self, name: str) -> list[str]:
-        """One text column, whole; `text` is better taken by row."""
-        return self._dataset.to_table(columns=[name]).column(name).to_pylist()
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """Keys of the texts in the order of rows, 16 bytes each."""
+        return self._physical_keys[self.order]
+
+    @cached_property
+    def _physical_keys(self) -> np.ndarray:
+        with explained(self._dataset.uri):
+            return np.concatenate([to_keys([]), *(to_keys(b.column(0)) for b in self.scan(["id"]))])
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Where each row lies in the table, `[rows]`."""
+        return np.argsort(self._physical_keys, kind="stable")
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of one split, ascending."""
-        return np.flatnonzero(np.array(self.column("split")) == split)
-
-    def text_lengths(self) -> np.ndarray:
-        """Characters of each text, in one streaming pass."""
         import pyarrow.compute as pc
 
-        batches = self._dataset.to_batches(columns=["text"])
-        return np.concatenate([pc.utf8_length(batch.column(0)).to_numpy() for batch in batches])
+        chosen = [pc.equal(b.column(0), split).to_numpy(zero_copy_only=False) for b in self.scan(["split"])]
+        return np.flatnonzero(np.concatenate(chosen)[self.order])
 
-    def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str]) -> dict[str, Any]:
-        """The named columns of `rows`, in their order: lists of strings, and `vector` as `[n, dim]` float16."""
-        table = self._dataset.take(rows, columns=list(columns))
-        return {n: to_numpy(table.column(n)) if n == "vector" else table.column(n).to_pylist() for n in columns}
+    def text_lengths(self) -> np.ndarray:
+        """Characters of each text, `[rows]` int32."""
+        return np.concatenate([b.column(0).to_numpy() for b in self.scan(["chars"])])[self.order]
 
-    def vectors(self, batch_rows: int = 8192) -> Iterator[np.ndarray]:
-        """All vectors in row order, in blocks `[<= batch_rows, dim]` float16."""
-        for batch in self._dataset.to_batches(columns=["vector"], batch_size=batch_rows):
-            yield to_numpy(batch.column(0))
+    def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str]) -> dict[str, list[Any]]:
+        """The named text columns of `rows`, in their order."""
+        with explained(self._dataset.uri):
+            table = self._dataset.take(self.order[np.asarray(rows, dtype=np.int64)], columns=list(columns))
+        return {name: table.column(name).to_pylist() for name in columns}
+
+    def vectors(self, rows: Sequence[int] | np.ndarray, teachers: Sequence[str] | None = None) -> np.ndarray:
+        """Unit vectors of the teachers side by side, one contiguous block `[len(rows), sum of dims]` float16.
+
+        `layout.scales()` makes the student's target of a block with all teachers.
+        """
+        return self.read(rows, [], teachers)[1]
+
+    def read(
+        self, rows: Sequence[int] | np.ndarray, columns: Sequence[str], teachers: Sequence[str] | None = None
+    ) -> tuple[dict[str, list[Any]], np.ndarray]:
+        """Text columns and vectors of `rows` in one read: see `take` and `vectors`."""
+        names = [VECTOR + teacher for teacher in (self.layout.teachers if teachers is None else teachers)]
+        at = self.order[np.asarray(rows, dtype=np.int64)]
+        with explained(self._dataset.uri):
+            table = self._dataset.take(at, columns=[*columns, *names])
+        blocks = [to_numpy(table.column(name)) for name in names]
+        block = np.concatenate(blocks, axis=1)  # a copy also of one, as Arrow's memory cannot be written
+        return {name: table.column(name).to_pylist() for name in columns}, block
+
+    def scan(self, columns: Sequence[str], batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
+        """All rows in the order in which they lie, in batches: the quickest way to see every row once."""
+        with explained(self._dataset.uri):
+            yield from self._dataset.to_batches(columns=list(columns), batch_size=batch_rows)
+
+
+def snapshot_tags(home: Home, recipe: str) -> dict[str, int]:
+    """The tags of a recipe's snapshots with their versions, oldest first."""
+    dataset = open_table(home, recipe + TABLE)
+    if dataset is None:
+        return {}
+    with explained(dataset.uri):
+        versions = {tag: int(entry["version"]) for tag, entry in dataset.tags.list().items()}
+    return dict(sorted(versions.items(), key=lambda item: item[1]))

@@ -6,24 +6,24 @@ With unit vectors t_k, the cosine of two targets is the mean of the teachers' co
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
-import pyarrow as pa
 
-from stella_assets.corpus.build import corpus_step, read_texts
+from stella_assets.corpus.build import corpus_step
+from stella_assets.corpus.read import CorpusTexts
 from stella_assets.manifest import Check
+from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.encode import TeacherVectors, read_reference, teacher_step
-from storage.database import to_arrow
 from storage.home import Home
-from storage.snapshot import TEXT_COLUMNS, Layout, Snapshot, Snapshots, snapshot_schema
+from storage.snapshot import Snapshot, snapshot_tags
+from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 REFERENCE = "snapshot.json"
-BLOCK_ROWS = 8192
 
 
 def concatenate(vectors: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
@@ -49,51 +49,71 @@ def concatenation_step(recipe: Recipe) -> Step:
         },
         needs=(corpus_step(recipe), *(teacher_step(recipe, teacher) for teacher in recipe.teachers)),
         build=lambda bench: _write_snapshot(recipe, bench),
-        present=lambda artefact, home: Snapshots(home, recipe.name).has(artefact.manifest.identity.key),
+        present=lambda artefact, home: artefact.manifest.identity.key in snapshot_tags(home, recipe.name),
     )
 
 
 def _write_snapshot(recipe: Recipe, bench: Workbench) -> Result:
-    artefacts = {teacher.name: bench.inputs[f"teacher_vectors/{teacher.name}"] for teacher in recipe.teachers}
-    references = {name: read_reference(artefact) for name, artefact in artefacts.items()}
-    layout = Layout(
-        teachers=tuple(references),
-        dims=tuple(reference.dim for reference in references.values()),
-        weights=tuple(teacher.weight for teacher in recipe.teachers),
+    texts = CorpusTexts(bench.inputs["corpus"])
+    columns = teacher_columns(recipe, bench.inputs, bench.home)
+    dim = sum(column.dim for column in columns)
+    bench.home.require_space(len(texts) * dim * 2, f"a snapshot of {len(texts):,} rows of {dim} dims")
+    with progress_bar(len(texts), "concatenated_vectors", "rows") as bar:
+        writer = SnapshotWriter(
+            bench.home,
+            recipe.name,
+            on_wait=lambda: bench.log.info("concatenated_vectors: another run is writing this table; waiting for it."),
+            on_rows=bar.update,
+        )
+        written = writer.write(bench.key, texts, columns, lineage(recipe, bench))
+    bench.log.info(
+        f"concatenated_vectors: {written.rows_written:,} of {written.rows:,} rows written, and for the rows that were "
+        f"there the columns of {', '.join(written.columns_written) or 'no teacher'}"
     )
-    texts = read_texts(bench.inputs["corpus"], list(TEXT_COLUMNS))
-    bench.home.require_space(len(texts) * layout.dim * 2, f"a snapshot of {len(texts):,} rows of {layout.dim} dims")
-    schema = snapshot_schema(layout, {name: artefact.digest for name, artefact in bench.inputs.items()})
-    sources = [TeacherVectors.open(teacher, artefacts[teacher.name], bench.home) for teacher in recipe.teachers]
-    snapshots = Snapshots(bench.home, recipe.name)
-    version = snapshots.write(bench.key, schema, _batches(texts, sources, layout, schema))
-    rows = len(snapshots.open(bench.key))
+    snapshot = open_snapshot(recipe, bench.key, bench.home)
+    references = {t.name: read_reference(bench.inputs[f"teacher_vectors/{t.name}"]) for t in recipe.teachers}
     reference = {
-        "table": snapshots.name,
+        "table": writer.name,
         "tag": bench.key,
-        "layout": asdict(layout),
+        "layout": asdict(snapshot.layout),
         "teachers": {name: reference.digest for name, reference in references.items()},
     }
     (bench.folder / REFERENCE).write_text(json.dumps(reference, indent=1, sort_keys=True))
+    rows = len(snapshot)
     return Result(
-        facts={"rows": rows, "dim": layout.dim, "table": snapshots.name, "tag": bench.key, "lance_version": version},
+        facts={
+            "rows": rows,
+            "rows_written": written.rows_written,
+            "dim": dim,
+            "table": writer.name,
+            "tag": bench.key,
+            "lance_version": written.version,
+        },
         checks=(Check("every_text_has_a_vector", rows == len(texts), f"{rows:,} rows for {len(texts):,} texts"),),
     )
 
 
-def _batches(
-    texts: pa.Table, sources: list[TeacherVectors], layout: Layout, schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    for start in range(0, len(texts), BLOCK_ROWS):
-        block = texts.slice(start, BLOCK_ROWS).combine_chunks()
-        ids, roles = block.column("id").to_pylist(), block.column("role").to_pylist()
-        target = concatenate([source.fetch(ids, roles) for source in sources], layout.weights)
-        columns = [*(block.column(name).combine_chunks() for name in TEXT_COLUMNS), to_arrow(target)]
-        yield pa.RecordBatch.from_arrays(
-            [c.chunk(0) if isinstance(c, pa.ChunkedArray) else c for c in columns], schema=schema
-        )
+def teacher_columns(recipe: Recipe, inputs: Mapping[str, Artefact], home: Home) -> list[TeacherColumn]:
+    """The recipe's teachers as columns of a snapshot, read from their vectors."""
+    columns = []
+    for teacher in recipe.teachers:
+        vectors = TeacherVectors.open(teacher, inputs[f"teacher_vectors/{teacher.name}"], home)
+        columns.append(TeacherColumn(teacher.name, vectors.dim, teacher.weight, vectors.fingerprints, vectors.fetch))
+    return columns
 
 
-def open_snapshot(recipe: Recipe, artefact: Artefact, home: Home) -> Snapshot:
-    """The table version that a `concatenated_vectors` artefact names."""
-    return Snapshots(home, recipe.name).open(artefact.manifest.identity.key)
+def lineage(recipe: Recipe, bench: Workbench) -> dict[str, object]:
+    """What the snapshot is made of, as its table says it."""
+    return {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "asset": "concatenated_vectors",
+        "key": bench.key,
+        "code_version": CODE_VERSION,
+        "inputs": {name: artefact.digest for name, artefact in bench.inputs.items()},
+    }
+
+
+def open_snapshot(recipe: Recipe, key: str, home: Home) -> Snapshot:
+    """The table version of a `concatenated_vectors` artefact's key."""
+    return Snapshot.open(home, recipe.name, key)

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from stella_assets.corpus.build import corpus_step, read_texts
+from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
 from stella_assets.manifest import Check
 from stella_assets.models import model_digest
-from stella_assets.recipe import LsaTeacher, Recipe, Teacher
-from stella_assets.step import Artefact, Result, Step, Workbench
+from stella_assets.recipe import LsaTeacher, Recipe, RecipeError, Teacher
+from stella_assets.step import Artefact, Result, Step, Workbench, Workshop
 from stella_assets.teachers.device import resolve_dtype
 from stella_assets.teachers.lsa import LsaModel, fit_lsa
 from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
+from storage.database import to_keys
 from storage.home import Home
-from storage.vectors import VectorCache, stored_rows
+from storage.statistics import TEACHERS, write_table
+from storage.vectors import PREFIX, VectorsByRole, stored_rows
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 REFERENCE = "vectors.json"
+TEACHERS_FILE = "teachers.parquet"
 BLOCK_ROWS = 8192
+Role = str
 
 
 class TeacherModel(Protocol):
@@ -35,10 +41,13 @@ class TeacherModel(Protocol):
     def dim(self) -> int:
         """Dimensions of a vector."""
 
-    def fingerprint(self, role: str) -> str:
-        """Names everything that a vector depends on beside the text."""
+    def describe(self, role: Role) -> dict[str, Any]:
+        """Everything that a vector depends on beside the text."""
 
-    def encode(self, texts: list[str], role: str) -> np.ndarray:
+    def fingerprint(self, role: Role) -> str:
+        """Names what `describe` says."""
+
+    def encode(self, texts: list[str], role: Role) -> np.ndarray:
         """Unit-norm vectors `[len(texts), dim]` float32."""
 
 
@@ -55,7 +64,7 @@ class Reference:
 
     dim: int
     rows: int
-    fingerprints: dict[str, str]
+    fingerprints: dict[Role, str]
     digest: str
 
 
@@ -79,43 +88,49 @@ def _what_it_loads(teacher: Teacher) -> dict[str, str]:
     return {"model": model_digest(teacher), "dtype": resolve_dtype(teacher.dtype)}
 
 
-def _open(teacher: Teacher, folder: Path) -> TeacherModel:
+def open_model(teacher: Teacher, folder: Path) -> TeacherModel:
+    """The teacher's model; `folder` is the artefact's, where a fitted teacher lies."""
     return LsaModel(folder) if isinstance(teacher, LsaTeacher) else SentenceTransformerTeacher(teacher)
 
 
+def open_teacher(recipe: Recipe, name: str, home: Home) -> TeacherModel:
+    """A recipe's teacher by name, to encode with.
+
+    Raises:
+        ValueError: The recipe has no such teacher, or it is a fitted one that was not fitted yet.
+    """
+    teachers = {teacher.name: teacher for teacher in recipe.teachers}
+    if name not in teachers:
+        raise RecipeError(f"recipe {recipe.name!r}: has no teacher {name!r}; it has {', '.join(teachers)}.")
+    if not isinstance(teachers[name], LsaTeacher):
+        return open_model(teachers[name], Path())
+    artefact = Workshop(home, logging.getLogger(__name__)).find(teacher_step(recipe, teachers[name]))
+    if artefact is None:
+        raise RecipeError(
+            f"recipe {recipe.name!r}: teacher {name!r} is fitted to the corpus and was not yet. "
+            f"Run `stella run {recipe.name} --select teacher_vectors/{name}` first."
+        )
+    return open_model(teachers[name], artefact.folder)
+
+
 def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
-    texts = read_texts(bench.inputs["corpus"], ["id", "text", "role", "split"]).to_pydict()
+    texts = CorpusTexts(bench.inputs["corpus"])
     if isinstance(teacher, LsaTeacher):
-        training = [text for text, split in zip(texts["text"], texts["split"], strict=True) if split == "train"]
+        columns = read_texts(bench.inputs["corpus"], ["text", "split"]).to_pydict()
+        training = [text for text, split in zip(columns["text"], columns["split"], strict=True) if split == "train"]
         fit_lsa(teacher, training, bench.folder)
-    model = _open(teacher, bench.folder)
-    total = len(texts["id"])
+    model = open_model(teacher, bench.folder)
+    total = len(texts)
     bench.home.require_space(
         total * model.dim * 2, f"teacher {teacher.name!r} with {total:,} texts of {model.dim} dims"
     )
-    embedded = 0
-    for role in sorted(set(texts["role"])):
-        rows = [i for i, r in enumerate(texts["role"]) if r == role]
-        cache = VectorCache(bench.home, model.fingerprint(role), model.dim)
-        embedded += cache.fill(
-            [texts["id"][i] for i in rows],
-            [texts["text"][i] for i in rows],
-            lambda batch, role=role: model.encode(batch, role),  # type: ignore[misc]
-            teacher.unit_rows,
-        )
+    vectors = TeacherVectors(teacher, model, Reference(model.dim, total, fingerprints(model), ""), bench.home)
+    embedded = vectors.fill(texts, bench.log)
     bench.log.info(f"{teacher.name}: {embedded:,} texts embedded, {total - embedded:,} were there already")
-    fingerprints = {role: model.fingerprint(role) for role in ("document", "query")}
-    vectors = TeacherVectors(teacher, model, Reference(model.dim, total, fingerprints, ""), bench.home)
-    content = hashlib.sha256()
-    worst = 0.0
-    for start in range(0, total, BLOCK_ROWS):
-        part = slice(start, start + BLOCK_ROWS)
-        block = vectors.fetch(texts["id"][part], texts["role"][part])
-        worst = max(worst, float(np.abs(np.linalg.norm(block.astype(np.float32), axis=1) - 1).max()))
-        content.update("".join(texts["id"][part]).encode())
-        content.update(block.tobytes())
-    reference = Reference(model.dim, total, fingerprints, content.hexdigest()[:32])
-    (bench.folder / REFERENCE).write_text(json.dumps(reference.__dict__, indent=1, sort_keys=True))
+    content, worst = vectors.digest(texts)
+    reference = Reference(model.dim, total, fingerprints(model), content)
+    (bench.folder / REFERENCE).write_text(json.dumps(asdict(reference), indent=1, sort_keys=True))
+    _write_description(teacher, model, texts, bench.folder / TEACHERS_FILE)
     return Result(
         facts={
             "texts": total,
@@ -125,7 +140,30 @@ def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
             "kind": teacher.kind,
         },
         checks=(Check("vectors_are_unit_norm", worst < 2e-3, f"largest deviation of a norm from 1: {worst:.1e}"),),
+        views=(TEACHERS_FILE,),  # it names the model's folder, which decides nothing
     )
+
+
+def fingerprints(model: TeacherModel) -> dict[Role, str]:
+    """The model's fingerprint for each role that a text can have."""
+    return {role: model.fingerprint(role) for role in ("document", "query")}
+
+
+def _write_description(teacher: Teacher, model: TeacherModel, texts: CorpusTexts, path: Path) -> None:
+    roles = np.concatenate([b.column(0).to_numpy(zero_copy_only=False) for b in texts.scan(["role"])])
+    rows = [
+        {
+            "teacher": teacher.name,
+            "role": role,
+            "fingerprint": fingerprint,
+            "licence": teacher.licence,
+            "texts": int((roles == role).sum()),
+            **{name: None if value is None else str(value) for name, value in model.describe(role).items()},
+            "dim": model.dim,
+        }
+        for role, fingerprint in fingerprints(model).items()
+    ]
+    write_table(path, TEACHERS, [{name: row.get(name) for name in TEACHERS.names} for row in rows])
 
 
 def read_reference(artefact: Artefact) -> Reference:
@@ -145,26 +183,94 @@ class TeacherVectors:
     def __init__(self, teacher: Teacher, model: TeacherModel, reference: Reference, home: Home) -> None:
         self.teacher = teacher
         self.dim = reference.dim
+        self.fingerprints = reference.fingerprints
         self._model = model
-        tables = {name: VectorCache(home, name, reference.dim) for name in set(reference.fingerprints.values())}
-        self._caches = {role: tables[name] for role, name in reference.fingerprints.items()}
+        self._stored = VectorsByRole(
+            home, reference.fingerprints, reference.dim, lambda role: {"name": teacher.name, **model.describe(role)}
+        )
 
     @classmethod
     def open(cls, teacher: Teacher, artefact: Artefact, home: Home) -> TeacherVectors:
         """The vectors behind a `teacher_vectors` artefact."""
-        return cls(teacher, _open(teacher, artefact.folder), read_reference(artefact), home)
+        return cls(teacher, open_model(teacher, artefact.folder), read_reference(artefact), home)
 
-    def fetch(self, ids: Sequence[str], roles: Sequence[str]) -> np.ndarray:
+    def tables(self) -> set[str]:
+        """The tables that hold the vectors."""
+        return {PREFIX + fingerprint for fingerprint in self.fingerprints.values()}
+
+    def count_missing(self, texts: CorpusTexts) -> int:
+        """How many texts of a corpus have no vector."""
+        return sum(len(self._stored.table(role).missing(keys)) for role, keys, _ in _by_role(texts))
+
+    def fill(self, texts: CorpusTexts, log: logging.Logger | logging.LoggerAdapter) -> int:
+        """Embed the texts of a corpus that have no vector yet; says how many they were."""
+        return sum(self._fill_role(texts, role, keys, at, log) for role, keys, at in _by_role(texts))
+
+    def _fill_role(
+        self,
+        texts: CorpusTexts,
+        role: Role,
+        keys: np.ndarray,
+        positions: np.ndarray,
+        log: logging.Logger | logging.LoggerAdapter,
+    ) -> int:
+        def read(at: np.ndarray) -> list[str]:
+            return texts.take(positions[at], ["text"]).column("text").to_pylist()
+
+        def encode(unit: list[str]) -> np.ndarray:
+            return self._model.encode(unit, role)
+
+        return self._stored.table(role).fill(keys, read, encode, self.teacher.unit_rows, self._say_waiting(log))
+
+    def _say_waiting(self, log: logging.Logger | logging.LoggerAdapter) -> Callable[[], None]:
+        said: list[bool] = []
+
+        def on_wait() -> None:
+            if not said:
+                log.info(
+                    f"{self.teacher.name}: another run is embedding with this teacher; waiting for its unit, then "
+                    "going on with what is missing."
+                )
+                said.append(True)
+
+        return on_wait
+
+    def digest(self, texts: CorpusTexts) -> tuple[str, float]:
+        """SHA-256 over ids and vectors in the order of the corpus, and the largest deviation of a norm from 1."""
+        content, worst = hashlib.sha256(), 0.0
+        for batch in texts.scan(["id", "role"]):
+            ids, roles = batch.column("id").to_pylist(), batch.column("role").to_pylist()
+            block = self.fetch(ids, roles)
+            worst = max(worst, float(np.abs(np.linalg.norm(block.astype(np.float32), axis=1) - 1).max()))
+            content.update("".join(ids).encode())
+            content.update(block.tobytes())
+        return content.hexdigest()[:32], worst
+
+    def fetch(self, ids: Sequence[str], roles: Sequence[Role]) -> np.ndarray:
         """Vectors that are there, `[len(ids), dim]` float16."""
-        vectors = np.empty((len(ids), self.dim), dtype=np.float16)
-        for role in set(roles):
-            rows = [i for i, r in enumerate(roles) if r == role]
-            vectors[rows] = self._caches[role].fetch([ids[i] for i in rows])
-        return vectors
+        return self._stored.fetch(ids, roles)
 
-    def embed(self, texts: Sequence[str], role: str) -> np.ndarray:
+    def compute(self, texts: list[str], role: Role) -> np.ndarray:
+        """Vectors of texts, `[len(texts), dim]` float32, computed and not stored: to check what is stored."""
+        return self._model.encode(texts, role)
+
+    def embed(self, texts: Sequence[str], role: Role) -> np.ndarray:
         """Vectors of any texts, `[len(texts), dim]` float16; the missing ones are computed and stored."""
-        ids = [text_id(text) for text in texts]
-        unique = dict(zip(ids, texts, strict=True))
-        self._caches[role].fill(list(unique), list(unique.values()), lambda batch: self._model.encode(batch, role))
-        return self._caches[role].fetch(ids)
+        unique = {text_id(text): text for text in texts}
+        ordered = sorted(unique)
+        table = self._stored.table(role)
+        table.fill(
+            ordered,
+            lambda at: [unique[ordered[i]] for i in at],
+            lambda batch: self._model.encode(batch, role),
+        )
+        return table.fetch([text_id(text) for text in texts])
+
+
+def _by_role(texts: CorpusTexts) -> Iterator[tuple[Role, np.ndarray, np.ndarray]]:
+    """For each role in a corpus: the keys of its texts, and their positions."""
+    keys = np.concatenate([to_keys(batch.column(0)) for batch in texts.scan(["id"])])
+    roles = np.concatenate([b.column(0).to_numpy(zero_copy_only=False) for b in texts.scan(["role"])])
+    for role in sorted(set(roles)):
+        positions = np.flatnonzero(roles == role)
+        yield role, keys[positions], positions

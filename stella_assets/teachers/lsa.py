@@ -85,12 +85,15 @@ class LsaModel:
         """Dimensions of a vector."""
         return int(self._weights["components"].shape[0])
 
-    def fingerprint(self, role: str) -> str:
-        """Names the fit; there are no prompts, so every role has the same."""
+    def describe(self, role: str) -> dict[str, Any]:
+        """What the vectors depend on: the fit. There are no prompts, so every role has the same."""
         del role
-        return digest({"kind": "lsa", "files": [file_digest(self.folder / name) for name in (VOCABULARY, WEIGHTS)]})[
-            :16
-        ]
+        files = [file_digest(self.folder / name) for name in (VOCABULARY, WEIGHTS)]
+        return {"kind": "lsa", "weights": digest(files), "dim": self.dim, "engine": "scikit-learn", "normalised": True}
+
+    def fingerprint(self, role: str) -> str:
+        """Names the fit."""
+        return digest(self.describe(role))[:16]
 
     def encode(self, texts: list[str], role: str) -> np.ndarray:
         """Unit-norm vectors `[len(texts), dim]` float32; a text of unknown terms gets the corpus' mean direction."""

@@ -53,7 +53,7 @@ def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
     from stella_assets.training.student import Student
 
     stage, name = recipe.stages[number - 1], f"stage_{number}"
-    snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"], bench.home)
+    snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)
     data = {split: TrainingData(snapshot, split, recipe.student) for split in ("train", "dev")}
     _require_enough_texts(stage, name, data)
     if number == 1:

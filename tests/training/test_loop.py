@@ -11,9 +11,10 @@ from stella_assets.training import loop
 from stella_assets.training.data import TrainingData
 from stella_assets.training.loop import DivergedError, learning_rate, train_stage
 from stella_assets.training.student import Student
-from storage.database import to_arrow
 from storage.home import Home
-from storage.snapshot import TEXT_COLUMNS, Layout, Snapshots, snapshot_schema
+from storage.snapshot import Snapshot
+from storage.snapshot_writer import SnapshotWriter, TeacherColumn
+from tests.snapshots import MemoryTexts
 
 WORDS = "array graph node sort search path network file open close read write matrix vector sum".split()
 DIM = 24
@@ -22,26 +23,21 @@ DIM = 24
 @pytest.fixture
 def data(home: Home, tiny: Recipe) -> dict[str, TrainingData]:
     """Texts of random words; the target of a text is the normalised sum of its words' random vectors."""
-    import pyarrow as pa
-
     random = np.random.default_rng(0)
     meaning = random.standard_normal((len(WORDS), DIM))
     chosen = [random.integers(0, len(WORDS), size=random.integers(2, 12)) for _ in range(240)]
     target = np.stack([meaning[words].sum(axis=0) for words in chosen])
     target /= np.linalg.norm(target, axis=1, keepdims=True)
-    columns = {
-        "id": [f"{i:032x}" for i in range(240)],
-        "text": [" ".join(WORDS[w] for w in words) for words in chosen],
-        "source": ["s"] * 240,
-        "section": ["s"] * 240,
-        "role": ["query" if i % 3 == 0 else "document" for i in range(240)],
-        "split": ["dev" if i < 40 else "train" for i in range(240)],
-    }
-    schema = snapshot_schema(Layout(("t",), (DIM,), (1.0,)), {})
-    arrays = [*(pa.array(columns[name]) for name in TEXT_COLUMNS), to_arrow(target)]
-    snapshots = Snapshots(home, "tiny")
-    snapshots.write("one", schema, [pa.RecordBatch.from_arrays(arrays, schema=schema)])
-    snapshot = snapshots.open("one")
+    texts = MemoryTexts(
+        [
+            {"id": f"{i:032x}", "text": " ".join(WORDS[w] for w in words), "source": "s", "section": "s",
+             "role": "document" if i % 3 else "query", "split": "dev" if i < 40 else "train"}
+            for i, words in enumerate(chosen)
+        ]
+    )  # fmt: skip
+    column = TeacherColumn("t", DIM, 1.0, {}, lambda ids, _roles: target[[int(key, 16) for key in ids]])
+    SnapshotWriter(home, "tiny").write("one", texts, [column], {})
+    snapshot = Snapshot.open(home, "tiny", "one")
     return {split: TrainingData(snapshot, split, tiny.student) for split in ("train", "dev")}
 
 
