@@ -17,8 +17,12 @@ def project_root() -> Path:
 
 
 def home() -> Home:
-    """The folder of all state: `STELLA_HOME`, or `var/` in the project."""
-    return Home(Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute())
+    """The folder of all state: `STELLA_HOME`, or `var/` in the project; vectors may lie elsewhere: `STELLA_VECTORS`."""
+    root = Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute()
+    vectors = os.environ.get("STELLA_VECTORS")
+    if vectors and "://" not in vectors:
+        vectors = str(Path(vectors).expanduser().absolute())
+    return Home(root, vectors or None)
 
 
 def recipe_files() -> list[Path]:
@@ -41,6 +45,7 @@ def prepare_environment() -> Home:
         ) from None
     os.environ["STELLA_HOME"] = str(where.root)
     os.environ["DAGSTER_HOME"] = str(project_root())
+    os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("LANCEDB_LOG", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

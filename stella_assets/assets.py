@@ -1,6 +1,9 @@
 """The shell that every asset shares: make the step's artefact, and show what it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 import dagster as dg
@@ -9,7 +12,7 @@ from stella_assets.manifest import digest
 from stella_assets.plots import data_uri
 from stella_assets.step import Artefact, Step, Workshop
 from storage.home import Home
-from storage.statistics import refresh_views
+from storage.statistics import record_run, refresh_views
 
 Show = Callable[[Artefact], Mapping[str, Any]]
 Group = Literal["corpus", "teachers", "training", "evaluation", "release"]
@@ -53,7 +56,8 @@ def step_asset(
         op_tags={"dagster/priority": "1"} if soon else None,
     )
     def make_artefact(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
-        artefact = Workshop(home, context.log).make(step)
+        with recorded(home, context.run_id, step) as record:
+            artefact = record.artefact = Workshop(home, context.log).make(step)
         refresh_views(home)
         verb = "reused, nothing to do" if artefact.reused else f"made in {artefact.manifest.about['seconds']:.1f} s"
         context.log.info(f"{step.name}: {verb} ({artefact.digest[:12]})")
@@ -67,6 +71,39 @@ def step_asset(
         )
 
     return make_artefact
+
+
+@dataclass
+class Record:
+    """What a run did for one asset, so far."""
+
+    artefact: Artefact | None = None
+
+
+@contextmanager
+def recorded(home: Home, run_id: str, step: Step) -> Iterator[Record]:
+    """Add the outcome of the block to the run's record, for the view `runs`."""
+    record, started, error = Record(), datetime.now(UTC), ""
+    try:
+        yield record
+    except ValueError as refused:
+        error = str(refused)
+        raise
+    finally:
+        artefact = record.artefact
+        row = {
+            "run_id": run_id,
+            "recipe": step.recipe,
+            "asset": step.name,
+            "started_at": started.replace(tzinfo=None).isoformat(sep=" "),
+            "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+            "succeeded": artefact is not None,
+            "reused": artefact is not None and artefact.reused,
+            "digest": artefact.digest if artefact else None,
+            "peak_memory_mib": artefact.manifest.about["peak_memory_mib"] if artefact else None,
+            "error": error or None,
+        }
+        record_run(home, run_id, row)
 
 
 def _common_metadata(artefact: Artefact) -> dict[str, Any]:

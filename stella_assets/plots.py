@@ -158,7 +158,7 @@ def cosine_agreement(stats: Sequence[Row], agreement: Sequence[Row]) -> bytes:
     """Anisotropy of each set of vectors, and how far sets agree."""
 
     def draw(axes: Any) -> None:
-        names = [row["vectors"] for row in stats] + [f"{row['a']} ~ {row['b']}" for row in agreement]
+        names = [row["teacher"] for row in stats] + [f"{row['a']} ~ {row['b']}" for row in agreement]
         values = [row["mean_cosine"] for row in stats] + [row["linear_cka"] for row in agreement]
         colours = ["#4053d3"] * len(stats) + ["#ddb310"] * len(agreement)
         bars = axes.barh(names, values, color=colours)

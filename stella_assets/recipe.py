@@ -265,7 +265,7 @@ class Release(Part):
     licence: str
 
 
-RESERVED_NAMES = frozenset({"artefacts", "lancedb", "locks", "history", "schedules", "storage", "logs"})
+RESERVED_NAMES = frozenset({"artefacts", "lancedb", "locks", "runs", "history", "schedules", "storage", "logs"})
 
 
 class Recipe(Part):

@@ -6,6 +6,7 @@ rename: it can be queried while a run is in progress.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,52 +17,115 @@ import pyarrow.parquet as pq
 
 from storage.home import Home
 
+ROW_GROUP = 65_536
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float64()
 
 TEXTS = pa.schema(
     dict.fromkeys(("id", "text", "source", "section", "role", "split", "licence", "origin"), TEXT).items()
 )
 FUNNEL = pa.schema({"source": TEXT, "rule": TEXT, "texts": INT}.items())
+TEACHERS = pa.schema(
+    {
+        "teacher": TEXT, "role": TEXT, "fingerprint": TEXT, "kind": TEXT, "model": TEXT, "revision": TEXT,
+        "weights": TEXT, "prompt": TEXT, "pooling": TEXT, "dense_folder": TEXT, "max_length": TEXT, "dim": INT,
+        "dtype": TEXT, "engine": TEXT, "normalised": TEXT, "licence": TEXT, "texts": INT,
+    }.items()
+)  # fmt: skip
 VECTOR_STATS = pa.schema(
     {
-        "vectors": TEXT, "kind": TEXT, "rows": INT, "dim": INT, "norm_mean": REAL, "norm_std": REAL, "nan_rows": INT,
-        "zero_rows": INT, "mean_cosine": REAL, "std_cosine": REAL, "effective_rank": REAL, "sampled_rows": INT,
+        "recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "kind": TEXT, "source": TEXT, "rows": INT, "dim": INT,
+        "norm_mean": REAL, "norm_std": REAL, "nan_rows": INT, "zero_rows": INT, "mean_cosine": REAL, "std_cosine": REAL,
+        "effective_rank": REAL, "sampled_rows": INT,
+    }.items()
+)  # fmt: skip
+DIMENSION_STATS = pa.schema(
+    {
+        "recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "dimension": INT, "mean": REAL, "std": REAL, "min": REAL,
+        "max": REAL,
     }.items()
 )  # fmt: skip
 TEACHER_AGREEMENT = pa.schema(
     {
-        "a": TEXT,
-        "b": TEXT,
-        "linear_cka": REAL,
-        "neighbour_overlap": REAL,
-        "neighbours": INT,
-        "sampled_rows": INT,
+        "recipe": TEXT, "snapshot": TEXT, "a": TEXT, "b": TEXT, "linear_cka": REAL, "neighbour_overlap": REAL,
+        "neighbours": INT, "sampled_rows": INT,
     }.items()
-)
+)  # fmt: skip
+DRIFT = pa.schema(
+    {
+        "recipe": TEXT, "snapshot": TEXT, "previous": TEXT, "teacher": TEXT, "rows": INT, "rows_added": INT,
+        "rows_removed": INT, "same_fingerprint": pa.bool_(), "mean_shift": REAL, "linear_cka": REAL,
+        "changed_neighbours": REAL, "sampled_rows": INT,
+    }.items()
+)  # fmt: skip
+RUNS = pa.schema(
+    {
+        "run_id": TEXT, "recipe": TEXT, "asset": TEXT, "started_at": pa.timestamp("us"), "seconds": REAL,
+        "succeeded": pa.bool_(), "reused": pa.bool_(), "digest": TEXT, "peak_memory_mib": INT, "error": TEXT,
+    }.items()
+)  # fmt: skip
 TRAINING_LOG = pa.schema(
     {"stage": TEXT, "step": INT, "split": TEXT, "term": TEXT, "value": REAL, "learning_rate": REAL}.items()
 )
 SCORES = pa.schema({"model": TEXT, "dimension": INT, "task": TEXT, "type": TEXT, "metric": TEXT, "score": REAL}.items())
 
-VIEWS: dict[str, tuple[str, pa.Schema]] = {
+CURRENT_VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "texts": ("corpus/corpus.parquet", TEXTS),
     "funnel": ("corpus/funnel.parquet", FUNNEL),
-    "vector_stats": ("vector_stats/vector_stats.parquet", VECTOR_STATS),
-    "teacher_agreement": ("vector_stats/teacher_agreement.parquet", TEACHER_AGREEMENT),
+    "teachers": ("teacher_vectors/*/teachers.parquet", TEACHERS),
     "training_log": ("stage_*/training_log.parquet", TRAINING_LOG),
     "scores": ("mteb/*/scores.parquet", SCORES),
 }
-SQL_TYPES = {TEXT: "VARCHAR", INT: "BIGINT", REAL: "DOUBLE"}
+"""Views over what each recipe has now: its files by link, with the recipe's name in front."""
+
+HISTORY_VIEWS: dict[str, pa.Schema] = {
+    "vector_stats": VECTOR_STATS,
+    "dimension_stats": DIMENSION_STATS,
+    "teacher_agreement": TEACHER_AGREEMENT,
+    "drift": DRIFT,
+}
+"""Views over the statistics of every snapshot that was ever made; `current` marks those that a recipe has now."""
+
+SNAPSHOTS_SQL = """
+    SELECT about->>'$.recipe' AS recipe, key AS snapshot, facts->>'$.table' AS lance_table,
+           CAST(facts->>'$.lance_version' AS BIGINT) AS lance_version, CAST(facts->>'$.rows' AS BIGINT) AS rows,
+           CAST(facts->>'$.rows_written' AS BIGINT) AS rows_written, CAST(facts->>'$.dim' AS BIGINT) AS dim,
+           CAST(identity->'$.settings.teachers' AS VARCHAR[]) AS teachers,
+           CAST(identity->'$.settings.weights' AS DOUBLE[]) AS weights,
+           identity->'$.inputs'->>'corpus' AS corpus_digest, digest,
+           CAST(about->>'$.made_at' AS TIMESTAMP) AS made_at, CAST(about->>'$.seconds' AS DOUBLE) AS seconds,
+           key IN ({current}) AS current
+    FROM read_json({files}, columns={columns}, format='auto')
+"""
+ARTEFACTS_SQL = """
+    SELECT identity->>'$.asset' AS asset, key, digest, about->>'$.recipe' AS recipe,
+           CAST(about->>'$.made_at' AS TIMESTAMP) AS made_at, CAST(about->>'$.seconds' AS DOUBLE) AS seconds,
+           CAST(about->>'$.peak_memory_mib' AS BIGINT) AS peak_memory_mib, facts
+    FROM read_json({files}, columns={columns}, format='auto')
+"""
+MANIFEST_COLUMNS = "{identity: 'JSON', key: 'VARCHAR', digest: 'VARCHAR', about: 'JSON', facts: 'JSON'}"
+NO_MANIFESTS = (
+    "(SELECT NULL::JSON AS identity, NULL::VARCHAR AS key, NULL::VARCHAR AS digest, NULL::JSON AS about, "
+    "NULL::JSON AS facts) WHERE false"
+)
+SQL_TYPES = {TEXT: "VARCHAR", INT: "BIGINT", REAL: "DOUBLE", pa.bool_(): "BOOLEAN", pa.timestamp("us"): "TIMESTAMP"}
 
 
 def write_table(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows as a Parquet file of exactly this schema."""
+    """Write rows as a Parquet file of exactly this schema, in row groups that can be read one at a time."""
     table = pa.Table.from_pylist(list(rows), schema=schema)
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
+
+
+def record_run(home: Home, run_id: str, row: Mapping[str, Any]) -> None:
+    """Add what a run did for one asset to the run's record; a line is written whole or not at all."""
+    home.runs.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({name: row.get(name) for name in RUNS.names}, default=str) + "\n"
+    with (home.runs / f"{run_id}.jsonl").open("ab", buffering=0) as file:
+        file.write(line.encode())
 
 
 def refresh_views(home: Home) -> Path:
-    """Write the database of views anew: `texts`, `funnel`, `vector_stats`, `scores` and so on, each with its `recipe`.
+    """Write the database of views anew, for every recipe of the home folder; docs/sql.md describes them.
 
     A view over files that do not exist yet is empty and has its columns.
     """
@@ -71,20 +135,30 @@ def refresh_views(home: Home) -> Path:
     fresh = home.root / f".statistics.{os.getpid()}.duckdb"
     fresh.unlink(missing_ok=True)
     with duckdb.connect(str(fresh)) as connection:
-        for name, (pattern, schema) in VIEWS.items():
-            connection.execute(f"CREATE VIEW {name} AS {_select(home, pattern, schema)}")
-        connection.execute(f"CREATE VIEW artefacts AS {_select_artefacts(home)}")
+        for name, select in view_definitions(home).items():
+            connection.execute(f"CREATE VIEW {name} AS {select}")
     fresh.replace(home.statistics)
     return home.statistics
 
 
-def _select(home: Home, pattern: str, schema: pa.Schema) -> str:
+def view_definitions(home: Home) -> dict[str, str]:
+    """The views by name, each as the SELECT that it stands for."""
+    current = ", ".join(_quote(path.resolve().name) for path in home.root.glob("*/concatenated_vectors")) or "''"
+    return {
+        **{name: _select_current(home, pattern, schema) for name, (pattern, schema) in CURRENT_VIEWS.items()},
+        **{name: _select_history(home, name, schema, current) for name, schema in HISTORY_VIEWS.items()},
+        "snapshots": _select_manifests(home, SNAPSHOTS_SQL, "concatenated_vectors/*", current),
+        "artefacts": _select_manifests(home, ARTEFACTS_SQL, "**", current),
+        "runs": _select_runs(home),
+    }
+
+
+def _select_current(home: Home, pattern: str, schema: pa.Schema) -> str:
     files = sorted(
         path for path in home.root.glob(f"*/{pattern}") if path.relative_to(home.root).parts[0] != "artefacts"
     )
     if not files:
-        columns = ", ".join(f"NULL::{SQL_TYPES[field.type]} AS {field.name}" for field in schema)
-        return f"SELECT NULL::VARCHAR AS recipe, {columns} WHERE false"
+        return f"SELECT NULL::VARCHAR AS recipe, {_nulls(schema)} WHERE false"
     selects = [
         f"SELECT {_quote(path.relative_to(home.root).parts[0])} AS recipe, * FROM read_parquet({_quote(str(path))})"
         for path in files
@@ -92,21 +166,35 @@ def _select(home: Home, pattern: str, schema: pa.Schema) -> str:
     return " UNION ALL BY NAME ".join(selects)
 
 
-def _select_artefacts(home: Home) -> str:
-    pattern = home.artefacts / "**" / "manifest.json"
-    if not any(home.artefacts.glob("**/manifest.json")):
-        return (
-            "SELECT NULL::VARCHAR AS asset, NULL::VARCHAR AS key, NULL::VARCHAR AS digest, NULL::VARCHAR AS recipe, "
-            "NULL::TIMESTAMP AS made_at, NULL::DOUBLE AS seconds, NULL::BIGINT AS peak_memory_mib, NULL::JSON AS facts "
-            "WHERE false"
-        )
-    columns = "{identity: 'JSON', key: 'VARCHAR', digest: 'VARCHAR', about: 'JSON', facts: 'JSON'}"
-    return (
-        "SELECT identity->>'$.asset' AS asset, key, digest, about->>'$.recipe' AS recipe, "
-        "CAST(about->>'$.made_at' AS TIMESTAMP) AS made_at, CAST(about->>'$.seconds' AS DOUBLE) AS seconds, "
-        "CAST(about->>'$.peak_memory_mib' AS BIGINT) AS peak_memory_mib, facts "
-        f"FROM read_json({_quote(str(pattern))}, columns={columns}, format='auto')"
-    )
+def _select_history(home: Home, name: str, schema: pa.Schema, current: str) -> str:
+    pattern = f"vector_stats/*/{name}.parquet"
+    files = [path for path in home.artefacts.glob(pattern) if "." not in path.parent.name]
+    if not files:
+        return f"SELECT {_nulls(schema)}, NULL::BOOLEAN AS current WHERE false"
+    columns = ", ".join(f'"{field}"' for field in schema.names)
+    listed = ", ".join(_quote(str(path)) for path in sorted(files))
+    return f"SELECT {columns}, snapshot IN ({current}) AS current FROM read_parquet([{listed}])"
+
+
+def _select_manifests(home: Home, select: str, pattern: str, current: str) -> str:
+    """A SELECT over manifests; one that matches no row stands for those that do not exist yet."""
+    files = [p for p in home.artefacts.glob(f"{pattern}/manifest.json") if "." not in p.parent.name]
+    if not files:
+        return f"{select.partition('read_json')[0].format(current=current)} {NO_MANIFESTS}"
+    listed = "[" + ", ".join(_quote(str(path)) for path in sorted(files)) + "]"
+    return select.format(files=listed, columns=MANIFEST_COLUMNS, current=current)
+
+
+def _select_runs(home: Home) -> str:
+    if not any(home.runs.glob("*.jsonl")):
+        return f"SELECT {_nulls(RUNS)} WHERE false"
+    columns = ", ".join(f"{field.name}: '{SQL_TYPES[field.type]}'" for field in RUNS)
+    files = _quote(str(home.runs / "*.jsonl"))
+    return f"SELECT * FROM read_json({files}, columns={{{columns}}}, format='newline_delimited')"
+
+
+def _nulls(schema: pa.Schema) -> str:
+    return ", ".join(f'NULL::{SQL_TYPES[field.type]} AS "{field.name}"' for field in schema)
 
 
 def _quote(text: str) -> str:

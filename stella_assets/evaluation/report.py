@@ -18,7 +18,7 @@ from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
-from stella_assets.teachers.statistics import AGREEMENT_FILE, STATS_FILE, statistics_step
+from stella_assets.teachers.statistics import AGREEMENT_FILE, ALL, STATS_FILE, statistics_step
 from stella_assets.training.stages import LOG_FILE, stage_step
 
 CODE_VERSION = "1"
@@ -62,7 +62,8 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     scores = [row for step in score_steps(recipe) for row in _rows(inputs[step.name], SCORES_FILE)]
     summary = summarise(recipe, scores, model_names(recipe))
     log = [row for n in range(1, len(recipe.stages) + 1) for row in _rows(inputs[f"stage_{n}"], LOG_FILE)]
-    stats, agreement = (_rows(inputs["vector_stats"], name) for name in (STATS_FILE, AGREEMENT_FILE))
+    stats = [row for row in _rows(inputs["vector_stats"], STATS_FILE) if row["source"] == ALL]
+    agreement = _rows(inputs["vector_stats"], AGREEMENT_FILE)
     costs = [
         {"step": name, **{k: a.manifest.about[k] for k in ("seconds", "peak_memory_mib")}} for name, a in inputs.items()
     ]

@@ -41,7 +41,7 @@ def vector_rows(stats: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[lis
     """Header and rows of the vector statistics."""
     rows = [
         [
-            r["vectors"],
+            r["teacher"],
             f"{r['rows']:,}",
             r["dim"],
             f"{r['mean_cosine']:.4f}",

@@ -49,8 +49,8 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
     stats, agreement = artefact.manifest.facts["vectors"], artefact.manifest.facts["agreement"]
-    rows = {f"mean_cosine_{row['vectors']}": float(row["mean_cosine"]) for row in stats}
-    ranks = {f"effective_rank_{row['vectors']}": float(row["effective_rank"]) for row in stats}
+    rows = {f"mean_cosine_{row['teacher']}": float(row["mean_cosine"]) for row in stats}
+    ranks = {f"effective_rank_{row['teacher']}": float(row["effective_rank"]) for row in stats}
     overlap = {f"neighbour_overlap_{row['a']}_{row['b']}": float(row["neighbour_overlap"]) for row in agreement}
     return {
         **rows,

@@ -1,123 +1,44 @@
-"""Statistics of teacher vectors: norms, anisotropy, effective rank, and how far teachers agree."""
+"""Statistics of a snapshot: norms, anisotropy, effective rank by teacher and source; dimensions, agreement, drift."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
-from stella_assets.corpus.build import corpus_step, read_texts
-from stella_assets.corpus.text import uniform
 from stella_assets.manifest import Check
+from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
 from stella_assets.step import Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
-from stella_assets.teachers.encode import TeacherVectors, teacher_step
-from storage.statistics import TEACHER_AGREEMENT, VECTOR_STATS, write_table
+from stella_assets.teachers.drift import previous_snapshot, snapshot_drift
+from stella_assets.teachers.encode import teacher_step
+from stella_assets.teachers.measures import (
+    NEIGHBOURS,
+    Accumulator,
+    VectorStats,
+    linear_cka,
+    neighbour_overlap,
+    rounded,
+    unit,
+)
+from storage.database import to_numpy
+from storage.snapshot import VECTOR, Snapshot
+from storage.statistics import DIMENSION_STATS, DRIFT, TEACHER_AGREEMENT, VECTOR_STATS, write_table
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 STATS_FILE = "vector_stats.parquet"
+DIMENSIONS_FILE = "dimension_stats.parquet"
 AGREEMENT_FILE = "teacher_agreement.parquet"
+DRIFT_FILE = "drift.parquet"
+ALL = "*"
+CONCATENATION = "concatenation"
 SAMPLE_ROWS = 2048
-NEIGHBOURS = 10
-BLOCK_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class VectorStats:
-    """Statistics of one set of vectors.
-
-    Attributes:
-        rows: Vectors.
-        dim: Dimensions.
-        norm_mean: Mean norm; the store keeps unit vectors, so 1 but for float16.
-        norm_std: Standard deviation of the norms.
-        nan_rows: Rows with NaN or infinity.
-        zero_rows: Rows of norm 0.
-        mean_cosine: Mean cosine over all pairs, exact: the anisotropy (Ethayarajh, 2019).
-        std_cosine: Spread of the cosines over pairs of the sample.
-        effective_rank: Exponential of the entropy of the sample's normalised singular values (Roy and Vetterli, 2007).
-        sampled_rows: Rows of the sample.
-    """
-
-    rows: int
-    dim: int
-    norm_mean: float
-    norm_std: float
-    nan_rows: int
-    zero_rows: int
-    mean_cosine: float
-    std_cosine: float
-    effective_rank: float
-    sampled_rows: int
-
-
-class StatsAccumulator:
-    """Gathers statistics block by block in one pass; memory is one sum vector and a sample."""
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-        self._sum_D = np.zeros(dim)
-        self._rows = self._nan = self._zero = 0
-        self._norm_sum = self._norm_square = 0.0
-
-    def add(self, block_ND: np.ndarray) -> None:
-        """Take in a block `[n, dim]`."""
-        block = block_ND.astype(np.float32)
-        finite = np.isfinite(block).all(axis=1)
-        norms = np.linalg.norm(block[finite], axis=1).astype(np.float64)
-        self._rows += len(block)
-        self._nan += int((~finite).sum())
-        self._zero += int((norms == 0).sum())
-        self._norm_sum += float(norms.sum())
-        self._norm_square += float((norms**2).sum())
-        unit = block[finite][norms > 0] / norms[norms > 0, None]
-        self._sum_D += unit.sum(axis=0, dtype=np.float64)
-
-    def result(self, sample_SD: np.ndarray) -> VectorStats:
-        """The statistics, with those that need pairs taken from a sample `[s, dim]` of unit vectors."""
-        counted = max(1, self._rows - self._nan)
-        usable = counted - self._zero
-        mean = self._norm_sum / counted
-        pairs = usable * (usable - 1)
-        cosines = (sample_SD @ sample_SD.T)[np.triu_indices(len(sample_SD), 1)]
-        return VectorStats(
-            rows=self._rows,
-            dim=self.dim,
-            norm_mean=mean,
-            norm_std=float(np.sqrt(max(0.0, self._norm_square / counted - mean**2))),
-            nan_rows=self._nan,
-            zero_rows=self._zero,
-            mean_cosine=float((self._sum_D @ self._sum_D - usable) / pairs) if pairs else float("nan"),
-            std_cosine=float(cosines.std()) if cosines.size else float("nan"),
-            effective_rank=effective_rank(sample_SD),
-            sampled_rows=len(sample_SD),
-        )
-
-
-def effective_rank(sample_SD: np.ndarray) -> float:
-    """Exponential of the entropy of the normalised singular values of the centred sample."""
-    values = np.linalg.svd(sample_SD - sample_SD.mean(axis=0), compute_uv=False)
-    share = values[values > 0] / values.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def linear_cka(a_SD: np.ndarray, b_SE: np.ndarray) -> float:
-    """Linear centred kernel alignment of two sets of vectors of the same texts (Kornblith et al., 2019, eq. 3)."""
-    a, b = a_SD - a_SD.mean(axis=0), b_SE - b_SE.mean(axis=0)
-    cross = np.linalg.norm(b.T @ a) ** 2
-    return float(cross / (np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)))
-
-
-def neighbour_overlap(a_SD: np.ndarray, b_SE: np.ndarray, neighbours: int = NEIGHBOURS) -> float:
-    """Mean share of the nearest neighbours by cosine that two sets of unit vectors have in common."""
-    nearest = []
-    for vectors in (a_SD, b_SE):
-        cosines = vectors @ vectors.T
-        np.fill_diagonal(cosines, -np.inf)
-        nearest.append(np.argpartition(-cosines, neighbours, axis=1)[:, :neighbours])
-    shared = [len(np.intersect1d(x, y)) for x, y in zip(*nearest, strict=True)]
-    return float(np.mean(shared) / neighbours)
+SOURCE_SAMPLE_ROWS = 256
+BLOCK_ENTRIES = 2**23
+"""Entries of the vectors that are in memory at a time, in float32."""
 
 
 def statistics_step(recipe: Recipe) -> Step:
@@ -126,64 +47,150 @@ def statistics_step(recipe: Recipe) -> Step:
         recipe=recipe.name,
         name="vector_stats",
         code_version=CODE_VERSION,
-        settings={"sample_rows": SAMPLE_ROWS, "neighbours": NEIGHBOURS},
-        needs=(
-            corpus_step(recipe),
-            *(teacher_step(recipe, teacher) for teacher in recipe.teachers),
-            concatenation_step(recipe),
-        ),
+        settings={"sample_rows": SAMPLE_ROWS, "source_sample_rows": SOURCE_SAMPLE_ROWS, "neighbours": NEIGHBOURS},
+        needs=(*(teacher_step(recipe, teacher) for teacher in recipe.teachers), concatenation_step(recipe)),
         build=lambda bench: _measure(recipe, bench),
     )
 
 
 def _measure(recipe: Recipe, bench: Workbench) -> Result:
-    texts = read_texts(bench.inputs["corpus"], ["id", "role"]).to_pydict()
-    ids, roles = texts["id"], texts["role"]
-    sample = np.argsort([uniform("statistics", text) for text in ids], kind="stable")[:SAMPLE_ROWS]
-    rows, samples = [], {}
-    for teacher in recipe.teachers:
-        vectors = TeacherVectors.open(teacher, bench.inputs[f"teacher_vectors/{teacher.name}"], bench.home)
-        gathered = StatsAccumulator(vectors.dim)
-        for start in range(0, len(ids), BLOCK_ROWS):
-            gathered.add(vectors.fetch(ids[start : start + BLOCK_ROWS], roles[start : start + BLOCK_ROWS]))
-        samples[teacher.name] = _unit(vectors.fetch([ids[i] for i in sample], [roles[i] for i in sample]))
-        rows.append({"vectors": teacher.name, "kind": "teacher", **asdict(gathered.result(samples[teacher.name]))})
-    snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"], bench.home)
-    gathered = StatsAccumulator(snapshot.layout.dim)
-    for block in snapshot.vectors(BLOCK_ROWS):
-        gathered.add(block)
-    samples["concatenation"] = _unit(
-        snapshot.take(np.sort(sample), ["vector"])["vector"][np.argsort(np.argsort(sample))]
-    )
-    rows.append(
-        {"vectors": "concatenation", "kind": "concatenation", **asdict(gathered.result(samples["concatenation"]))}
-    )
-    write_table(bench.folder / STATS_FILE, VECTOR_STATS, rows)
-    agreement = _agreement(samples)
-    write_table(bench.folder / AGREEMENT_FILE, TEACHER_AGREEMENT, agreement)
-    bad = sum(row["nan_rows"] + row["zero_rows"] for row in rows)
+    key = bench.inputs["concatenated_vectors"].manifest.identity.key
+    snapshot = open_snapshot(recipe, key, bench.home)
+    named = {"recipe": recipe.name, "snapshot": key}
+    with progress_bar(len(snapshot), "vector_stats", "rows") as bar:
+        measured = measure_snapshot(snapshot, bar.update)
+    write_table(bench.folder / STATS_FILE, VECTOR_STATS, [{**named, **row} for row in measured["stats"]])
+    write_table(bench.folder / DIMENSIONS_FILE, DIMENSION_STATS, [{**named, **row} for row in measured["dimensions"]])
+    write_table(bench.folder / AGREEMENT_FILE, TEACHER_AGREEMENT, [{**named, **row} for row in measured["agreement"]])
+    before = previous_snapshot(bench.home, recipe.name, key)
+    drift = snapshot_drift(before[1], snapshot) if before else []
+    moved = [{**named, "previous": before[0], **row} for row in drift] if before else []
+    write_table(bench.folder / DRIFT_FILE, DRIFT, moved)
+    whole = [row for row in measured["stats"] if row["source"] == ALL]
+    bad = sum(row["nan_rows"] + row["zero_rows"] for row in whole)
     return Result(
-        facts={"vectors": rows, "agreement": agreement},
+        facts={"vectors": whole, "agreement": measured["agreement"], "drift": moved},
         checks=(Check("no_nan_or_zero_rows", bad == 0, f"{bad} rows hold NaN or only zeros"),),
+        views=(DRIFT_FILE,),  # it depends on what was there before, not on the inputs alone
     )
 
 
-def _agreement(samples: dict[str, np.ndarray]) -> list[dict[str, object]]:
-    names = list(samples)
+def measure_snapshot(
+    snapshot: Snapshot, on_rows: Callable[[int], None] = lambda _rows: None
+) -> dict[str, list[dict[str, Any]]]:
+    """Statistics of a snapshot in one streaming pass over its vectors, and a sample of texts for what needs pairs.
+
+    Returns:
+        Rows of the tables `stats`, `dimensions` and `agreement`. Source `*` stands for all sources, teacher
+        `concatenation` for the weighted concatenation of all.
+    """
+    sources, groups_N = _sources(snapshot)
+    accumulators = _accumulate(snapshot, len(sources), groups_N, on_rows)
+    sampled, samples = _sample(snapshot, groups_N[snapshot.order])
+    sample_groups = groups_N[snapshot.order][sampled]
+    stats = []
+    for teacher, gathered in accumulators.items():
+        in_first = samples[teacher][: min(SAMPLE_ROWS, len(snapshot))]
+        stats.append(_row(teacher, ALL, gathered.result(slice(None), in_first)))
+        stats += [
+            _row(teacher, source, gathered.result(g, samples[teacher][sample_groups == g][:SOURCE_SAMPLE_ROWS]))
+            for g, source in enumerate(sources)
+        ]
+    dimensions = [
+        row for name in snapshot.layout.teachers for row in _dimension_rows(name, accumulators[name], len(snapshot))
+    ]
+    return {"stats": stats, "dimensions": dimensions, "agreement": _agreement(samples)}
+
+
+def _row(teacher: str, source: str, stats: VectorStats) -> dict[str, Any]:
+    kind = CONCATENATION if teacher == CONCATENATION else "teacher"
+    return {"teacher": teacher, "kind": kind, "source": source, **asdict(stats)}
+
+
+def _sources(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
+    """The names of the sources, and the number of each row's source, in the order in which rows lie."""
+    names: dict[str, int] = {}
+    numbers = [
+        [names.setdefault(source, len(names)) for source in batch.column(0).to_pylist()]
+        for batch in snapshot.scan(["source"], 65_536)
+    ]
+    ordered = sorted(names)
+    renumbered = np.argsort(np.argsort(list(names)))
+    return ordered, renumbered[np.array([n for part in numbers for n in part], dtype=np.int64)]
+
+
+def _accumulate(
+    snapshot: Snapshot, sources: int, groups_N: np.ndarray, on_rows: Callable[[int], None]
+) -> dict[str, Accumulator]:
+    layout = snapshot.layout
+    accumulators = {name: Accumulator(sources, dim) for name, dim in zip(layout.teachers, layout.dims, strict=True)}
+    joined = Accumulator(sources, layout.dim)
+    weights = np.array(layout.weights) / np.linalg.norm(layout.weights)
+    done = 0
+    columns = [VECTOR + name for name in layout.teachers]
+    for batch in snapshot.scan(columns, max(64, min(8192, BLOCK_ENTRIES // layout.dim))):
+        groups = groups_N[done : done + len(batch)]
+        squares = np.zeros(len(batch))
+        for number, gathered in enumerate(accumulators.values()):
+            norms = gathered.add(to_numpy(batch.column(number)), groups)
+            squares += (weights[number] * norms) ** 2
+        joined.norms_G += np.bincount(groups, weights=np.sqrt(squares), minlength=sources)
+        joined.norm_squares_G += np.bincount(groups, weights=squares, minlength=sources)
+        joined.zero_G += np.bincount(groups[squares == 0], minlength=sources)
+        done += len(batch)
+        on_rows(len(batch))
+    joined.rows_G += next(iter(accumulators.values())).rows_G
+    joined.sums_GD = np.concatenate([a.sums_GD for a in accumulators.values()], axis=1) * layout.scales()
+    return {**accumulators, CONCATENATION: joined}
+
+
+def _sample(snapshot: Snapshot, groups: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Rows of a sample that depends on ids alone, first of all sources, then of each, and unit vectors by teacher."""
+    lots = np.argsort(snapshot.keys.view("S8").reshape(-1, 2)[:, 1], kind="stable")  # ids are hashes: as good as random
+    place = np.empty(len(lots), dtype=np.int64)
+    for group in np.unique(groups):
+        of_group = lots[groups[lots] == group]
+        place[of_group] = np.arange(len(of_group))
+    first = np.zeros(len(lots), dtype=bool)
+    first[lots[:SAMPLE_ROWS]] = True
+    of_each = min(SOURCE_SAMPLE_ROWS, 2 * SAMPLE_ROWS // (int(groups.max(initial=0)) + 1))
+    rows = np.concatenate([lots[:SAMPLE_ROWS], lots[(place[lots] < of_each) & ~first[lots]]])
+    samples = {teacher: unit(snapshot.vectors(rows, [teacher])) for teacher in snapshot.layout.teachers}
+    scales = snapshot.layout.scales()
+    samples[CONCATENATION] = unit(np.concatenate(list(samples.values()), axis=1) * scales)
+    return rows, samples
+
+
+def _dimension_rows(teacher: str, gathered: Accumulator, rows: int) -> list[dict[str, Any]]:
+    mean_D = gathered.sums_GD.sum(axis=0) / rows
+    std_D = np.sqrt(np.maximum(0, gathered.squares_D / rows - mean_D**2))
+    columns = zip(mean_D, std_D, gathered.least_D, gathered.most_D, strict=True)
+    return [
+        {
+            "teacher": teacher,
+            "dimension": dimension,
+            "mean": rounded(mean),
+            "std": rounded(std),
+            "min": rounded(least),
+            "max": rounded(most),
+        }
+        for dimension, (mean, std, least, most) in enumerate(columns)
+    ]
+
+
+def _agreement(samples: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    sampled = {name: sample[:SAMPLE_ROWS] for name, sample in samples.items()}
+    names = list(sampled)
     return [
         {
             "a": a,
             "b": b,
-            "linear_cka": linear_cka(samples[a], samples[b]),
-            "neighbour_overlap": neighbour_overlap(samples[a], samples[b], min(NEIGHBOURS, len(samples[a]) - 1)),
+            "linear_cka": linear_cka(sampled[a], sampled[b]),
+            "neighbour_overlap": neighbour_overlap(sampled[a], sampled[b], min(NEIGHBOURS, len(sampled[a]) - 1)),
             "neighbours": NEIGHBOURS,
-            "sampled_rows": len(samples[a]),
+            "sampled_rows": len(sampled[a]),
         }
         for i, a in enumerate(names)
         for b in names[i + 1 :]
+        if len(sampled[a]) > 1
     ]
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    block = vectors.astype(np.float32)
-    return block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)

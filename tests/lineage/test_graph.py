@@ -16,7 +16,7 @@ corpus: -
 teacher_vectors/minilm: corpus
 teacher_vectors/lsa: corpus
 concatenated_vectors: corpus teacher_vectors/lsa teacher_vectors/minilm
-vector_stats: concatenated_vectors corpus teacher_vectors/lsa teacher_vectors/minilm
+vector_stats: concatenated_vectors teacher_vectors/lsa teacher_vectors/minilm
 stage_1: concatenated_vectors
 stage_2: concatenated_vectors stage_1
 stage_3: concatenated_vectors stage_2

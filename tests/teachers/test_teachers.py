@@ -11,8 +11,8 @@ from stella_assets.recipe import LsaTeacher, Recipe
 from stella_assets.teachers.batching import token_budget_batches
 from stella_assets.teachers.concatenate import concatenate
 from stella_assets.teachers.lsa import LsaModel, TooFewTermsError, fit_lsa
+from stella_assets.teachers.measures import Accumulator, effective_rank, linear_cka, neighbour_overlap
 from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
-from stella_assets.teachers.statistics import StatsAccumulator, effective_rank, linear_cka, neighbour_overlap
 
 TEXTS = [
     "Return a sorted copy of an array.",
@@ -109,22 +109,41 @@ def test_streamed_statistics_equal_the_naive_ones():
     vectors = unit(500, 16)
     vectors[:, 0] += 0.7  # anisotropic
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    gathered = StatsAccumulator(16)
+    groups = np.random.default_rng(1).integers(0, 3, 500)
+    gathered = Accumulator(3, 16)
     for start in range(0, 500, 70):
-        gathered.add(vectors[start : start + 70])
-    stats = gathered.result(vectors)
-    cosines = (vectors @ vectors.T)[np.triu_indices(500, 1)]
-    assert (stats.rows, stats.dim, stats.nan_rows, stats.zero_rows) == (500, 16, 0, 0)
-    assert stats.mean_cosine == pytest.approx(cosines.mean(), abs=1e-5)
-    assert stats.std_cosine == pytest.approx(cosines.std(), abs=1e-5)
+        gathered.add(vectors[start : start + 70], groups[start : start + 70])
+    for chosen, index in ((np.ones(500, dtype=bool), slice(None)), (groups == 1, 1)):
+        stats = gathered.result(index, vectors[chosen])
+        cosines = (vectors[chosen] @ vectors[chosen].T)[np.triu_indices(chosen.sum(), 1)]
+        assert (stats.rows, stats.dim, stats.nan_rows, stats.zero_rows) == (chosen.sum(), 16, 0, 0)
+        assert stats.mean_cosine == pytest.approx(cosines.mean(), abs=1e-5)
+        assert stats.std_cosine == pytest.approx(cosines.std(), abs=1e-5)
+        assert stats.norm_mean == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(gathered.sums_GD.sum(axis=0) / 500, vectors.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(gathered.squares_D / 500, (vectors**2).mean(axis=0), atol=1e-6)
+    np.testing.assert_array_equal(gathered.most_D, vectors.max(axis=0))
+
+
+def test_statistics_do_not_depend_on_the_order_of_rows():
+    vectors = unit(3000, 8).astype(np.float16)
+    shuffled = np.random.default_rng(2).permutation(3000)
+    results = []
+    for order in (np.arange(3000), shuffled):
+        gathered = Accumulator(1, 8)
+        for start in range(0, 3000, 1000):
+            block = vectors[order[start : start + 1000]]
+            gathered.add(block, np.zeros(len(block), dtype=np.int64))
+        results.append((gathered.sums_GD.tolist(), gathered.result(0, unit(10, 8))))
+    assert results[0] == results[1]
 
 
 def test_statistics_count_rows_that_should_not_be_there():
     vectors = unit(10, 4)
     vectors[2], vectors[5, 0] = 0, np.nan
-    gathered = StatsAccumulator(4)
-    gathered.add(vectors)
-    stats = gathered.result(unit(10, 4))
+    gathered = Accumulator(1, 4)
+    gathered.add(vectors, np.zeros(10, dtype=np.int64))
+    stats = gathered.result(0, unit(10, 4))
     assert (stats.nan_rows, stats.zero_rows) == (1, 1)
 
 
