@@ -9,14 +9,15 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from pipelines.resources import prepare_environment, project_root, recipe_files
-from stella_assets.recipe import Recipe, RecipeError, read_recipe
+from pipelines.console import err, escape, find_recipe, format_cell, out, refuse
+from pipelines.resources import prepare_environment, project_root
+from pipelines.vectors import app as vectors_app
+from stella_assets.recipe import Recipe
 from storage.home import Home
 
 app = typer.Typer(
@@ -25,8 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a small text-embedding model from several big ones, with lineage that can be trusted.",
 )
-out = Console(width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
+app.add_typer(vectors_app, name="vectors")
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
 
@@ -44,36 +44,12 @@ def main() -> None:
     try:
         app()
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except PermissionError as error:
-        _refuse(f"{error.filename}: no permission. Allow it, or set STELLA_HOME to a folder of your own.")
+        refuse(f"{error.filename}: no permission. Allow it, or set STELLA_HOME to a folder of your own.")
     except KeyboardInterrupt:
         err.print("Stopped. Run the same command again to go on where it stopped.")
         sys.exit(1)
-
-
-def _refuse(message: str) -> NoReturn:
-    err.print(f"[bold red]error[/] {_escape(message)}", highlight=False, soft_wrap=True)
-    sys.exit(2)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def _find_recipe(argument: str) -> Recipe:
-    """A recipe by path, or by the name that it has in `recipes/`."""
-    path = Path(argument)
-    if path.suffix not in {".yaml", ".yml"} and not path.is_file():
-        path = project_root() / "recipes" / f"{argument}.yaml"
-        if not path.is_file():
-            known = ", ".join(file.stem for file in recipe_files())
-            raise RecipeError(
-                f"{argument}: no recipe of this name; recipes/ has {known}. Give one of these, or a YAML file."
-            )
-    return read_recipe(path)
 
 
 @app.command()
@@ -83,7 +59,7 @@ def run(
 ) -> None:
     """Make what the recipe describes. What exists already is reused, and a killed run goes on where it stopped."""
     home = prepare_environment()
-    wanted = _find_recipe(recipe)
+    wanted = find_recipe(recipe)
     from stella_assets.preflight import check_recipe
 
     check_recipe(wanted, home)
@@ -92,10 +68,10 @@ def run(
     started = time.monotonic()
     outcome = materialise(wanted, home, select or [], err)
     for asset, check, found in outcome.failed_checks:
-        err.print(f"[bold yellow]check failed[/] {asset} {check}: {_escape(found)}", highlight=False, soft_wrap=True)
+        err.print(f"[bold yellow]check failed[/] {asset} {check}: {escape(found)}", highlight=False, soft_wrap=True)
     if not outcome.succeeded:
         for asset, message in outcome.failures:
-            err.print(f"[bold red]failed[/] {_escape(asset)}: {_escape(message)}", highlight=False, soft_wrap=True)
+            err.print(f"[bold red]failed[/] {escape(asset)}: {escape(message)}", highlight=False, soft_wrap=True)
         err.print(f"Run {outcome.run_id[:8]}; `stella ui` shows its log. What was made so far is kept.")
         sys.exit(2 if outcome.users_fault else 1)
     _print_summary(wanted, home, time.monotonic() - started)
@@ -141,7 +117,7 @@ def _print_scores(summary: dict[str, Any]) -> None:
 def status(recipe: RecipeArgument) -> None:
     """Say which artefacts of the recipe are there, and which the next run would make."""
     home = prepare_environment()
-    wanted = _find_recipe(recipe)
+    wanted = find_recipe(recipe)
     import logging
 
     from stella_assets.release.publish import release_step
@@ -175,7 +151,7 @@ def report(
 ) -> None:
     """Print scores and retention of the recipe's current models."""
     home = prepare_environment()
-    wanted = _find_recipe(recipe)
+    wanted = find_recipe(recipe)
     summary = _summary(wanted, home)
     if summary is None:
         err.print(f"{wanted.name}: there is no report for this recipe as it stands. Run `stella run {recipe}` first.")
@@ -201,7 +177,7 @@ def sql(
         try:
             result = connection.execute(query)
         except duckdb.Error as error:
-            _refuse(f"{error}\nViews: {', '.join(row[0] for row in connection.execute('SHOW TABLES').fetchall())}")
+            refuse(f"{error}\nViews: {', '.join(row[0] for row in connection.execute('SHOW TABLES').fetchall())}")
         names = [column[0] for column in result.description or []]
         rows = result.fetchall()
     _print_rows(names, rows, output)
@@ -220,9 +196,7 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]], output: TableForm
         case TableFormat.TABLE:
             table = Table(*names)
             for row in rows:
-                table.add_row(
-                    *("" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell) for cell in row)
-                )
+                table.add_row(*("" if cell is None else format_cell(cell) for cell in row))
             out.print(table)
 
 
@@ -230,7 +204,7 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]], output: TableForm
 def validate(recipe: RecipeArgument) -> None:
     """Check a recipe, its files, models and dimensions, without running anything."""
     home = prepare_environment()
-    wanted = _find_recipe(recipe)
+    wanted = find_recipe(recipe)
     from stella_assets.preflight import check_recipe
 
     dims = check_recipe(wanted, home)
@@ -250,7 +224,7 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            _refuse(
+            refuse(
                 f"port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: stella ui --port {port + 1}"
             )
     dagster = Path(sys.executable).with_name("dagster")

@@ -1,0 +1,234 @@
+"""The `stella vectors` commands: what the store holds, whether it is whole, and its ways in and out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from pipelines.console import err, find_recipe, make_table, out
+from pipelines.resources import prepare_environment, recipe_files
+from stella_assets.recipe import Recipe, read_recipe
+from storage.home import Home
+
+app = typer.Typer(no_args_is_help=True, help="Look at, verify, clean, export and import the teacher-vector store.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+SnapshotArgument = Annotated[
+    str, typer.Argument(metavar="SNAPSHOT", help="A recipe's name for its current snapshot, or RECIPE@TAG.")
+]
+
+
+@app.command("list")
+def list_tables(as_json: AsJson = False) -> None:
+    """List teachers and snapshots: rows, dimensions, size, and who uses them."""
+    home = prepare_environment()
+    from storage.catalogue import list_snapshots, list_teachers
+
+    teachers, snapshots = list_teachers(home), list_snapshots(home)
+    if as_json:
+        print(json.dumps({"store": home.vectors, "teachers": teachers, "snapshots": snapshots}, indent=1))
+        return
+    out.print(f"Store {home.vectors}", highlight=False)
+    out.print(make_table(teachers, "Teachers", right=("dim", "rows", "MiB")))
+    out.print(make_table(snapshots, "Snapshots", right=("version", "rows", "dim", "MiB")))
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="RECIPE, RECIPE@TAG, or a teacher's fingerprint.")]) -> None:
+    """Show what a snapshot or a teacher's table says of itself, as JSON."""
+    home = prepare_environment()
+    from storage.catalogue import describe
+
+    print(json.dumps(describe(home, name), indent=1, ensure_ascii=False))
+
+
+@app.command()
+def diff(a: SnapshotArgument, b: SnapshotArgument, as_json: AsJson = False) -> None:
+    """Say what differs between two snapshots: texts by source, teachers, weights, and drift."""
+    home = prepare_environment()
+    from stella_assets.teachers.drift import snapshot_drift
+    from storage.catalogue import compare, open_snapshot
+
+    before, now = open_snapshot(home, a), open_snapshot(home, b)
+    found = {**compare(before, now), "drift": snapshot_drift(before, now)}
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    out.print(f"{a} has {len(before):,} texts, {b} has {len(now):,}.", highlight=False)
+    out.print(make_table(found["texts"], "Texts by source", right=("added", "removed", "changed")))
+    out.print(make_table(found["teachers"], "Teachers"))
+    out.print(make_table(found["drift"], "Drift"))
+
+
+@app.command()
+def verify(
+    recipes: Annotated[
+        list[str] | None, typer.Argument(help="Recipes whose vectors to recompute; all of recipes/ that were run.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=0, help="Vectors to recompute for each teacher of a recipe.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    repair: Annotated[bool, typer.Option("--repair", help="Make again just what is damaged or missing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Verify digests, rows, ids, norms and a recomputed sample. Exit code 1 if something is damaged."""
+    home = prepare_environment()
+    from stella_assets.progress import progress_bar
+    from stella_assets.teachers.audit import Auditor
+
+    known = [find_recipe(name) for name in recipes] if recipes else _recipes_that_were_run(home)
+    auditor = Auditor(home, known, _logger(), sample, seed)
+    with progress_bar(auditor.bytes(), "verify", "B") as bar:
+        audit = auditor.verify(bar.update)
+    repaired: list[str] = []
+    if repair and audit.damages:
+        _say_damages(audit.damages)
+        repaired = auditor.repair(audit)
+        auditor = Auditor(home, known, _logger(), sample, seed)
+        audit = auditor.verify()
+    if as_json:
+        _print_audit_json(audit, repaired)
+    else:
+        for line in repaired:
+            out.print(f"repaired  {line}", highlight=False, soft_wrap=True)
+        _print_audit(audit)
+    if audit.damages:
+        raise typer.Exit(1)
+
+
+def _print_audit_json(audit: Any, repaired: list[str]) -> None:
+    print(
+        json.dumps(
+            {
+                "tables": [{k: v for k, v in table.__dict__.items() if k != "damages"} for table in audit.tables],
+                "recomputed": [comparison.__dict__ for comparison in audit.comparisons],
+                "damages": [damage.__dict__ for damage in audit.damages],
+                "repaired": repaired,
+            },
+            indent=1,
+        )
+    )
+
+
+def _print_audit(audit: Any) -> None:
+    rows = [
+        {
+            "table": table.table,
+            "rows": f"{table.rows:,}",
+            "versions": table.versions,
+            "files": table.files,
+            "MiB": f"{table.bytes / 2**20:,.1f}",
+            "verdict": f"[red]{len(table.damages)} damaged[/]" if table.damages else "[green]whole[/]",
+        }
+        for table in audit.tables
+    ]
+    out.print(make_table(rows, "Tables", right=("rows", "versions", "files", "MiB")))
+    if audit.comparisons:
+        out.print(make_table([c.__dict__ for c in audit.comparisons], "Recomputed from the texts"))
+    _say_damages(audit.damages)
+    if audit.damages:
+        out.print(f"{len(audit.damages)} damages. `stella vectors verify --repair` makes just those again.")
+    else:
+        out.print("The store is whole.")
+
+
+def _say_damages(damages: list[Any]) -> None:
+    for damage in damages:
+        tags = f" (snapshots {', '.join(damage.tags)})" if damage.tags else ""
+        err.print(
+            f"[bold red]damaged[/] {damage.table} {damage.place}: {damage.what}{tags}", highlight=False, soft_wrap=True
+        )
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be freed.")] = False,
+    superseded: Annotated[
+        bool, typer.Option("--superseded", help="Also let snapshots go that no live recipe and no release uses.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Free what no tag, no release and no live recipe needs."""
+    home = prepare_environment()
+    from stella_assets.teachers.keep import needed
+    from storage.garbage import collect
+
+    garbage = collect(home, needed(home), dry_run=dry_run, superseded=superseded)
+    total = sum(item.bytes for item in garbage)
+    if as_json:
+        print(json.dumps({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]}, indent=1))
+        return
+    rows = [{**item.__dict__, "bytes": f"{item.bytes:,}"} for item in garbage]
+    out.print(make_table(rows, "Would be freed" if dry_run else "Freed", right=("files", "bytes")))
+    out.print(f"{total / 2**20:,.1f} MiB {'would be' if dry_run else 'were'} freed.")
+
+
+@app.command()
+def export(
+    snapshot: SnapshotArgument,
+    to: Annotated[Path, typer.Option(help="A new folder.")],
+    form: Annotated[
+        Literal["parquet", "npy", "safetensors"], typer.Option("--format", help="Of the vectors.")
+    ] = "parquet",
+    teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher; may be given several times.")] = None,
+) -> None:
+    """Write a snapshot's texts and vectors to a folder, with a sidecar that explains them."""
+    home = prepare_environment()
+    from stella_assets.progress import progress_bar
+    from storage.catalogue import open_snapshot
+    from storage.transfer import export_snapshot
+
+    opened = open_snapshot(home, snapshot)
+    with progress_bar(len(opened), "export", "rows") as bar:
+        files = export_snapshot(opened, to, form, teacher, bar.update)
+    out.print(f"{len(opened):,} rows of {snapshot} in {to}:", highlight=False)
+    for file in files:
+        out.print(f"  {file.name}  {file.stat().st_size / 2**20:,.1f} MiB", highlight=False)
+
+
+@app.command("import")
+def import_vectors(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe that has the teacher.")],
+    teacher: Annotated[str, typer.Option(help="The teacher that made the vectors.")],
+    vectors: Annotated[Path, typer.Option(help="Header-less file of vectors, row by row.")],
+    texts: Annotated[Path, typer.Option(help="The texts: one a line, or JSON Lines with a key `text`.")],
+    dim: Annotated[int, typer.Option(min=1, help="Dimensions of a vector.")],
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the file.")] = "float32",
+    role: Annotated[
+        Literal["document", "query"], typer.Option(help="Role that the texts were embedded in.")
+    ] = "document",
+) -> None:
+    """Take in vectors that a teacher made elsewhere, after recomputing a sample of them."""
+    home = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.progress import progress_bar
+    from stella_assets.teachers.adopt import adopt_vectors
+    from stella_assets.teachers.encode import open_teacher
+    from storage.transfer import Memmap
+
+    rows, lines = Memmap(vectors, texts, dim, dtype).open()
+    model = open_teacher(wanted, teacher, home)
+    with progress_bar(len(lines), "import", "rows") as bar:
+        counts = adopt_vectors(rows, lines, model, role, home, teacher, bar.update)
+    out.print(
+        f"{counts['stored']:,} of {counts['rows']:,} vectors stored; {counts['there_already']:,} were there, "
+        f"{counts['doubled']:,} are of doubled texts, {counts['changed_by_normalisation']:,} of texts that are not in "
+        f"normal form. Least cosine of the recomputed sample: {counts['least_cosine']}.",
+        highlight=False,
+    )
+
+
+def _recipes_that_were_run(home: Home) -> list[Recipe]:
+    read = [read_recipe(path) for path in recipe_files() if (home.root / path.stem).is_dir()]
+    return [recipe for recipe in read if home.current(recipe.name, "corpus").exists()]
+
+
+def _logger() -> logging.Logger:
+    from rich.logging import RichHandler
+
+    logger = logging.Logger("stella", logging.INFO)
+    logger.addHandler(RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
+    return logger

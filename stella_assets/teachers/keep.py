@@ -1,0 +1,47 @@
+"""What garbage collection must keep: what a live recipe uses now, and what a release was made of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stella_assets.teachers.encode import REFERENCE
+from storage.artefacts import MANIFEST
+from storage.garbage import Needed
+from storage.home import Home
+
+
+def needed(home: Home) -> Needed:
+    """What the recipes of this home folder use now, and what its releases rest on.
+
+    A recipe is live while its folder of links is there.
+    """
+    snapshots: set[tuple[str, str]] = set()
+    teachers: list[Path] = []
+    for link in home.root.glob("*/concatenated_vectors"):
+        if link.parent != home.artefacts:
+            snapshots.add((link.parent.name, link.resolve().name))
+    teachers += [link for link in home.root.glob("*/teacher_vectors/*") if link.parent.parent != home.artefacts]
+    by_digest = _by_digest(home)
+    for path in home.artefacts.glob(f"release/*/{MANIFEST}"):
+        for name, digest in json.loads(path.read_text(encoding="utf-8"))["identity"]["inputs"].items():
+            artefact = by_digest.get(digest)
+            if artefact is None:
+                continue
+            folder, manifest = artefact
+            if name == "concatenated_vectors":
+                snapshots.add((manifest["identity"]["settings"]["table"], folder.name))
+            elif name.startswith("teacher_vectors/"):
+                teachers.append(folder)
+    references = [json.loads((folder / REFERENCE).read_text()) for folder in teachers if (folder / REFERENCE).is_file()]
+    return Needed({f for reference in references for f in reference["fingerprints"].values()}, snapshots)
+
+
+def _by_digest(home: Home) -> dict[str, tuple[Path, dict[str, Any]]]:
+    found = {}
+    for pattern in ("concatenated_vectors/*", "teacher_vectors/*/*"):
+        for path in home.artefacts.glob(f"{pattern}/{MANIFEST}"):
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            found[manifest["digest"]] = (path.parent, manifest)
+    return found

@@ -1,0 +1,167 @@
+"""What the store holds, as tables and snapshots say it of themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from storage.database import StoreError, open_table, table_names
+from storage.home import Home
+from storage.integrity import snapshot_tables, teacher_tables
+from storage.snapshot import TABLE, Snapshot, snapshot_tags
+from storage.sql import current_snapshot
+from storage.vectors import PREFIX
+
+
+def list_teachers(home: Home) -> list[dict[str, Any]]:
+    """Each teacher's table: fingerprint, name, model, prompt, dimensions, rows, MiB."""
+    rows = []
+    for name in teacher_tables(table_names(home)):
+        dataset = open_table(home, name)
+        if dataset is None:
+            continue
+        about = _teacher(dataset)
+        rows.append(
+            {
+                "fingerprint": name.removeprefix(PREFIX),
+                "teacher": about.get("name"),
+                "model": about.get("model") or about.get("kind"),
+                "prompt": about.get("prompt") or "",
+                "dtype": about.get("dtype") or "",
+                "dim": dataset.schema.field("vector").type.list_size,
+                "rows": int(dataset.count_rows()),
+                "MiB": round(_bytes(dataset) / 2**20, 1),
+            }
+        )
+    return rows
+
+
+def list_snapshots(home: Home) -> list[dict[str, Any]]:
+    """Each recipe's snapshots, oldest first: tag, version, rows, teachers, MiB of its own table's files."""
+    rows = []
+    for name in snapshot_tables(table_names(home)):
+        recipe = name.removesuffix(TABLE)
+        current = home.current(recipe, "concatenated_vectors")
+        now = current.resolve().name if current.exists() else ""
+        for tag, version in snapshot_tags(home, recipe).items():
+            snapshot = Snapshot.open(home, recipe, tag)
+            layout = snapshot.layout
+            rows.append(
+                {
+                    "recipe": recipe,
+                    "tag": tag,
+                    "version": version,
+                    "rows": len(snapshot),
+                    "dim": layout.dim,
+                    "teachers": ", ".join(
+                        f"{t} {d} x {w:g}" for t, d, w in zip(layout.teachers, layout.dims, layout.weights, strict=True)
+                    ),
+                    "MiB": round(_bytes(snapshot.dataset) / 2**20, 1),
+                    "current": "yes" if tag == now else "",
+                }
+            )
+    return rows
+
+
+def _bytes(dataset: Any) -> int:
+    """Bytes of the data files of a version."""
+    return sum(file.file_size_bytes or 0 for fragment in dataset.get_fragments() for file in fragment.data_files())
+
+
+def _teacher(dataset: Any) -> dict[str, Any]:
+    return dict(json.loads(dataset.schema.metadata[b"stella.teacher"]))
+
+
+def open_snapshot(home: Home, name: str) -> Snapshot:
+    """A snapshot by `RECIPE` (the current one) or `RECIPE@TAG`; the first digits of a tag will do.
+
+    Raises:
+        ValueError: There is no such snapshot, or several.
+    """
+    recipe, _, prefix = name.partition("@")
+    tags = snapshot_tags(home, recipe)
+    if not tags:
+        known = ", ".join(table.removesuffix(TABLE) for table in snapshot_tables(table_names(home))) or "none"
+        raise StoreError(f"{name}: recipe {recipe!r} has no snapshot in {home.vectors}; it has those of {known}.")
+    if not prefix:
+        return Snapshot.open(home, recipe, current_snapshot(home, recipe))
+    found = [tag for tag in tags if tag.startswith(prefix)]
+    if len(found) != 1:
+        raise StoreError(f"{name}: {len(found)} snapshots begin with {prefix}; there are {', '.join(tags)}.")
+    return Snapshot.open(home, recipe, found[0])
+
+
+def describe(home: Home, name: str) -> dict[str, Any]:
+    """What a snapshot (`RECIPE` or `RECIPE@TAG`) or a teacher's table (its fingerprint) says of itself.
+
+    Raises:
+        StoreError: There is no such thing.
+    """
+    if PREFIX + name in table_names(home):
+        dataset = open_table(home, PREFIX + name)
+        return {
+            "table": PREFIX + name,
+            "teacher": _teacher(dataset),
+            "rows": int(dataset.count_rows()),
+            "units": len(dataset.get_fragments()),
+            "version": int(dataset.version),
+            "bytes": _bytes(dataset),
+        }
+    snapshot = open_snapshot(home, name)
+    dataset = snapshot.dataset
+    return {
+        "uri": dataset.uri,
+        "version": snapshot.version,
+        "rows": len(snapshot),
+        "columns": {field.name: str(field.type) for field in dataset.schema},
+        "layout": snapshot.layout.__dict__,
+        "fingerprints": snapshot.fingerprints,
+        "lineage": snapshot.lineage,
+        "units": len(dataset.get_fragments()),
+        "bytes": _bytes(dataset),
+    }
+
+
+def compare(before: Snapshot, now: Snapshot) -> dict[str, list[dict[str, Any]]]:
+    """Texts added, removed and changed in role, split or section, by source; teachers added, removed, changed, kept."""
+    old, new = _sources(before), _sources(now)
+    added, removed = ~np.isin(new[0], old[0]), ~np.isin(old[0], new[0])
+    at = np.searchsorted(old[0], new[0][~added])
+    changed = (old[1][at] != new[1][~added]) | (old[2][at] != new[2][~added])
+    texts = []
+    for source in sorted({*old[1], *new[1]}):
+        row = {
+            "source": source,
+            "added": int((new[1][added] == source).sum()),
+            "removed": int((old[1][removed] == source).sum()),
+            "changed": int((new[1][~added][changed] == source).sum()),
+        }
+        texts.append({**row, "kept": int((new[1] == source).sum()) - row["added"] - row["changed"]})
+    teachers = []
+    for name in dict.fromkeys([*before.layout.teachers, *now.layout.teachers]):
+        both = [_about_teacher(snapshot, name) for snapshot in (before, now)]
+        verdict = "added" if both[0] is None else "removed" if both[1] is None else ""
+        if not verdict:
+            verdict = "kept" if both[0] == both[1] else "changed"
+        teachers.append({"teacher": name, "before": both[0], "now": both[1], "verdict": verdict})
+    return {"texts": texts, "teachers": teachers}
+
+
+def _sources(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Keys ascending, and for each the source, and what else is said of the text."""
+    sources: list[str] = []
+    rest: list[str] = []
+    for batch in snapshot.scan(["source", "section", "role", "split"], 65_536):
+        sources += batch.column(0).to_pylist()
+        rest += ["/".join(row) for row in zip(*(batch.column(i).to_pylist() for i in (1, 2, 3)), strict=True)]
+    return snapshot.keys, np.array(sources, dtype=object)[snapshot.order], np.array(rest, dtype=object)[snapshot.order]
+
+
+def _about_teacher(snapshot: Snapshot, name: str) -> str | None:
+    if name not in snapshot.layout.teachers:
+        return None
+    place = snapshot.layout.teachers.index(name)
+    prints = ", ".join(f"{role} {f[:8]}" for role, f in sorted(snapshot.fingerprints[name].items()))
+    return f"{snapshot.layout.dims[place]} dims x {snapshot.layout.weights[place]:g}: {prints}"

@@ -1,0 +1,149 @@
+"""Garbage collection: what no tag, no release and no live recipe needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from storage.database import connect, explained, open_table, table_names, table_uri, write_lock
+from storage.home import Home
+from storage.integrity import snapshot_tables, teacher_tables
+from storage.snapshot import TABLE, Snapshot, snapshot_tags
+from storage.units import DIGESTS, session
+from storage.vectors import PREFIX
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What must stay.
+
+    Attributes:
+        fingerprints: Teachers that a live recipe or a release uses.
+        snapshots: Tags that a live recipe or a release uses, by recipe.
+    """
+
+    fingerprints: Set[str]
+    snapshots: Set[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something that can go.
+
+    Attributes:
+        table: The table.
+        what: What of it, in words.
+        files: Files.
+        bytes: What they take.
+    """
+
+    table: str
+    what: str
+    files: int
+    bytes: int
+
+
+def collect(home: Home, needed: Needed, *, dry_run: bool, superseded: bool) -> list[Garbage]:
+    """Free what nothing needs, or with `dry_run` only say what that would be.
+
+    Tags keep what they name, and teachers keep all vectors while anything uses them. With `superseded`, the tags of
+    snapshots that no live recipe and no release uses are removed first.
+
+    Raises:
+        StoreError: A table cannot be read; nothing of it is freed.
+    """
+    found: list[Garbage] = []
+    tables = table_names(home)
+    fingerprints = set(needed.fingerprints)
+    for name in snapshot_tables(tables):
+        recipe = name.removesuffix(TABLE)
+        tags = snapshot_tags(home, recipe)
+        stale = [tag for tag in tags if superseded and (recipe, tag) not in needed.snapshots]
+        for tag in tags:
+            if tag not in stale:
+                snapshot = Snapshot.open(home, recipe, tag)
+                fingerprints |= {f for by_role in snapshot.fingerprints.values() for f in by_role.values()}
+        found += _clean(home, name, stale, dry_run)
+    for name in teacher_tables(tables):
+        if name.removeprefix(PREFIX) in fingerprints:
+            found += _clean(home, name, [], dry_run)
+        else:
+            found += _drop(home, name, dry_run)
+    return found
+
+
+def _clean(home: Home, name: str, stale_tags: Iterable[str], dry_run: bool) -> list[Garbage]:
+    """Versions that no tag names, and files that no version names: what killed writers left."""
+    with write_lock(home, name, lambda: None):  # nobody is writing now, so that unnamed files are nobody's
+        dataset = open_table(home, name)
+        if dataset is None:
+            return [] if dry_run else _drop_uncommitted(home, name)
+        stale = set(stale_tags)
+        with explained(dataset.uri):
+            garbage = _unneeded(home, dataset, name, stale)
+            if not dry_run:
+                for tag in stale:
+                    dataset.tags.delete(tag)
+                dataset.cleanup_old_versions(timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False)
+                _forget_digests(dataset)
+        return garbage
+
+
+def _unneeded(home: Home, dataset: Any, name: str, stale: Set[str]) -> list[Garbage]:
+    """Files that neither the newest version names nor one with a tag that stays."""
+    tags = {tag for tag in dataset.tags.list() if tag not in stale}
+    kept = {path for version in (None, *tags) for path in _files(open_table(home, name, version))}
+    listed = dataset.all_files().read_all().to_pylist()
+    sizes = [
+        row["size_bytes"]
+        for row in listed
+        if row["path"].startswith(("data/", "_deletions/")) and row["path"] not in kept
+    ]
+    if not sizes:
+        return []
+    named = f" and of snapshots {', '.join(sorted(stale))}" if stale else ""
+    return [
+        Garbage(
+            name, f"files of versions that no tag names or that were never committed{named}", len(sizes), sum(sizes)
+        )
+    ]
+
+
+def _files(dataset: Any) -> set[str]:
+    fragments = dataset.get_fragments()
+    data = {f"data/{file.path}" for fragment in fragments for file in fragment.data_files()}
+    return data | {deletion for fragment in fragments if (deletion := fragment.deletion_file())}
+
+
+def _forget_digests(dataset: Any) -> None:
+    files = session(dataset.uri)
+    kept = {path.rsplit("/", 1)[-1] for path in dataset.all_files().read_all().column("path").to_pylist()}
+    for path in files.list(DIGESTS):
+        name = path.rsplit("/", 1)[-1].removesuffix(".json")
+        if name not in kept:
+            files.delete_file(path)
+
+
+def _drop(home: Home, name: str, dry_run: bool) -> list[Garbage]:
+    """A teacher that nothing uses."""
+    with write_lock(home, name, lambda: None):
+        dataset = open_table(home, name)
+        if dataset is None:
+            return [] if dry_run else _drop_uncommitted(home, name)
+        sizes = dataset.all_files().read_all().column("size_bytes").to_pylist()
+        rows = dataset.count_rows()
+        if not dry_run:
+            with explained(home.vectors):
+                connect(home.vectors).drop_table(name)
+        return [Garbage(name, f"{rows:,} vectors of a teacher that nothing uses", len(sizes), sum(sizes))]
+
+
+def _drop_uncommitted(home: Home, name: str) -> list[Garbage]:
+    """A table whose first writer was killed before its first commit."""
+    files = session(table_uri(home, name))
+    paths = files.list()
+    for path in paths:
+        files.delete_file(path)
+    return [Garbage(name, "files that were never committed", len(paths), 0)]

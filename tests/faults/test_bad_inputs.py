@@ -1,0 +1,290 @@
+"""The catalogue of what the store refuses: each with the remedy, and the store unchanged."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from stella_assets.corpus.text import text_id
+from stella_assets.recipe import Recipe
+from stella_assets.teachers.adopt import adopt_vectors
+from storage.database import StoreError, open_table, table_names, to_keys
+from storage.home import DiskSpaceError, Home
+from storage.snapshot import Snapshot, snapshot_tags
+from storage.snapshot_writer import SnapshotWriter, TeacherColumn
+from storage.sql import connect_vectors
+from storage.transfer import Memmap, TransferError, export_snapshot
+from storage.vectors import VectorError, VectorTable
+from tests.snapshots import Corpus, Teacher, vectors_of, write
+
+IDS = [text_id(f"text number {i}") for i in range(10)]
+
+
+def unit_vectors(ids: list[str], dim: int = 8) -> np.ndarray:
+    return vectors_of(ids, dim, "t").astype(np.float32)
+
+
+def fill(home: Home, encode: Callable[[list[str]], np.ndarray], ids: list[str] = IDS, dim: int = 8) -> int:
+    return VectorTable(home, "f", dim).fill(ids, lambda at: [ids[i] for i in at], encode)
+
+
+def state(home: Home) -> str:
+    """A digest of everything that the store has committed."""
+    content = hashlib.sha256()
+    for path in sorted(Path(home.vectors).rglob("*")):
+        if path.is_file() and path.parent.name not in {"data", "_digests"}:  # files that no version names are nothing
+            content.update(str(path).encode() + path.read_bytes())
+    return content.hexdigest()
+
+
+@pytest.fixture
+def store(home: Home) -> Home:
+    fill(home, unit_vectors, IDS[:4])
+    write(home, "one", Corpus(range(30)), Teacher("small", 3))
+    return home
+
+
+def with_row(value: float) -> Callable[[list[str]], np.ndarray]:
+    def encode(ids: list[str]) -> np.ndarray:
+        vectors = unit_vectors(ids)
+        vectors[2] = value
+        return vectors
+
+    return encode
+
+
+REFUSED = {
+    "a teacher of another dimension": (
+        lambda home: fill(home, lambda ids: unit_vectors(ids, 9), dim=9),
+        "holds vectors of 8 dimensions, and the teacher has 9",
+    ),
+    "vectors of another dimension": (
+        lambda home: fill(home, lambda ids: unit_vectors(ids, 9)),
+        r"shape \(6, 9\), not \(6, 8\)",
+    ),
+    "fewer rows than texts": (
+        lambda home: fill(home, lambda ids: unit_vectors(ids)[:-1]),
+        r"answered 6 texts with vectors of shape \(5, 8\).*nothing was stored",
+    ),
+    "NaN": (lambda home: fill(home, with_row(np.nan)), "NaN or infinity, the first is row 2.*Try dtype float32"),
+    "infinity": (lambda home: fill(home, with_row(np.inf)), "NaN or infinity"),
+    "zero vectors": (lambda home: fill(home, with_row(0)), "not of unit norm; the first has norm 0.0000"),
+    "vectors that are not of unit norm": (
+        lambda home: fill(home, lambda ids: unit_vectors(ids) * 3),
+        "norm 3.000.*Normalise them",
+    ),
+    "ids that are no hashes": (lambda home: fill(home, unit_vectors, ["row 1", "row 2"]), "id 'row 1': an id is 32"),
+    "ids that are not hexadecimal": (lambda home: fill(home, unit_vectors, ["z" * 32]), "not hexadecimal"),
+    "ids that are null": (lambda _home: to_keys(pa.array([None, IDS[0]])), "1 ids are null"),
+    "texts that have no vectors": (
+        lambda home: VectorTable(home, "f", 8).fetch([IDS[0], IDS[9]]),
+        f"1 of 2 texts have no vector, the first is {IDS[9]}. Materialise",
+    ),
+    "a snapshot of texts without vectors": (
+        lambda home: SnapshotWriter(home, "tiny").write(
+            "two",
+            Corpus(range(90)),
+            [TeacherColumn("f", 8, 1.0, {"document": "f"}, lambda ids, _roles: VectorTable(home, "f", 8).fetch(ids))],
+            {},
+        ),
+        "texts have no vector",
+    ),
+    "a tag that is not there": (lambda home: Snapshot.open(home, "tiny", "two"), "is tagged two. It has one"),
+    "a recipe that has no snapshot": (lambda home: connect_vectors(home, "huge"), "stella run huge --select"),
+    "an export over files": (
+        lambda home: export_snapshot(Snapshot.open(home, "tiny", "one"), home.root, "npy"),
+        "is not an empty folder. Name a new one",
+    ),
+    "an export of a teacher that is not there": (
+        lambda home: export_snapshot(Snapshot.open(home, "tiny", "one"), home.root / "x", "npy", ["wide"]),
+        "teacher 'wide': the snapshot has small",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_refused_with_the_remedy_and_the_store_stays_as_it_was(store: Home, case: str):
+    action, message = REFUSED[case]
+    before = state(store)
+    with pytest.raises((VectorError, StoreError, TransferError, ValueError), match=message):
+        action(store)
+    assert state(store) == before
+    assert len(VectorTable(store, "f", 8)) == 4
+    assert list(snapshot_tags(store, "tiny")) == ["one"]
+
+
+def _foreign_table(home: Home) -> None:
+    import lance
+
+    lance.write_dataset(pa.table({"a": [1]}), home.vectors + "/teacher_vectors.f.lance", mode="overwrite")
+
+
+def _newer_format(home: Home) -> None:
+    dataset = open_table(home, "teacher_vectors.f")
+    dataset.update_schema_metadata({"stella.format": "99"})
+
+
+def _junk(home: Home) -> None:
+    folder = Path(home.vectors) / "teacher_vectors.junk.lance"
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"sun")
+
+
+NOT_A_STORE = {
+    "a file in its place": (None, "is no folder. Move the file away", "f"),
+    "a table of somebody else": (_foreign_table, "none of ours: it has no `stella.format`. Move it elsewhere", "f"),
+    "a newer format": (
+        _newer_format,
+        "has format 99, and this version of stella-distil reads up to 1. Upgrade it",
+        "f",
+    ),
+    "a folder of other things": (_junk, "holds no readable table. Move it away", "junk"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_A_STORE)
+def test_what_is_no_store_is_left_alone_and_said(store: Home, case: str):
+    prepare, message, fingerprint = NOT_A_STORE[case]
+    if prepare is None:
+        Path(store.vectors).rename(store.root / "moved")
+        Path(store.vectors).write_text("not a folder")
+    else:
+        prepare(store)
+    before = state(store)
+    with pytest.raises(StoreError, match=message):
+        VectorTable(store, fingerprint, 8)
+    assert state(store) == before
+
+
+def test_without_permission_the_store_says_so(tmp_path: Path):
+    """Root may do anything, so the check gives up its rights first."""
+    code = """
+import os, sys
+from pathlib import Path
+from storage.home import Home
+from tests.faults.test_bad_inputs import IDS, fill, unit_vectors
+home = Home(Path(sys.argv[1]))
+fill(home, unit_vectors, IDS[:4])
+for folder in [home.root, *home.root.rglob("*")]:
+    if folder.is_dir() and folder.name != "locks":
+        folder.chmod(0o555)
+home.locks.chmod(0o777)
+(home.locks / "teacher_vectors.f.lock").chmod(0o666)
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    fill(home, unit_vectors)
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+    with tempfile.TemporaryDirectory() as root:
+        Path(root).chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"{root}/home"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        for folder in Path(root).rglob("*"):
+            folder.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("StoreError")
+    assert "no permission. Allow it, or let STELLA_HOME or STELLA_VECTORS name another place." in done.stdout
+
+
+def test_too_small_a_disk_is_said_before_any_work(home: Home):
+    with pytest.raises(DiskSpaceError, match="Free some space, or set STELLA_HOME"):
+        home.require_space(10**18, "a snapshot of 10,000,000 rows of 12,288 dims")
+
+
+class EchoTeacher:
+    """A teacher that knows the vectors of its texts: the same function of the text, always."""
+
+    dim = 8
+
+    def describe(self, role: str) -> dict[str, str]:
+        return {"kind": "echo", "role": role}
+
+    def fingerprint(self, role: str) -> str:
+        return f"echo{role}"
+
+    def encode(self, texts: list[str], role: str) -> np.ndarray:
+        del role
+        return unit_vectors([text_id(text) for text in texts])
+
+
+TEXTS = [f"text number {i}" for i in range(50)]
+
+
+@pytest.fixture
+def memmap(tmp_path: Path) -> Memmap:
+    vectors = EchoTeacher().encode(TEXTS, "document") * 2.5  # RAG-Retrieval's are not of unit norm
+    vectors.tofile(tmp_path / "vectors.mmap")
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
+    return Memmap(tmp_path / "vectors.mmap", tmp_path / "texts.txt", 8, "float32")
+
+
+def test_a_memmap_with_text_lines_comes_in_and_is_found_by_content(memmap: Memmap, home: Home):
+    vectors, texts = memmap.open()
+    counts = adopt_vectors(vectors, texts, EchoTeacher(), "document", home, "echo")
+    assert (counts["rows"], counts["stored"], counts["there_already"]) == (50, 50, 0)
+    assert counts["least_cosine"] >= 0.999
+    stored = VectorTable(home, "echodocument", 8).fetch([text_id(text) for text in TEXTS[::-1]])
+    np.testing.assert_allclose(stored, EchoTeacher().encode(TEXTS[::-1], ""), atol=1e-3)
+    assert adopt_vectors(vectors, texts, EchoTeacher(), "document", home, "echo")["there_already"] == 50
+
+
+def test_lines_that_normalisation_changes_or_doubles_are_counted_and_left_out(tmp_path: Path, home: Home):
+    lines = [*TEXTS[:8], "  two  blanks ", TEXTS[0]]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    EchoTeacher().encode(lines, "").astype(np.float16).tofile(tmp_path / "v.bin")
+    vectors, texts = Memmap(tmp_path / "v.bin", tmp_path / "texts.jsonl", 8, "float16").open()
+    counts = adopt_vectors(vectors, texts, EchoTeacher(), "document", home, "echo")
+    assert (counts["stored"], counts["changed_by_normalisation"], counts["doubled"]) == (8, 1, 1)
+
+
+def _shift(vectors: np.ndarray) -> np.ndarray:
+    return np.roll(vectors, 1, axis=0)
+
+
+def _break(vectors: np.ndarray) -> np.ndarray:
+    return np.where(np.arange(len(vectors))[:, None] >= 0, np.nan, vectors)
+
+
+@pytest.mark.parametrize(
+    ("change", "dim", "message"),
+    [
+        (_shift, 8, "Do the lines of the texts match the rows.*Nothing was stored"),
+        (_break, 8, "holds NaN, infinity or only zeros. Is --dtype right"),
+        (lambda v: v, 4, "bytes are not 50 rows of 4 dims in float32.*8 dims of float32 would fit"),
+        (lambda v: v[:-1], 8, "as .* has 50 lines. Correct --dim"),
+        (lambda v: np.concatenate([v, v], axis=1), 16, "has 8 dimensions, the file 16. Correct --dim"),
+    ],
+    ids=["shifted by a line", "NaN", "wrong dim", "missing row", "another teacher's dim"],
+)
+def test_a_memmap_that_does_not_fit_is_refused(memmap: Memmap, home: Home, change: Callable, dim: int, message: str):
+    change(memmap.open()[0]).astype(np.float32).tofile(memmap.vectors)
+    with pytest.raises((TransferError, VectorError), match=message):
+        adopt_vectors(
+            *Memmap(memmap.vectors, memmap.texts, dim, "float32").open(), EchoTeacher(), "document", home, "echo"
+        )
+    assert table_names(home) == []
+
+
+def test_a_teacher_that_the_recipe_lacks_is_named(tiny: Recipe, home: Home):
+    from stella_assets.teachers.encode import open_teacher
+
+    with pytest.raises(ValueError, match=r"has no teacher 'gte'; it has minilm, lsa"):
+        open_teacher(tiny, "gte", home)
+    with pytest.raises(ValueError, match=r"is fitted to the corpus and was not yet.*--select teacher_vectors/lsa"):
+        open_teacher(tiny, "lsa", home)
