@@ -150,11 +150,17 @@ class Snapshot:
         """Text columns and vectors of `rows` in one read: see `take` and `vectors`."""
         names = [VECTOR + teacher for teacher in (self.layout.teachers if teachers is None else teachers)]
         at = self.order[np.asarray(rows, dtype=np.int64)]
+        ascending = np.argsort(at, kind="stable")  # Lance reads ascending rows faster
         with explained(self._dataset.uri):
-            table = self._dataset.take(at, columns=[*columns, *names])
-        blocks = [to_numpy(table.column(name)) for name in names]
-        block = np.concatenate(blocks, axis=1)  # a copy also of one, as Arrow's memory cannot be written
-        return {name: table.column(name).to_pylist() for name in columns}, block
+            table = self._dataset.take(at[ascending], columns=[*columns, *names])
+        parts = [to_numpy(table.column(name)) for name in names]
+        block = np.empty((len(at), sum(part.shape[1] for part in parts)), dtype=np.float16)
+        start = 0
+        for part in parts:
+            block[ascending, start : start + part.shape[1]] = part
+            start += part.shape[1]
+        given = np.argsort(ascending)
+        return {name: table.column(name).take(given).to_pylist() for name in columns}, block
 
     def scan(self, columns: Sequence[str], batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
         """All rows in the order in which they lie, in batches: the quickest way to see every row once."""

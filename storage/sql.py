@@ -80,4 +80,10 @@ class _Float32Dataset(pads.Dataset):
     def scanner(self, columns: list[str] | None = None, filter: Any = None, **_: Any) -> Any:  # noqa: A002 (Arrow's name)
         """A scanner of the named columns."""
         chosen = self._dataset.schema.names if columns is None else columns
-        return self._dataset.scanner(columns={name: self._casts.get(name, name) for name in chosen}, filter=filter)
+        try:
+            return self._dataset.scanner(columns={name: self._casts.get(name, name) for name in chosen}, filter=filter)
+        except pa.ArrowInvalid:  # Lance cannot filter by a float16 column; Arrow filters what was cast
+            everything = self._dataset.scanner(
+                columns={name: self._casts.get(name, name) for name in self.schema.names}
+            )
+            return pads.InMemoryDataset(everything.to_reader()).scanner(columns=chosen, filter=filter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -143,10 +144,12 @@ def refresh_views(home: Home) -> Path:
 
 def view_definitions(home: Home) -> dict[str, str]:
     """The views by name, each as the SELECT that it stands for."""
-    current = ", ".join(_quote(path.resolve().name) for path in home.root.glob("*/concatenated_vectors")) or "''"
+    home = Home(home.root.absolute(), home.vectors_uri)
+    links = home.root.glob("*/concatenated_vectors")
+    current = ", ".join(_quote(path.resolve().name) for path in links) or "''"
     return {
         **{name: _select_current(home, pattern, schema) for name, (pattern, schema) in CURRENT_VIEWS.items()},
-        **{name: _select_history(home, name, schema, current) for name, schema in HISTORY_VIEWS.items()},
+        **{name: _select_history(home, name, schema) for name, schema in HISTORY_VIEWS.items()},
         "snapshots": _select_manifests(home, SNAPSHOTS_SQL, "concatenated_vectors/*", current),
         "artefacts": _select_manifests(home, ARTEFACTS_SQL, "**", current),
         "runs": _select_runs(home),
@@ -157,23 +160,30 @@ def _select_current(home: Home, pattern: str, schema: pa.Schema) -> str:
     files = sorted(
         path for path in home.root.glob(f"*/{pattern}") if path.relative_to(home.root).parts[0] != "artefacts"
     )
-    if not files:
-        return f"SELECT NULL::VARCHAR AS recipe, {_nulls(schema)} WHERE false"
     selects = [
-        f"SELECT {_quote(path.relative_to(home.root).parts[0])} AS recipe, * FROM read_parquet({_quote(str(path))})"
+        f"SELECT {_quote(path.relative_to(home.root).parts[0])} AS recipe, * FROM read_parquet({_quote_path(path)})"
         for path in files
+        if pq.read_schema(path).names == schema.names
     ]
-    return " UNION ALL BY NAME ".join(selects)
+    return " UNION ALL BY NAME ".join(selects) or f"SELECT NULL::VARCHAR AS recipe, {_nulls(schema)} WHERE false"
 
 
-def _select_history(home: Home, name: str, schema: pa.Schema, current: str) -> str:
-    pattern = f"vector_stats/*/{name}.parquet"
-    files = [path for path in home.artefacts.glob(pattern) if "." not in path.parent.name]
-    if not files:
-        return f"SELECT {_nulls(schema)}, NULL::BOOLEAN AS current WHERE false"
+def _select_history(home: Home, name: str, schema: pa.Schema) -> str:
+    """Statistics of every snapshot, once each: those that a recipe links to, else the newest."""
+    linked = {path.resolve() for path in home.root.glob("*/vector_stats")}
+    manifests = [path for path in home.artefacts.glob("vector_stats/*/manifest.json") if "." not in path.parent.name]
+    of_snapshot: dict[str, Path] = {}
+    for path in sorted(manifests, key=lambda path: (path.parent.resolve() in linked, path.stat().st_mtime)):
+        inputs = json.loads(path.read_text(encoding="utf-8"))["identity"]["inputs"]
+        file = path.with_name(f"{name}.parquet")
+        if file.is_file() and pq.read_schema(file).names == schema.names:  # not those of an older version
+            of_snapshot[inputs["concatenated_vectors"]] = file
     columns = ", ".join(f'"{field}"' for field in schema.names)
-    listed = ", ".join(_quote(str(path)) for path in sorted(files))
-    return f"SELECT {columns}, snapshot IN ({current}) AS current FROM read_parquet([{listed}])"
+    selects = [
+        f"SELECT {columns}, {path.parent.resolve() in linked} AS current FROM read_parquet({_quote_path(path)})"
+        for path in sorted(of_snapshot.values())
+    ]
+    return " UNION ALL ".join(selects) or f"SELECT {_nulls(schema)}, NULL::BOOLEAN AS current WHERE false"
 
 
 def _select_manifests(home: Home, select: str, pattern: str, current: str) -> str:
@@ -181,7 +191,7 @@ def _select_manifests(home: Home, select: str, pattern: str, current: str) -> st
     files = [p for p in home.artefacts.glob(f"{pattern}/manifest.json") if "." not in p.parent.name]
     if not files:
         return f"{select.partition('read_json')[0].format(current=current)} {NO_MANIFESTS}"
-    listed = "[" + ", ".join(_quote(str(path)) for path in sorted(files)) + "]"
+    listed = "[" + ", ".join(_quote_path(path) for path in sorted(files)) + "]"
     return select.format(files=listed, columns=MANIFEST_COLUMNS, current=current)
 
 
@@ -189,12 +199,17 @@ def _select_runs(home: Home) -> str:
     if not any(home.runs.glob("*.jsonl")):
         return f"SELECT {_nulls(RUNS)} WHERE false"
     columns = ", ".join(f"{field.name}: '{SQL_TYPES[field.type]}'" for field in RUNS)
-    files = _quote(str(home.runs / "*.jsonl"))
-    return f"SELECT * FROM read_json({files}, columns={{{columns}}}, format='newline_delimited')"
+    files = ", ".join(_quote_path(path) for path in sorted(home.runs.glob("*.jsonl")))
+    return f"SELECT * FROM read_json([{files}], columns={{{columns}}}, format='newline_delimited')"
 
 
 def _nulls(schema: pa.Schema) -> str:
     return ", ".join(f'NULL::{SQL_TYPES[field.type]} AS "{field.name}"' for field in schema)
+
+
+def _quote_path(path: Path) -> str:
+    """A file's path in SQL; DuckDB reads paths as patterns, and this one matches the file alone."""
+    return _quote(re.sub(r"([*?\[])", r"[\1]", str(path)))
 
 
 def _quote(text: str) -> str:

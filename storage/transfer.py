@@ -150,7 +150,7 @@ def _write_safetensors(
                 if filled == len(shard):
                     save_file({"vectors": shard}, folder / f"vectors-{number:05d}-of-{count:05d}.safetensors")
                     number, filled = number + 1, 0
-                    shard = np.empty((min(of_file, rows - (number - 1) * of_file), dim), np.float16)
+                    shard = np.empty((min(of_file, max(0, rows - (number - 1) * of_file)), dim), np.float16)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Accumulator:
         self.norm_squares_G = np.zeros(groups)
 
     def add(self, block_ND: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
-        """Take in a block `[n, dim]` with the group of each row, and give the rows' norms `[n]`, 0 for NaN rows."""
+        """Take in a block `[n, dim]` with the group of each row, and give the norms `[n]`; rows with NaN have NaN."""
         block = block_ND.astype(np.float32)
         squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
         finite = np.isfinite(squares)
@@ -80,7 +80,7 @@ class Accumulator:
         self.zero_G += np.bincount(groups_N[finite & (squares == 0)], minlength=count)
         self.norms_G += np.bincount(groups_N, weights=norms, minlength=count)
         self.norm_squares_G += np.bincount(groups_N, weights=squares, minlength=count)
-        return norms
+        return np.where(finite, norms, np.nan)
 
     def result(self, groups: slice | int, sample_SD: np.ndarray) -> VectorStats:
         """Statistics of one group, or of several together; those that need pairs are of a sample `[s, dim]`."""

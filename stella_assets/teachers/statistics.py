@@ -134,9 +134,12 @@ def _accumulate(
         for number, gathered in enumerate(accumulators.values()):
             norms = gathered.add(to_numpy(batch.column(number)), groups)
             squares += (weights[number] * norms) ** 2
+        broken = np.isnan(squares)
+        joined.nan_G += np.bincount(groups[broken], minlength=sources)
+        squares[broken] = 0
         joined.norms_G += np.bincount(groups, weights=np.sqrt(squares), minlength=sources)
         joined.norm_squares_G += np.bincount(groups, weights=squares, minlength=sources)
-        joined.zero_G += np.bincount(groups[squares == 0], minlength=sources)
+        joined.zero_G += np.bincount(groups[~broken & (squares == 0)], minlength=sources)
         done += len(batch)
         on_rows(len(batch))
     joined.rows_G += next(iter(accumulators.values())).rows_G

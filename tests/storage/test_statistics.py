@@ -1,6 +1,10 @@
 """DuckDB views over the Parquet files of artefacts and the records of runs."""
 
+import json
+from pathlib import Path
+
 import duckdb
+import pyarrow as pa
 import pytest
 
 from storage.home import Home
@@ -43,18 +47,34 @@ def test_views_cover_every_recipe_and_are_replaced_while_a_reader_is_connected(h
         assert connection.execute("SELECT recipe, texts FROM funnel ORDER BY 1").fetchall() == [("one", 3), ("two", 4)]
 
 
-def test_statistics_of_earlier_snapshots_stay_and_the_current_one_is_marked(home: Home):
-    for key in ("aaaa", "bbbb"):
-        folder = home.artefacts / "vector_stats" / f"stats_{key}"
-        folder.mkdir(parents=True)
-        row = dict.fromkeys(VECTOR_STATS.names) | {"recipe": "tiny", "snapshot": key, "rows": 5}
-        write_table(folder / "vector_stats.parquet", VECTOR_STATS, [row])
-    (home.artefacts / "concatenated_vectors" / "bbbb").mkdir(parents=True)
+def write_statistics(home: Home, name: str, snapshot: str, schema: pa.Schema = VECTOR_STATS) -> None:
+    folder = home.artefacts / "vector_stats" / name
+    folder.mkdir(parents=True)
+    row = dict.fromkeys(schema.names) | {"recipe": "tiny", "snapshot": snapshot, "rows": len(name)}
+    write_table(folder / "vector_stats.parquet", schema, [row])
+    manifest = {"identity": {"asset": "vector_stats", "inputs": {"concatenated_vectors": f"digest {snapshot}"}}}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "key": name, "digest": "", "about": {}, "facts": {}}))
+
+
+def test_statistics_of_earlier_snapshots_stay_once_each_and_the_current_one_is_marked(home: Home):
+    older = pa.schema([field for field in VECTOR_STATS if field.name not in {"recipe", "snapshot"}])
+    write_statistics(home, "of an older version", "zzzz", older)
+    for name, snapshot in (("earlier", "aaaa"), ("now", "bbbb"), ("again in another way", "bbbb")):
+        write_statistics(home, name, snapshot)
     (home.root / "tiny").mkdir()
-    (home.root / "tiny" / "concatenated_vectors").symlink_to("../artefacts/concatenated_vectors/bbbb")
+    (home.root / "tiny" / "vector_stats").symlink_to("../artefacts/vector_stats/now")
     with duckdb.connect(str(refresh_views(home)), read_only=True) as connection:
-        rows = connection.execute("SELECT snapshot, current FROM vector_stats ORDER BY ALL").fetchall()
-    assert rows == [("aaaa", False), ("bbbb", True)]
+        rows = connection.execute("SELECT snapshot, rows, current FROM vector_stats ORDER BY ALL").fetchall()
+    assert rows == [("aaaa", 7, False), ("bbbb", 3, True)]
+
+
+def test_a_home_whose_path_holds_pattern_characters_works(tmp_path: Path):
+    home = Home(tmp_path / "a[1]*b'c")
+    write_statistics(home, "now", "aaaa")
+    record_run(home, "r1", {"run_id": "r1", "started_at": "2026-01-02 03:04:05"})
+    with duckdb.connect(str(refresh_views(home)), read_only=True) as connection:
+        for view in ("vector_stats", "artefacts", "runs"):
+            assert connection.execute(f"SELECT count(*) FROM {view}").fetchall() == [(1,)]
 
 
 @pytest.mark.parametrize("succeeded", [True, False])

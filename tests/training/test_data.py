@@ -1,0 +1,70 @@
+"""Batches from a snapshot: the same for any number of workers, and from any step on."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from stella_assets.training.data import SnapshotDataset, SnapshotReference, VectorBatch
+from storage.home import Home
+from storage.snapshot import Snapshot
+from tests.snapshots import Corpus, Teacher, write
+
+BATCH = 8
+
+
+@pytest.fixture
+def reference(home: Home) -> SnapshotReference:
+    write(home, "one", Corpus(range(120)), Teacher("small", 3), Teacher("wide", 5))
+    return SnapshotReference(home, "tiny", "one")
+
+
+def batches(reference: SnapshotReference, workers: int = 0, start: int = 0, seed: int = 1) -> list[VectorBatch]:
+    dataset = SnapshotDataset(reference, "train", BATCH, seed, start, 20)
+    context = "spawn" if workers else None  # Lance must not be forked once it has run in this process
+    return list(DataLoader(dataset, batch_size=None, num_workers=workers, multiprocessing_context=context))
+
+
+def same(a: VectorBatch, b: VectorBatch) -> bool:
+    return (a.step, a.ids, a.texts, a.roles) == (b.step, b.ids, b.texts, b.roles) and torch.equal(
+        a.vectors_BD, b.vectors_BD
+    )
+
+
+def test_batches_are_contiguous_float16_blocks_of_the_right_rows(reference: SnapshotReference):
+    snapshot = reference.open()
+    ids = snapshot.take(np.arange(len(snapshot)), ["id"])["id"]
+    for batch in batches(reference):
+        assert batch.vectors_BD.dtype == torch.float16
+        assert batch.vectors_BD.is_contiguous()
+        rows = [ids.index(key) for key in batch.ids]
+        np.testing.assert_array_equal(batch.vectors_BD.numpy(), snapshot.vectors(rows))
+        assert batch.texts == snapshot.take(rows, ["text"])["text"]
+
+
+def test_an_epoch_holds_every_training_text_at_most_once_and_no_other(reference: SnapshotReference):
+    snapshot: Snapshot = reference.open()
+    of_split = set(snapshot.take(snapshot.rows("train"), ["id"])["id"])
+    epoch = list(itertools.chain.from_iterable(batch.ids for batch in batches(reference)[: 96 // BATCH]))
+    assert len(epoch) == len(set(epoch)) == 96
+    assert set(epoch) == of_split
+
+
+def test_any_number_of_workers_gives_the_same_batches(reference: SnapshotReference):
+    expected = batches(reference)
+    assert [batch.step for batch in expected] == list(range(20))
+    for found, wanted in zip(batches(reference, workers=2), expected, strict=True):
+        assert same(found, wanted)
+
+
+def test_a_resumed_reader_gives_what_was_left(reference: SnapshotReference):
+    for found, wanted in zip(batches(reference, start=13), batches(reference)[13:], strict=True):
+        assert same(found, wanted)
+    assert not same(batches(reference, seed=2)[0], batches(reference)[0])
+
+
+def test_too_few_texts_for_a_batch_are_refused(reference: SnapshotReference):
+    with pytest.raises(ValueError, match=r"split 'train' has 96 texts, fewer than one batch of 500. Lower batch_texts"):
+        next(iter(SnapshotDataset(reference, "train", 500, 0, 0, 1)))
