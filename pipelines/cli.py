@@ -166,14 +166,24 @@ def report(
 def sql(
     query: Annotated[str, typer.Argument(metavar="SQL", help="For example: SELECT * FROM vector_stats")],
     output: Annotated[TableFormat, typer.Option("--format", help="How to print.")] = TableFormat.TABLE,
+    vectors: Annotated[
+        str | None, typer.Option(metavar="RECIPE[@TAG]", help="Also the table `vectors` of this snapshot.")
+    ] = None,
 ) -> None:
     """Ask DuckDB about corpus, vectors, training and scores; also while a run is in progress."""
     home = prepare_environment()
     import duckdb
 
+    from storage.sql import connect_vectors
     from storage.statistics import refresh_views
 
-    with duckdb.connect(str(refresh_views(home)), read_only=True) as connection:
+    views = refresh_views(home)
+    recipe, _, tag = (vectors or "").partition("@")
+    with (
+        connect_vectors(home, recipe, tag or None)
+        if recipe
+        else duckdb.connect(str(views), read_only=True) as connection
+    ):
         try:
             result = connection.execute(query)
         except duckdb.Error as error:

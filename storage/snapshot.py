@@ -169,10 +169,11 @@ class Snapshot:
 
 
 def snapshot_tags(home: Home, recipe: str) -> dict[str, int]:
-    """The tags of a recipe's snapshots with their versions, oldest first."""
+    """The tags of a recipe's snapshots with their versions, oldest first; a repair gives an old one a new version."""
     dataset = open_table(home, recipe + TABLE)
     if dataset is None:
         return {}
     with explained(dataset.uri):
-        versions = {tag: int(entry["version"]) for tag, entry in dataset.tags.list().items()}
-    return dict(sorted(versions.items(), key=lambda item: item[1]))
+        tags = dataset.tags.list()
+    ordered = sorted(tags, key=lambda tag: (tags[tag]["created_at"], tags[tag]["version"]))
+    return {tag: int(tags[tag]["version"]) for tag in ordered}
