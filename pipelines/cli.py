@@ -74,7 +74,10 @@ def run(
             err.print(f"[bold red]failed[/] {escape(asset)}: {escape(message)}", highlight=False, soft_wrap=True)
         err.print(f"Run {outcome.run_id[:8]}; `stella ui` shows its log. What was made so far is kept.")
         sys.exit(2 if outcome.users_fault else 1)
-    _print_summary(wanted, home, time.monotonic() - started)
+    if select:
+        out.print(f"\n[bold]{wanted.name}[/]: the selected assets are there after {time.monotonic() - started:.1f} s.")
+    else:
+        _print_summary(wanted, home, time.monotonic() - started)
 
 
 def _print_summary(recipe: Recipe, home: Home, seconds: float) -> None:

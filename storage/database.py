@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,11 @@ ID_CHARS = 32
 
 
 class StoreError(ValueError):
-    """The store cannot be used as it is: no store, made by a newer version, out of reach, or damaged."""
+    """The store cannot be used as it is: no store, made by a newer version, or out of reach."""
+
+
+class DamageError(StoreError):
+    """The store is damaged; a repair may take out what is."""
 
 
 def connect(uri: str) -> Any:
@@ -110,41 +115,61 @@ def explained(uri: str) -> Iterator[None]:
         said = str(error)
         for words, remedy in EXPLANATIONS:
             if any(word in said for word in words):
-                kind = DiskSpaceError if words is NO_SPACE else StoreError
-                raise kind(f"{uri}: {remedy} ({_first_line(said)})") from error
+                kind = DiskSpaceError if words is NO_SPACE else DamageError if words is UNREADABLE else StoreError
+                raise kind(f"{uri}: {remedy} ({_what_was_said(said)})") from error
         raise
 
 
 NO_SPACE = ("No space left on device", "os error 28", "File too large", "Disk quota exceeded")
+UNREADABLE = (
+    "Not found",
+    "NotFound",
+    "No such file",
+    "LanceError(IO)",
+    "Invalid",
+    "Encountered",
+    "out of bounds",
+    "failed to",
+)
 EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     (NO_SPACE, "the disk is full. Nothing that was committed is lost; free some space and run again."),
+    (
+        (
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+            "ExpiredToken",
+            "InvalidToken",
+            "Failed to get AWS credentials",
+        ),
+        "the object store refuses the credentials, or there are none. Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+        "AWS_REGION.",
+    ),
+    (
+        ("BadScheme", "URL scheme is not allowed"),
+        "the address of the object store is plain http. Set AWS_ALLOW_HTTP=true, or an https address as AWS_ENDPOINT_URL.",
+    ),
+    (
+        ("error sending request", "ConnectError", "kind: Connect", "kind: Timeout", "Connection refused", "dns error"),
+        "the object store does not answer. Correct AWS_ENDPOINT_URL and AWS_REGION, or run again when it does.",
+    ),
     (
         ("Permission denied", "os error 13", "Read-only file system", "AccessDenied", "403 Forbidden"),
         "no permission. Allow it, or let STELLA_HOME or STELLA_VECTORS name another place.",
     ),
-    (
-        ("InvalidAccessKeyId", "SignatureDoesNotMatch", "CredentialsNotLoaded", "credential provider"),
-        "the object store refuses the credentials. Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION.",
-    ),
     (("NoSuchBucket",), "there is no such bucket. Create it, or correct STELLA_VECTORS."),
+    (("Dataset already exists",), "another machine made this table at the same moment. Run again."),
     (("Not a directory", "os error 20", "File exists"), "is no folder. Move the file away that lies there."),
     (
-        (
-            "Not found",
-            "NotFound",
-            "No such file",
-            "LanceError(IO)",
-            "Invalid",
-            "Encountered",
-            "out of bounds",
-            "failed to",
-        ),
+        UNREADABLE,
         "cannot be read. `stella vectors verify` names what is damaged, and with --repair makes it again.",
     ),
 )
 
 
-def _first_line(text: str) -> str:
+def _what_was_said(text: str) -> str:
+    """What an object store answered, else how the error begins."""
+    if answer := re.search(r"<Code>(\w+)</Code>\s*<Message>([^<]*)", text):
+        return f"{answer[1]}: {answer[2]}"
     return text.strip().split("\n")[0].split(", /")[0][:200]
 
 

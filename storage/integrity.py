@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from storage.database import StoreError, open_table, table_uri, to_keys, to_numpy, write_lock
+from storage.database import DamageError, open_table, table_uri, to_keys, to_numpy, write_lock
 from storage.home import Home
 from storage.snapshot import TABLE
 from storage.units import hash_file, read_digest, session
@@ -88,7 +89,7 @@ def table_bytes(home: Home, name: str) -> int:
     """Bytes of the files that `verify_table` reads; 0 for a table that cannot be opened."""
     try:
         dataset = open_table(home, name)
-    except StoreError:
+    except DamageError:
         return 0
     return 0 if dataset is None else sum(dataset.all_files().read_all().column("size_bytes").to_pylist())
 
@@ -97,7 +98,7 @@ def _versions(home: Home, name: str, report: TableReport) -> Iterator[tuple[str,
     """The versions that matter, oldest first, with their tags; those that do not open are damages."""
     try:
         newest = open_table(home, name)
-    except StoreError as error:
+    except DamageError as error:
         report.damages.append(Damage(name, VERSIONS, f"the table cannot be opened: {error}", 0))
         return
     if newest is None:
@@ -106,7 +107,7 @@ def _versions(home: Home, name: str, report: TableReport) -> Iterator[tuple[str,
     for tag, _ in sorted(tags.items(), key=lambda item: item[1]):
         try:
             yield tag, open_table(home, name, tag)
-        except (StoreError, OSError, ValueError) as error:
+        except DamageError as error:
             report.damages.append(Damage(name, VERSIONS, f"tag {tag} cannot be opened: {error}", 0, (tag,)))
     if newest.version not in tags.values():
         yield "", newest
@@ -180,12 +181,12 @@ def _count_wrong(fragment: Any, column: str) -> int:
 def drop_damaged(home: Home, name: str, damages: list[Damage], on_wait: Callable[[], None] = lambda: None) -> int:
     """Take damaged units out of a teacher's table, so that their texts count as missing; says how many rows went.
 
-    A table whose newest version cannot be opened goes back to the one before.
+    A table whose newest version cannot be opened goes back to the one before; the manifest is kept in `_damaged/`.
     """
     with write_lock(home, name, on_wait):
         while _is_unreadable(home, name):
             manifests = sorted(f for f in session(table_uri(home, name)).list(VERSIONS) if f.endswith(".manifest"))
-            session(table_uri(home, name)).delete_file(manifests[0])  # names count down: the newest comes first
+            _set_aside(table_uri(home, name), manifests[0])  # names count down: the newest comes first
         dataset = open_table(home, name)
         if dataset is None:
             return 0
@@ -205,9 +206,18 @@ def drop_damaged(home: Home, name: str, damages: list[Damage], on_wait: Callable
 def _is_unreadable(home: Home, name: str) -> bool:
     try:
         open_table(home, name)
-    except StoreError:
+    except DamageError:
         return any(f.endswith(".manifest") for f in session(table_uri(home, name)).list(VERSIONS))
     return False
+
+
+def _set_aside(uri: str, manifest: str) -> None:
+    """Keep a copy of a manifest that cannot be read, and take it out of the table."""
+    files = session(uri)
+    with tempfile.TemporaryDirectory() as folder:
+        files.download_file(manifest, f"{folder}/manifest")
+        files.upload_file(f"{folder}/manifest", f"_damaged/{manifest.rsplit('/', 1)[-1]}")
+    files.delete_file(manifest)
 
 
 def _units_with_doubles(dataset: Any, dropped: list[Any]) -> list[Any]:

@@ -18,7 +18,7 @@ from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Workshop
 from stella_assets.teachers.encode import REFERENCE, Reference, TeacherVectors, read_reference, teacher_step
 from storage.artefacts import MANIFEST
-from storage.database import StoreError, open_table, table_names, to_keys
+from storage.database import DamageError, open_table, table_names, to_keys
 from storage.home import Home
 from storage.integrity import (
     Damage,
@@ -114,7 +114,7 @@ class Auditor:
     def _find_missing(self, recipe: Recipe, vectors: TeacherVectors, texts: CorpusTexts) -> list[Damage]:
         try:
             missing = vectors.count_missing(texts)
-        except (StoreError, VectorError):  # the table's own report says it
+        except (DamageError, VectorError):  # the table's own report says it
             return []
         if not missing:
             return []
@@ -196,7 +196,7 @@ class Auditor:
                 written = SnapshotWriter(self.home, recipe).write(tag, texts, columns, lineage, damaged=places)
                 rewritten = f"{written.rows_written:,} rows and the damaged columns written again"
                 done.append(f"{recipe}{TABLE} {tag}: {rewritten}")
-            except (VectorError, StoreError, FileNotFoundError) as error:
+            except (VectorError, DamageError, FileNotFoundError) as error:
                 done.append(f"{recipe}{TABLE} {tag}: cannot be repaired: {error}")
         return done
 

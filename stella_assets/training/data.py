@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from storage.snapshot import Snapshot
 
 BUCKET_BATCHES = 16
 """Batches that are sorted by length together: less padding, and a batch still mixes most of the corpus."""
+
+READ_TOGETHER = 4
+"""Batches that are read at once: a read has its fixed cost."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,30 @@ class SnapshotDataset(IterableDataset[VectorBatch]):
                 "batch_texts, or take more texts."
             )
         plan = BatchPlan(snapshot.text_lengths()[rows], self._batch_texts, self._seed)
-        for step in self._steps[first::every]:
-            yield read_batch(snapshot, rows[plan.positions(step)], step)
+        steps = self._steps[first::every]
+
+        def read(start: int) -> list[VectorBatch]:
+            chunk = steps[start : start + READ_TOGETHER]
+            return read_batches(snapshot, {step: rows[plan.positions(step)] for step in chunk})
+
+        with ThreadPoolExecutor(1) as reader:  # reads on while the batches before are used
+            ahead = None
+            for start in range(0, len(steps), READ_TOGETHER):
+                now, ahead = ahead, reader.submit(read, start)
+                yield from now.result() if now else []
+            yield from ahead.result() if ahead else []
 
 
-def read_batch(snapshot: Snapshot, rows: np.ndarray, step: int) -> VectorBatch:
-    """Texts and vectors of some rows of a snapshot."""
-    columns, vectors = snapshot.read(rows, ["id", "text", "role"])
-    return VectorBatch(step, columns["id"], columns["text"], columns["role"], torch.from_numpy(vectors))
+def read_batches(snapshot: Snapshot, rows_by_step: Mapping[int, np.ndarray]) -> list[VectorBatch]:
+    """Texts and vectors of the batches of some steps, in one read of the store."""
+    columns, vectors = snapshot.read(np.concatenate(list(rows_by_step.values())), ["id", "text", "role"])
+    batches, start = [], 0
+    for step, rows in rows_by_step.items():
+        here = slice(start, start + len(rows))
+        ids, texts, roles = (columns[name][here] for name in ("id", "text", "role"))
+        batches.append(VectorBatch(step, ids, texts, roles, torch.from_numpy(vectors[here])))
+        start += len(rows)
+    return batches
 
 
 @dataclass(frozen=True)
@@ -169,7 +189,7 @@ class TrainingData:
 
     def read(self, positions: Sequence[int] | np.ndarray) -> Batch:
         """Texts, with a prompt before queries, and targets `[B, D]` float32 of unit norm."""
-        batch = read_batch(self.snapshot, self.rows[positions], 0)
+        (batch,) = read_batches(self.snapshot, {0: self.rows[positions]})
         named = zip(batch.ids, batch.roles, batch.texts, strict=True)
         texts = [self._prompt(text_id, role) + text for text_id, role, text in named]
         target_BD = torch.nn.functional.normalize(batch.vectors_BD.float() * self._scales_D, dim=1)

@@ -18,6 +18,7 @@ from stella_assets.recipe import Recipe
 from stella_assets.teachers.adopt import adopt_vectors
 from storage.database import StoreError, open_table, table_names, to_keys
 from storage.home import DiskSpaceError, Home
+from storage.integrity import drop_damaged, verify_table
 from storage.snapshot import Snapshot, snapshot_tags
 from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 from storage.sql import connect_vectors
@@ -161,6 +162,16 @@ def test_what_is_no_store_is_left_alone_and_said(store: Home, case: str):
     before = state(store)
     with pytest.raises(StoreError, match=message):
         VectorTable(store, fingerprint, 8)
+    assert state(store) == before
+
+
+@pytest.mark.parametrize("case", ["a newer format", "a table of somebody else"])
+def test_a_repair_touches_nothing_that_is_not_ours_to_repair(store: Home, case: str):
+    NOT_A_STORE[case][0](store)
+    before = state(store)
+    for attempt in (verify_table, lambda home, name: drop_damaged(home, name, [])):
+        with pytest.raises(StoreError, match=NOT_A_STORE[case][1]):
+            attempt(store, "teacher_vectors.f")
     assert state(store) == before
 
 
