@@ -1,6 +1,6 @@
 """The shell that every asset shares: make the step's artefact, and show what it is."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,3 +125,16 @@ def _common_metadata(artefact: Artefact) -> dict[str, Any]:
 def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     """A plot as metadata: the UI draws Markdown pictures."""
     return dg.MetadataValue.md(f"![{alt}]({data_uri(png)})")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Rows of equal keys as a Markdown table."""
+    if not rows:
+        return dg.MetadataValue.md("none")
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(_cell, row.values()) for row in rows)]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
+
+
+def _cell(value: Any) -> str:
+    shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return shown.replace("|", "\\|").replace("\n", " ")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+import pyarrow.parquet as pq
 
 from stella_assets import plots
-from stella_assets.assets import picture, step_asset
+from stella_assets.assets import picture, step_asset, table
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact
-from stella_assets.teachers.concatenate import concatenation_step
-from stella_assets.teachers.encode import teacher_step
-from stella_assets.teachers.statistics import statistics_step
+from stella_assets.teachers.concatenate import REFERENCE, concatenation_step
+from stella_assets.teachers.encode import TEACHERS_FILE, teacher_step
+from stella_assets.teachers.statistics import STATS_FILE, statistics_step
 
 
 def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -25,6 +27,7 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             kinds={"lancedb", "scikitlearn" if teacher.kind == "lsa" else "huggingface"},
             description=f"Vectors of `{teacher.name}` ({teacher.kind}, {teacher.licence}); a text is embedded once.",
             checks={"vectors_are_unit_norm": "Every vector has norm 1, but for float16."},
+            show=_show_teacher,
         )
         for teacher in recipe.teachers
     ]
@@ -34,6 +37,7 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         kinds={"lancedb"},
         description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, a tagged version of a LanceDB table.",
         checks={"every_text_has_a_vector": "The table has as many rows as the corpus has texts."},
+        show=_show_snapshot,
     )
     statistics = step_asset(
         statistics_step(recipe),
@@ -47,14 +51,30 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
     return [*teachers, concatenation, statistics]
 
 
+def _show_teacher(artefact: Artefact) -> Mapping[str, Any]:
+    columns = ["role", "fingerprint", "model", "prompt", "pooling", "max_length", "dtype", "dim", "texts"]
+    return {"teacher": table(pq.read_table(artefact.folder / TEACHERS_FILE, columns=columns).to_pylist())}
+
+
+def _show_snapshot(artefact: Artefact) -> Mapping[str, Any]:
+    layout = json.loads((artefact.folder / REFERENCE).read_text())["layout"]
+    teachers = zip(layout["teachers"], layout["dims"], layout["weights"], strict=True)
+    rows = [{"column": f"vector_{name}", "dim": dim, "weight": weight} for name, dim, weight in teachers]
+    return {"layout": table(rows)}
+
+
 def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
     stats, agreement = artefact.manifest.facts["vectors"], artefact.manifest.facts["agreement"]
     rows = {f"mean_cosine_{row['teacher']}": float(row["mean_cosine"]) for row in stats}
     ranks = {f"effective_rank_{row['teacher']}": float(row["effective_rank"]) for row in stats}
+    columns = ["teacher", "source", "rows", "mean_cosine", "effective_rank", "norm_mean", "nan_rows", "zero_rows"]
+    by_source = pq.read_table(artefact.folder / STATS_FILE, columns=columns).to_pylist()
     overlap = {f"neighbour_overlap_{row['a']}_{row['b']}": float(row["neighbour_overlap"]) for row in agreement}
     return {
         **rows,
         **ranks,
         **overlap,
         "agreement": picture(plots.cosine_agreement(stats, agreement), "agreement of teachers"),
+        "by_source": table(by_source),
+        "drift": table(artefact.manifest.facts["drift"]),
     }
