@@ -146,7 +146,7 @@ EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("BadScheme", "URL scheme is not allowed"),
-        "the address of the object store is plain http. Set AWS_ALLOW_HTTP=true, or an https address as AWS_ENDPOINT_URL.",
+        "the object store's address is plain http. Set AWS_ALLOW_HTTP=true, or an https address as AWS_ENDPOINT_URL.",
     ),
     (
         ("error sending request", "ConnectError", "kind: Connect", "kind: Timeout", "Connection refused", "dns error"),
