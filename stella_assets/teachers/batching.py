@@ -1,10 +1,17 @@
-"""Batches of texts of like length, cut by a budget of tokens."""
+"""Batches of texts of like length, cut by a budget of tokens and padded no further than they must be.
+
+Shapes: N texts, B texts of a batch, W tokens of a padded row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+WIDTH_MULTIPLE = 8
 
 
 def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
@@ -26,3 +33,48 @@ def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -
         size = max(1, max_tokens // longest)
         yield order[start : start + size]
         start += size
+
+
+def padded_widths(lengths_N: np.ndarray, limit: int) -> np.ndarray:
+    """Lengths rounded up to a multiple of 8, `[N]`: few shapes, and kernels are made once a shape.
+
+    Padding goes no further than `limit`, the positions that a model has.
+    """
+    rounded_N = -(-lengths_N // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+    return np.maximum(np.minimum(rounded_N, limit), lengths_N)
+
+
+@dataclass(frozen=True)
+class TokenisedTexts:
+    """Texts as a tokenizer leaves them, unpadded.
+
+    Attributes:
+        columns: By name (`input_ids`, `token_type_ids`, ...) one row `[tokens]` int32 a text.
+        padding: What a column is padded with; 0 where a column is not named.
+        shared: What the model gets beside the columns and what is the same for all texts.
+        left: Whether padding goes in front of the tokens, as decoders have it.
+    """
+
+    columns: Mapping[str, Sequence[np.ndarray]]
+    padding: Mapping[str, int]
+    shared: Mapping[str, Any]
+    left: bool
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, `[N]` int64."""
+        return np.array([len(row) for row in self.columns["input_ids"]], dtype=np.int64)
+
+    def batch(self, places: np.ndarray, width: int) -> dict[str, Any]:
+        """Features of some texts: the columns `[B, W]` int64 with their `attention_mask`, and what they share."""
+        import torch
+
+        used_B = np.array([len(self.columns["input_ids"][i]) for i in places])
+        steps_W = np.arange(width)
+        mask_BW = steps_W >= width - used_B[:, None] if self.left else steps_W < used_B[:, None]
+        features = {"attention_mask": torch.from_numpy(mask_BW.astype(np.int64))}
+        for name, rows in self.columns.items():
+            padded_BW = np.full(mask_BW.shape, self.padding.get(name, 0), dtype=np.int64)
+            padded_BW[mask_BW] = np.concatenate([rows[i] for i in places])
+            features[name] = torch.from_numpy(padded_BW)
+        return {**self.shared, **features}
