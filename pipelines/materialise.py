@@ -11,7 +11,6 @@ from typing import Any
 
 import dagster as dg
 import psutil
-from filelock import FileLock
 from rich.console import Console
 from rich.logging import RichHandler
 
@@ -19,6 +18,7 @@ from pipelines.definitions import build_definitions, job_name
 from stella_assets.assets import asset_key
 from stella_assets.recipe import Recipe
 from storage.home import Home
+from storage.locks import hold
 
 PROCESS_TAG = "stella/process"
 HOST_TAG = "stella/host"
@@ -157,8 +157,7 @@ def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Cons
 
 def _open_instance(home: Home) -> dg.DagsterInstance:
     """The UI's instance. Opening makes its SQLite files where there are none; two processes must not both do so."""
-    home.locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(home.locks / "dagster.lock"):
+    with hold(home, "dagster"):
         return dg.DagsterInstance.get()
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from storage.home import Home
+from storage.locks import hold
 
 MANIFEST = "manifest.json"
 
@@ -29,20 +28,9 @@ class ArtefactStore:
         """Whether the artefact is complete."""
         return (self.path(asset, key) / MANIFEST).is_file()
 
-    @contextmanager
-    def lock(self, asset: str, key: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    def lock(self, asset: str, key: str, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
         """Hold the artefact for one builder; a second one waits, and `on_wait` is told so first."""
-        self.home.locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.home.locks / f"{asset.replace('/', '.')}-{key}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            on_wait()
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        return hold(self.home, f"{asset}-{key}", on_wait)
 
     def draft(self, asset: str, key: str) -> Path:
         """An empty folder to build in; what an interrupted build left there is gone."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from storage.home import DiskSpaceError, Home
 
@@ -22,6 +21,10 @@ ID_CHARS = 32
 
 class StoreError(ValueError):
     """The store cannot be used as it is: no store, made by a newer version, or out of reach."""
+
+
+class ConflictError(StoreError):
+    """Another machine changed the table at the same moment; nothing was committed."""
 
 
 class DamageError(StoreError):
@@ -74,19 +77,35 @@ def open_table(home: Home, name: str, version: int | str | None = None) -> Any:
         except ValueError as error:
             if "was not found" not in str(error):
                 raise
-            if not _was_committed(uri):  # a writer was killed before its first commit
+            if not _was_committed(uri):  # a writer has not come to its first commit, or was killed before it
                 return None
-            raise StoreError(f"{uri}: holds no readable table. Move it away, or restore it from a copy.") from None
+            dataset = _open_again(uri, version)
     _require_format(uri, dataset.schema.metadata or {})
     return dataset
 
 
 def _was_committed(uri: str) -> bool:
-    """Whether there are traces of a commit, or of something that is not ours."""
+    """Whether there are traces of a commit, or of something that is not ours.
+
+    A first commit leaves a transaction that begins with 0, then makes the manifest appear in one step.
+    """
     from lance.file import LanceFileSession
 
     files = LanceFileSession(uri).list()
-    return not files or any(not file.startswith(("data/", "_digests/", "_deletions/")) for file in files)
+    return not files or any(not UNCOMMITTED.match(file) for file in files)
+
+
+def _open_again(uri: str, version: int | str | None) -> Any:
+    """Open a table whose first commit may have come between looking for it and looking why it is not there."""
+    import lance
+
+    try:
+        return lance.dataset(uri, version=version)
+    except ValueError:
+        raise StoreError(f"{uri}: holds no readable table. Move it away, or restore it from a copy.") from None
+
+
+UNCOMMITTED = re.compile(r"(data|_digests|_deletions)/|_transactions/(0-|\.tmp)|_versions/\.tmp")
 
 
 def _require_format(uri: str, metadata: Mapping[bytes, bytes]) -> None:
@@ -105,6 +124,7 @@ def explained(uri: str) -> Iterator[None]:
 
     Raises:
         DiskSpaceError: The disk is full.
+        ConflictError: Another machine committed first.
         StoreError: The store is out of reach or damaged.
     """
     try:
@@ -115,12 +135,12 @@ def explained(uri: str) -> Iterator[None]:
         said = str(error)
         for words, remedy in EXPLANATIONS:
             if any(word in said for word in words):
-                kind = DiskSpaceError if words is NO_SPACE else DamageError if words is UNREADABLE else StoreError
-                raise kind(f"{uri}: {remedy} ({_what_was_said(said)})") from error
+                raise KINDS.get(words, StoreError)(f"{uri}: {remedy} ({_what_was_said(said)})") from error
         raise
 
 
 NO_SPACE = ("No space left on device", "os error 28", "File too large", "Disk quota exceeded")
+CONFLICT = ("ommit conflict", "Incompatible transaction", "Dataset already exists", "/0.manifest was not found")
 UNREADABLE = (
     "Not found",
     "NotFound",
@@ -157,7 +177,7 @@ EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
         "no permission. Allow it, or let STELLA_HOME or STELLA_VECTORS name another place.",
     ),
     (("NoSuchBucket",), "there is no such bucket. Create it, or correct STELLA_VECTORS."),
-    (("Dataset already exists",), "another machine made this table at the same moment. Run again."),
+    (CONFLICT, "another machine changed this table at the same moment. Run again."),
     (("Not a directory", "os error 20", "File exists"), "is no folder. Move the file away that lies there."),
     (
         UNREADABLE,
@@ -166,30 +186,18 @@ EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
+KINDS: Mapping[tuple[str, ...], type[ValueError]] = {
+    NO_SPACE: DiskSpaceError,
+    CONFLICT: ConflictError,
+    UNREADABLE: DamageError,
+}
+
+
 def _what_was_said(text: str) -> str:
     """What an object store answered, else how the error begins."""
     if answer := re.search(r"<Code>(\w+)</Code>\s*<Message>([^<]*)", text):
         return f"{answer[1]}: {answer[2]}"
     return text.strip().split("\n")[0].split(", /")[0][:200]
-
-
-@contextmanager
-def write_lock(home: Home, name: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a table for one writer on this machine; the system frees the lock when its holder dies.
-
-    `on_wait` is told before a second writer waits.
-    """
-    home.locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home.locks / f"{name}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        on_wait()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def to_arrow(vectors: np.ndarray) -> pa.FixedSizeListArray:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from storage.database import connect, explained, open_table, table_names, table_uri, write_lock
+from storage.database import connect, explained, open_table, table_names, table_uri
 from storage.home import Home
 from storage.integrity import snapshot_tables, teacher_tables
+from storage.locks import hold
 from storage.snapshot import TABLE, Snapshot, snapshot_tags
 from storage.units import DIGESTS, session
 from storage.vectors import PREFIX
@@ -76,7 +77,7 @@ def collect(home: Home, needed: Needed, *, dry_run: bool, superseded: bool) -> l
 
 def _clean(home: Home, name: str, stale_tags: Iterable[str], dry_run: bool) -> list[Garbage]:
     """Versions that no tag names, and files that no version names: what killed writers left."""
-    with write_lock(home, name, lambda: None):  # nobody is writing now, so that unnamed files are nobody's
+    with hold(home, name):  # nobody on this machine is writing now
         dataset = open_table(home, name)
         if dataset is None:
             return [] if dry_run else _drop_uncommitted(home, name)
@@ -86,16 +87,27 @@ def _clean(home: Home, name: str, stale_tags: Iterable[str], dry_run: bool) -> l
             if not dry_run:
                 for tag in stale:
                     dataset.tags.delete(tag)
-                dataset.cleanup_old_versions(timedelta(0), delete_unverified=True, error_if_tagged_old_versions=False)
+                dataset.cleanup_old_versions(
+                    timedelta(0), delete_unverified=not home.remote, error_if_tagged_old_versions=False
+                )
                 _forget_digests(dataset)
         return garbage
 
 
 def _unneeded(home: Home, dataset: Any, name: str, stale: Set[str]) -> list[Garbage]:
-    """Files that neither the newest version names nor one with a tag that stays."""
+    """Files that neither the newest version names nor one with a tag that stays.
+
+    In an object store, what no version at all names may be what another machine is about to commit: Lance lets it lie
+    for a week.
+    """
     tags = {tag for tag in dataset.tags.list() if tag not in stale}
     kept = {path for version in (None, *tags) for path in _files(open_table(home, name, version))}
     listed = dataset.all_files().read_all().to_pylist()
+    if home.remote:
+        versions = [known["version"] for known in dataset.versions()]
+        committed = {path for version in versions for path in _files(open_table(home, name, version))}
+        week_ago = datetime.now(UTC) - timedelta(days=7)
+        listed = [row for row in listed if row["path"] in committed or row["last_modified"] < week_ago]
     sizes = [
         row["size_bytes"]
         for row in listed
@@ -119,8 +131,9 @@ def _files(dataset: Any) -> set[str]:
 
 def _forget_digests(dataset: Any) -> None:
     files = session(dataset.uri)
+    digests = files.list(DIGESTS)  # before the files: a file is there before its digest
     kept = {path.rsplit("/", 1)[-1] for path in dataset.all_files().read_all().column("path").to_pylist()}
-    for path in files.list(DIGESTS):
+    for path in digests:
         name = path.rsplit("/", 1)[-1].removesuffix(".json")
         if name not in kept:
             files.delete_file(path)
@@ -128,7 +141,7 @@ def _forget_digests(dataset: Any) -> None:
 
 def _drop(home: Home, name: str, dry_run: bool) -> list[Garbage]:
     """A teacher that nothing uses."""
-    with write_lock(home, name, lambda: None):
+    with hold(home, name):
         dataset = open_table(home, name)
         if dataset is None:
             return [] if dry_run else _drop_uncommitted(home, name)
@@ -141,7 +154,9 @@ def _drop(home: Home, name: str, dry_run: bool) -> list[Garbage]:
 
 
 def _drop_uncommitted(home: Home, name: str) -> list[Garbage]:
-    """A table whose first writer was killed before its first commit."""
+    """A table whose first writer was killed before its first commit, or is another machine's that is still writing."""
+    if home.remote:
+        return []
     files = session(table_uri(home, name))
     paths = files.list()
     for path in paths:

@@ -34,6 +34,11 @@ class Home:
         return (self.vectors_uri or str(self.root / "lancedb")).rstrip("/")
 
     @property
+    def remote(self) -> bool:
+        """Whether the vectors lie in an object store, where other machines may write as well."""
+        return "://" in self.vectors
+
+    @property
     def locks(self) -> Path:
         """Lock files; the operating system frees a lock when its process dies."""
         return self.root / "locks"
@@ -54,7 +59,7 @@ class Home:
 
     def require_space(self, needed_bytes: int, purpose: str) -> None:
         """Raise `DiskSpaceError` unless `needed_bytes` are free, with a tenth to spare; object stores have no end."""
-        if "://" in self.vectors:
+        if self.remote:
             return
         folder = Path(self.vectors)
         folder.mkdir(parents=True, exist_ok=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from storage.database import DamageError, open_table, table_uri, to_keys, to_numpy, write_lock
+from storage.database import DamageError, open_table, table_uri, to_keys, to_numpy
 from storage.home import Home
+from storage.locks import hold
 from storage.snapshot import TABLE
 from storage.units import hash_file, read_digest, session
 from storage.vectors import PREFIX, drop_units
@@ -183,7 +184,7 @@ def drop_damaged(home: Home, name: str, damages: list[Damage], on_wait: Callable
 
     A table whose newest version cannot be opened goes back to the one before; the manifest is kept in `_damaged/`.
     """
-    with write_lock(home, name, on_wait):
+    with hold(home, name, on_wait):
         while _is_unreadable(home, name):
             manifests = sorted(f for f in session(table_uri(home, name)).list(VERSIONS) if f.endswith(".manifest"))
             _set_aside(table_uri(home, name), manifests[0])  # names count down: the newest comes first

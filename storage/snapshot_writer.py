@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from storage.database import explained, open_table, table_uri, to_arrow, to_keys, write_lock
+from storage.database import explained, open_table, table_uri, to_arrow, to_keys
 from storage.home import Home
+from storage.locks import hold
 from storage.snapshot import TABLE, TEXT_COLUMNS, VECTOR, Layout, snapshot_schema, snapshot_tags
 from storage.units import seal, write_unit
 from storage.vectors import UNIT_ROWS
@@ -134,7 +135,7 @@ class SnapshotWriter:
             tuple(teacher.weight for teacher in teachers),
         )
         schema = snapshot_schema(layout, lineage, {teacher.name: teacher.fingerprints for teacher in teachers})
-        with write_lock(self._home, self.name, self._on_wait):
+        with hold(self._home, self.name, self._on_wait):
             tags = snapshot_tags(self._home, self._recipe)
             if tag in tags and not damaged:
                 return Written(tags[tag], len(texts), 0, ())

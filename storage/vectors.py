@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from storage.database import FORMAT, explained, open_table, table_uri, to_arrow, to_keys, to_numpy, write_lock
+from storage.database import FORMAT, ConflictError, explained, open_table, table_uri, to_arrow, to_keys, to_numpy
 from storage.home import Home
+from storage.locks import hold
 from storage.units import write_unit
 
 UNIT_ROWS = 32_768
@@ -101,6 +103,7 @@ class VectorTable:
         self._seen: list[int] = []
         self._keys = np.empty(0, dtype="S16")
         self._rows = np.empty(0, dtype=np.int64)
+        self._ends = np.empty(0, dtype=np.int64)
         self.refresh()
 
     def __len__(self) -> int:
@@ -116,7 +119,7 @@ class VectorTable:
             raise VectorError(f"{self.uri}: holds vectors of {held} dimensions, and the teacher has {self.dim}.")
         fragments = [fragment.fragment_id for fragment in dataset.get_fragments()]
         if self._seen != fragments[: len(self._seen)]:  # units were taken out: rows have other numbers now
-            self._seen, self._keys, self._rows = [], self._keys[:0], self._rows[:0]
+            self._seen, self._keys, self._rows, self._ends = [], self._keys[:0], self._rows[:0], self._ends[:0]
         self._dataset = dataset
         self._read_keys(dataset.get_fragments()[len(self._seen) :])
         self._seen = fragments
@@ -124,8 +127,10 @@ class VectorTable:
 
     def _read_keys(self, fragments: Sequence[Any]) -> None:
         with explained(self.uri):
-            chunks = [to_keys(b.column(0)) for f in fragments for b in f.to_batches(columns=["id"])]
-        keys = np.concatenate([self._keys, *chunks])
+            units = [[to_keys(b.column(0)) for b in f.to_batches(columns=["id"])] for f in fragments]
+        sizes = [sum(map(len, unit)) for unit in units]
+        self._ends = np.concatenate([self._ends, len(self._keys) + np.cumsum(sizes, dtype=np.int64)])
+        keys = np.concatenate([self._keys, *(chunk for unit in units for chunk in unit)])
         rows = np.concatenate([self._rows, np.arange(len(self._keys), len(keys))])
         order = np.argsort(keys, kind="stable")  # nearly sorted runs; of doubled ids the first stays first
         self._keys, self._rows = keys[order], rows[order]
@@ -189,10 +194,10 @@ class VectorTable:
             DiskSpaceError: The disk is full. What was committed stays.
         """
         keys = ids if isinstance(ids, np.ndarray) else to_keys(list(ids))
-        todo, embedded = self.missing(keys), 0
-        while todo.size:
-            with write_lock(self._home, self.name, on_wait):
-                if self.refresh():
+        embedded, todo = 0, self.missing(keys)
+        while todo.size or self._doubled_units().size:
+            with hold(self._home, self.name, on_wait):
+                if self._settle():
                     todo = todo[self.missing(keys[todo])]
                 unit, todo = todo[:unit_rows], todo[unit_rows:]
                 if unit.size:
@@ -200,12 +205,38 @@ class VectorTable:
                     check_vectors(vectors, len(unit), self.dim, self.name)
                     self._commit(keys[unit], vectors)
                     embedded += int(unit.size)
+            if not todo.size:
+                todo = self.missing(keys)  # those of a unit that was taken out
         return embedded
 
     def _commit(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         rows = pa.Table.from_arrays([to_ids(keys), to_arrow(vectors)], schema=self._schema)
-        append_units(self.uri, self._schema, [write_unit(self.uri, rows, self._schema)], self._dataset)
-        self.refresh()
+        unit = write_unit(self.uri, rows, self._schema)
+        try:
+            append_units(self.uri, self._schema, [unit], self._dataset)
+        except ConflictError:  # another machine has just made the table
+            if not self.refresh():
+                raise
+            append_units(self.uri, self._schema, [unit], self._dataset)
+        self._settle()
+
+    def _settle(self) -> bool:
+        """Refresh, take out every unit with ids that an earlier one has, and say whether anything changed.
+
+        Locks hold on one machine. Where several share a store, two can embed the same texts at once. Whoever sees it
+        first takes the later unit out, and its writer finds what else was in it missing.
+        """
+        changed = self.refresh()
+        while (doubled := self._doubled_units()).size:
+            with suppress(ConflictError):  # another machine has just taken one out
+                drop_units(self.uri, self._dataset, doubled.tolist())
+            changed |= self.refresh()
+        return changed
+
+    def _doubled_units(self) -> np.ndarray:
+        """Ids of the fragments whose rows are in an earlier one, too, or twice in the same, ascending."""
+        later = self._rows[1:][self._keys[1:] == self._keys[:-1]]
+        return np.array(self._seen)[np.unique(np.searchsorted(self._ends, later, side="right"))]
 
 
 class VectorsByRole:
@@ -263,6 +294,7 @@ def append_units(uri: str, schema: pa.Schema, units: Sequence[Mapping[str, Any]]
     """Make units that workers wrote part of a table, in one commit; `dataset` is None for a table yet to be made.
 
     Raises:
+        ConflictError: The table was made by another machine meanwhile.
         StoreError: The place cannot be written.
     """
     import lance
@@ -272,13 +304,17 @@ def append_units(uri: str, schema: pa.Schema, units: Sequence[Mapping[str, Any]]
     operation = lance.LanceOperation
     with explained(uri):
         if dataset is None:
-            lance.LanceDataset.commit(uri, operation.Overwrite(schema, fragments))
+            lance.LanceDataset.commit(uri, operation.Overwrite(schema, fragments), max_retries=0)
         else:
             lance.LanceDataset.commit(uri, operation.Append(fragments), read_version=dataset.version)
 
 
 def drop_units(uri: str, dataset: Any, fragments: Sequence[int]) -> None:
-    """Take damaged units out of a table, in one commit; their files stay until garbage collection."""
+    """Take damaged units out of a table, in one commit; their files stay until garbage collection.
+
+    Raises:
+        ConflictError: Another machine took one out meanwhile.
+    """
     import lance
 
     with explained(uri):

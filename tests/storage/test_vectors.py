@@ -1,14 +1,20 @@
 """The teacher-vector store: nothing is embedded twice, nothing bad gets in."""
 
+import contextlib
 import multiprocessing
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stella_assets.corpus.text import text_id
+from storage.database import open_table
 from storage.home import Home
-from storage.vectors import VectorError, VectorTable
+from storage.integrity import verify_table
+from storage.units import write_unit
+from storage.vectors import PREFIX, VectorError, VectorTable, append_units
 
 
 def unit_vectors(texts: list[str], dim: int = 8) -> np.ndarray:
@@ -94,3 +100,75 @@ def test_two_processes_that_fill_one_teacher_leave_every_row_once(home: Home):
     cache = VectorTable(home, "shared", 8)
     assert len(cache) == 300
     np.testing.assert_array_equal(cache.fetch(ids), unit_vectors(texts).astype(np.float16))
+
+
+def _fill_from_a_machine(root: Path, vectors: str, start: int, together: Any) -> None:
+    ids, texts = texts_and_ids(200, start)
+    table = VectorTable(Home(root, vectors), "shared", 8)
+
+    def encode(unit: list[str]) -> np.ndarray:
+        together.wait(60)  # both have looked what is missing, and have the same texts before them
+        return unit_vectors(unit)
+
+    with contextlib.suppress(threading.BrokenBarrierError):
+        table.fill(ids, reader(texts), encode, unit_rows=50)
+    together.abort()
+    table.fill(ids, reader(texts), unit_vectors, unit_rows=50)
+
+
+@pytest.mark.parametrize("apart", [0, 20, 100])
+def test_machines_that_share_a_store_but_no_locks_leave_every_row_once(tmp_path: Path, apart: int):
+    vectors = str(tmp_path / "vectors")
+    context = multiprocessing.get_context("spawn")
+    together = context.Barrier(2)
+    workers = [
+        context.Process(target=_fill_from_a_machine, args=(tmp_path / str(n), vectors, n * apart, together))
+        for n in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    ids, texts = texts_and_ids(200 + apart)
+    home = Home(tmp_path / "third", vectors)
+    assert verify_table(home, PREFIX + "shared").damages == []
+    table = VectorTable(home, "shared", 8)
+    assert len(table) == len(ids)
+    np.testing.assert_array_equal(table.fetch(ids), unit_vectors(texts).astype(np.float16))
+
+
+def test_units_doubled_by_a_writer_that_died_are_taken_out_by_the_next(home: Home):
+    ids, texts = texts_and_ids(60)
+    VectorTable(home, "f", 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
+    dataset = open_table(home, PREFIX + "f")
+    double = write_unit(dataset.uri, dataset.to_table().slice(10, 20).combine_chunks(), dataset.schema)
+    append_units(dataset.uri, dataset.schema, [double], dataset)
+    table = VectorTable(home, "f", 8)
+    assert len(table) == 80
+    assert table.fill(ids, reader(texts), unit_vectors) == 0
+    assert len(table) == 60
+    assert verify_table(home, PREFIX + "f").damages == []
+
+
+def test_a_table_that_another_machine_makes_meanwhile_keeps_its_rows(tmp_path: Path):
+    vectors = str(tmp_path / "vectors")
+    here, there = (VectorTable(Home(tmp_path / name, vectors), "f", 8) for name in ("here", "there"))
+    ids, texts = texts_and_ids(50)
+
+    def encode(unit: list[str]) -> np.ndarray:
+        there.fill(ids[:20], reader(texts), unit_vectors)
+        return unit_vectors(unit)
+
+    assert here.fill(ids[20:], reader(texts[20:]), encode) == 30
+    np.testing.assert_array_equal(here.fetch(ids), unit_vectors(texts).astype(np.float16))
+
+
+def test_a_writer_that_died_in_its_first_commit_is_in_nobodys_way(home: Home):
+    ids, texts = texts_and_ids(10)
+    VectorTable(home, "f", 8).fill(ids, reader(texts), unit_vectors)
+    for file in Path(home.vectors).glob("*/_versions/*"):
+        file.unlink()  # the transaction file comes before the manifest
+    table = VectorTable(home, "f", 8)
+    assert table.fill(ids, reader(texts), unit_vectors) == 10
+    np.testing.assert_array_equal(table.fetch(ids), unit_vectors(texts).astype(np.float16))
