@@ -57,7 +57,10 @@ def step_asset(
     )
     def make_artefact(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
         with recorded(home, context.run_id, step) as record:
-            artefact = record.artefact = Workshop(home, context.log).make(step)
+            workshop = Workshop(home, context.log)
+            artefact = record.artefact = workshop.make(step)
+            if group == GROUPS[-1]:  # it rests on every other asset that the recipe has
+                workshop.keep_links(step)
         refresh_views(home)
         verb = "reused, nothing to do" if artefact.reused else f"made in {artefact.manifest.about['seconds']:.1f} s"
         context.log.info(f"{step.name}: {verb} ({artefact.digest[:12]})")

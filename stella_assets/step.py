@@ -173,6 +173,10 @@ class Workshop:
             self.store.point(step.recipe, step.name, identity.key)
         return artefact
 
+    def keep_links(self, last: Step) -> None:
+        """Remove the recipe's links to assets that its last step does not rest on: it has them no more."""
+        self.store.keep_links(last.recipe, {step.name for step in all_steps(last)})
+
     def _build(self, step: Step, identity: Identity) -> Artefact:
         draft, scratch = self.store.draft(step.name, identity.key), self.store.scratch(step.name, identity.key)
         inputs = {need.name: artefact for need in step.needs if (artefact := self.find(need))}

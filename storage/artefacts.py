@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -72,6 +72,13 @@ class ArtefactStore:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(target, target_is_directory=True)
         fresh.replace(link)
+
+    def keep_links(self, recipe: str, assets: Collection[str]) -> None:
+        """Remove the recipe's links to other assets: those of a teacher or a stage that it has no more."""
+        root = self.home.root / recipe
+        for link in sorted(root.rglob("*")):
+            if link.is_symlink() and link.relative_to(root).as_posix() not in assets:
+                link.unlink()
 
 
 def sync(path: Path) -> None:

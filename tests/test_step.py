@@ -103,3 +103,16 @@ def test_the_digest_covers_outputs_and_not_times_or_views(first: Step, home: Hom
     assert a.digest == b.digest
     assert a.manifest.about["seconds"] >= 0
     assert Manifest.read(a.folder / "manifest.json") == a.manifest
+
+
+def test_links_to_assets_that_a_recipe_has_no_more_go(first: Step, calls: list[str], home: Home, log: logging.Logger):
+    workshop = Workshop(home, log)
+    gone = replace(first, name="teachers/gone")
+    last = Step("tiny", "last", "1", {}, write_number(2, calls), needs=(first,))
+    for step in (first, gone, last, replace(gone, recipe="other")):
+        workshop.make(step)
+    workshop.keep_links(last)
+    assert not home.current("tiny", "teachers/gone").exists()
+    for recipe, name in (("tiny", "first"), ("tiny", "last"), ("other", "teachers/gone")):
+        assert (home.current(recipe, name) / "number.txt").exists()
+    assert workshop.make(gone).reused
