@@ -2,7 +2,9 @@
 
     python -m benchmarks.kills [--kills 50]
 
-The tables must equal those of an undisturbed run, row by row, and the store must be whole.
+Each kill comes at a random moment after the run's first write to the store. The tables must equal those of an
+undisturbed run, row by row, and the store must be whole. A run that comes to its end is compared, and another store
+begins.
 """
 
 import os
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -63,40 +66,64 @@ def contents(home: Home) -> dict[str, object]:
     return {**found, "columns": columns, "vectors": block.tobytes()}
 
 
+def files(home: Home) -> int:
+    """Files in the store."""
+    return sum(path.is_file() for path in Path(home.vectors).rglob("*"))
+
+
+def wait_for_a_write(process: subprocess.Popen[bytes], home: Home) -> None:
+    before = files(home)
+    while process.poll() is None and files(home) == before:
+        time.sleep(0.01)
+
+
+def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Kill the process and its children, unless it comes to its end before."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    alive = process.poll() is None
+    if alive:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return alive
+
+
 def main(kills: int = 50, seed: int = 0) -> None:
     """Kill, go on, and compare."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as root:
         recipe = write_recipe(Path(root))
-        undisturbed, home = Home(Path(root) / "undisturbed"), Home(Path(root) / "killed")
+        undisturbed, home = Home(Path(root) / "undisturbed"), Home(Path(root) / "killed_0")
+        process = start(recipe, undisturbed)
+        wait_for_a_write(process, undisturbed)
         began = time.monotonic()
-        assert start(recipe, undisturbed).wait() == 0
-        duration = time.monotonic() - began
-        ended, progress = 0, []
-        for _ in range(kills):
+        assert process.wait() == 0
+        working = time.monotonic() - began
+        expected, ended, progress = contents(undisturbed), 0, []
+        while len(progress) < kills:
             process = start(recipe, home)
-            # Mostly while it works, sometimes while it starts; units of a tenth of the rows make it last.
-            time.sleep(draw.uniform(0.2, 1.0) * duration)
-            ended += process.poll() is not None
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            tables = [open_table(home, name) for name in table_names(home)]
-            progress.append(sum(table.count_rows() for table in tables if table is not None))
-            if ended:  # it got to the end in spite of the kills: begin anew
-                ended = 0
-                if contents(home) != contents(undisturbed):
+            wait_for_a_write(process, home)
+            # The square: soon after the first write rather than late, as a run that goes on has less to do.
+            if kill_after(process, draw.random() ** 2 * working):
+                tables = [open_table(home, name) for name in table_names(home)]
+                progress.append(sum(table.count_rows() for table in tables if table is not None))
+            else:  # in spite of the kills before
+                assert process.returncode == 0
+                if contents(home) != expected:
                     raise SystemExit("the tables differ from those of an undisturbed run")
-                home = Home(Path(root) / f"killed_{len(progress)}")
+                ended += 1
+                home = Home(Path(root) / f"killed_{ended}")
         assert start(recipe, home).wait() == 0
-        damages = [damage for name in table_names(home) for damage in verify_table(home, name).damages]
-        equal = contents(home) == contents(undisturbed)
+        equal = contents(home) == expected
+        homes = [Home(Path(root) / f"killed_{number}") for number in range(ended + 1)]
+        damages = [d for home in homes for name in table_names(home) for d in verify_table(home, name).damages]
     write_row(
         "kills",
         {
             "kills": kills,
-            "undisturbed_seconds": round(duration, 1),
+            "seconds_of_writing_undisturbed": round(working, 1),
             "rows_after_each_kill": progress,
+            "stores_finished": len(homes),
             "equal_row_by_row": equal,
             "damages": len(damages),
         },
