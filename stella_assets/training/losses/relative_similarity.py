@@ -3,10 +3,11 @@
 The published form compares every pair of texts with every other one, a P x P matrix: O(B^4) memory. Its sum needs only
 two counts for each pair x, with teacher cosine t and student cosine s:
 
-    worse(x)  = |{y : t_y < t_x and s_y > s_x - m}|     comparisons that x should win, and does not by the margin m
-    better(x) = |{y : t_y > t_x and s_x > s_y - m}|     comparisons that x should lose, and does not by the margin m
+    worse(x)  = |{y : t_y < t_x - g and s_y > s_x - m}|   comparisons that x should win, and does not by the margin m
+    better(x) = |{y : t_y - g > t_x and s_x > s_y - m}|   comparisons that x should lose, and does not by the margin m
 
-    sum over t_x > t_y of max(0, s_y - s_x + m)  =  sum over x of s_x (better(x) - worse(x)) + m sum over x of worse(x)
+    sum over t_x - g > t_y of max(0, s_y - s_x + m)
+        = sum over x of s_x (better(x) - worse(x)) + m sum over x of worse(x)
 
 and its derivative by s_x is `better(x) - worse(x)`. Both counts are two-dimensional dominance counts, answered for all
 pairs at once by a wavelet matrix (Claude, Navarro and Ordonez, 2015) over ranks: exact integers, ties included.
@@ -20,16 +21,21 @@ import torch
 from torch import Tensor
 
 
-def relative_similarity_loss(student_gram_BB: Tensor, teacher_gram_BB: Tensor, margin: float) -> Tensor:
-    """Mean over all pairs of pairs with `t_i.t_j > t_m.t_n` of `max(0, s_m.s_n - s_i.s_j + margin)`.
+def relative_similarity_loss(
+    student_gram_BB: Tensor, teacher_gram_BB: Tensor, margin: float, min_gap: float = 0.0
+) -> Tensor:
+    """Mean over all pairs of pairs with `t_i.t_j > t_m.t_n + min_gap` of `max(0, s_m.s_n - s_i.s_j + margin)`.
 
     As in arXiv 2412.19048, eq. 4, the mean is over all P (P - 1) / 2 comparisons; pairs that the teacher finds equally
     alike add nothing. O(P log P) time and O(P) memory, value and gradient exact (0 at the hinge's kink, as `relu`).
+    The published form has no `min_gap`, so that a perfect student still pays for teacher gaps below the margin; with
+    `min_gap = margin` it pays nothing.
 
     Args:
         student_gram_BB: Cosines of the student's vectors, float32 or float64.
         teacher_gram_BB: Cosines of the teacher's vectors; takes no gradient.
         margin: In units of cosine.
+        min_gap: In units of cosine.
 
     Returns:
         A scalar, 0 if the batch has fewer than 3 texts, for there is nothing to compare.
@@ -38,28 +44,28 @@ def relative_similarity_loss(student_gram_BB: Tensor, teacher_gram_BB: Tensor, m
     if batch < 3:
         return student_gram_BB.sum() * 0
     i, j = torch.triu_indices(batch, batch, offset=1, device=student_gram_BB.device)
-    return _MeanRankingHinge.apply(student_gram_BB[i, j], teacher_gram_BB[i, j], margin)
+    return _MeanRankingHinge.apply(student_gram_BB[i, j], teacher_gram_BB[i, j], margin, min_gap)
 
 
 class _MeanRankingHinge(torch.autograd.Function):
     """Mean hinge over all comparisons of P items, with its exact gradient."""
 
     @staticmethod
-    def forward(ctx: Any, student_P: Tensor, teacher_P: Tensor, margin: float) -> Tensor:
+    def forward(ctx: Any, student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: float) -> Tensor:
         comparisons = len(student_P) * (len(student_P) - 1) / 2
-        worse_P, better_P = _violations(student_P, teacher_P, margin)
+        worse_P, better_P = _violations(student_P, teacher_P, margin, min_gap)
         slope_P = (better_P - worse_P).double()
         ctx.save_for_backward((slope_P / comparisons).to(student_P.dtype))
         total = (student_P.double() * slope_P).sum() + margin * worse_P.double().sum()
         return (total / comparisons).to(student_P.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (slope_P,) = ctx.saved_tensors
-        return gradients[0] * slope_P, None, None
+        return gradients[0] * slope_P, None, None, None
 
 
-def _violations(student_P: Tensor, teacher_P: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+def _violations(student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: float) -> tuple[Tensor, Tensor]:
     """`worse` and `better` of the module's docstring, as integers, for each of the P items."""
     items = len(student_P)
     teacher_sorted_P, by_teacher_P = torch.sort(teacher_P)
@@ -69,10 +75,10 @@ def _violations(student_P: Tensor, teacher_P: Tensor, margin: float) -> tuple[Te
     # An item of rank >= bar(x) has a student score above s_x - m.
     bar_P = torch.searchsorted(student_sorted_P, student_P - margin, right=True)
 
-    below_P = torch.searchsorted(teacher_sorted_P, teacher_P)
+    below_P = torch.searchsorted(teacher_sorted_P, teacher_P - min_gap)
     worse_P = _count_at_least(rank_P[by_teacher_P], torch.zeros_like(below_P), below_P, bar_P)
 
-    above_P = torch.searchsorted(teacher_sorted_P, teacher_P, right=True)
+    above_P = torch.searchsorted(teacher_sorted_P - min_gap, teacher_P, right=True)
     end_P = torch.full_like(above_P, items)
     over_bar_P = _count_at_least(bar_P[by_teacher_P], above_P, end_P, rank_P + 1)
     return worse_P, (end_P - above_P) - over_bar_P
