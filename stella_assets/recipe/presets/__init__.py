@@ -1,0 +1,51 @@
+"""Presets: stages that a recipe asks for by name, one YAML file each."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+
+def preset_names() -> list[str]:
+    """The presets that there are."""
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in files(__name__).iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+@lru_cache
+def _preset_text(name: str) -> str:
+    return files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def expand_preset(stages: Any) -> Any:
+    """`robust`, or `{preset: robust, texts: 50000}`, as a list of stages; a list stays as it is.
+
+    `texts` is what all stages see together: each stage keeps its share of it.
+
+    Raises:
+        ValueError: There is no such preset, or a key beside `preset` and `texts`.
+    """
+    if isinstance(stages, str):
+        stages = {"preset": stages}
+    if not isinstance(stages, dict):
+        return stages
+    name, texts = stages.get("preset"), stages.get("texts")
+    if name not in preset_names():
+        raise ValueError(f"there is no preset {name!r}; take one of {', '.join(preset_names())}, or a list of stages")
+    if unknown := sorted(stages.keys() - {"preset", "texts"}):
+        raise ValueError(f"beside `preset` there is only `texts`, no {unknown[0]!r}")
+    expanded = yaml.safe_load(_preset_text(name))
+    if texts is None:
+        return expanded
+    if not isinstance(texts, int) or isinstance(texts, bool) or texts < 1:
+        raise ValueError(f"texts {texts!r} must be a whole number above 0")
+    total = sum(stage.get("texts", 0) for stage in expanded)
+    return [
+        stage
+        | ({"texts": max(stage["batch_texts"], round(stage["texts"] * texts / total))} if "texts" in stage else {})
+        for stage in expanded
+    ]

@@ -1,0 +1,99 @@
+"""The whole recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from stella_assets.manifest import digest
+from stella_assets.recipe.corpus import Corpus
+from stella_assets.recipe.part import Name, Part, Positive
+from stella_assets.recipe.presets import expand_preset
+from stella_assets.recipe.teachers import Teacher
+from stella_assets.recipe.training import Stage, Student
+
+TaskKind = Literal["retrieval", "classification", "pair_classification"]
+
+
+class Evaluation(Part):
+    """mteb tasks built from the corpus' test split."""
+
+    tasks: tuple[TaskKind, ...] | None = Field(
+        None, min_length=1, description="left out: all that the corpus can serve"
+    )
+    max_documents: Positive = Field(1000, description="test documents that tasks are built from")
+    query_prompt: str | None = Field(None, description="the student's prompt for retrieval queries, by name")
+
+
+class Release(Part):
+    """The published model folder."""
+
+    dimension: Positive
+    licence: str
+
+
+RESERVED_NAMES = frozenset({"artefacts", "lancedb", "locks", "runs", "history", "schedules", "storage", "logs"})
+
+
+class Recipe(Part):
+    """Everything that decides what is distilled."""
+
+    name: Name
+    description: str
+    seed: Annotated[int, Field(ge=0)] = 0
+    corpus: Corpus
+    teachers: tuple[Teacher, ...] = Field(min_length=1)
+    student: Student
+    stages: tuple[Stage, ...] = Field(min_length=1, validate_default=True, default="robust")
+    evaluation: Evaluation
+    release: Release
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _preset(cls, raw: Any) -> Any:
+        return expand_preset(raw)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.name in RESERVED_NAMES:
+            raise ValueError(f"name {self.name!r} is a folder of STELLA_HOME; choose another")
+        names = [teacher.name for teacher in self.teachers]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two teachers are named {doubled[0]!r}; each needs a name of its own")
+        prompt = self.evaluation.query_prompt
+        if prompt is not None and prompt not in self.student.prompts:
+            raise ValueError(f"evaluation.query_prompt {prompt!r} is none of student.prompts")
+        for number, stage in enumerate(self.stages, 1):
+            self._check_stage(number, stage, names)
+        if self.release.dimension in self.student.short_dims and not self.trains_short_heads(len(self.stages)):
+            raise ValueError(
+                f"release.dimension {self.release.dimension}: no stage trains short_heads, so it is untrained"
+            )
+        return self
+
+    def _check_stage(self, number: int, stage: Stage, teachers: list[str]) -> None:
+        if unknown := [name for name in stage.teachers or () if name not in teachers]:
+            raise ValueError(f"stages.{number - 1}.teachers names {unknown[0]!r}; the recipe has {', '.join(teachers)}")
+        by_dimension = stage.short_heads if isinstance(stage.short_heads, dict) else {}
+        if unknown_dims := [dim for dim in by_dimension if dim not in self.student.short_dims]:
+            raise ValueError(
+                f"stages.{number - 1}.short_heads names {unknown_dims[0]}, which student.short_dims does not have"
+            )
+        if stage.method == "solve" and self.student.head_hidden:
+            raise ValueError(
+                f"stages.{number - 1}: a head of two layers (student.head_hidden) cannot be solved; train it"
+            )
+
+    def trains_short_heads(self, stages: int) -> bool:
+        """Whether the short heads are worth something after the first `stages` stages."""
+        return self.student.short_heads == "prefix" or any(stage.short_heads for stage in self.stages[:stages])
+
+    def seed_of(self, *stream: str) -> int:
+        """The seed of a named random stream; streams do not disturb one another."""
+        return int(digest([self.seed, *stream])[:8], 16)
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the recipe says; comments and order of keys do not count."""
+        return digest(self.model_dump(mode="json"))
