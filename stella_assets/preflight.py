@@ -58,18 +58,16 @@ def _check_student(recipe: Recipe) -> None:
         return
     config = _read_config(model_folder(student))
     layers = int(config.get("num_hidden_layers", 0))
-    if student.keep_layers and student.keep_layers[-1] >= layers:
-        raise RecipeError(
-            f"recipe {recipe.name!r}: student.keep_layers {list(student.keep_layers)}: {student.model} has layers "
-            f"0 to {layers - 1}. Name those."
-        )
+    try:
+        kept = len(student.kept_layers(layers))
+    except ValueError as error:
+        raise RecipeError(f"recipe {recipe.name!r}: student.{error}") from None
     positions = config.get("max_position_embeddings")
     if positions and student.max_length > int(positions):
         raise RecipeError(
             f"recipe {recipe.name!r}: student.max_length {student.max_length} is above the {positions} positions of "
             f"{student.model}. Lower it."
         )
-    kept = len(student.keep_layers) if student.keep_layers else layers
     for number, stage in enumerate(recipe.stages, 1):
         if stage.train_layers != "all" and stage.train_layers > kept:
             raise RecipeError(

@@ -86,7 +86,7 @@ def _untouched_embedders(recipe: Recipe) -> Embedders:
         from stella_assets.training.student import Student
 
         # It has never seen a prompt, so it is asked without one.
-        yield StudentEmbedder(PooledStates(Student.initialise(recipe.student, [], seed=0), ""), None)
+        yield StudentEmbedder(PooledStates(Student.initialise(recipe.student, None, seed=0), ""), None)
 
     return make
 
@@ -96,11 +96,9 @@ def _stage_embedders(recipe: Recipe, number: int) -> Embedders:
         from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
         from stella_assets.training.student import Student
 
-        student = Student.load(model_folder(bench.inputs[f"stage_{number}"]), recipe.student.trust_remote_code)
+        student = Student.load(model_folder(bench.inputs[f"stage_{number}"]), recipe.student)
         states = PooledStates(student, recipe.student.prompts.get(recipe.evaluation.query_prompt or "", ""))
-        short_trained = any(stage.short_heads for stage in recipe.stages[:number])
-        dims = sorted({int(dim) for dim in student.heads} - set(recipe.student.short_dims), reverse=True)
-        for dim in [*dims, *(sorted(recipe.student.short_dims, reverse=True) if short_trained else [])]:
+        for dim in student.dims if recipe.trains_short_heads(number) else student.dims[:1]:
             yield StudentEmbedder(states, dim)
 
     return make

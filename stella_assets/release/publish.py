@@ -49,8 +49,8 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
     from stella_assets.training.student import Student
 
     source = model_folder(bench.inputs[f"stage_{len(recipe.stages)}"])
-    student = Student.load(source, recipe.student.trust_remote_code)
-    dims = sorted((int(dim) for dim in student.heads), reverse=True)
+    student = Student.load(source, recipe.student)
+    dims = list(student.dims)
     if recipe.release.dimension not in dims:
         raise DimensionError(
             f"release.dimension {recipe.release.dimension}: the student has heads of {', '.join(map(str, dims))} "
@@ -62,7 +62,7 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
     parameters = sum(p.numel() for p in student.parameters())
     card = _model_card(recipe, bench.inputs, dims, parameters)
     (bench.folder / "README.md").write_text(card, encoding="utf-8")
-    expected = student.project(student.pool(PROBES), recipe.release.dimension).detach().cpu().numpy()
+    expected = student.encode(PROBES, recipe.release.dimension)
     deviation = float(np.abs(_reloaded_vectors(bench.folder, recipe.student.trust_remote_code) - expected).max())
     return Result(
         facts={

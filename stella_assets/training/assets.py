@@ -12,11 +12,19 @@ from stella_assets.assets import picture, step_asset
 from stella_assets.recipe import Recipe, Stage
 from stella_assets.step import Artefact
 from stella_assets.training.stages import LOG_FILE, stage_step
+from stella_assets.training.tokens import tokens_step
 
 
 def training_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
-    """One asset a stage."""
-    return [
+    """The tokens, and one asset a stage."""
+    tokens = step_asset(
+        tokens_step(recipe),
+        group="training",
+        kinds={"arrow"},
+        description="The corpus as the student's tokenizer sees it, once for all stages.",
+        checks={"no_text_is_too_long": "No text has more tokens than the student takes."},
+    )
+    stages = [
         step_asset(
             stage_step(recipe, number),
             group="training",
@@ -27,14 +35,19 @@ def training_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         )
         for number, stage in enumerate(recipe.stages, 1)
     ]
+    return [tokens, *stages]
 
 
 def _describe(stage: Stage) -> str:
+    if stage.method == "solve":
+        return "Solves the teacher head by ridge regression on the frozen encoder's states."
     trained = {0: "the teacher head", "all": "the whole student"}.get(
         stage.train_layers, f"the teacher head and the last {stage.train_layers} layers"
     )
     heads = " and the short heads" if stage.short_heads else ""
-    return f"Trains {trained}{heads}: {stage.steps:,} steps of {stage.batch_texts} texts."
+    length = f"{stage.steps:,} steps" if stage.steps else f"{stage.texts:,} texts"
+    batch = f"{stage.batch_texts} texts" if stage.batch_texts else f"{stage.batch_tokens:,} tokens"
+    return f"Trains {trained}{heads}: {length} in batches of {batch}."
 
 
 def _show(artefact: Artefact) -> Mapping[str, Any]:

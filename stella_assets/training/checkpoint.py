@@ -4,64 +4,149 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 PREFIX = "checkpoint-"
+BEST = "best"
+KEPT = 2
+"""Checkpoints that stay: the newest, and the one before it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
-    """How far a stage has come: steps done, and the log so far."""
+    """How far a stage has come.
 
-    step: int
-    log: list[dict[str, Any]]
+    Attributes:
+        step: Steps done.
+        texts: Texts seen.
+        log: One row a measured value.
+        best_step: Steps after which the dev loss was lowest.
+        best_loss: That loss.
+    """
+
+    step: int = 0
+    texts: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = 0
+    best_loss: float = float("inf")
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[nn.Parameter, str]) -> dict[str, torch.Tensor]:
+class Checkpoints:
+    """The checkpoints of a stage in its scratch folder.
+
+    Args:
+        folder: Theirs alone.
+        trained: The parameters that train, by name.
+        optimizer: Of these parameters.
+        average: Their moving averages, if the stage keeps some.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trained: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        average: Mapping[str, Tensor] | None,
+    ) -> None:
+        self.folder = folder
+        self._trained = dict(trained)
+        self._optimizer = optimizer
+        self._average = average
+
+    def save(self, progress: Progress, *, writes: bool = True) -> None:
+        """Write a checkpoint, then drop the oldest. Every process of a run takes part; one of them `writes`."""
+        tensors = {
+            "model": whole(self._trained.items()),
+            "optimizer": whole(optimizer_tensors(self._optimizer, self._trained).items()),
+            "average": whole((self._average or {}).items()),
+        }
+        if not writes:
+            return
+        final = self.folder / f"{PREFIX}{progress.step:08d}"
+        _write(final, tensors, asdict(progress))
+        for older in sorted(self.folder.glob(f"{PREFIX}*"))[:-KEPT]:
+            shutil.rmtree(older)
+
+    def load(self) -> Progress:
+        """Go back to the newest checkpoint; without one, to the start."""
+        found = sorted(self.folder.glob(f"{PREFIX}*"))
+        if not found:
+            return Progress()
+        newest = found[-1]
+        _restore(self._trained, load_file(newest / "model.safetensors"))
+        _restore(self._average or {}, load_file(newest / "average.safetensors"))
+        for name, tensor in load_file(newest / "optimizer.safetensors").items():
+            key, parameter_name = name.split(":", 1)
+            parameter = self._trained[parameter_name]
+            self._optimizer.state[parameter][key] = (
+                tensor.to(parameter.device) if key == "step" else _like(parameter, tensor)
+            )
+        return Progress(**json.loads((newest / "progress.json").read_text()))
+
+    def save_best(self, step: int, *, writes: bool = True) -> None:
+        """Keep the weights as they are as the best so far."""
+        tensors = {"model": whole(self._trained.items())}
+        if writes:
+            _write(self.folder / f"{BEST}-{step:08d}", tensors, {"step": step})
+            for older in sorted(self.folder.glob(f"{BEST}-*"))[:-KEPT]:
+                shutil.rmtree(older)
+
+    def load_best(self, step: int) -> None:
+        """Go back to the best weights."""
+        _restore(self._trained, load_file(self.folder / f"{BEST}-{step:08d}" / "model.safetensors"))
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint."""
+        return max(self.folder.glob(f"{PREFIX}*"), default=None)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """The optimiser's state as named tensors, `exp_avg:<parameter>` and so on."""
+    names = {parameter: name for name, parameter in trained.items()}
     return {
-        f"{key}:{names[cast('nn.Parameter', parameter)]}": torch.as_tensor(value).detach().cpu().contiguous()
+        f"{key}:{names[cast('nn.Parameter', parameter)]}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write a checkpoint of what trains, then drop the one before it."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    final = folder / f"{PREFIX}{progress.step:08d}"
-    draft = folder / f".{final.name}"
+def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors on the CPU, those that are spread over devices (FSDP) gathered."""
+    return {
+        name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
+        for name, tensor in tensors
+    }
+
+
+def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor where and as the parameter is."""
+    tensor = tensor.to(parameter.device)
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
+    return tensor
+
+
+@torch.no_grad()
+def _restore(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    for name, tensor in saved.items():
+        tensors[name].copy_(_like(tensors[name], tensor))
+
+
+def _write(final: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
+    """Files of a checkpoint, all of them or none."""
+    draft = final.with_name(f".{final.name}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    save_file({name: p.detach().cpu().contiguous() for name, p in trained.items()}, draft / "model.safetensors")
-    names = {p: name for name, p in trained.items()}
-    save_file(optimizer_tensors(optimizer, names), draft / "optimizer.safetensors")
-    (draft / "progress.json").write_text(json.dumps({"step": progress.step, "log": progress.log}))
+    for name, group in tensors.items():
+        save_file(dict(group), draft / f"{name}.safetensors")
+    (draft / "progress.json").write_text(json.dumps(progress))
+    shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
-    for older in folder.glob(f"{PREFIX}*"):
-        if older != final:
-            shutil.rmtree(older)
-
-
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Go back to the newest checkpoint; without one, to the start."""
-    found = sorted(folder.glob(f"{PREFIX}*"))
-    if not found:
-        return Progress(0, [])
-    newest = found[-1]
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in load_file(newest / "model.safetensors").items():
-            parameters[name].copy_(tensor)
-    for name, tensor in load_file(newest / "optimizer.safetensors").items():
-        key, parameter = name.split(":", 1)
-        on_device = tensor if key == "step" else tensor.to(parameters[parameter].device)
-        optimizer.state[parameters[parameter]][key] = on_device
-    progress = json.loads((newest / "progress.json").read_text())
-    return Progress(progress["step"], progress["log"])

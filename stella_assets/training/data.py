@@ -1,23 +1,28 @@
-"""Batches of texts with their target vectors, in an order that depends on the seed and the step alone."""
+"""Batches of vectors for training, in an order that depends on the seed and the step alone, read ahead of their use.
+
+Shapes: B texts of a batch, D dimensions of all teachers side by side.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from stella_assets.corpus.text import uniform
-from stella_assets.recipe import Student as StudentSpec
+from stella_assets.teachers.batching import padded_widths
+from stella_assets.training.plan import BatchPlan, length_groups
+from stella_assets.training.targets import Targets
+from stella_assets.training.tokens import TokenTable
 from storage.home import Home
 from storage.snapshot import Snapshot
-
-BUCKET_BATCHES = 16
-"""Batches that are sorted by length together: less padding, and a batch still mixes most of the corpus."""
 
 READ_TOGETHER = 4
 """Batches that are read at once: a read has its fixed cost."""
@@ -59,34 +64,6 @@ class SnapshotReference:
         return Snapshot.open(self.home, self.recipe, self.tag)
 
 
-class BatchPlan:
-    """Which rows make the batch of a step: shuffled by seed and epoch, and of like length within a batch."""
-
-    def __init__(self, lengths: np.ndarray, batch_texts: int, seed: int) -> None:
-        self.steps_per_epoch = len(lengths) // batch_texts
-        self._lengths = lengths
-        self._batch_texts = batch_texts
-        self._seed = seed
-        self._epochs: dict[int, list[np.ndarray]] = {}
-
-    def positions(self, step: int) -> np.ndarray:
-        """Positions of the batch of `step`; there are at least `batch_texts` of them to choose from."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        return self.epoch(epoch)[place]
-
-    def epoch(self, epoch: int) -> list[np.ndarray]:
-        """All batches of an epoch, in order."""
-        if epoch not in self._epochs:
-            size, random = self._batch_texts, np.random.default_rng([self._seed, epoch])
-            order = random.permutation(len(self._lengths))[: self.steps_per_epoch * size]
-            bucket = BUCKET_BATCHES * size
-            buckets = [order[start : start + bucket] for start in range(0, len(order), bucket)]
-            ordered = [part[np.argsort(self._lengths[part], kind="stable")] for part in buckets]
-            batches = [part[s : s + size] for part in ordered for s in range(0, len(part), size)]
-            self._epochs = {epoch: [batches[i] for i in random.permutation(len(batches))]}
-        return self._epochs[epoch]
-
-
 class SnapshotDataset(IterableDataset[VectorBatch]):
     """Batches of one split of a snapshot, for a `DataLoader(dataset, batch_size=None, num_workers=...)`.
 
@@ -119,24 +96,23 @@ class SnapshotDataset(IterableDataset[VectorBatch]):
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
         snapshot = self._reference.open()
         rows = snapshot.rows(self._split)
-        if len(rows) < self._batch_texts:
-            raise ValueError(
-                f"split {self._split!r} has {len(rows)} texts, fewer than one batch of {self._batch_texts}. Lower "
-                "batch_texts, or take more texts."
-            )
-        plan = BatchPlan(snapshot.text_lengths()[rows], self._batch_texts, self._seed)
-        steps = self._steps[first::every]
+        plan = BatchPlan(snapshot.text_lengths()[rows], self._seed, batch_texts=self._batch_texts)
 
-        def read(start: int) -> list[VectorBatch]:
-            chunk = steps[start : start + READ_TOGETHER]
-            return read_batches(snapshot, {step: rows[plan.positions(step)] for step in chunk})
+        def read(steps: Sequence[int]) -> list[VectorBatch]:
+            return read_batches(snapshot, {step: rows[plan.positions(step)] for step in steps})
 
-        with ThreadPoolExecutor(1) as reader:  # reads on while the batches before are used
-            ahead = None
-            for start in range(0, len(steps), READ_TOGETHER):
-                now, ahead = ahead, reader.submit(read, start)
-                yield from now.result() if now else []
-            yield from ahead.result() if ahead else []
+        yield from read_ahead(read, self._steps[first::every])
+
+
+def read_ahead(read: Any, steps: Sequence[int]) -> Iterator[Any]:
+    """What `read` gives for each step, in order; it reads on in the background while batches are used."""
+    parts = [steps[start : start + READ_TOGETHER] for start in range(0, len(steps), READ_TOGETHER)]
+    with ThreadPoolExecutor(1) as reader:
+        ahead = None
+        for part in parts:
+            now, ahead = ahead, reader.submit(read, part)
+            yield from now.result() if now else []
+        yield from ahead.result() if ahead else []
 
 
 def read_batches(snapshot: Snapshot, rows_by_step: Mapping[int, np.ndarray]) -> list[VectorBatch]:
@@ -153,49 +129,119 @@ def read_batches(snapshot: Snapshot, rows_by_step: Mapping[int, np.ndarray]) -> 
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts, as the student reads them, and what it should answer."""
+    """What a step works with.
 
-    ids: list[str]
-    texts: list[str]
-    target_BD: Tensor
+    Attributes:
+        positions_B: Which texts of the split.
+        share: Which of these this process puts through the encoder.
+        groups: The texts of the share as the encoder takes them, a group of like length at a time.
+        places: For each text of the share, its place in the groups.
+        tokens: Of all texts, without padding.
+        targets: What the teachers say of all texts.
+    """
+
+    positions_B: np.ndarray
+    share: slice
+    groups: list[dict[str, Any]]
+    places: Tensor
+    tokens: int
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How batches are read: this process's place among those of the run, and how groups are cut."""
+
+    group_cost: int = 256
+    max_texts: int | None = None
+    tokens: bool = True
+    process: int = 0
+    processes: int = 1
+
+    def share(self, texts: int) -> slice:
+        """The part of a batch that falls to this process; parts differ by one text at most."""
+        bounds = [texts * number // self.processes for number in (self.process, self.process + 1)]
+        return slice(*bounds)
 
 
 class TrainingData:
-    """One split of a snapshot, as a student reads it. Nothing but lengths and row numbers stays in memory."""
+    """One split of a snapshot, as a student reads it. Tokens and vectors stay on disk until their batch comes."""
 
-    def __init__(self, snapshot: Snapshot, split: str, student: StudentSpec) -> None:
+    def __init__(
+        self, snapshot: Snapshot, tokens: TokenTable, split: str, teachers: Sequence[str] | None = None
+    ) -> None:
+        assert len(tokens) == len(snapshot), "tokens and vectors are of the same corpus"
         self.snapshot = snapshot
         self.rows = snapshot.rows(split)
-        self._prompts = [student.prompts[name] for name in student.query_prompts]
-        self._lengths = snapshot.text_lengths()[self.rows]
-        self._plans: dict[tuple[int, int], BatchPlan] = {}
-        self._scales_D = torch.from_numpy(snapshot.layout.scales())
+        self.lengths = tokens.lengths[self.rows]
+        self._tokens = tokens.texts
+        self._teachers = teachers
+        self._widths = padded_widths(self.lengths, int(tokens.lengths.max()))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def plan(self, seed: int, epoch: int, batch_texts: int) -> list[np.ndarray]:
-        """The batches of one epoch, as positions in this split."""
-        return self._plan(seed, batch_texts).epoch(epoch)
+    def first(self, texts: int) -> TrainingData:
+        """Only the first texts; ids are hashes, so these are a random sample."""
+        sample = copy(self)
+        sample.rows, sample.lengths, sample._widths = self.rows[:texts], self.lengths[:texts], self._widths[:texts]
+        return sample
 
-    def positions(self, seed: int, step: int, batch_texts: int) -> np.ndarray:
-        """Which texts of this split make the batch of `step`; the split has at least `batch_texts`."""
-        return self._plan(seed, batch_texts).positions(step)
+    def ids(self, positions_B: np.ndarray) -> list[str]:
+        """Hashes of texts."""
+        packed = self.snapshot.keys[self.rows[positions_B]].tobytes()
+        return [packed[start : start + 16].hex() for start in range(0, len(packed), 16)]
 
-    def _plan(self, seed: int, batch_texts: int) -> BatchPlan:
-        if (seed, batch_texts) not in self._plans:
-            self._plans[seed, batch_texts] = BatchPlan(self._lengths, batch_texts, seed)
-        return self._plans[seed, batch_texts]
+    def targets(self, positions_B: np.ndarray) -> Targets:
+        """What the stage's teachers say of texts."""
+        return self.read([positions_B], Reading(tokens=False))[0].targets
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> Batch:
-        """Texts, with a prompt before queries, and targets `[B, D]` float32 of unit norm."""
-        (batch,) = read_batches(self.snapshot, {0: self.rows[positions]})
-        named = zip(batch.ids, batch.roles, batch.texts, strict=True)
-        texts = [self._prompt(text_id, role) + text for text_id, role, text in named]
-        target_BD = torch.nn.functional.normalize(batch.vectors_BD.float() * self._scales_D, dim=1)
-        return Batch(batch.ids, texts, target_BD)
+    def read(self, chosen: Sequence[np.ndarray], reading: Reading) -> list[Batch]:
+        """Some batches, their vectors in one read of the store."""
+        blocks = torch.from_numpy(self.snapshot.vectors(self.rows[np.concatenate(chosen)]))
+        batches = []
+        for positions, block in zip(chosen, blocks.split([len(positions) for positions in chosen]), strict=True):
+            share = reading.share(len(positions))
+            order = self._order(positions[share], reading)
+            batches.append(
+                Batch(
+                    positions,
+                    share,
+                    [self._features(positions[share][group]) for group in order],
+                    torch.from_numpy(np.argsort(np.concatenate([*order, np.empty(0, dtype=np.int64)]))),
+                    int(self.lengths[positions].sum()),
+                    Targets.of(block, self.snapshot.layout, self._teachers),
+                )
+            )
+        return batches
 
-    def _prompt(self, text_id: str, role: str) -> str:
-        if role != "query" or not self._prompts:
-            return ""
-        return self._prompts[int(uniform("prompt", text_id) * len(self._prompts))]
+    def _order(self, positions_B: np.ndarray, reading: Reading) -> list[np.ndarray]:
+        if not reading.tokens:
+            return []
+        return length_groups(self._widths[positions_B], reading.group_cost, reading.max_texts)
+
+    def _features(self, positions_B: np.ndarray) -> dict[str, Any]:
+        return self._tokens.batch(self.rows[positions_B], int(self._widths[positions_B].max()))
+
+
+class Stopwatch:
+    """Seconds that the training loop waited for its data, and seconds in all."""
+
+    def __init__(self) -> None:
+        self.waiting = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since it was made."""
+        return max(1e-9, time.monotonic() - self._started)
+
+    def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, with the time that each took to come."""
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            self.waiting += time.monotonic() - asked
+            if batch is None:
+                return
+            yield batch

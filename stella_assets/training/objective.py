@@ -1,47 +1,107 @@
-"""What a stage minimises: the three losses of each head, weighted as the recipe says."""
+"""What a stage minimises: the losses of each head, weighted as the recipe says.
+
+Shapes: B texts of a batch, D dimensions of the teachers together, S dimensions of a short head.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from stella_assets.recipe import LossWeights, Stage
-from stella_assets.training.losses import cosine_loss, relative_similarity_loss, similarity_loss
-from stella_assets.training.student import Student
+from stella_assets.recipe.training import POINTWISE
+from stella_assets.training.losses import (
+    angular_loss,
+    cosine_loss,
+    gram,
+    l2_loss,
+    relative_similarity_loss,
+    similarity_loss,
+)
+from stella_assets.training.targets import Spread, Targets
+
+POINTWISE_LOSSES = {"cosine": cosine_loss, "l2": l2_loss, "angular": angular_loss}
+assert tuple(POINTWISE_LOSSES) == POINTWISE
 
 
-def head_terms(
-    student_BD: Tensor, target_BD: Tensor, target_gram_BB: Tensor, weights: LossWeights
-) -> dict[str, Tensor]:
-    """The losses of one head that have a weight, not yet weighted.
+@dataclass(frozen=True)
+class Loss:
+    """The weighted sum that is minimised, and each term by name, `640/cosine` and so on, unweighted."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+    def values(self) -> dict[str, float]:
+        """The terms and `total`, last, as numbers."""
+        numbers = torch.stack([*self.terms.values(), self.total.detach()]).tolist()  # one wait for the device, not many
+        return dict(zip([*self.terms, "total"], numbers, strict=True))
+
+
+def stage_loss(stage: Stage, heads: Mapping[int, Tensor], teacher_dim: int, targets: Targets, spread: Spread) -> Loss:
+    """The losses of a batch.
 
     Args:
-        student_BD: The head's unit vectors.
-        target_BD: The teachers' unit vectors; the cosine loss needs equal dimensions.
-        target_gram_BB: The teachers' cosines.
-        weights: Which losses count.
+        stage: Says which losses count, and what short heads learn from.
+        heads: Unit vectors of each head that trains, by dimension.
+        teacher_dim: Which of them is the teacher head.
+        targets: The teachers' vectors.
+        spread: The teachers' spread, for weights that are given in its units.
     """
-    terms = {}
-    gram_BB = student_BD @ student_BD.T
-    if weights.cosine:
-        terms["cosine"] = cosine_loss(student_BD, target_BD)
+    teacher_BD = heads[teacher_dim]
+    total = teacher_BD.new_zeros(())
+    shown: dict[str, Tensor] = {}
+
+    def add(
+        name: str, weights: LossWeights, student_BS: Tensor, target_BS: Tensor | None, target_gram_BB: Tensor
+    ) -> None:
+        nonlocal total
+        for loss, (factor, term) in _head_terms(weights, spread, student_BS, target_BS, target_gram_BB).items():
+            total = total + factor * term
+            shown[f"{name}/{loss}"] = term.detach()
+
+    add(
+        str(teacher_dim),
+        stage.teacher_head,
+        teacher_BD,
+        targets.vectors if _pointwise(stage) else None,
+        targets.gram,
+    )
+    for dim, student_BS in heads.items():
+        weights = stage.short_weights(dim) if dim != teacher_dim else None
+        if weights is None:
+            continue
+        if "teachers" in stage.short_heads_learn_from:
+            add(str(dim), weights, student_BS, None, targets.gram)
+        if "teacher_head" in stage.short_heads_learn_from:
+            add(f"{dim}/self", weights, student_BS, None, gram(teacher_BD.detach()))
+    return Loss(total, shown)
+
+
+def _pointwise(stage: Stage) -> bool:
+    return any(name in POINTWISE for name in stage.teacher_head.weights)
+
+
+def _head_terms(
+    weights: LossWeights, spread: Spread, student_BS: Tensor, target_BS: Tensor | None, target_gram_BB: Tensor
+) -> dict[str, tuple[float, Tensor]]:
+    """Factor and value of each loss of one head that has a weight."""
+    distance, deviation = (spread.distance, spread.deviation) if weights.per_spread else (1.0, 1.0)
+    terms: dict[str, tuple[float, Tensor]] = {}
+    for name in POINTWISE:
+        if name in weights.weights:
+            assert target_BS is not None, "only the teacher head has losses of vector against vector"
+            terms[name] = weights.weights[name] / distance, POINTWISE_LOSSES[name](student_BS, target_BS)
+    if not weights.pairwise:
+        return terms
+    gram_BB = gram(student_BS)
     if weights.similarity:
-        terms["similarity"] = similarity_loss(gram_BB, target_gram_BB)
+        terms["similarity"] = weights.similarity / deviation**2, similarity_loss(gram_BB, target_gram_BB)
     if weights.relative_similarity:
-        terms["relative_similarity"] = relative_similarity_loss(gram_BB, target_gram_BB, weights.margin)
+        margin = weights.margin * deviation
+        gap = margin if weights.margin_needs_gap else 0.0
+        value = relative_similarity_loss(gram_BB, target_gram_BB, margin, gap)
+        terms["relative_similarity"] = weights.relative_similarity / deviation, value
     return terms
-
-
-def stage_loss(student: Student, stage: Stage, pooled_BH: Tensor, target_BD: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """The weighted sum over heads and losses, and each term by name, `640/cosine` and so on, unweighted."""
-    teacher_dim = target_BD.shape[1]
-    target_gram_BB = target_BD @ target_BD.T
-    heads = {teacher_dim: stage.teacher_head}
-    if stage.short_heads:
-        heads |= {int(dim): stage.short_heads for dim in student.heads if int(dim) != teacher_dim}
-    total = pooled_BH.new_zeros(())
-    shown = {}
-    for dim, weights in heads.items():
-        for name, term in head_terms(student.project(pooled_BH, dim), target_BD, target_gram_BB, weights).items():
-            total = total + getattr(weights, name) * term
-            shown[f"{dim}/{name}"] = term.item()
-    return total, shown | {"total": total.item()}

@@ -12,12 +12,14 @@ from stella_assets.models import model_digest
 from stella_assets.recipe import Recipe, Stage
 from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
+from stella_assets.training.tokens import TokenTable, tokens_step
 from storage.statistics import TRAINING_LOG, write_table
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 MODEL_FOLDER = "model"
 LOG_FILE = "training_log.parquet"
 PRINCIPAL_SAMPLE = 4096
+KEPT_RULES = {"best": "lowest dev loss (`total`), the earliest of equal ones", "last": "the last step"}
 
 
 def stage_step(recipe: Recipe, number: int) -> Step:
@@ -33,7 +35,7 @@ def stage_step(recipe: Recipe, number: int) -> Step:
         name=f"stage_{number}",
         code_version=CODE_VERSION,
         settings=settings,
-        needs=(concatenation_step(recipe), *before),
+        needs=(concatenation_step(recipe), tokens_step(recipe), *before),
         sources=lambda: {"student": model_digest(recipe.student)} if number == 1 else {},
         build=lambda bench: _train(recipe, number, bench),
     )
@@ -45,56 +47,88 @@ def model_folder(artefact: Artefact) -> Path:
 
 
 def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
-    from safetensors.torch import save_file
-
-    from stella_assets.training.checkpoint import optimizer_tensors
-    from stella_assets.training.data import TrainingData
-    from stella_assets.training.loop import train_stage
     from stella_assets.training.student import Student
 
     stage, name = recipe.stages[number - 1], f"stage_{number}"
-    snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)
-    data = {split: TrainingData(snapshot, split, recipe.student) for split in ("train", "dev")}
-    _require_enough_texts(stage, name, data)
+    data = _read_data(recipe, stage, name, bench)
+    layout = data["train"].snapshot.layout
     if number == 1:
-        heads = [snapshot.layout.dim, *(dim for dim in recipe.student.short_dims if dim != snapshot.layout.dim)]
-        student = Student.initialise(recipe.student, heads, recipe.seed_of("heads"))
+        student = Student.initialise(recipe.student, layout.dim, recipe.seed_of("heads"))
     else:
-        student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]), recipe.student.trust_remote_code)
+        student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]), recipe.student)
     if stage.short_heads and not any(earlier.short_heads for earlier in recipe.stages[: number - 1]):
-        sample = data["train"].read(np.arange(min(PRINCIPAL_SAMPLE, len(data["train"]))))
-        student.start_short_heads(snapshot.layout.dim, sample.target_BD)
+        student.start_short_heads(
+            data["train"].targets(np.arange(min(PRINCIPAL_SAMPLE, len(data["train"])))).vectors_BD
+        )
     size = sum(p.numel() for p in student.parameters()) * 4
     bench.home.require_space(
-        size * 7, f"{name}, a student of {size / 2**20:,.0f} MiB with its optimiser and a checkpoint"
+        size * 10, f"{name}, a student of {size / 2**20:,.0f} MiB with its optimiser and its checkpoints"
     )
-    trained = train_stage(student, stage, name, data, recipe.seed_of(name), bench.scratch, bench.log.info)
-    student.save(bench.folder / MODEL_FOLDER, snapshot.layout.dim, recipe.student.prompts)
-    names = {p: n for n, p in student.named_parameters()}
-    save_file(optimizer_tensors(trained.optimizer, names), bench.folder / "optimizer.safetensors")
-    write_table(bench.folder / LOG_FILE, TRAINING_LOG, trained.log)
-    dev = [row["value"] for row in trained.log if row["split"] == "dev" and row["term"] == "total"]
+    if stage.method == "solve":
+        log, facts = _solve(recipe, stage, name, student, data)
+    else:
+        log, facts = _descend(recipe, stage, name, student, data, bench)
+    student.save(bench.folder / MODEL_FOLDER, layout.dim, recipe.student.prompts)
+    write_table(bench.folder / LOG_FILE, TRAINING_LOG, log)
+    dev = [row for row in log if row["split"] == "dev"]
+    losses = [row["value"] for row in dev if row["term"] == "total"]
+    neighbours = [row["value"] for row in dev if row["term"] == "neighbours"]
     return Result(
         facts={
-            "steps": stage.steps,
-            "texts_seen": stage.steps * stage.batch_texts,
-            "epochs": round(stage.steps * stage.batch_texts / len(data["train"]), 2),
-            "dev_loss_before": round(dev[0], 4),
-            "dev_loss_after": round(dev[-1], 4),
-            "texts_per_second": round(trained.texts_per_second, 1),
-            "resumed_at_step": trained.resumed_at,
+            **facts,
+            "dev_loss_before": round(losses[0], 4),
+            "dev_loss_after": round(min(losses) if stage.keep == "best" else losses[-1], 4),
+            "dev_neighbours_before": round(neighbours[0], 4),
+            "dev_neighbours_after": round(neighbours[-1], 4),
             "parameters": size // 4,
             "parameters_trained": sum(p.numel() for p in student.parameters() if p.requires_grad),
         },
-        checks=(Check("dev_loss_fell", dev[-1] < dev[0], f"dev loss {dev[0]:.3f} -> {dev[-1]:.3f}"),),
+        checks=(
+            Check("dev_loss_fell", min(losses[1:]) < losses[0], f"dev loss {losses[0]:.4f} -> {min(losses[1:]):.4f}"),
+        ),
     )
 
 
-def _require_enough_texts(stage: Stage, name: str, data: dict[str, Any]) -> None:
-    if len(data["train"]) < stage.batch_texts:
+def _solve(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[str, Any]) -> Any:
+    from stella_assets.training.solve import solve_stage
+
+    del recipe
+    solved = solve_stage(student, stage, name, data)
+    return solved.log, {"method": "solve", "strength": solved.strength, "dev_loss_by_strength": solved.losses}
+
+
+def _descend(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[str, Any], bench: Workbench) -> Any:
+    from safetensors.torch import save_file
+
+    from stella_assets.training.loop import train_stage
+
+    trained = train_stage(student, stage, name, data, recipe.seed_of(name), bench.scratch, bench.log.info)
+    save_file(trained.optimizer, bench.folder / "optimizer.safetensors")
+    return trained.log, {
+        "method": "train",
+        "steps": trained.steps,
+        "kept_step": trained.kept_step,
+        "kept_rule": KEPT_RULES[stage.keep],
+        "texts_seen": trained.texts,
+        "epochs": round(trained.texts / len(data["train"]), 2),
+        "texts_per_second": round(trained.texts_per_second, 1),
+        "tokens_per_second": round(trained.tokens_per_second),
+        "waiting_for_data": round(trained.waiting, 4),
+        "resumed_at_step": trained.resumed_at,
+    }
+
+
+def _read_data(recipe: Recipe, stage: Stage, name: str, bench: Workbench) -> dict[str, Any]:
+    from stella_assets.training.data import TrainingData
+
+    snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)
+    tokens = TokenTable.open(bench.inputs["tokenised_texts"])
+    data = {split: TrainingData(snapshot, tokens, split, stage.teachers) for split in ("train", "dev")}
+    if len(data["train"]) < (stage.batch_texts or 2):
         raise ValueError(
             f"{name}: batch_texts {stage.batch_texts} is more than the {len(data['train'])} training texts. "
             "Lower `batch_texts`, or add texts to the corpus."
         )
-    if not len(data["dev"]):
+    if len(data["dev"]) < 2:
         raise ValueError(f"{name}: the corpus has no dev texts to measure on. Raise `corpus.dev`, or add texts.")
+    return data

@@ -1,14 +1,15 @@
-"""The student: a transformers encoder, pooling, and one linear head a dimension.
+"""The student: a transformers encoder, pooling, and a head a dimension.
 
 Folders are in the classic SentenceTransformers layout of the published Stella models, which every release and the
-servers read: `modules.json` names the Transformer, `1_Pooling`, one `2_Dense_<dim>` and `3_Normalize`; the others lie
-beside it. With the last one people get the unit vectors that were trained and scored, whatever similarity they use.
+servers read: `modules.json` names the Transformer, `1_Pooling`, one `2_Dense_<dim>` and the normalisation; the others
+lie beside it. With the last one people get the unit vectors that were trained and scored, whatever similarity they use.
 
 Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
@@ -24,10 +24,11 @@ from torch.nn.functional import normalize
 
 from stella_assets.models import load_sentence_transformer, place
 from stella_assets.recipe import Student as StudentSpec
-from stella_assets.teachers.batching import token_budget_batches
+from stella_assets.teachers.batching import padded_widths, token_budget_batches
 from stella_assets.teachers.device import autocast, best_device, resolve_dtype
+from stella_assets.training.heads import Head, saved_dims
+from stella_assets.training.tokens import tokenise
 
-HEAD_FOLDER = "2_Dense_"
 POOLING_KEYS = {
     "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",
@@ -40,19 +41,28 @@ class StudentError(ValueError):
 
 
 class Student(nn.Module):
-    """An encoder with heads. Dropout is off throughout: the targets are fixed, and runs are repeatable to the bit."""
+    """An encoder with heads. Dropout is off throughout: the targets are fixed, and runs are repeatable to the bit.
 
-    def __init__(self, backbone: SentenceTransformer, pooling: str, heads: Mapping[int, nn.Linear]) -> None:
+    A short dimension without a head of its own is the first part of the largest head's.
+    """
+
+    def __init__(self, backbone: SentenceTransformer, pooling: str, heads: Sequence[Head], dims: Sequence[int]) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
-        self.heads = nn.ModuleDict({str(dim): head for dim, head in heads.items()})
+        self.heads = nn.ModuleDict({str(head.dim): head for head in heads})
+        self.dims = tuple(sorted({*dims, *(head.dim for head in heads)}, reverse=True))
         self.dtype = resolve_dtype("auto")
         self.to(best_device()).eval()
 
     @classmethod
-    def initialise(cls, spec: StudentSpec, head_dims: Sequence[int], seed: int) -> Student:
+    def initialise(cls, spec: StudentSpec, teacher_dim: int | None, seed: int) -> Student:
         """The student before training: the base model with the layers that the recipe keeps, and fresh heads.
+
+        Args:
+            spec: The recipe's student.
+            teacher_dim: Dimensions of the teacher head; without them there are no heads at all.
+            seed: Of the heads.
 
         Raises:
             StudentError: The recipe keeps a layer that the base model does not have.
@@ -61,41 +71,35 @@ class Student(nn.Module):
         base = load_sentence_transformer(name, **arguments)
         transformer: Any = base[0]
         if spec.keep_layers is not None:
-            keep_layers(transformer.auto_model, spec.keep_layers)
+            keep_layers(transformer.auto_model, spec)
         hidden = transformer.auto_model.config.hidden_size
         backbone = SentenceTransformer(modules=[transformer, Pooling(hidden, spec.pooling)], device="cpu")
         backbone.max_seq_length = spec.max_length
+        if teacher_dim is None:
+            return cls(backbone, spec.pooling, [], [])
+        dims = [teacher_dim, *(dim for dim in spec.short_dims if dim != teacher_dim)]
+        own = dims if spec.short_heads == "independent" else dims[:1]
         generator = torch.Generator().manual_seed(seed)
-        heads = {dim: _fresh_head(hidden, dim, generator) for dim in head_dims}
-        return cls(backbone, spec.pooling, heads)
+        heads = [Head(hidden, dim, spec.head_hidden).initialise(generator) for dim in own]
+        return cls(backbone, spec.pooling, heads, dims)
 
     @classmethod
-    def load(cls, folder: Path, trust_remote_code: bool = False) -> Student:
-        """Read a student with all its heads; the code is only that which the recipe trusts by name and commit."""
-        base = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
-        pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
-        mode = next(name for name, key in POOLING_KEYS.items() if pooling.get(key))
-        heads = {}
-        for path in sorted(folder.glob(f"{HEAD_FOLDER}*")):
-            config = json.loads((path / "config.json").read_text())
-            head = nn.Linear(config["in_features"], config["out_features"])
-            head.load_state_dict(
-                {k.removeprefix("linear."): v for k, v in load_file(path / "model.safetensors").items()}
-            )
-            heads[config["out_features"]] = head
+    def load(cls, folder: Path, spec: StudentSpec) -> Student:
+        """Read a student from the folder that `save` wrote."""
+        base = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=spec.trust_remote_code)
+        dims = saved_dims(folder)
+        own = dims if spec.short_heads == "independent" else dims[:1]
         backbone = SentenceTransformer(modules=[base[0], base[1]], device="cpu")
-        return cls(backbone, mode, heads)
+        return cls(backbone, spec.pooling, [Head.load(folder, dim) for dim in own], dims)
 
     def save(self, folder: Path, default_dim: int, prompts: Mapping[str, str]) -> None:
         """Write the student in the classic layout, with `default_dim` the head that `modules.json` names."""
         self.transformer.save_pretrained(folder)
         self.backbone.tokenizer.save_pretrained(folder)
-        types = {
-            "": "Transformer",
-            "1_Pooling": "Pooling",
-            f"{HEAD_FOLDER}{default_dim}": "Dense",
-            "3_Normalize": "Normalize",
-        }
+        saved = {dim: self.head(dim).first(dim).save(folder) for dim in self.dims}
+        dense = saved[default_dim]
+        types = {"": "Transformer", "1_Pooling": "Pooling", **dict.fromkeys(dense, "Dense")}
+        types[f"{len(types)}_Normalize"] = "Normalize"
         modules = [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for i, (path, kind) in enumerate(types.items())
@@ -111,8 +115,6 @@ class Student(nn.Module):
         )
         modes = {key: self.pooling == name for name, key in POOLING_KEYS.items()}
         _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": self.hidden, **modes})
-        for dim in map(int, self.heads):
-            _save_head(folder / f"{HEAD_FOLDER}{dim}", self._head(dim))
 
     @property
     def transformer(self) -> Any:
@@ -129,60 +131,92 @@ class Student(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
-    def pool(self, texts: Sequence[str]) -> Tensor:
+    def forward(
+        self, inputs: Sequence[Mapping[str, Any]] | Tensor, dims: Sequence[int], part: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """Unit vectors of some heads, by dimension.
+
+        Args:
+            inputs: Features of texts, a group of like length at a time; or pooled states that are known already.
+            dims: Of the heads.
+            part: The dimensions of the teacher head to give, where it is not all of them.
+        """
+        pooled_BH = inputs if isinstance(inputs, Tensor) else torch.cat([self.pool(g) for g in self._embedded(inputs)])
+        return {dim: self.project(pooled_BH, dim, part if dim == self.dims[0] else None) for dim in dims}
+
+    def _embedded(self, groups: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Look up the tokens of all groups at once where their table trains: a lookup's gradient is as big as it."""
+        table = self.transformer.get_input_embeddings()
+        takes_vectors = "inputs_embeds" in inspect.signature(self.transformer.forward).parameters
+        if len(groups) < 2 or not table.weight.requires_grad or not torch.is_grad_enabled() or not takes_vectors:
+            return groups
+        ids = [group["input_ids"].to(self.device) for group in groups]
+        vectors = table(torch.cat([part.flatten() for part in ids])).split([part.numel() for part in ids])
+        return [
+            {key: value for key, value in group.items() if key != "input_ids"}
+            | {"inputs_embeds": part.view(*shape.shape, -1)}
+            for group, part, shape in zip(groups, vectors, ids, strict=True)
+        ]
+
+    def pool(self, features: Mapping[str, Any]) -> Tensor:
         """Pooled states `[B, H]` float32 of the encoder."""
-        features = self.backbone.preprocess(list(texts))
-        features = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+        on_device = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
         with autocast(self.dtype):
-            return self.backbone(features)["sentence_embedding"].float()
+            return self.backbone(on_device)["sentence_embedding"].float()
 
-    def project(self, pooled_BH: Tensor, dim: int) -> Tensor:
-        """Unit vectors `[B, D]` float32 of one head."""
-        return normalize(self._head(dim)(pooled_BH), dim=1)
+    def project(self, pooled_BH: Tensor, dim: int, part: Tensor | None = None) -> Tensor:
+        """Unit vectors `[B, dim]` float32 of one head, or `[B, len(part)]` of some of its dimensions."""
+        vectors_BD = self.head(dim)(pooled_BH, dim)
+        return normalize(vectors_BD if part is None else vectors_BD[:, part], dim=1)
 
-    def _head(self, dim: int) -> nn.Linear:
-        return cast("nn.Linear", self.heads[str(dim)])
+    def head(self, dim: int) -> Head:
+        """The head that gives vectors of `dim` dimensions."""
+        name = str(dim) if str(dim) in self.heads else str(self.dims[0])
+        return cast("Head", self.heads[name])
 
     def encode_pooled(self, texts: Sequence[str], max_batch_tokens: int = 4096) -> np.ndarray:
         """Pooled states `[len(texts), H]` float32 in token-budgeted batches, in the order of `texts`."""
-        tokens = self.backbone.tokenizer(list(texts), truncation=True, max_length=self.backbone.max_seq_length)
-        lengths = [len(ids) for ids in tokens["input_ids"]]
+        limit = int(self.backbone.max_seq_length or 512)
+        tokens = tokenise(self.backbone.tokenizer, texts, limit)
+        widths = padded_widths(tokens.lengths, limit)
         pooled = np.empty((len(texts), self.hidden), dtype=np.float32)
         with torch.inference_mode():
-            for batch in token_budget_batches(lengths, max_batch_tokens):
-                pooled[batch] = self.pool([texts[i] for i in batch]).cpu().numpy()
+            for batch in token_budget_batches(widths, max_batch_tokens):
+                pooled[batch] = self.pool(tokens.batch(batch, int(widths[batch[0]]))).cpu().numpy()
         return pooled
 
-    @torch.no_grad()
-    def start_short_heads(self, teacher_dim: int, target_SD: Tensor) -> None:
-        """Start each short head as the teacher head seen along the targets' leading principal directions.
+    def encode(self, texts: Sequence[str], dim: int) -> np.ndarray:
+        """Unit vectors `[len(texts), dim]` float32 of one head."""
+        pooled_BH = torch.from_numpy(self.encode_pooled(texts)).to(self.device)
+        with torch.inference_mode():
+            return self.project(pooled_BH, dim).cpu().numpy()
 
-        Of all projections to d dimensions this one keeps the targets' inner products best, so a short head begins near
-        its goal and does not pull the encoder about. (How the published heads began is not known.)
+    def start_short_heads(self, target_SD: Tensor) -> None:
+        """Start each short head as the teacher head seen along the principal directions of a sample of targets."""
+        directions_DD = torch.linalg.svd(target_SD, full_matrices=False).Vh
+        teacher = self.head(self.dims[0])
+        for dim in self.dims[1:]:
+            if self.head(dim) is not teacher:
+                self.head(dim).start_along(teacher, directions_DD)
+
+    def train_only(self, layers: int | str, dims: Iterable[int], *, embeddings: bool = True) -> None:
+        """Let the last `layers` encoder layers (or `all` parameters of the encoder) and some heads train.
 
         Args:
-            teacher_dim: Dimensions of the teacher head, D.
-            target_SD: A sample of target vectors.
-        """
-        directions_DD = torch.linalg.svd(target_SD, full_matrices=False).Vh.to(self.device)
-        teacher = self._head(teacher_dim)
-        for dim in map(int, self.heads):
-            if dim != teacher_dim:
-                head, top_dD = self._head(dim), directions_DD[:dim]
-                head.weight[: len(top_dD)] = top_dD @ teacher.weight
-                head.bias[: len(top_dD)] = top_dD @ teacher.bias
-
-    def train_only(self, layers: int | str, heads: Iterable[int]) -> None:
-        """Let the last `layers` encoder layers (or `all` parameters of the encoder) and the named heads train.
+            layers: How many.
+            dims: Of the heads.
+            embeddings: Whether token embeddings train when all layers do.
 
         Raises:
             StudentError: The encoder has fewer layers.
         """
         self.requires_grad_(False)
-        for dim in heads:
-            self.heads[str(dim)].requires_grad_(True)
+        for dim in dims:
+            self.head(dim).requires_grad_(True)
         if layers == "all":
             self.backbone.requires_grad_(True)
+            if not embeddings:
+                self.transformer.get_input_embeddings().requires_grad_(False)
         elif int(layers) > 0:
             stack = encoder_layers(self.transformer)
             if int(layers) > len(stack):
@@ -191,6 +225,18 @@ class Student(nn.Module):
                 )
             for layer in list(stack)[-int(layers) :]:
                 layer.requires_grad_(True)
+
+    def prepare_training(self) -> None:
+        """Use what is fast backward too: on a CPU the fused attention has a slower gradient than the plain one."""
+        if self.device.type == "cpu" and self.transformer.config._attn_implementation == "sdpa":
+            self.transformer.set_attn_implementation("eager")
+
+    def checkpoint_activations(self) -> None:
+        """Keep only the input of each encoder layer for the backward pass, and work out the rest again."""
+        self.transformer.gradient_checkpointing_enable({"use_reentrant": False})
+        for layer in encoder_layers(self.transformer):
+            # transformers asks the layer whether it trains. Its dropouts are modules of their own, and stay off.
+            layer.training = True
 
 
 def encoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -202,12 +248,11 @@ def encoder_layers(model: nn.Module) -> nn.ModuleList:
     return stacks[0]
 
 
-def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
-    """Drop every encoder layer but the named ones, counting from 0."""
+def keep_layers(model: nn.Module, spec: StudentSpec) -> None:
+    """Drop every encoder layer that the recipe does not keep."""
     config: Any = model.config
     stack = encoder_layers(model)
-    if kept[-1] >= len(stack):
-        raise StudentError(f"keep_layers {list(kept)}: the base model has layers 0 to {len(stack) - 1}. Lower them.")
+    kept = spec.kept_layers(len(stack))
     layers = [stack[i] for i in kept]
     del stack[:]
     for position, layer in enumerate(layers):
@@ -218,28 +263,6 @@ def keep_layers(model: nn.Module, kept: Sequence[int]) -> None:
     config.num_hidden_layers = len(kept)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in kept]
-
-
-def _fresh_head(hidden: int, dim: int, generator: torch.Generator) -> nn.Linear:
-    """Weights of unit-variance outputs, zero bias."""
-    head = nn.Linear(hidden, dim)
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(dim, hidden, generator=generator) / hidden**0.5)
-        head.bias.zero_()
-    return head
-
-
-def _save_head(folder: Path, head: nn.Linear) -> None:
-    """A head as SentenceTransformers' Dense."""
-    config = {
-        "in_features": head.in_features,
-        "out_features": head.out_features,
-        "bias": True,
-        "activation_function": "torch.nn.modules.linear.Identity",
-    }
-    _write_json(folder / "config.json", config)
-    weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -105,7 +105,7 @@ def test_mteb_scores_our_encoder_as_it_scores_sentence_transformers(tiny: Recipe
     artefact = Artefact(
         "evaluation_tasks", tmp_path, Manifest(Identity("t", "1", {}, {}), {}, {"tasks": list(BUILDERS)})
     )
-    student = Student.initialise(tiny.student, [48], seed=0)
+    student = Student.initialise(tiny.student.model_copy(update={"short_dims": ()}), 48, seed=0)
     student.dtype = "float32"
     student.save(tmp_path / "model", 48, {})
     ours = MtebEncoder(StudentEmbedder(PooledStates(student, ""), 48), "ours", "r")

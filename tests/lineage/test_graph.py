@@ -17,9 +17,10 @@ teacher_vectors/minilm: corpus
 teacher_vectors/lsa: corpus
 concatenated_vectors: corpus teacher_vectors/lsa teacher_vectors/minilm
 vector_stats: concatenated_vectors teacher_vectors/lsa teacher_vectors/minilm
-stage_1: concatenated_vectors
-stage_2: concatenated_vectors stage_1
-stage_3: concatenated_vectors stage_2
+tokenised_texts: corpus
+stage_1: concatenated_vectors tokenised_texts
+stage_2: concatenated_vectors stage_1 tokenised_texts
+stage_3: concatenated_vectors stage_2 tokenised_texts
 evaluation_tasks: corpus
 mteb/teacher_minilm: evaluation_tasks teacher_vectors/minilm
 mteb/teacher_lsa: evaluation_tasks teacher_vectors/lsa
@@ -37,7 +38,7 @@ teacher_vectors/minilm
 GROUPS = {
     "tiny_1_corpus": 1,
     "tiny_2_teachers": 4,
-    "tiny_3_training": 3,
+    "tiny_3_training": 4,
     "tiny_4_evaluation": 9,
     "tiny_5_release": 1,
 }
@@ -72,7 +73,7 @@ def test_several_recipes_live_side_by_side(tiny: Recipe, home: Home):
     other = tiny.model_copy(update={"name": "other"})
     definitions = build_definitions([tiny, other], home)
     dg.Definitions.validate_loadable(definitions)
-    assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 36
+    assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 38
     assert {job_name(tiny), job_name(other)} <= {job.name for job in definitions.resolve_all_job_defs()}
 
 

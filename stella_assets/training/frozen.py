@@ -1,0 +1,43 @@
+"""Pooled states of a frozen encoder: worked out once, whatever reads them afterwards.
+
+Shapes: N texts of a split, H hidden dimensions of the encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stella_assets.progress import progress_bar
+from stella_assets.training.data import Batch, Reading, TrainingData
+from stella_assets.training.student import Student
+
+BLOCK_TEXTS = 2048
+
+
+def pooled_blocks(student: Student, data: TrainingData, say: str) -> Iterator[tuple[Batch, Tensor]]:
+    """All texts of a split, some at a time, in order: their targets, and their pooled states `[block, H]` float32."""
+    with progress_bar(len(data), say, "texts") as bar:
+        for start in range(0, len(data), BLOCK_TEXTS):
+            positions = np.arange(start, min(start + BLOCK_TEXTS, len(data)))
+            (batch,) = data.read([positions], Reading(max_texts=128))
+            with torch.inference_mode():
+                pooled_BH = torch.cat([student.pool(group) for group in batch.groups])
+            yield batch, pooled_BH[batch.places]
+            bar.update(len(positions))
+
+
+def frozen_states(student: Student, data: TrainingData, path: Path) -> np.ndarray:
+    """Pooled states of a split, `[N, H]` float32, in a memory-mapped file that a resumed run finds again."""
+    if not path.exists():
+        draft = path.with_suffix(".draft.npy")
+        states_NH = np.lib.format.open_memmap(draft, mode="w+", dtype=np.float32, shape=(len(data), student.hidden))
+        for batch, pooled_BH in pooled_blocks(student, data, "frozen encoder"):
+            states_NH[batch.positions_B] = pooled_BH.cpu().numpy()
+        states_NH.flush()
+        draft.rename(path)
+    return np.load(path, mmap_mode="r")

@@ -1,0 +1,106 @@
+"""The gradient of one batch: over several processes, and with bounded memory, still that of the whole batch's loss.
+
+Shapes: B texts of a batch, D dimensions of a head.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from stella_assets.recipe import Stage
+from stella_assets.training.data import Batch
+from stella_assets.training.objective import Loss, stage_loss
+from stella_assets.training.targets import Spread
+
+
+class Gradients:
+    """Puts batches through the student, and the gradient of their loss into its parameters.
+
+    Args:
+        accelerator: Knows the processes of the run.
+        model: The student, as the accelerator wrapped it.
+        stage: Its losses.
+        dims: Of the heads that train, the teacher head's first.
+        part: The dimensions of the teacher head that the stage's teachers have; None for all.
+        spread: The teachers' spread.
+        states_NH: Pooled states of the training texts, where a frozen encoder has worked them out already.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: Any,
+        stage: Stage,
+        dims: list[int],
+        part: Tensor | None,
+        spread: Spread,
+        states_NH: np.ndarray | None,
+    ) -> None:
+        self._accelerator, self._model = accelerator, model
+        self._stage, self._dims, self._part, self._spread = stage, dims, part, spread
+        self._states_NH = states_NH
+        self._in_parts = bool(stage.micro_batch_texts) and states_NH is None
+
+    def project(self, batch: Batch) -> dict[int, Tensor]:
+        """Unit vectors of this process's share of the batch, by head."""
+        if self._states_NH is not None and not batch.groups:
+            states_BH = torch.from_numpy(self._states_NH[batch.positions_B[batch.share]])
+            return dict(self._model(states_BH.to(self._accelerator.device), self._dims, self._part))
+        heads = self._model(batch.groups, self._dims, self._part)
+        return {dim: vectors[batch.places] for dim, vectors in heads.items()}
+
+    def backward(self, batch: Batch) -> Loss:
+        """Add the gradient of the batch's loss to the parameters."""
+        if self._in_parts:
+            return self._backward_in_parts(batch)
+        loss = self._loss(self.project(batch), batch)
+        self._accelerator.backward(loss.total * self._accelerator.num_processes)
+        return loss
+
+    def _loss(self, heads: dict[int, Tensor], batch: Batch) -> Loss:
+        """The loss of the whole batch; its gradient reaches the share that is this process's own.
+
+        Every process has the same loss, and its gradient by its own texts alone. The mean of the processes' gradients,
+        which is what DDP and FSDP make, is the whole gradient divided by their number: hence the factor in `backward`.
+        """
+        everyone = {dim: self._gather(vectors, batch) for dim, vectors in heads.items()}
+        targets = batch.targets.to(self._accelerator.device)
+        return stage_loss(self._stage, everyone, self._dims[0], targets, self._spread)
+
+    def _gather(self, own_BD: Tensor, batch: Batch) -> Tensor:
+        """The vectors of all processes in the order of the batch; gradients flow into one's own."""
+        if self._accelerator.num_processes == 1:
+            return own_BD
+        largest = -(-len(batch.positions_B) // self._accelerator.num_processes)
+        padded = torch.nn.functional.pad(own_BD.detach(), (0, 0, 0, largest - len(own_BD)))
+        parts = self._accelerator.gather(padded).split(largest)
+        bounds = [len(batch.positions_B) * n // len(parts) for n in range(len(parts) + 1)]
+        kept = [part[: end - start] for part, start, end in zip(parts, bounds, bounds[1:], strict=False)]
+        kept[self._accelerator.process_index] = own_BD
+        return torch.cat(kept)
+
+    def _backward_in_parts(self, batch: Batch) -> Loss:
+        """The same gradient with the activations of one group at a time in memory.
+
+        Once through the encoder for the vectors, once more for the gradient (Gao et al. 2021, arXiv 2101.06983): the
+        losses compare all texts of a batch with one another, so they are no sum over parts of it.
+        """
+        with torch.no_grad():
+            parts = [self._model([group], self._dims, self._part) for group in batch.groups]
+        leaves = {dim: torch.cat([part[dim] for part in parts]).requires_grad_() for dim in self._dims}
+        loss = self._loss({dim: leaf[batch.places] for dim, leaf in leaves.items()}, batch)
+        (loss.total * self._accelerator.num_processes).backward()
+        sizes = [len(part[self._dims[0]]) for part in parts]
+        slopes = {dim: cast("Tensor", leaf.grad).split(sizes) for dim, leaf in leaves.items()}
+        for number, group in enumerate(batch.groups):
+            last = number == len(batch.groups) - 1
+            with nullcontext() if last else self._accelerator.no_sync(self._model):
+                heads = self._model([group], self._dims, self._part)
+                torch.autograd.backward([heads[d] for d in self._dims], [slopes[d][number] for d in self._dims])
+        return loss

@@ -1,0 +1,117 @@
+"""Heads: what turns the encoder's pooled state into vectors of one dimension.
+
+Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+INNER_FOLDER, OUTER_FOLDER = "2_Dense_", "3_Dense_"
+IDENTITY, SILU = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.SiLU"
+
+
+class Head(nn.Module):
+    """A linear map, or two with SiLU between them."""
+
+    def __init__(self, hidden: int, dim: int, inner: int | None = None) -> None:
+        super().__init__()
+        self.inner = nn.Linear(hidden, inner) if inner else None
+        self.linear = nn.Linear(inner or hidden, dim)
+
+    def forward(self, pooled_BH: Tensor, dim: int | None = None) -> Tensor:
+        """Vectors `[B, dim]`, not yet normalised: the first `dim` dimensions, or all."""
+        state = nn.functional.silu(self.inner(pooled_BH)) if self.inner else pooled_BH
+        return nn.functional.linear(state, self.linear.weight[:dim], self.linear.bias[:dim])
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of its vectors."""
+        return self.linear.out_features
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> Head:
+        """Weights of unit-variance outputs, zero bias."""
+        for layer in (self.inner, self.linear):
+            if layer is not None:
+                shape = layer.weight.shape
+                layer.weight.copy_(torch.randn(*shape, generator=generator) / shape[1] ** 0.5)
+                layer.bias.zero_()
+        return self
+
+    @torch.no_grad()
+    def first(self, dim: int) -> Head:
+        """A copy that gives the first `dim` dimensions alone."""
+        hidden = (self.inner or self.linear).in_features
+        head = Head(hidden, dim, self.inner.out_features if self.inner else None)
+        if self.inner is not None and head.inner is not None:
+            head.inner.load_state_dict(self.inner.state_dict())
+        head.linear.weight.copy_(self.linear.weight[:dim])
+        head.linear.bias.copy_(self.linear.bias[:dim])
+        return head
+
+    @torch.no_grad()
+    def start_along(self, teacher: Head, directions_DD: Tensor) -> None:
+        """Start as the teacher head seen along directions, the most important first; further dimensions stay.
+
+        Of all projections to d dimensions, that along the targets' principal directions keeps their inner products
+        best, so a short head begins near its goal and does not pull the encoder about. (How the published heads began
+        is not known.)
+        """
+        if self.inner is not None and teacher.inner is not None:
+            self.inner.load_state_dict(teacher.inner.state_dict())
+        top_dD = directions_DD[: self.dim].to(teacher.linear.weight)
+        self.linear.weight[: len(top_dD)] = top_dD @ teacher.linear.weight
+        self.linear.bias[: len(top_dD)] = top_dD @ teacher.linear.bias
+
+    @torch.no_grad()
+    def set(self, weight_DH: Tensor, bias_D: Tensor, part: Tensor | None = None) -> None:
+        """Set the linear map, or the rows `part` of it."""
+        rows = slice(None) if part is None else part
+        self.linear.weight[rows] = weight_DH.to(self.linear.weight)
+        self.linear.bias[rows] = bias_D.to(self.linear.bias)
+
+    def modules_of(self, dim: int) -> dict[str, nn.Linear]:
+        """Its layers by their folder in a SentenceTransformers model."""
+        if self.inner is None:
+            return {f"{INNER_FOLDER}{dim}": self.linear}
+        return {f"{INNER_FOLDER}{dim}": self.inner, f"{OUTER_FOLDER}{dim}": self.linear}
+
+    def save(self, folder: Path) -> list[str]:
+        """Write the layers as SentenceTransformers' Dense; gives the names of their folders in order."""
+        layers = self.modules_of(self.dim)
+        for name, layer in layers.items():
+            inner = layer is self.inner
+            config = {
+                "in_features": layer.in_features,
+                "out_features": layer.out_features,
+                "bias": True,
+                "activation_function": SILU if inner else IDENTITY,
+            }
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            tensors = {f"linear.{key}": value.detach().cpu().contiguous() for key, value in layer.state_dict().items()}
+            save_file(tensors, folder / name / "model.safetensors")
+        return list(layers)
+
+    @classmethod
+    def load(cls, folder: Path, dim: int) -> Head:
+        """Read the head of `dim` dimensions from a model's folder."""
+        paths = [path for prefix in (INNER_FOLDER, OUTER_FOLDER) if (path := folder / f"{prefix}{dim}").is_dir()]
+        configs: list[dict[str, Any]] = [json.loads((path / "config.json").read_text()) for path in paths]
+        head = cls(configs[0]["in_features"], dim, configs[0]["out_features"] if len(paths) == 2 else None)
+        for path, layer in zip(paths, head.modules_of(dim).values(), strict=True):
+            tensors = load_file(path / "model.safetensors")
+            layer.load_state_dict({key.removeprefix("linear."): value for key, value in tensors.items()})
+        return head
+
+
+def saved_dims(folder: Path) -> list[int]:
+    """Dimensions of the heads in a model's folder, the largest first."""
+    return sorted((int(path.name.removeprefix(INNER_FOLDER)) for path in folder.glob(f"{INNER_FOLDER}*")), reverse=True)

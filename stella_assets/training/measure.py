@@ -1,0 +1,71 @@
+"""How good a student is on held-out texts: the stage's loss, and how many of the teachers' neighbours it finds.
+
+Shapes: M texts measured, B texts of a batch, D dimensions of the teachers together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stella_assets.recipe import Stage
+from stella_assets.training.data import Batch, Reading, TrainingData
+from stella_assets.training.losses import gram
+from stella_assets.training.objective import stage_loss
+from stella_assets.training.targets import Spread
+
+DEV_TEXTS = 1024
+DEV_BATCH = 128
+"""Losses over pairs depend on the batch, so every stage is measured with the same."""
+NEIGHBOURS = 10
+
+Project = Callable[[Batch], dict[int, Tensor]]
+
+
+class Measurement:
+    """Measures a stage on the first texts of the dev split; ids are hashes, so these are a random sample."""
+
+    def __init__(self, stage: Stage, teacher_dim: int, dev: TrainingData, spread: Spread, device: torch.device) -> None:
+        self._stage, self._teacher_dim, self._spread = stage, teacher_dim, spread
+        self._device = device
+        self.texts = min(DEV_TEXTS, len(dev))
+        chosen = [np.arange(start, min(start + DEV_BATCH, self.texts)) for start in range(0, self.texts, DEV_BATCH)]
+        self.batches = dev.read(chosen, Reading())
+        self._nearest_MK = _nearest(torch.cat([batch.targets.vectors for batch in self.batches]))
+
+    def __call__(self, project: Project) -> dict[str, float]:
+        """Mean of each term over the texts; `neighbours`; and `total`, last.
+
+        `neighbours` is the share of the teachers' 10 nearest neighbours of a text, among these texts, that are among
+        the student's 10 nearest.
+        """
+        sums: dict[str, float] = {}
+        vectors = []
+        with torch.inference_mode():
+            for batch in self.batches:
+                heads = project(batch)
+                targets = batch.targets.to(self._device)
+                for name, value in (
+                    stage_loss(self._stage, heads, self._teacher_dim, targets, self._spread).values().items()
+                ):
+                    sums[name] = sums.get(name, 0.0) + value * len(batch.positions_B) / self.texts
+                vectors.append(heads[self._teacher_dim].cpu())
+        total = sums.pop("total")
+        found = _nearest(torch.cat(vectors))
+        return {**sums, "neighbours": _overlap(found, self._nearest_MK), "total": total}
+
+
+def _nearest(vectors_MD: Tensor) -> Tensor:
+    """The nearest neighbours of each text among all, `[M, K]`, itself left out."""
+    cosines_MM = gram(vectors_MD).fill_diagonal_(-torch.inf)
+    return cosines_MM.topk(min(NEIGHBOURS, len(vectors_MD) - 1), dim=1).indices
+
+
+def _overlap(a_MK: Tensor, b_MK: Tensor) -> float:
+    """Share of neighbours that two lists have in common."""
+    if not a_MK.numel():
+        return 1.0
+    return (a_MK[:, :, None] == b_MK[:, None, :]).any(dim=2).double().mean().item()

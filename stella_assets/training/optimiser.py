@@ -1,0 +1,86 @@
+"""What turns gradients into weights: parameter groups, learning rates, and the moving average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from stella_assets.recipe import Stage
+from stella_assets.training.student import Student
+
+
+def learning_rate_factor(stage: Stage, step: int, steps: int) -> float:
+    """Share of the peak at a step: a linear rise, then the stage's schedule down to `final_rate`."""
+    rise = max(1, round(stage.warmup * steps))
+    if step < rise:
+        return (step + 1) / rise
+    progress = (step - rise) / max(1, steps - rise)
+    match stage.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            left = 1 - progress
+        case "cosine":
+            left = (1 + math.cos(math.pi * progress)) / 2
+    return stage.final_rate + (1 - stage.final_rate) * left
+
+
+def make_optimizer(student: Student, stage: Stage) -> torch.optim.AdamW:
+    """AdamW over what trains, a group a learning rate; biases and normalisation scales do not decay."""
+    assert stage.learning_rate is not None, "a stage that trains has a learning rate"
+    in_heads = {id(parameter) for parameter in student.heads.parameters()}
+    groups = []
+    for heads, rate in ((False, stage.learning_rate), (True, stage.head_learning_rate or stage.learning_rate)):
+        members = [p for p in student.parameters() if p.requires_grad and (id(p) in in_heads) == heads]
+        for decays in (True, False):
+            parameters = [p for p in members if (p.ndim > 1) == decays]
+            if parameters:
+                decay = stage.weight_decay if decays else 0.0
+                groups.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set each group to its share of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+class Average:
+    """Exponential moving average of the weights that train (Polyak averaging).
+
+    The decay grows to `decay` over the first steps, so that the average does not stay at the start:
+    `min(decay, (1 + n) / (10 + n))` after n steps.
+    """
+
+    def __init__(self, decay: float, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._decay = decay
+        self._parameters = dict(parameters)
+        self.tensors: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    @torch.no_grad()
+    def update(self, steps: int) -> None:
+        """Take in the weights after `steps` steps."""
+        decay = min(self._decay, (1 + steps) / (10 + steps))
+        current = [p.detach() for p in self._parameters.values()]
+        torch._foreach_lerp_(list(self.tensors.values()), current, 1 - decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The student has the averaged weights inside the block."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, parameter in self._parameters.items():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.tensors[name])
+            self.tensors[name].copy_(kept)

@@ -1,0 +1,120 @@
+"""Which texts make the batch of a step, and in which groups they go through the encoder.
+
+Shapes: N texts of a split, B texts of a batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+GROUP_COST = {"cpu": 256, "mps": 1024, "cuda": 4096}
+"""What one more pass through the encoder costs beside its tokens, in tokens: launching kernels, filling cores."""
+
+
+class BatchPlan:
+    """Batches that are random samples, without replacement within an epoch; they depend on seed and step alone.
+
+    Lengths play no part in who comes together: `length_groups` keeps the padding low all the same.
+    """
+
+    def __init__(
+        self, lengths_N: np.ndarray, seed: int, *, batch_texts: int | None = None, batch_tokens: int | None = None
+    ) -> None:
+        """Batches of a number of texts, or of as many texts as fit into a number of tokens.
+
+        Raises:
+            ValueError: There are fewer texts than one batch takes.
+        """
+        self._lengths_N, self._seed = lengths_N, seed
+        self._batch_texts, self._batch_tokens = batch_texts, batch_tokens
+        self._batches: dict[int, list[np.ndarray]] = {}
+        self._starts = [0]
+        if not self._epoch(0):
+            size = f"batch_texts {batch_texts} is" if batch_texts else f"batch_tokens {batch_tokens} are"
+            raise ValueError(
+                f"{size} more than there is to train on: {len(lengths_N)} texts of {int(lengths_N.sum())} tokens. "
+                "Lower it, or add texts to the corpus."
+            )
+
+    def positions(self, step: int) -> np.ndarray:
+        """Positions `[B]` of the batch of `step`."""
+        epoch = self._epoch_of(step)
+        return self._epoch(epoch)[step - self._starts[epoch]]
+
+    def steps(self, texts: int) -> int:
+        """The steps it takes to see this many texts, the last batch whole if it begins before that."""
+        if self._batch_texts:
+            return max(1, round(texts / self._batch_texts))
+        step = seen = 0
+        while seen < texts:
+            seen += len(self.positions(step))
+            step += 1
+        return step
+
+    def _epoch_of(self, step: int) -> int:
+        if self._batch_texts:
+            size = len(self._lengths_N) // self._batch_texts
+            epoch = step // size
+            self._starts = [size * number for number in range(epoch + 1)]
+            return epoch
+        while self._starts[-1] + len(self._epoch(len(self._starts) - 1)) <= step:
+            self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
+        return int(np.searchsorted(self._starts, step, side="right")) - 1
+
+    def _epoch(self, epoch: int) -> list[np.ndarray]:
+        """The whole batches of an epoch."""
+        if epoch not in self._batches:
+            order_N = np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths_N))
+            if self._batch_texts:
+                ends = np.arange(self._batch_texts, len(order_N) + 1, self._batch_texts)
+            else:
+                assert self._batch_tokens is not None
+                ends = _token_cuts(self._lengths_N[order_N], self._batch_tokens)
+            self._batches = {epoch: np.split(order_N, ends)[:-1] if len(ends) else []}
+        return self._batches[epoch]
+
+
+def _token_cuts(lengths_N: np.ndarray, batch_tokens: int) -> np.ndarray:
+    """Where to cut a row of texts so that each part has at most so many tokens; a longer text is a part by itself."""
+    total_N = np.concatenate([[0], np.cumsum(lengths_N)])
+    ends: list[int] = []
+    start = 0
+    while True:
+        end = max(start + 1, int(np.searchsorted(total_N, total_N[start] + batch_tokens, side="right")) - 1)
+        if end >= len(lengths_N):
+            return np.array(ends, dtype=np.int64)
+        ends.append(end)
+        start = end
+
+
+def length_groups(widths_B: np.ndarray, group_cost: int, max_texts: int | None = None) -> list[np.ndarray]:
+    """Cut a batch into groups of like length with the least work: padded tokens, and `group_cost` a group.
+
+    Exact, by dynamic programming over the distinct widths.
+
+    Args:
+        widths_B: Padded tokens of each text.
+        group_cost: What a group costs beside its tokens, in tokens.
+        max_texts: Largest size of a group.
+
+    Returns:
+        Positions in the batch, group by group, the widest texts first.
+    """
+    order_B = np.argsort(-widths_B, kind="stable")
+    widths_W, first_W = np.unique(-widths_B[order_B], return_index=True)
+    ends_W = [*first_W[1:].tolist(), len(order_B)]
+    best: list[tuple[float, int]] = [(0.0, 0)]  # least work of the first w widths, and where their last group begins
+    for last in range(len(widths_W)):
+        options = [
+            (best[first][0] - widths_W[first] * (ends_W[last] - first_W[first]) + group_cost, first)
+            for first in range(last + 1)
+        ]
+        best.append(min(options))
+    cuts, at = [], len(widths_W)
+    while at:
+        at = best[at][1]
+        cuts.append(int(first_W[at]))
+    groups = np.split(order_B, sorted(cuts)[1:])
+    if max_texts is None:
+        return groups
+    return [group[start : start + max_texts] for group in groups for start in range(0, len(group), max_texts)]

@@ -1,0 +1,76 @@
+"""What the teachers say of a batch, and how far their similarities spread.
+
+Shapes: B texts of a batch, S texts of a sample, D dimensions of all teachers together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from stella_assets.training import losses
+from storage.snapshot import Layout
+
+
+class Targets:
+    """The vectors of a batch's texts by the teachers that a stage learns from."""
+
+    def __init__(self, blocks: Sequence[Tensor], weights: Sequence[float]) -> None:
+        """Take one block `[B, dim_k]` of vectors a teacher, and the teachers' weights in the concatenation."""
+        norm = sum(weight**2 for weight in weights) ** 0.5
+        self._weights = [weight / norm for weight in weights]
+        self._blocks = list(blocks)
+
+    def to(self, device: torch.device) -> Targets:
+        """The same targets on a device."""
+        return Targets([block.to(device) for block in self._blocks], self._weights)
+
+    @cached_property
+    def _units(self) -> list[Tensor]:
+        return [normalize(block.float(), dim=1) for block in self._blocks]
+
+    @classmethod
+    def of(cls, vectors_BD: Tensor, layout: Layout, teachers: Sequence[str] | None = None) -> Targets:
+        """From the vectors as the store gives them, side by side; of the named teachers, or of all."""
+        blocks = dict(zip(layout.teachers, vectors_BD.split(layout.dims, dim=1), strict=True))
+        weights = dict(zip(layout.teachers, layout.weights, strict=True))
+        chosen = layout.teachers if teachers is None else [name for name in layout.teachers if name in teachers]
+        return cls([blocks[name] for name in chosen], [weights[name] for name in chosen])
+
+    @cached_property
+    def vectors(self) -> Tensor:
+        """Unit vectors `[B, D]`: `norm(concat(w_k t_k))` (arXiv 2412.19048, section 3.1), float32."""
+        return torch.cat([weight * block for weight, block in zip(self._weights, self._units, strict=True)], dim=1)
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """The teachers' cosines `[B, B]`: the mean of each teacher's own, by squared weight; no concatenation."""
+        grams = [weight**2 * losses.gram(block) for weight, block in zip(self._weights, self._units, strict=True)]
+        return torch.stack(grams).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far apart the teachers' vectors lie: the units of losses that carry over from one teacher to another.
+
+    Attributes:
+        distance: `1 - |mean vector|`: the cosine loss of the best answer that is the same for every text.
+        deviation: Standard deviation of the cosines of two texts; its square is the similarity loss of that answer.
+    """
+
+    distance: float
+    deviation: float
+
+    @classmethod
+    def of(cls, sample: Targets) -> Spread:
+        """Measured on a sample of at least two texts."""
+        gram_SS = sample.gram.double()
+        pairs = gram_SS[~torch.eye(len(gram_SS), dtype=torch.bool, device=gram_SS.device)]
+        # |mean vector|^2 is the mean of the Gram matrix.
+        distance = 1 - gram_SS.mean().clamp(min=0).sqrt().item()
+        return cls(max(distance, 1e-6), max(pairs.std(correction=0).item(), 1e-6))
