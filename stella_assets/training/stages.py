@@ -94,7 +94,12 @@ def _solve(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[str
 
     del recipe
     solved = solve_stage(student, stage, name, data)
-    return solved.log, {"method": "solve", "strength": solved.strength, "dev_loss_by_strength": solved.losses}
+    return solved.log, {
+        "method": "solve",
+        "strength": solved.strength,
+        "exponent": solved.exponent,
+        "tried": {name: round(loss, 4) for name, loss in solved.tried.items()},
+    }
 
 
 def _descend(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[str, Any], bench: Workbench) -> Any:

@@ -37,7 +37,7 @@ def test_losses_stay_float32_under_autocast():
 
 
 def test_weights_per_spread_carry_over_to_a_teacher_whose_texts_all_look_alike():
-    """A student that is as wrong, in units of the spread, costs about as much; without the units it seems far better."""
+    """A student that is as wrong, in units of the spread, costs about as much; without them it seems far better."""
     losses = {"cosine": 1, "similarity": 1, "relative_similarity": 1}
     totals = {}
     for mean in (0.0, 2.0):
