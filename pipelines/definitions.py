@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from pipelines.resources import prepare_environment, recipe_files
+from pipelines.resources import launch_command, prepare_environment, recipe_files
+from stella_assets.assets import Launcher
 from stella_assets.corpus.assets import corpus_assets
 from stella_assets.evaluation.assets import evaluation_assets
 from stella_assets.recipe import Recipe, read_recipe
@@ -48,7 +49,7 @@ def build_definitions(
     return dg.Definitions(
         assets=[asset for recipe in recipes for asset in recipe_assets(recipe)],
         jobs=jobs,
-        resources={"home": home},
+        resources={"home": home, "launcher": Launcher(command=launch_command())},
         executor=dg.in_process_executor,
         loggers=loggers,
     )

@@ -25,6 +25,11 @@ def home() -> Home:
     return Home(root, vectors or None)
 
 
+def launch_command() -> str:
+    """`STELLA_LAUNCH`, what stages start with: `accelerate launch --num_processes 2`; empty to train in the run."""
+    return os.environ.get("STELLA_LAUNCH", "")
+
+
 def recipe_files() -> list[Path]:
     """The recipes of the project, by name."""
     return sorted((project_root() / "recipes").glob("*.yaml"))

@@ -1,16 +1,20 @@
 """The shell that every asset shares: make the step's artefact, and show what it is."""
 
+import shlex
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import dagster as dg
 
 from stella_assets.manifest import digest
 from stella_assets.plots import data_uri
-from stella_assets.step import Artefact, Step, Workshop
+from stella_assets.step import Artefact, Launch, Step, Workshop
 from storage.home import Home
 from storage.statistics import record_run, refresh_views
 
@@ -55,9 +59,11 @@ def step_asset(
         tags={"stella/recipe": step.recipe},
         op_tags={"dagster/priority": "1"} if soon else None,
     )
-    def make_artefact(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+    def make_artefact(
+        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], launcher: Launcher
+    ) -> dg.MaterializeResult:
         with recorded(home, context.run_id, step) as record:
-            workshop = Workshop(home, context.log)
+            workshop = Workshop(home, context.log, launcher.within(context))
             artefact = record.artefact = workshop.make(step)
             if group == GROUPS[-1]:  # it rests on every other asset that the recipe has
                 workshop.keep_links(step)
@@ -74,6 +80,31 @@ def step_asset(
         )
 
     return make_artefact
+
+
+class Launcher(dg.ConfigurableResource):
+    """Starts processes of their own for stages, as children of the run, through Dagster Pipes.
+
+    Attributes:
+        command: `accelerate launch --num_processes 2`, or `python`; empty to train in the process of the run.
+    """
+
+    command: str = ""
+
+    def within(self, context: dg.AssetExecutionContext) -> Launch | None:
+        """How a step of this run launches, if it does."""
+        words = shlex.split(self.command)
+        if not words:
+            return None
+        program = Path(sys.executable).with_name(words[0])
+        start = [str(program) if program.is_file() else words[0], *words[1:]]
+
+        def launch(arguments: Sequence[str]) -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", dg.PreviewWarning)  # of Dagster's own use of its pipes
+                dg.PipesSubprocessClient().run(command=[*start, *arguments], context=context)
+
+        return launch
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,8 @@ from stella_assets.manifest import Check, Identity, Manifest, environment, file_
 from storage.artefacts import MANIFEST, ArtefactStore, write_atomically
 from storage.home import Home
 from storage.memory import PeakMemory
+
+Launch = Callable[[Sequence[str]], None]
 
 
 class NotMaterialisedError(ValueError):
@@ -47,6 +49,7 @@ class Workbench:
         inputs: The artefacts that the step needs, by name.
         home: The folder of all state.
         log: For people.
+        launch: Runs Python with these arguments in processes of their own and waits for them; None to work in this one.
     """
 
     recipe: str
@@ -56,6 +59,7 @@ class Workbench:
     inputs: Mapping[str, Artefact]
     home: Home
     log: logging.Logger | logging.LoggerAdapter
+    launch: Launch | None = None
 
 
 @dataclass(frozen=True)
@@ -109,10 +113,11 @@ def all_steps(last: Step) -> list[Step]:
 class Workshop:
     """Finds and makes the artefacts of a recipe. Found ones are remembered, so a workshop serves one run or less."""
 
-    def __init__(self, home: Home, log: logging.Logger | logging.LoggerAdapter) -> None:
+    def __init__(self, home: Home, log: logging.Logger | logging.LoggerAdapter, launch: Launch | None = None) -> None:
         self.home = home
         self.store = ArtefactStore(home)
         self._log = log
+        self._launch = launch
         self._found: dict[tuple[str, str], Artefact] = {}
 
     def identity(self, step: Step) -> Identity:
@@ -182,7 +187,9 @@ class Workshop:
         inputs = {need.name: artefact for need in step.needs if (artefact := self.find(need))}
         started = time.monotonic()
         with PeakMemory() as memory:
-            result = step.build(Workbench(step.recipe, identity.key, draft, scratch, inputs, self.home, self._log))
+            result = step.build(
+                Workbench(step.recipe, identity.key, draft, scratch, inputs, self.home, self._log, self._launch)
+            )
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
         manifest = Manifest(
             identity=identity,

@@ -40,3 +40,10 @@ def autocast(dtype: Literal["float32", "bfloat16"]) -> AbstractContextManager[An
     if dtype == "float32":
         return nullcontext()
     return torch.autocast(best_device().type, dtype=torch.bfloat16)
+
+
+def processes() -> Any:
+    """The processes that a launcher started for this work (accelerate's `PartialState`); one, where none did."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=best_device().type == "cpu")

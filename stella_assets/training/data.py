@@ -18,11 +18,14 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from stella_assets.teachers.batching import padded_widths
-from stella_assets.training.plan import BatchPlan, length_groups
+from stella_assets.training.plan import BatchPlan, equal_groups, length_groups
 from stella_assets.training.targets import Targets
 from stella_assets.training.tokens import TokenTable
 from storage.home import Home
 from storage.snapshot import Snapshot
+
+SHARED_PASSES = 4
+"""Groups of a batch where several processes share it."""
 
 READ_TOGETHER = 4
 """Batches that are read at once: a read has its fixed cost."""
@@ -163,6 +166,11 @@ class Reading:
         bounds = [texts * number // self.processes for number in (self.process, self.process + 1)]
         return slice(*bounds)
 
+    def passes(self, texts: int) -> int:
+        """How often each of several processes passes through the encoder for a batch."""
+        largest = -(-texts // self.processes)
+        return -(-largest // self.max_texts) if self.max_texts else max(1, min(SHARED_PASSES, largest // 8))
+
 
 class TrainingData:
     """One split of a snapshot, as a student reads it. Tokens and vectors stay on disk until their batch comes."""
@@ -202,7 +210,7 @@ class TrainingData:
         batches = []
         for positions, block in zip(chosen, blocks.split([len(positions) for positions in chosen]), strict=True):
             share = reading.share(len(positions))
-            order = self._order(positions[share], reading)
+            order = self._order(positions[share], reading, len(positions))
             batches.append(
                 Batch(
                     positions,
@@ -215,10 +223,12 @@ class TrainingData:
             )
         return batches
 
-    def _order(self, positions_B: np.ndarray, reading: Reading) -> list[np.ndarray]:
+    def _order(self, positions_B: np.ndarray, reading: Reading, batch: int) -> list[np.ndarray]:
         if not reading.tokens:
             return []
-        return length_groups(self._widths[positions_B], reading.group_cost, reading.max_texts)
+        if reading.processes == 1:
+            return length_groups(self._widths[positions_B], reading.group_cost, reading.max_texts)
+        return equal_groups(self._widths[positions_B], reading.passes(batch))
 
     def _features(self, positions_B: np.ndarray) -> dict[str, Any]:
         return self._tokens.batch(self.rows[positions_B], int(self._widths[positions_B].max()))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import Stage
+from stella_assets.teachers.device import processes
 from stella_assets.training.checkpoint import Checkpoints, Progress, optimizer_tensors, whole
 from stella_assets.training.data import Batch, Reading, Stopwatch, TrainingData, read_ahead
 from stella_assets.training.frozen import frozen_states
@@ -120,9 +121,10 @@ class _Training:
         student.prepare_training()
         if stage.gradient_checkpointing:
             student.checkpoint_activations()
-        unused = bool(stage.unfreeze_over)
+        # Encoders have parameters that no vector depends on, such as BERT's pooler.
         self.accelerator = Accelerator(
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=unused)]
+            cpu=processes().device.type == "cpu",
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         model, self.optimizer = self.accelerator.prepare(student, make_optimizer(student, stage))
         self.trained = {n: p for n, p in student.named_parameters() if p.requires_grad}
@@ -185,9 +187,9 @@ class _Training:
         )
 
     def _batches(self, first: int) -> Iterator[Batch]:
-        processes = self.accelerator.process_index, self.accelerator.num_processes
+        place = self.accelerator.process_index, self.accelerator.num_processes
         cost = GROUP_COST[self.accelerator.device.type]
-        reading = Reading(cost, self.stage.micro_batch_texts, self.states_NH is None, *processes)
+        reading = Reading(cost, self.stage.micro_batch_texts, self.states_NH is None, *place)
 
         def read(steps: Sequence[int]) -> list[Batch]:
             return self.train.read([self.plan.positions(step) for step in steps], reading)

@@ -87,6 +87,14 @@ def _token_cuts(lengths_N: np.ndarray, batch_tokens: int) -> np.ndarray:
         start = end
 
 
+def equal_groups(widths_B: np.ndarray, count: int) -> list[np.ndarray]:
+    """Cut a batch into a number of groups of like length and equal size: positions, the widest texts first.
+
+    Processes that work together must pass through the encoder equally often, whatever texts each of them has.
+    """
+    return np.array_split(np.argsort(-widths_B, kind="stable"), count)
+
+
 def length_groups(widths_B: np.ndarray, group_cost: int, max_texts: int | None = None) -> list[np.ndarray]:
     """Cut a batch into groups of like length with the least work: padded tokens, and `group_cost` a group.
 

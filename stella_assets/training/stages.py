@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,14 +12,23 @@ from stella_assets.models import model_digest
 from stella_assets.recipe import Recipe, Stage
 from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
+from stella_assets.teachers.device import processes
 from stella_assets.training.tokens import TokenTable, tokens_step
 from storage.statistics import TRAINING_LOG, write_table
+
+if TYPE_CHECKING:
+    from stella_assets.training.data import TrainingData
+    from stella_assets.training.student import Student
 
 CODE_VERSION = "2"
 MODEL_FOLDER = "model"
 LOG_FILE = "training_log.parquet"
 PRINCIPAL_SAMPLE = 4096
 KEPT_RULES = {"best": "lowest dev loss (`total`), the earliest of equal ones", "last": "the last step"}
+
+
+Outcome = tuple[list[dict[str, Any]], dict[str, Any]]
+"""The rows of the training log, and facts."""
 
 
 def stage_step(recipe: Recipe, number: int) -> Step:
@@ -47,6 +56,15 @@ def model_folder(artefact: Artefact) -> Path:
 
 
 def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
+    from stella_assets.training.job import run_as_job
+
+    if bench.launch is None:
+        return train_here(recipe, number, bench)
+    return run_as_job(recipe, number, bench, bench.launch)
+
+
+def train_here(recipe: Recipe, number: int, bench: Workbench) -> Result:
+    """Train a stage in this process, which may be one of several that a launcher started for it."""
     from stella_assets.training.student import Student
 
     stage, name = recipe.stages[number - 1], f"stage_{number}"
@@ -57,19 +75,18 @@ def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
     else:
         student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]), recipe.student)
     if stage.short_heads and not any(earlier.short_heads for earlier in recipe.stages[: number - 1]):
-        student.start_short_heads(
-            data["train"].targets(np.arange(min(PRINCIPAL_SAMPLE, len(data["train"])))).vectors_BD
-        )
+        student.start_short_heads(data["train"].targets(np.arange(min(PRINCIPAL_SAMPLE, len(data["train"])))).vectors)
     size = sum(p.numel() for p in student.parameters()) * 4
     bench.home.require_space(
         size * 10, f"{name}, a student of {size / 2**20:,.0f} MiB with its optimiser and its checkpoints"
     )
     if stage.method == "solve":
-        log, facts = _solve(recipe, stage, name, student, data)
+        log, facts = _solve(stage, name, student, data)
     else:
-        log, facts = _descend(recipe, stage, name, student, data, bench)
-    student.save(bench.folder / MODEL_FOLDER, layout.dim, recipe.student.prompts)
-    write_table(bench.folder / LOG_FILE, TRAINING_LOG, log)
+        log, facts = _descend(stage, name, student, data, recipe.seed_of(name), bench)
+    if processes().is_main_process:
+        student.save(bench.folder / MODEL_FOLDER, layout.dim, recipe.student.prompts)
+        write_table(bench.folder / LOG_FILE, TRAINING_LOG, log)
     dev = [row for row in log if row["split"] == "dev"]
     losses = [row["value"] for row in dev if row["term"] == "total"]
     neighbours = [row["value"] for row in dev if row["term"] == "neighbours"]
@@ -89,10 +106,9 @@ def _train(recipe: Recipe, number: int, bench: Workbench) -> Result:
     )
 
 
-def _solve(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[str, Any]) -> Any:
+def _solve(stage: Stage, name: str, student: Student, data: dict[str, TrainingData]) -> Outcome:
     from stella_assets.training.solve import solve_stage
 
-    del recipe
     solved = solve_stage(student, stage, name, data)
     return solved.log, {
         "method": "solve",
@@ -102,13 +118,16 @@ def _solve(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[str
     }
 
 
-def _descend(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[str, Any], bench: Workbench) -> Any:
+def _descend(
+    stage: Stage, name: str, student: Student, data: dict[str, TrainingData], seed: int, bench: Workbench
+) -> Outcome:
     from safetensors.torch import save_file
 
     from stella_assets.training.loop import train_stage
 
-    trained = train_stage(student, stage, name, data, recipe.seed_of(name), bench.scratch, bench.log.info)
-    save_file(trained.optimizer, bench.folder / "optimizer.safetensors")
+    trained = train_stage(student, stage, name, data, seed, bench.scratch, bench.log.info)
+    if processes().is_main_process:
+        save_file(trained.optimizer, bench.folder / "optimizer.safetensors")
     return trained.log, {
         "method": "train",
         "steps": trained.steps,
@@ -123,7 +142,7 @@ def _descend(recipe: Recipe, stage: Stage, name: str, student: Any, data: dict[s
     }
 
 
-def _read_data(recipe: Recipe, stage: Stage, name: str, bench: Workbench) -> dict[str, Any]:
+def _read_data(recipe: Recipe, stage: Stage, name: str, bench: Workbench) -> dict[str, TrainingData]:
     from stella_assets.training.data import TrainingData
 
     snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)

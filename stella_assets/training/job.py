@@ -1,0 +1,141 @@
+"""A stage as a job for other processes: what it needs on disk, and what comes back.
+
+    python -m stella_assets.training.job JOB.json
+    accelerate launch --num_processes 2 -m stella_assets.training.job JOB.json
+
+The run that asks for the job waits for it. Should the run die, the processes of the job see it and end themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from stella_assets.manifest import Check, Manifest
+from stella_assets.recipe import Recipe
+from stella_assets.step import Artefact, Result, Workbench
+from stella_assets.teachers.device import processes
+from storage.artefacts import MANIFEST, write_atomically
+from storage.home import Home
+
+MODULE = "stella_assets.training.job"
+JOB, RESULT = "job.json", "result.json"
+LOOK_EVERY = 1.0
+
+
+class JobError(ValueError):
+    """A job that could not be done; the message is the job's own."""
+
+
+def run_as_job(recipe: Recipe, number: int, bench: Workbench, launch: Callable[[Sequence[str]], None]) -> Result:
+    """Train a stage in other processes.
+
+    Args:
+        recipe: The recipe.
+        number: Of the stage, counting from 1.
+        bench: Where the stage reads and writes.
+        launch: Runs Python with these arguments, in one process or several, and waits for it.
+
+    Raises:
+        JobError: The job refused its input or diverged; the message says why.
+    """
+    path, result = bench.scratch / JOB, bench.scratch / RESULT
+    result.unlink(missing_ok=True)
+    me = psutil.Process()
+    job = {
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_folder": str(recipe.student.resolve(".")),
+        "number": number,
+        "home": {"root": str(bench.home.root), "vectors_uri": bench.home.vectors_uri},
+        "key": bench.key,
+        "folder": str(bench.folder),
+        "scratch": str(bench.scratch),
+        "inputs": {name: str(artefact.folder) for name, artefact in bench.inputs.items()},
+        "run": {"pid": me.pid, "started": me.create_time()},
+    }
+    write_atomically(path, json.dumps(job, indent=1))
+    try:
+        launch(["-m", MODULE, str(path)])
+    finally:
+        answer = json.loads(result.read_text()) if result.exists() else {}
+        if "refused" in answer:
+            raise JobError(answer["refused"])
+    return Result(answer["facts"], tuple(Check(**check) for check in answer["checks"]), tuple(answer["views"]))
+
+
+def main(path: Path) -> None:
+    """Do the job that a file describes, and leave the result beside it."""
+    from stella_assets.training.stages import train_here
+
+    job = json.loads(path.read_text(encoding="utf-8"))
+    _die_with(job["run"])
+    recipe = Recipe.model_validate(job["recipe"], context={"folder": Path(job["recipe_folder"])})
+    inputs = {name: _artefact(name, Path(folder)) for name, folder in job["inputs"].items()}
+    home = Home(Path(job["home"]["root"]), job["home"]["vectors_uri"])
+    folder, scratch = Path(job["folder"]), Path(job["scratch"])
+    with ExitStack() as stack:
+        log = _logger(stack)
+        bench = Workbench(recipe.name, job["key"], folder, scratch, inputs, home, log)
+        try:
+            result = train_here(recipe, job["number"], bench)
+            answer: dict[str, Any] = {
+                "facts": dict(result.facts),
+                "checks": [asdict(check) for check in result.checks],
+                "views": list(result.views),
+            }
+        except ValueError as refused:
+            answer = {"refused": str(refused)}
+        if processes().is_main_process:
+            write_atomically(scratch / RESULT, json.dumps(answer))
+    if "refused" in answer:
+        sys.exit(2)
+
+
+def _artefact(name: str, folder: Path) -> Artefact:
+    return Artefact(name, folder, Manifest.read(folder / MANIFEST))
+
+
+def _logger(stack: ExitStack) -> Any:
+    """The log of the Dagster run that launched us, else standard error."""
+    from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
+
+    if PipesEnvVarParamsLoader().is_dagster_pipes_process() and processes().is_main_process:
+        return stack.enter_context(open_dagster_pipes()).log
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
+    return logging.getLogger("stella")
+
+
+def _die_with(run: dict[str, Any]) -> None:
+    """End this process when the run is gone, however it went: a killed process cannot tell its children."""
+
+    def watch() -> None:
+        while _alive(run):
+            time.sleep(LOOK_EVERY)
+        os._exit(1)
+
+    if not _alive(run):
+        sys.exit("The run that asked for this job is gone. Run the recipe again.")
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _alive(run: dict[str, Any]) -> bool:
+    try:
+        process = psutil.Process(run["pid"])
+        return abs(process.create_time() - run["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,93 @@
+"""A stage in processes of their own: the same result, over two processes too, and none outlives its run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from tests.conftest import write_recipe
+
+STELLA = str(Path(sys.executable).with_name("stella"))
+LAUNCHERS = {"one process": "python", "two processes": "torchrun --standalone --nproc_per_node 2"}
+
+
+def command(recipe: Path, until: str) -> list[str]:
+    names = ["corpus", "teacher_vectors", "concatenated_vectors", "tokenised_texts", "stage_1", "stage_2"]
+    chosen = names[: names.index(until) + 1]
+    return [STELLA, "run", str(recipe), *(word for name in chosen for word in ("--select", name))]
+
+
+def environment(home: Path, launch: str) -> dict[str, str]:
+    return {**os.environ, "STELLA_HOME": str(home), "STELLA_LAUNCH": launch, "COLUMNS": "300"}
+
+
+def run(recipe: Path, home: Path, launch: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(recipe, "stage_2"), check=False, env=environment(home, launch), capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, raw: dict) -> Path:
+    raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 300}
+    raw["teachers"] = raw["teachers"][1:]
+    raw["stages"][0] |= {"steps": 8, "batch_texts": 32}
+    raw["stages"][1] |= {"steps": 8, "train_layers": "all", "learning_rate": 5e-5, "short_heads": {"similarity": 1}}
+    del raw["stages"][2]
+    raw["student"]["short_dims"] = [16]
+    raw["release"]["dimension"] = 32
+    return write_recipe(tmp_path, raw)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, tmp_path: Path, launcher: str):
+    inside, launched = tmp_path / "inside", tmp_path / "launched"
+    done = run(recipe, inside)
+    assert done.returncode == 0, done.stderr
+    other = run(recipe, launched, LAUNCHERS[launcher])
+    assert other.returncode == 0, other.stderr
+    assert "stage_2: step 8 of 8" in other.stderr
+    for stage in ("stage_1", "stage_2"):
+        a, b = (home / "tiny" / stage for home in (inside, launched))
+        ours, theirs = (load_file(folder / "model" / "model.safetensors") for folder in (a, b))
+        for name in ours:
+            assert_close(ours[name], theirs[name], atol=0 if launcher == "one process" else 2e-3, rtol=0)
+    digests = [json.loads((home / "tiny/stage_2/manifest.json").read_text())["key"] for home in (inside, launched)]
+    assert digests[0] == digests[1] or launcher == "two processes"
+
+
+def test_a_refusal_comes_back_as_the_runs_own(recipe: Path, tmp_path: Path):
+    recipe.write_text(recipe.read_text().replace("batch_texts: 32", "batch_texts: 3000"))
+    refused = run(recipe, tmp_path / "home", "python")
+    assert refused.returncode == 2
+    assert "stage_1: batch_texts 3000 is more than the" in refused.stderr
+
+
+def test_no_process_of_a_stage_outlives_a_killed_run(recipe: Path, tmp_path: Path):
+    recipe.write_text(recipe.read_text().replace("steps: 8", "steps: 100000"))
+    process = subprocess.Popen(
+        command(recipe, "stage_1"),
+        env=environment(tmp_path / "home", LAUNCHERS["two processes"]),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "stage_1: step " in line:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3  # the launcher and its two
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and any(child.is_running() for child in children):
+        time.sleep(0.2)
+    assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
