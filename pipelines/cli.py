@@ -117,6 +117,43 @@ def _print_scores(summary: dict[str, Any]) -> None:
 
 
 @app.command()
+def study(
+    recipe: RecipeArgument,
+    grid: Annotated[
+        list[str],
+        typer.Option(help="PATH=VALUE,VALUE; several make a product. `*` is every stage, `x3` multiplies."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
+    each: Annotated[
+        bool, typer.Option("--each", help="Change one path at a time, beside the recipe as it is.")
+    ] = False,
+) -> None:
+    """Compare settings: run the recipe's variants with several seeds, as partitions, and write table and plots."""
+    home = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.preflight import check_recipe
+    from stella_assets.study.variants import derive, read_grid
+
+    variants = read_grid(grid, seeds, each=each)
+    for variant in variants:
+        check_recipe(derive(wanted, variant), home)
+    from pipelines.materialise import materialise_study
+
+    outcomes = materialise_study(wanted, home, variants, err)
+    for variant, outcome in zip(variants, outcomes, strict=False):
+        for asset, message in outcome.failures:
+            shown = f"{variant.name}, {asset}: {message}"
+            err.print(f"[bold red]failed[/] {escape(shown)}", highlight=False, soft_wrap=True)
+    folder = home.root / wanted.name / "study"
+    if outcomes[-1].succeeded:
+        out.print((folder / "study.md").read_text(encoding="utf-8"), highlight=False, soft_wrap=True)
+        out.print(f"  report   {folder}/study.html", highlight=False, soft_wrap=True)
+        out.print("  SQL      stella sql 'SELECT * FROM study'", highlight=False)
+    if not all(outcome.succeeded for outcome in outcomes):
+        sys.exit(1)
+
+
+@app.command()
 def status(recipe: RecipeArgument) -> None:
     """Say which artefacts of the recipe are there, and which the next run would make."""
     home = prepare_environment()

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from pipelines.resources import launch_command, prepare_environment, recipe_files
-from stella_assets.assets import Launcher
+from stella_assets.assets import Launcher, asset_key
 from stella_assets.corpus.assets import corpus_assets
 from stella_assets.evaluation.assets import evaluation_assets
 from stella_assets.recipe import Recipe, read_recipe
 from stella_assets.release.assets import release_assets
+from stella_assets.study.assets import RUNS, STUDY, study_assets
 from stella_assets.teachers.assets import teacher_assets
 from stella_assets.training.assets import training_assets
 from storage.home import Home
@@ -25,6 +26,7 @@ def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         *training_assets(recipe),
         *evaluation_assets(recipe),
         *release_assets(recipe),
+        *study_assets(recipe),
     ]
 
 
@@ -33,19 +35,16 @@ def job_name(recipe: Recipe) -> str:
     return f"distil_{recipe.name}"
 
 
+def study_job_name(recipe: Recipe, asset: str) -> str:
+    """The job that materialises `study_runs` or `study`."""
+    return f"{asset}_of_{recipe.name}"
+
+
 def build_definitions(
     recipes: Sequence[Recipe], home: Home, loggers: Mapping[str, dg.LoggerDefinition] | None = None
 ) -> dg.Definitions:
     """Definitions of these recipes. Steps of a run share one process: models and libraries are loaded once."""
-    jobs = [
-        dg.define_asset_job(
-            job_name(recipe),
-            selection=dg.AssetSelection.key_prefixes([recipe.name]),
-            description=recipe.description,
-            tags={"stella/recipe": recipe.name, "stella/seed": str(recipe.seed)},
-        )
-        for recipe in recipes
-    ]
+    jobs = [job for recipe in recipes for job in _jobs(recipe)]
     return dg.Definitions(
         assets=[asset for recipe in recipes for asset in recipe_assets(recipe)],
         jobs=jobs,
@@ -53,6 +52,19 @@ def build_definitions(
         executor=dg.in_process_executor,
         loggers=loggers,
     )
+
+
+def _jobs(recipe: Recipe) -> list[dg.UnresolvedAssetJobDefinition]:
+    tags = {"stella/recipe": recipe.name, "stella/seed": str(recipe.seed)}
+    study = {name: dg.AssetSelection.keys(asset_key(recipe.name, name)) for name in (RUNS, STUDY)}
+    everything = dg.AssetSelection.key_prefixes([recipe.name]) - study[RUNS] - study[STUDY]
+    return [
+        dg.define_asset_job(job_name(recipe), selection=everything, description=recipe.description, tags=tags),
+        *(
+            dg.define_asset_job(study_job_name(recipe, name), selection=selection, tags=tags)
+            for name, selection in study.items()
+        ),
+    ]
 
 
 @dg.definitions

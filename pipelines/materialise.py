@@ -13,10 +13,13 @@ import dagster as dg
 import psutil
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 
-from pipelines.definitions import build_definitions, job_name
+from pipelines.definitions import build_definitions, job_name, study_job_name
 from stella_assets.assets import asset_key
 from stella_assets.recipe import Recipe
+from stella_assets.study.assets import RUNS, STUDY, study_partitions
+from stella_assets.study.variants import Variant
 from storage.home import Home
 from storage.locks import hold
 
@@ -78,7 +81,8 @@ class _PlainFormatter(logging.Formatter):
 def asset_names(recipe: Recipe, home: Home) -> list[str]:
     """The recipe's assets, `teacher_vectors/minilm` and so on, in the order that data flows."""
     graph = build_definitions([recipe], home).resolve_asset_graph()
-    return ["/".join(key.path[1:]) for key in graph.toposorted_asset_keys]
+    names = ["/".join(key.path[1:]) for key in graph.toposorted_asset_keys]
+    return [name for name in names if name not in (RUNS, STUDY)]  # `stella study` makes these
 
 
 def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.AssetKey]:
@@ -128,18 +132,35 @@ def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Cons
         UnknownAssetError: The selection names no asset.
     """
     selection = select_keys(recipe, home, select) if select else None
+    return _execute(recipe, home, job_name(recipe), console, asset_selection=selection)
+
+
+def materialise_study(recipe: Recipe, home: Home, variants: Sequence[Variant], console: Console) -> list[Outcome]:
+    """Run each variant as a partition of the recipe's study, then compare all that were ever run.
+
+    What fails is left out of the comparison; the outcomes are in the order of the variants, the comparison's last.
+    """
+    partitions = study_partitions(recipe).name or ""
+    with _open_instance(home) as instance:
+        instance.add_dynamic_partitions(partitions, [variant.name for variant in variants])
+    outcomes = []
+    for number, variant in enumerate(variants, 1):
+        console.print(f"[bold]{number} of {len(variants)}[/]: {escape(variant.name)}", highlight=False)
+        job = study_job_name(recipe, RUNS)
+        outcomes.append(_execute(recipe, home, job, console, partition_key=variant.name))
+    return [*outcomes, _execute(recipe, home, study_job_name(recipe, STUDY), console)]
+
+
+def _execute(recipe: Recipe, home: Home, job: str, console: Console, **what: Any) -> Outcome:
+    """Run a job in this process."""
     definitions = build_definitions([recipe], home, loggers={"console": _console_logger(console)})
     process = psutil.Process()
     tags = {PROCESS_TAG: f"{os.getpid()}@{process.create_time():.2f}", HOST_TAG: socket.gethostname()}
     with _open_instance(home) as instance:
         for run_id in close_dead_runs(instance):
             console.print(f"Run {run_id[:8]} was killed; going on where it stopped.")
-        result = definitions.resolve_job_def(job_name(recipe)).execute_in_process(
-            run_config={"loggers": {"console": {}}},
-            instance=instance,
-            asset_selection=selection,
-            raise_on_error=False,
-            tags=tags,
+        result = definitions.resolve_job_def(job).execute_in_process(
+            run_config={"loggers": {"console": {}}}, instance=instance, raise_on_error=False, tags=tags, **what
         )
     failures = [_failure(event) for event in result.all_events if event.is_step_failure]
     return Outcome(

@@ -113,11 +113,20 @@ def all_steps(last: Step) -> list[Step]:
 class Workshop:
     """Finds and makes the artefacts of a recipe. Found ones are remembered, so a workshop serves one run or less."""
 
-    def __init__(self, home: Home, log: logging.Logger | logging.LoggerAdapter, launch: Launch | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        log: logging.Logger | logging.LoggerAdapter,
+        launch: Launch | None = None,
+        *,
+        links: bool = True,
+    ) -> None:
+        """Work in a home; without `links`, what is made does not become what its recipe has."""
         self.home = home
         self.store = ArtefactStore(home)
         self._log = log
         self._launch = launch
+        self._links = links
         self._found: dict[tuple[str, str], Artefact] = {}
 
     def identity(self, step: Step) -> Identity:
@@ -175,12 +184,13 @@ class Workshop:
             artefact = self.find(step)
             if artefact is None:
                 artefact = self._build(step, identity)
-            self.store.point(step.recipe, step.name, identity.key)
+            if self._links:
+                self.store.point(step.recipe, step.name, identity.key)
         return artefact
 
     def keep_links(self, last: Step) -> None:
         """Remove the recipe's links to assets that its last step does not rest on: it has them no more."""
-        self.store.keep_links(last.recipe, {step.name for step in all_steps(last)})
+        self.store.keep_links(last.recipe, {"study", *(step.name for step in all_steps(last))})
 
     def _build(self, step: Step, identity: Identity) -> Artefact:
         draft, scratch = self.store.draft(step.name, identity.key), self.store.scratch(step.name, identity.key)

@@ -68,6 +68,12 @@ TRAINING_LOG = pa.schema(
     {"stage": TEXT, "step": INT, "split": TEXT, "term": TEXT, "value": REAL, "learning_rate": REAL}.items()
 )
 SCORES = pa.schema({"model": TEXT, "dimension": INT, "task": TEXT, "type": TEXT, "metric": TEXT, "score": REAL}.items())
+STUDY = pa.schema(
+    {
+        "variant": TEXT, "seed": INT, "stages": INT, "dimension": INT, "task": TEXT, "type": TEXT, "score": REAL,
+        "dev_loss": REAL, "dev_neighbours": REAL, "digest": TEXT,
+    }.items()
+)  # fmt: skip
 
 CURRENT_VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "texts": ("corpus/corpus.parquet", TEXTS),
@@ -75,6 +81,7 @@ CURRENT_VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "teachers": ("teacher_vectors/*/teachers.parquet", TEACHERS),
     "training_log": ("stage_*/training_log.parquet", TRAINING_LOG),
     "scores": ("mteb/*/scores.parquet", SCORES),
+    "study": ("study/study.parquet", STUDY),
 }
 """Views over what each recipe has now: its files by link, with the recipe's name in front."""
 

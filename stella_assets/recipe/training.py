@@ -97,7 +97,7 @@ class ShortHeadLossWeights(LossWeights):
 
 
 def _each_or_by_dimension(short_heads: Any) -> str:
-    keyed = isinstance(short_heads, dict) and short_heads and all(isinstance(key, int) for key in short_heads)
+    keyed = isinstance(short_heads, dict) and short_heads and all(str(key).isdigit() for key in short_heads)
     return "by_dimension" if keyed else "each"
 
 
@@ -163,7 +163,9 @@ class Stage(Part):
     def _check_solved(self) -> None:
         if self.train_layers != 0:
             raise ValueError(f"method solve needs a frozen encoder: set train_layers to 0, not {self.train_layers}")
-        idle = sorted(self.model_fields_set - {"method", "train_layers", "teachers", "teacher_head", "texts"})
+        used = {"method", "train_layers", "teachers", "teacher_head", "texts"}
+        fields = type(self).model_fields
+        idle = [name for name in fields if name not in used and getattr(self, name) != fields[name].default]
         if idle:
             raise ValueError(f"method solve takes no {idle[0]}; remove it, or train")
 

@@ -1,0 +1,1 @@
+"""Studies: one recipe under several settings and seeds, compared."""

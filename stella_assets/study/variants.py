@@ -1,0 +1,147 @@
+"""Variants of a recipe: which values are changed, written so that a name says it all.
+
+A variant's name is `PATH=VALUE; PATH=VALUE; seed=N`. A path goes through the recipe by keys and positions, `*` is every
+stage or teacher that has the key, and a value `x0.5` multiplies what is there: `stages.*.learning_rate=x3; seed=1`.
+The name is a partition of the study's asset, so the UI can add one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from stella_assets.recipe import Recipe, RecipeError, parse_recipe
+
+UNCHANGED = "as it is"
+
+
+class VariantError(ValueError):
+    """A grid or a variant that does not fit the recipe."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Changes of a recipe: (path, value as it is written)."""
+
+    changes: tuple[tuple[str, str], ...] = ()
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        """The changes, without the seed."""
+        return "; ".join(f"{path}={value}" for path, value in self.changes) or UNCHANGED
+
+    @property
+    def name(self) -> str:
+        """Changes and seed: the partition's key."""
+        return "; ".join([*(f"{path}={value}" for path, value in self.changes), f"seed={self.seed}"])
+
+    @classmethod
+    def parse(cls, name: str) -> Variant:
+        """A variant by its name.
+
+        Raises:
+            VariantError: It is no name of one.
+        """
+        changes, seed = [], 0
+        for part in name.split(";"):
+            path, found, value = (word.strip() for word in part.partition("="))
+            if not found or not path or not value:
+                raise VariantError(f"{name!r}: {part.strip()!r} is not of the form PATH=VALUE.")
+            if path == "seed":
+                seed = int(value) if value.isdigit() else -1
+                if seed < 0:
+                    raise VariantError(f"{name!r}: seed {value!r} is no whole number.")
+            else:
+                changes.append((path, value))
+        return cls(tuple(changes), seed)
+
+
+def read_grid(grid: Sequence[str], seeds: int, *, each: bool = False) -> list[Variant]:
+    """The variants of a grid, every one with seeds 0, 1 and so on.
+
+    Args:
+        grid: Items `PATH=VALUE,VALUE,...`.
+        seeds: How many.
+        each: Change one path at a time, beside the recipe as it is; else every value with every other.
+
+    Raises:
+        VariantError: An item has no path or no value.
+    """
+    columns = []
+    for item in grid:
+        path, _, values = (word.strip() for word in item.partition("="))
+        if not path or not values:
+            raise VariantError(f"--grid {item!r}: not of the form PATH=VALUE,VALUE.")
+        columns.append([(path, value) for value in _split(values)])
+    if each:
+        changes = [(), *((change,) for column in columns for change in column)]
+    else:
+        changes = list(itertools.product(*columns))
+    return [Variant(tuple(chosen), seed) for chosen in changes for seed in range(seeds)]
+
+
+def _split(values: str) -> list[str]:
+    """Split at commas outside of brackets."""
+    parts, depth = [""], 0
+    for character in values:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def derive(recipe: Recipe, variant: Variant) -> Recipe:
+    """The recipe with the variant's changes and seed.
+
+    Raises:
+        VariantError: A path is not there, or the recipe refuses a value.
+    """
+    raw = recipe.model_dump(mode="json")
+    for path, value in variant.changes:
+        places = list(_places(raw, path.split(".")))
+        if not places:
+            raise VariantError(f"{path}={value}: recipe {recipe.name!r} has no such key. docs/recipe.md lists them.")
+        for holder, key in places:
+            holder[key] = _changed(holder[key], value, path)
+    raw["seed"] = variant.seed
+    try:
+        return parse_recipe(raw, recipe.student.resolve(f"{recipe.name}.yaml"))
+    except RecipeError as error:
+        raise VariantError(f"{variant.label}: {error}") from None
+
+
+def _places(holder: Any, keys: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """Where a path leads: holders with the key or position of the value."""
+    first, *rest = keys
+    options: list[Any] = []
+    if isinstance(holder, dict):
+        options = list(holder) if first == "*" else [first] if first in holder else []
+    elif isinstance(holder, list):
+        options = list(range(len(holder))) if first == "*" else [int(first)] if _in_list(first, holder) else []
+    for option in options:
+        if rest:
+            yield from _places(holder[option], rest)
+        else:
+            yield holder, option
+
+
+def _in_list(key: str, holder: list[Any]) -> bool:
+    return key.isdigit() and int(key) < len(holder)
+
+
+def _changed(old: Any, value: str, path: str) -> Any:
+    if value.startswith("x") and value[1:2].isdigit():
+        if old is None:
+            return None  # a stage that is solved has no learning rate to multiply
+        if isinstance(old, bool) or not isinstance(old, int | float):
+            raise VariantError(f"{path}={value}: {old!r} is no number to multiply.")
+        product = old * float(value[1:])
+        return max(1, round(product)) if isinstance(old, int) else product
+    return yaml.safe_load(value)

@@ -1,0 +1,57 @@
+"""Variants: what a grid asks for, names that say it all, and mistakes that are told before anything runs."""
+
+import pytest
+
+from stella_assets.recipe import Recipe
+from stella_assets.study.variants import Variant, VariantError, derive, read_grid
+
+
+def test_a_grid_is_a_product_with_seeds():
+    grid = ["stages.*.learning_rate=x0.5,x2", "stages.2.teacher_head={cosine: 1},{l2: 1}"]
+    labels = [variant.name for variant in read_grid(grid, 2)]
+    assert len(labels) == len(set(labels)) == 8
+    assert labels[0] == "stages.*.learning_rate=x0.5; stages.2.teacher_head={cosine: 1}; seed=0"
+
+
+def test_each_path_can_be_changed_by_itself():
+    labels = [variant.label for variant in read_grid(["a=1,2", "b=3"], 1, each=True)]
+    assert labels == ["as it is", "a=1", "a=2", "b=3"]
+
+
+def test_a_name_says_it_all():
+    for variant in read_grid(["stages.*.learning_rate=x0.5", "stages.2.teacher_head={cosine: 1, l2: 1}"], 3):
+        assert Variant.parse(variant.name) == variant
+
+
+def test_values_are_set_or_multiplied(tiny: Recipe):
+    changed = derive(tiny, Variant((("stages.*.learning_rate", "x3"), ("stages.2.steps", "x0.5")), seed=4))
+    assert [s.learning_rate for s in changed.stages] == pytest.approx([3 * (s.learning_rate or 0) for s in tiny.stages])
+    assert [s.steps for s in changed.stages] == [40, 12, 6]
+    assert changed.seed == 4
+    preset = derive(tiny, Variant((("stages", "{preset: paper, texts: 1000}"),)))
+    assert sum(stage.texts or 0 for stage in preset.stages) == pytest.approx(1000, abs=2)
+
+
+def test_the_recipe_as_it_is_is_itself(tiny: Recipe):
+    assert derive(tiny, Variant()) == tiny
+    assert derive(tiny, Variant()).digest == tiny.digest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("stages.7.steps", "3"), "recipe 'tiny' has no such key"),
+        (("stages.0.stepz", "3"), "recipe 'tiny' has no such key"),
+        (("stages.0.schedule", "x2"), "'cosine' is no number to multiply"),
+        (("stages.0.learning_rate", "-1"), "stages.0.learning_rate: Input should be greater than 0"),
+    ],
+)
+def test_a_change_that_the_recipe_refuses_is_told(tiny: Recipe, change: tuple[str, str], message: str):
+    with pytest.raises(VariantError, match=message):
+        derive(tiny, Variant((change,)))
+
+
+@pytest.mark.parametrize("name", ["steps", "a=", "a=1; seed=x"])
+def test_a_name_of_no_variant_is_refused(name: str):
+    with pytest.raises(VariantError):
+        Variant.parse(name)
