@@ -1,0 +1,110 @@
+"""Training against SentenceTransformerTrainer with EmbedDistillLoss: same student, texts, batches, dtype and loss.
+
+python -m benchmarks.training --data FOLDER [--texts 6400] [--repeats 3]
+
+Both train everything for one epoch with the cosine loss against stored vectors of all-MiniLM-L6-v2, through a linear
+map of 384 dimensions, in bfloat16 where the processor has it, in turn.
+"""
+
+import logging
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks import write_row
+from benchmarks.lesson import Lesson, make_stage, prepare
+from stella_assets.training.loop import train_stage
+from storage.home import Home
+
+BATCH = 64
+
+
+def ours(lesson: Lesson, texts: int, folder: Path) -> tuple[float, float]:
+    """Texts a second, and the share of the time that was spent waiting for vectors and tokens."""
+    data = {**lesson.data, "train": lesson.data["train"].first(texts)}
+    stage = make_stage(
+        train_layers="all", teacher_head={"cosine": 1}, batch_texts=BATCH, texts=texts, learning_rate=3e-4,
+        checkpoint_every=10**9, keep="last",
+    )  # fmt: skip
+    scratch = folder / "ours"
+    scratch.mkdir()
+    student = lesson.student()
+    trained = train_stage(student, stage, "ours", data, 0, scratch, lambda _line: None)
+    shutil.rmtree(scratch)
+    return trained.texts_per_second, trained.waiting
+
+
+def theirs(lesson: Lesson, texts: int, folder: Path) -> float:
+    """Texts a second of sentence-transformers."""
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
+
+    student = lesson.student()
+    train = lesson.data["train"].first(texts)
+    positions = np.arange(len(train))
+    rows = train.snapshot.take(train.rows, ["text"])["text"]
+    labels = train.targets(positions).vectors.numpy()
+    dataset = Dataset.from_dict({"text": rows, "label": list(labels)}).with_format(
+        "torch", columns=["label"], output_all_columns=True
+    )
+    backbone: Any = student.backbone
+    backbone.requires_grad_(True)
+    loss = EmbedDistillLoss(backbone, distance_metric="cosine", projection_dim=labels.shape[1])
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder / "theirs"), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=3e-4,
+        bf16=student.dtype == "bfloat16", use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no",
+        logging_strategy="no", disable_tqdm=True, seed=0, warmup_ratio=0.1,
+    )  # fmt: skip
+    trainer = SentenceTransformerTrainer(model=backbone, args=arguments, train_dataset=dataset, loss=loss)
+    started = time.monotonic()
+    trainer.train()
+    return len(rows) / (time.monotonic() - started)
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder of Parquet files with texts.")],
+    home: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
+    texts: int = 6400,
+    repeats: int = 3,
+) -> None:
+    """Train with both in turn."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    lesson = prepare(data, 50_000, Home(home.absolute()))
+    speeds: dict[str, list[float]] = {"ours": [], "theirs": [], "waiting": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(repeats):
+            place = Path(folder) / str(repeat)
+            place.mkdir()
+            fast, waiting = ours(lesson, texts, place)
+            speeds["ours"].append(fast)
+            speeds["waiting"].append(waiting)
+            speeds["theirs"].append(theirs(lesson, texts, place))
+            print({name: round(values[-1], 3) for name, values in speeds.items()}, flush=True)
+    ratios = [a / b for a, b in zip(speeds["ours"], speeds["theirs"], strict=True)]
+    lengths = lesson.data["train"].first(texts).lengths
+    write_row(
+        "training",
+        {
+            "texts": texts,
+            "median_tokens": int(np.median(lengths)),
+            "mean_tokens": round(float(lengths.mean()), 1),
+            "texts_per_second": round(statistics.median(speeds["ours"]), 1),
+            "sentence_transformers_texts_per_second": round(statistics.median(speeds["theirs"]), 1),
+            "ratio": round(statistics.median(ratios), 2),
+            "share_of_time_waiting_for_data": round(max(speeds["waiting"]), 4),
+        },
+    )
+    assert statistics.median(ratios) >= 1.3, "less than 1.3 times sentence-transformers"
+    assert max(speeds["waiting"]) < 0.05, "5% or more of the time went into waiting for data"
+
+
+if __name__ == "__main__":
+    typer.run(main)
