@@ -18,7 +18,7 @@ from stella_assets.teachers.statistics import statistics_step
 from storage.home import Home
 from storage.snapshot import Snapshot
 from storage.sql import connect_vectors, current_snapshot
-from storage.statistics import SCORES, TRAINING_LOG, refresh_views, write_table
+from storage.statistics import SCORES, STUDY, TRAINING_LOG, refresh_views, write_table
 from tests.conftest import TINY, write_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
@@ -67,6 +67,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     for asset, file, schema, table in (
         ("mteb/stage_1", "scores.parquet", SCORES, rows),
         ("stage_1", "training_log.parquet", TRAINING_LOG, log),
+        ("study", "study.parquet", STUDY, [{"variant": "as it is", "seed": 0, "score": 0.5}]),
     ):
         folder = home.current(RECIPE, asset)
         folder.mkdir(parents=True)
