@@ -37,12 +37,14 @@ ui: $(INSTALLED) ## the Dagster UI on 127.0.0.1:3000
 	$(BIN)/stella ui
 
 .PHONY: bench
-bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder of Parquet files with texts adds two
+bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder of Parquet files with texts adds four
 	$(BIN)/python -m benchmarks.relative_similarity
 	$(BIN)/python -m benchmarks.snapshot_layout
 	$(BIN)/python -m benchmarks.training_reads
 	$(BIN)/python -m benchmarks.store_scale
 	$(BIN)/python -m benchmarks.kills
 	$(BIN)/python -m benchmarks.seeds
+	$(if $(DATA),$(BIN)/python -m benchmarks.training --data $(DATA))
+	$(if $(DATA),$(BIN)/python -m benchmarks.solve --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.encoding --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.increment --data $(DATA))

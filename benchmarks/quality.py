@@ -1,0 +1,212 @@
+"""Quality at equal compute on six public tasks: presets against one another and against sentence-transformers.
+
+python -m benchmarks.quality compare --data FOLDER       presets and EmbedDistillLoss, 50,000 texts, three seeds
+python -m benchmarks.quality curve --data FOLDER         retention over 12,500 to 200,000 texts
+python -m benchmarks.quality sensitivity --data FOLDER   learning rate, batch and weights of `robust` and of `paper`
+
+FOLDER holds `corpus/` and `eval/`. The student is three of six layers of all-MiniLM-L6-v2, the teacher the whole of it.
+Every run's scores are kept in the home folder under what it was made of, so a benchmark that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks import write_row
+from benchmarks.lesson import make_stage, prepare
+from benchmarks.public_tasks import evaluate
+from stella_assets.manifest import digest
+from stella_assets.recipe.presets import expand_preset
+from stella_assets.training.loop import train_stage
+from stella_assets.training.solve import solve_stage
+from stella_assets.training.student import Student
+from storage.artefacts import write_atomically
+from storage.home import Home
+
+app = typer.Typer(add_completion=False)
+Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.")]
+HomeFolder = Annotated[Path, typer.Option(help="Where vectors and scores are kept between runs.")]
+HOME = Path("var/benchmarks")
+FULL, QUARTER = 384, 96
+EMBED_DISTILL_RATES = (1e-4, 3e-4, 1e-3)
+
+Encoders = dict[int, Callable[[list[str]], np.ndarray]]
+Scores = dict[str, dict[str, float]]
+Stages = list[dict[str, Any]]
+
+
+class Quality:
+    """Runs and their scores."""
+
+    def __init__(self, data: Path, texts: int, home: Path) -> None:
+        self._folder, self._eval = home / "quality", data / "eval"
+        self._lesson, self._texts = prepare(data / "corpus", texts, Home(home.absolute())), texts
+
+    def of_stages(self, stages: Stages, seed: int) -> Scores:
+        """Scores of a student after these stages, by dimension."""
+        return self._scored({"stages": stages, "seed": seed}, lambda: self._train(stages, seed))
+
+    def of_embed_distill(self, rate: float, seed: int) -> Scores:
+        """Scores after one epoch with SentenceTransformerTrainer and EmbedDistillLoss."""
+        return self._scored({"peer": "EmbedDistillLoss", "rate": rate, "seed": seed}, lambda: self._peer(rate, seed))
+
+    def of_models(self) -> dict[str, Scores]:
+        """Scores of the teacher and of the student before training."""
+
+        def pooled(layers: Any) -> Callable[[], Encoders]:
+            spec = self._lesson.recipe.student.model_copy(update={"keep_layers": layers})
+
+            def load() -> Encoders:
+                student = Student.initialise(spec, None, 0)
+                return {FULL: lambda texts: _unit(student.encode_pooled(texts))}
+
+            return load
+
+        kept = self._lesson.recipe.student.keep_layers
+        return {
+            name: self._scored({"model": name}, pooled(layers), texts=0)
+            for name, layers in (("teacher", None), ("untouched_student", kept))
+        }
+
+    def _scored(
+        self,
+        what: dict[str, Any],
+        make: Callable[[], Encoders],
+        texts: int | None = None,
+    ) -> Scores:
+        key = {**what, "texts": self._texts if texts is None else texts}
+        path = self._folder / f"{digest(key)}.json"
+        if not path.exists():
+            started = time.monotonic()
+            encoders = make()
+            trained = time.monotonic() - started
+            scores = {str(dim): evaluate(encode, dim, "student", self._eval) for dim, encode in encoders.items()}
+            write_atomically(path, json.dumps({"of": key, "scores": scores, "training_seconds": trained}, indent=1))
+            print(json.dumps(key)[:200], {dim: round(s["mean"], 2) for dim, s in scores.items()}, flush=True)
+        return json.loads(path.read_text())["scores"]
+
+    def _train(self, stages: Stages, seed: int) -> Encoders:
+        student, data, started = self._lesson.student(seed), self._lesson.data, False
+        for number, settings in enumerate(stages, 1):
+            stage, name = make_stage(**settings), f"stage_{number}"
+            if stage.short_heads and not started:
+                student.start_short_heads(data["train"].targets(np.arange(4096)).vectors)
+                started = True
+            if stage.method == "solve":
+                solve_stage(student, stage, name, data)
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                train_stage(student, stage, name, data, 1000 * seed + number, Path(folder), print)
+        dims = [FULL, QUARTER] if started else [FULL]
+        return {dim: lambda texts, dim=dim: student.encode(texts, dim) for dim in dims}
+
+    def _peer(self, rate: float, seed: int) -> Encoders:
+        from benchmarks.training import embed_distill
+
+        with tempfile.TemporaryDirectory() as folder:
+            everything = len(self._lesson.data["train"])
+            backbone, projection, _ = embed_distill(self._lesson, everything, rate, seed, Path(folder))
+
+        def encode(texts: list[str]) -> np.ndarray:
+            return _unit(projection(backbone.encode(texts, show_progress_bar=False)))
+
+        return {FULL: encode}
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _summary(runs: list[Scores], dim: int = FULL) -> dict[str, Any]:
+    means = [scores[str(dim)]["mean"] for scores in runs]
+    tasks = {task: statistics.mean(s[str(dim)][task] for s in runs) for task in runs[0][str(dim)]}
+    return {
+        "mean": round(statistics.mean(means), 2),
+        "spread": round(statistics.stdev(means), 2) if len(means) > 1 else None,
+        "tasks": {task: round(score, 2) for task, score in tasks.items() if task != "mean"},
+    }
+
+
+@app.command()
+def compare(data: Data, home: HomeFolder = HOME, texts: int = 50_000, seeds: int = 3) -> None:
+    """Presets and EmbedDistillLoss (at its best learning rate) on the same texts."""
+    quality = Quality(data, texts, home)
+    rows = {name: _summary([scores]) for name, scores in quality.of_models().items()}
+    for preset in ("robust", "leaf", "paper"):
+        stages = expand_preset({"preset": preset, "texts": texts})
+        runs = [quality.of_stages(stages, seed) for seed in range(seeds)]
+        rows[preset] = _summary(runs)
+        if all(str(QUARTER) in run for run in runs):
+            rows[f"{preset}, a quarter of the dimensions"] = _summary(runs, QUARTER)
+    rate = max(EMBED_DISTILL_RATES, key=lambda rate: quality.of_embed_distill(rate, 0)[str(FULL)]["mean"])
+    rows["EmbedDistillLoss"] = _summary([quality.of_embed_distill(rate, seed) for seed in range(seeds)])
+    write_row("quality", {"texts": texts, "seeds": seeds, "embed_distill_learning_rate": rate, "scores": rows})
+    best = rows["robust"]
+    assert best["mean"] >= max(rows[name]["mean"] for name in ("leaf", "paper", "EmbedDistillLoss"))
+    assert all(best["tasks"][task] > score for task, score in rows["untouched_student"]["tasks"].items())
+
+
+@app.command()
+def curve(data: Data, home: HomeFolder = HOME, seed: int = 0) -> None:
+    """Retention of `robust` over the number of texts."""
+    points = {}
+    for texts in (12_500, 25_000, 50_000, 100_000, 200_000):
+        quality = Quality(data, texts, home)
+        teacher = quality.of_models()["teacher"][str(FULL)]["mean"]
+        scores = quality.of_stages(expand_preset({"preset": "robust", "texts": texts}), seed)
+        points[texts] = {dim: round(100 * score["mean"] / teacher, 2) for dim, score in scores.items()}
+    write_row("quality_curve", {"retention_percent": points})
+
+
+@app.command()
+def sensitivity(data: Data, home: HomeFolder = HOME, texts: int = 20_000, seed: int = 0) -> None:
+    """What a wrong learning rate, batch or weight costs, one at a time."""
+    quality = Quality(data, texts, home)
+    table: dict[str, dict[str, float]] = {}
+    for preset in ("robust", "paper"):
+        stages = expand_preset({"preset": preset, "texts": texts})
+        table[preset] = {
+            name: round(quality.of_stages(changed, seed)[str(FULL)]["mean"], 2)
+            for name, changed in _changes(stages).items()
+        }
+    losses = {preset: round(rows["as it is"] - min(rows.values()), 2) for preset, rows in table.items()}
+    write_row("quality_sensitivity", {"texts": texts, "mean_scores": table, "lost_at_worst": losses})
+    assert losses["robust"] <= 1, "robust loses more than a point"
+
+
+def _changes(stages: Stages) -> dict[str, Stages]:
+    """The stages as they are, and with one setting changed in every stage that has it."""
+    changed = {"as it is": stages}
+    for factor in (1 / 3, 3):
+        changed[f"learning rate x {factor:.2g}"] = [
+            stage | ({"learning_rate": stage["learning_rate"] * factor} if "learning_rate" in stage else {})
+            for stage in stages
+        ]
+    for batch in (32, 128, 512):
+        changed[f"batch {batch}"] = [
+            stage | ({"batch_texts": batch} if "batch_texts" in stage else {}) for stage in stages
+        ]
+    for loss in ("similarity", "relative_similarity"):
+        for factor in (1 / 4, 4):
+            scaled = [_scaled(stage, loss, factor) for stage in stages]
+            if scaled != stages:
+                changed[f"{loss} x {factor:g}"] = scaled
+    return changed
+
+
+def _scaled(stage: dict[str, Any], loss: str, factor: float) -> dict[str, Any]:
+    heads = {head: stage[head] for head in ("teacher_head", "short_heads") if loss in stage.get(head, {})}
+    return stage | {head: weights | {loss: weights[loss] * factor} for head, weights in heads.items()}
+
+
+if __name__ == "__main__":
+    app()
