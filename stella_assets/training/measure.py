@@ -5,7 +5,7 @@ Shapes: M texts measured, B texts of a batch, D dimensions of the teachers toget
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -42,20 +42,26 @@ class Measurement:
         `neighbours` is the share of the teachers' 10 nearest neighbours of a text, among these texts, that are among
         the student's 10 nearest.
         """
-        sums: dict[str, float] = {}
-        vectors = []
         with torch.inference_mode():
-            for batch in self.batches:
-                heads = project(batch)
-                targets = batch.targets.to(self._device)
-                for name, value in (
-                    stage_loss(self._stage, heads, self._teacher_dim, targets, self._spread).values().items()
-                ):
-                    sums[name] = sums.get(name, 0.0) + value * len(batch.positions_B) / self.texts
-                vectors.append(heads[self._teacher_dim].cpu())
-        total = sums.pop("total")
-        found = _nearest(torch.cat(vectors))
-        return {**sums, "neighbours": _overlap(found, self._nearest_MK), "total": total}
+            projected = [project(batch) for batch in self.batches]
+            found = _nearest(torch.cat([heads[self._teacher_dim].cpu() for heads in projected]))
+            terms = self._losses(projected)
+        total = terms.pop("total")
+        return {**terms, "neighbours": _overlap(found, self._nearest_MK), "total": total}
+
+    def total(self, project: Project) -> float:
+        """The loss alone, without looking for neighbours."""
+        with torch.inference_mode():
+            return self._losses([project(batch) for batch in self.batches])["total"]
+
+    def _losses(self, projected: Sequence[dict[int, Tensor]]) -> dict[str, float]:
+        sums: dict[str, float] = {}
+        for batch, heads in zip(self.batches, projected, strict=True):
+            targets = batch.targets.to(self._device)
+            loss = stage_loss(self._stage, heads, self._teacher_dim, targets, self._spread)
+            for name, value in loss.values().items():
+                sums[name] = sums.get(name, 0.0) + value * len(batch.positions_B) / self.texts
+        return sums
 
 
 def _nearest(vectors_MD: Tensor) -> Tensor:

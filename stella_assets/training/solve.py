@@ -33,9 +33,10 @@ from stella_assets.training.loop import measure_spread, teacher_part
 from stella_assets.training.measure import Measurement
 from stella_assets.training.student import Student
 
-STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
+STRENGTHS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Shares of the mean variance of a pooled dimension."""
-EXPONENTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
+EXPONENT_STEP = 0.25
+EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SAMPLE_BLOCKS = 4
 REWEIGHTED = 4
 LARGEST_STRETCH = 20.0
@@ -48,7 +49,7 @@ class Solved:
     Attributes:
         strength: Of the ridge.
         exponent: Of the stretch.
-        tried: Dev loss of each strength, without a stretch, and of each exponent with that strength.
+        tried: Dev loss of each strength, without a stretch, and of each exponent with the best of them.
         log: One row a measured value, of the table `training_log`: before, as step 0, and after, as step 1.
     """
 
@@ -164,18 +165,21 @@ def solve_stage(student: Student, stage: Stage, name: str, data: Mapping[str, Tr
     def project(batch: Batch) -> dict[int, Tensor]:
         return dict(student(states[id(batch)], [dim], part))
 
-    def attempt(solution: Linear) -> dict[str, float]:
+    def loss(solution: Linear) -> float:
         head.set(solution.weight_DH, solution.bias_D, part)
-        return measure(project)
+        return measure.total(project)
 
     before = measure(project)
-    losses = {strength: attempt(equations.solve(strength))["total"] for strength in STRENGTHS}
+    losses = {strength: loss(equations.solve(strength)) for strength in STRENGTHS}
     strength = min(losses, key=losses.__getitem__)
-    solution = equations.solve(strength)
-    stretch = Stretch(solution, equations, t_SD)
-    stretched = {exponent: attempt(stretch(exponent))["total"] for exponent in EXPONENTS}
+    stretch = Stretch(equations.solve(strength), equations, t_SD)
+    stretched = {exponent: loss(stretch(exponent)) for exponent in EXPONENTS}
+    nearest = min(stretched, key=stretched.__getitem__)
+    beside = [nearest - EXPONENT_STEP / 2, nearest + EXPONENT_STEP / 2]
+    stretched |= {exponent: loss(stretch(exponent)) for exponent in beside if 0 < exponent < 1}
     exponent = min(stretched, key=stretched.__getitem__)
-    after = attempt(stretch(exponent))
+    loss(stretch(exponent))
+    after = measure(project)
     log = [
         {"stage": name, "step": step, "split": "dev", "term": term, "value": value, "learning_rate": 0.0}
         for step, values in enumerate((before, after))
