@@ -9,60 +9,43 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification, AbsTaskClustering, AbsTaskReranking, AbsTaskRetrieval, AbsTaskSTS
 from mteb.abstasks.abstask import AbsTask
-from mteb.abstasks.task_metadata import TaskMetadata
 
 from stella_assets.evaluation.encoders import MtebEncoder
+from stella_assets.evaluation.mteb_tasks import task_metadata
 
 Encode = Callable[[list[str]], np.ndarray]
-
-
-def _metadata(name: str, kind: str, main_score: str) -> TaskMetadata:
-    return TaskMetadata(
-        name=name,
-        description=name,
-        type=cast("Any", kind),
-        category="t2t",
-        modalities=["text"],
-        dataset={"path": "local", "revision": "local"},
-        eval_splits=["test"],
-        eval_langs=["eng-Latn"],
-        main_score=main_score,
-        license="not specified",
-        annotations_creators="derived",
-        sample_creation="found",
-    )
 
 
 class STSBenchmark(AbsTaskSTS):
     """Test split, as MTEB's."""
 
-    metadata = _metadata("STSBenchmark", "STS", "cosine_spearman")
+    metadata = task_metadata("STSBenchmark", "STS", "cosine_spearman", "STSBenchmark")
 
 
 class SickR(AbsTaskSTS):
     """All 9,927 rows, as MTEB's."""
 
-    metadata = _metadata("SICK-R", "STS", "cosine_spearman")
+    metadata = task_metadata("SICK-R", "STS", "cosine_spearman", "SICK-R")
     min_score, max_score = 1, 5
 
 
 class Banking77(AbsTaskClassification):
     """As MTEB's."""
 
-    metadata = _metadata("Banking77Classification", "Classification", "accuracy")
+    metadata = task_metadata("Banking77Classification", "Classification", "accuracy", "Banking77Classification")
 
 
 class NewsgroupSubjects(AbsTaskClustering):
     """Subject lines in 20 groups."""
 
-    metadata = _metadata("TwentyNewsgroups", "Clustering", "v_measure")
+    metadata = task_metadata("TwentyNewsgroups", "Clustering", "v_measure", "TwentyNewsgroups")
     max_fraction_of_documents_to_embed = None
     max_documents_per_cluster = 2500
 
@@ -70,13 +53,13 @@ class NewsgroupSubjects(AbsTaskClustering):
 class SciFact(AbsTaskRetrieval):
     """As MTEB's."""
 
-    metadata = _metadata("SciFact", "Retrieval", "ndcg_at_10")
+    metadata = task_metadata("SciFact", "Retrieval", "ndcg_at_10", "SciFact")
 
 
 class TrecQA(AbsTaskReranking):
     """Answer sentences of 68 test questions."""
 
-    metadata = _metadata("TrecQA", "Reranking", "map_at_1000")
+    metadata = task_metadata("TrecQA", "Reranking", "map_at_1000", "TrecQA")
 
 
 def load_tasks(folder: Path) -> list[AbsTask]:

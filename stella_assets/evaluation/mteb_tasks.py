@@ -14,7 +14,8 @@ from stella_assets.recipe import TaskKind
 from stella_assets.step import Artefact
 
 
-def _metadata(name: str, kind: str, main_score: str, description: str) -> TaskMetadata:
+def task_metadata(name: str, kind: str, main_score: str, description: str) -> TaskMetadata:
+    """What mteb wants to know of an English task whose data we bring."""
     return TaskMetadata(
         name=name,
         description=description,
@@ -34,19 +35,21 @@ def _metadata(name: str, kind: str, main_score: str, description: str) -> TaskMe
 class HeldOutRetrieval(AbsTaskRetrieval):
     """First sentence of a held-out document as query, the rest as the document to find."""
 
-    metadata = _metadata("HeldOutRetrieval", "Retrieval", "ndcg_at_10", "Find a text by its first sentence.")
+    metadata = task_metadata("HeldOutRetrieval", "Retrieval", "ndcg_at_10", "Find a text by its first sentence.")
 
 
 class HeldOutClassification(AbsTaskClassification):
     """Which section of the corpus a held-out document is from."""
 
-    metadata = _metadata("HeldOutClassification", "Classification", "accuracy", "Say which section a text is from.")
+    metadata = task_metadata("HeldOutClassification", "Classification", "accuracy", "Say which section a text is from.")
 
 
 class HeldOutPairClassification(AbsTaskPairClassification):
     """Whether a first sentence and a rest are of one held-out document."""
 
-    metadata = _metadata("HeldOutPairClassification", "PairClassification", "max_ap", "Do two parts belong together?")
+    metadata = task_metadata(
+        "HeldOutPairClassification", "PairClassification", "max_ap", "Do two parts belong together?"
+    )
 
 
 def load_tasks(artefact: Artefact) -> list[AbsTask]:

@@ -146,6 +146,7 @@ def solve_stage(student: Student, stage: Stage, name: str, data: Mapping[str, Tr
         data: Splits `train` and `dev`.
     """
     dim, device = student.dims[0], student.device
+    student.train_only(0, [dim])
     train = data["train"] if stage.texts is None else data["train"].first(stage.texts)
     part = teacher_part(train.snapshot.layout, stage.teachers)
     head = student.head(dim)
