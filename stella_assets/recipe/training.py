@@ -183,6 +183,12 @@ class Stage(Part):
         if self.unfreeze_over and self.train_layers == 0:
             raise ValueError("unfreeze_over says nothing with train_layers 0")
 
+    @property
+    def counts_in_spread(self) -> bool:
+        """Whether losses of the stage are in units of the teachers' spread."""
+        short = self.short_heads.values() if isinstance(self.short_heads, dict) else [self.short_heads]
+        return any(weights.per_spread for weights in (self.teacher_head, *short) if weights)
+
     def short_weights(self, dim: int) -> ShortHeadLossWeights | None:
         """The losses of one short head; None where it does not train."""
         return self.short_heads.get(dim) if isinstance(self.short_heads, dict) else self.short_heads

@@ -289,7 +289,12 @@ def teacher_part(layout: Layout, teachers: Sequence[str] | None) -> Tensor | Non
 
 
 def measure_spread(train: TrainingData, stage: Stage) -> Spread:
-    """The spread of the stage's teachers, on the first texts; ids are hashes, so these are a random sample."""
+    """The spread of the stage's teachers, where its losses count in it.
+
+    Measured on the first texts; ids are hashes, so these are a random sample.
+    """
+    if not stage.counts_in_spread:
+        return Spread(1.0, 1.0)
     return Spread.of(train.targets(np.arange(min(SPREAD_TEXTS, len(train)))))
 
 
