@@ -87,22 +87,22 @@ def train_here(recipe: Recipe, number: int, bench: Workbench) -> Result:
     if processes().is_main_process:
         student.save(bench.folder / MODEL_FOLDER, layout.dim, recipe.student.prompts)
         write_table(bench.folder / LOG_FILE, TRAINING_LOG, log)
-    dev = [row for row in log if row["split"] == "dev"]
-    losses = [row["value"] for row in dev if row["term"] == "total"]
-    neighbours = [row["value"] for row in dev if row["term"] == "neighbours"]
+    dev = {(row["step"], row["term"]): row["value"] for row in log if row["split"] == "dev"}
+    kept, lowest = (
+        facts.get("kept_step", 1),
+        min(value for (step, term), value in dev.items() if step and term == "total"),
+    )
     return Result(
         facts={
             **facts,
-            "dev_loss_before": round(losses[0], 4),
-            "dev_loss_after": round(min(losses) if stage.keep == "best" else losses[-1], 4),
-            "dev_neighbours_before": round(neighbours[0], 4),
-            "dev_neighbours_after": round(neighbours[-1], 4),
+            "dev_loss_before": round(dev[0, "total"], 4),
+            "dev_loss_after": round(dev[kept, "total"], 4),
+            "dev_neighbours_before": round(dev[0, "neighbours"], 4),
+            "dev_neighbours_after": round(dev[kept, "neighbours"], 4),
             "parameters": size // 4,
             "parameters_trained": sum(p.numel() for p in student.parameters() if p.requires_grad),
         },
-        checks=(
-            Check("dev_loss_fell", min(losses[1:]) < losses[0], f"dev loss {losses[0]:.4f} -> {min(losses[1:]):.4f}"),
-        ),
+        checks=(Check("dev_loss_fell", lowest < dev[0, "total"], f"dev loss {dev[0, 'total']:.4f} -> {lowest:.4f}"),),
     )
 
 
