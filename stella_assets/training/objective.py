@@ -54,54 +54,42 @@ def stage_loss(stage: Stage, heads: Mapping[int, Tensor], teacher_dim: int, targ
     total = teacher_BD.new_zeros(())
     shown: dict[str, Tensor] = {}
 
-    def add(
-        name: str, weights: LossWeights, student_BS: Tensor, target_BS: Tensor | None, target_gram_BB: Tensor
-    ) -> None:
+    def add(name: str, weights: LossWeights, student_BS: Tensor, target: Targets) -> None:
         nonlocal total
-        for loss, (factor, term) in _head_terms(weights, spread, student_BS, target_BS, target_gram_BB).items():
+        for loss, (factor, term) in _head_terms(weights, spread, student_BS, target).items():
             total = total + factor * term
             shown[f"{name}/{loss}"] = term.detach()
 
-    add(
-        str(teacher_dim),
-        stage.teacher_head,
-        teacher_BD,
-        targets.vectors if _pointwise(stage) else None,
-        targets.gram,
-    )
+    add(str(teacher_dim), stage.teacher_head, teacher_BD, targets)
+    teacher_head = Targets([teacher_BD.detach()], [1.0])
     for dim, student_BS in heads.items():
         weights = stage.short_weights(dim) if dim != teacher_dim else None
         if weights is None:
             continue
         if "teachers" in stage.short_heads_learn_from:
-            add(str(dim), weights, student_BS, None, targets.gram)
+            add(str(dim), weights, student_BS, targets)
         if "teacher_head" in stage.short_heads_learn_from:
-            add(f"{dim}/self", weights, student_BS, None, gram(teacher_BD.detach()))
+            add(f"{dim}/self", weights, student_BS, teacher_head)
     return Loss(total, shown)
 
 
-def _pointwise(stage: Stage) -> bool:
-    return any(name in POINTWISE for name in stage.teacher_head.weights)
-
-
 def _head_terms(
-    weights: LossWeights, spread: Spread, student_BS: Tensor, target_BS: Tensor | None, target_gram_BB: Tensor
+    weights: LossWeights, spread: Spread, student_BS: Tensor, target: Targets
 ) -> dict[str, tuple[float, Tensor]]:
     """Factor and value of each loss of one head that has a weight."""
     distance, deviation = (spread.distance, spread.deviation) if weights.per_spread else (1.0, 1.0)
     terms: dict[str, tuple[float, Tensor]] = {}
     for name in POINTWISE:
         if name in weights.weights:
-            assert target_BS is not None, "only the teacher head has losses of vector against vector"
-            terms[name] = weights.weights[name] / distance, POINTWISE_LOSSES[name](student_BS, target_BS)
+            terms[name] = weights.weights[name] / distance, POINTWISE_LOSSES[name](student_BS, target.vectors)
     if not weights.pairwise:
         return terms
     gram_BB = gram(student_BS)
     if weights.similarity:
-        terms["similarity"] = weights.similarity / deviation**2, similarity_loss(gram_BB, target_gram_BB)
+        terms["similarity"] = weights.similarity / deviation**2, similarity_loss(gram_BB, target.gram)
     if weights.relative_similarity:
         margin = weights.margin * deviation
         gap = margin if weights.margin_needs_gap else 0.0
-        value = relative_similarity_loss(gram_BB, target_gram_BB, margin, gap)
+        value = relative_similarity_loss(gram_BB, target.gram, margin, gap)
         terms["relative_similarity"] = weights.relative_similarity / deviation, value
     return terms
