@@ -44,6 +44,11 @@ def padded_widths(lengths_N: np.ndarray, limit: int) -> np.ndarray:
     return np.maximum(np.minimum(rounded_N, limit), lengths_N)
 
 
+def padding_of(tokenizer: Any) -> dict[str, int]:
+    """What each column of tokens is padded with."""
+    return {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
+
+
 @dataclass(frozen=True)
 class TokenisedTexts:
     """Texts as a tokenizer leaves them, unpadded.

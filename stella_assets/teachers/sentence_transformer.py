@@ -15,7 +15,7 @@ from stella_assets.manifest import digest
 from stella_assets.models import load_sentence_transformer, model_digest, place
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import SentenceTransformersTeacher
-from stella_assets.teachers.batching import TokenisedTexts, padded_widths, token_budget_batches
+from stella_assets.teachers.batching import TokenisedTexts, padded_widths, padding_of, token_budget_batches
 from stella_assets.teachers.device import best_device, resolve_dtype
 
 TOKENISED_AT_ONCE = 2048
@@ -115,8 +115,7 @@ class SentenceTransformerTeacher:
         if len(columns["input_ids"]) != len(texts):
             raise ValueError(f"{self.spec.model}: {type(self.model[0]).__name__} makes no row of tokens for each text.")
         tokenizer = self.model.tokenizer
-        padding = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
-        return TokenisedTexts(columns, padding, shared, left=tokenizer.padding_side == "left")
+        return TokenisedTexts(columns, padding_of(tokenizer), shared, left=tokenizer.padding_side == "left")
 
 
 def _unpadded(rows: Any, mask: Any) -> list[np.ndarray]:

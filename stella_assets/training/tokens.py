@@ -19,7 +19,7 @@ from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
 from stella_assets.recipe import Student as StudentSpec
 from stella_assets.step import Artefact, Result, Step, Workbench
-from stella_assets.teachers.batching import TokenisedTexts
+from stella_assets.teachers.batching import TokenisedTexts, padding_of
 
 CODE_VERSION = "1"
 TOKENS_FILE = "tokens.arrow"
@@ -44,11 +44,6 @@ def load_tokenizer(spec: StudentSpec) -> Any:
 
     name, arguments = place(spec)
     return AutoTokenizer.from_pretrained(name, **arguments)
-
-
-def padding_of(tokenizer: Any) -> dict[str, int]:
-    """What each column of tokens is padded with."""
-    return {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenisedTexts:
