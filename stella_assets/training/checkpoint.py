@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 PREFIX = "checkpoint-"
-BEST = "best"
+BEST = "best-"
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before it."""
 
@@ -68,19 +68,14 @@ class Checkpoints:
             "optimizer": whole(optimizer_tensors(self._optimizer, self._trained).items()),
             "average": whole((self._average or {}).items()),
         }
-        if not writes:
-            return
-        final = self.folder / f"{PREFIX}{progress.step:08d}"
-        _write(final, tensors, asdict(progress))
-        for older in sorted(self.folder.glob(f"{PREFIX}*"))[:-KEPT]:
-            shutil.rmtree(older)
+        if writes:
+            self._write(PREFIX, progress.step, tensors, asdict(progress))
 
     def load(self) -> Progress:
         """Go back to the newest checkpoint; without one, to the start."""
-        found = sorted(self.folder.glob(f"{PREFIX}*"))
-        if not found:
+        newest = self.newest()
+        if newest is None:
             return Progress()
-        newest = found[-1]
         _restore(self._trained, load_file(newest / "model.safetensors"))
         _restore(self._average or {}, load_file(newest / "average.safetensors"))
         for name, tensor in load_file(newest / "optimizer.safetensors").items():
@@ -95,17 +90,31 @@ class Checkpoints:
         """Keep the weights as they are as the best so far."""
         tensors = {"model": whole(self._trained.items())}
         if writes:
-            _write(self.folder / f"{BEST}-{step:08d}", tensors, {"step": step})
-            for older in sorted(self.folder.glob(f"{BEST}-*"))[:-KEPT]:
-                shutil.rmtree(older)
+            self._write(BEST, step, tensors, {"step": step})
 
     def load_best(self, step: int) -> None:
         """Go back to the best weights."""
-        _restore(self._trained, load_file(self.folder / f"{BEST}-{step:08d}" / "model.safetensors"))
+        _restore(self._trained, load_file(self.folder / f"{BEST}{step:08d}" / "model.safetensors"))
 
     def newest(self) -> Path | None:
         """The newest checkpoint."""
         return max(self.folder.glob(f"{PREFIX}*"), default=None)
+
+    def _write(
+        self, kind: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]
+    ) -> None:
+        """All files of a checkpoint or none; then drop the oldest of its kind."""
+        final = self.folder / f"{kind}{step:08d}"
+        draft = final.with_name(f".{final.name}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        for name, group in tensors.items():
+            save_file(dict(group), draft / f"{name}.safetensors")
+        (draft / "progress.json").write_text(json.dumps(progress))
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
+        for older in sorted(self.folder.glob(f"{kind}*"))[:-KEPT]:
+            shutil.rmtree(older)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -138,15 +147,3 @@ def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
 def _restore(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
     for name, tensor in saved.items():
         tensors[name].copy_(_like(tensors[name], tensor))
-
-
-def _write(final: Path, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
-    """Files of a checkpoint, all of them or none."""
-    draft = final.with_name(f".{final.name}")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for name, group in tensors.items():
-        save_file(dict(group), draft / f"{name}.safetensors")
-    (draft / "progress.json").write_text(json.dumps(progress))
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
