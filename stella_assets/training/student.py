@@ -53,6 +53,7 @@ class Student(nn.Module):
         self.heads = nn.ModuleDict({str(head.dim): head for head in heads})
         self.dims = tuple(sorted({*dims, *(head.dim for head in heads)}, reverse=True))
         self.dtype = resolve_dtype("auto")
+        self._takes_vectors = "inputs_embeds" in inspect.signature(self.transformer.forward).parameters
         self.to(best_device()).eval()
 
     @classmethod
@@ -147,8 +148,8 @@ class Student(nn.Module):
     def _embedded(self, groups: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
         """Look up the tokens of all groups at once where their table trains: a lookup's gradient is as big as it."""
         table = self.transformer.get_input_embeddings()
-        takes_vectors = "inputs_embeds" in inspect.signature(self.transformer.forward).parameters
-        if len(groups) < 2 or not table.weight.requires_grad or not torch.is_grad_enabled() or not takes_vectors:
+        trains = table.weight.requires_grad and torch.is_grad_enabled()
+        if len(groups) < 2 or not trains or not self._takes_vectors:
             return groups
         ids = [group["input_ids"].to(self.device) for group in groups]
         vectors = table(torch.cat([part.flatten() for part in ids])).split([part.numel() for part in ids])
