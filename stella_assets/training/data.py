@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from stella_assets.teachers.batching import padded_widths
-from stella_assets.training.plan import BatchPlan, equal_groups, length_groups
+from stella_assets.training.plan import GROUP_COST, BatchPlan, equal_groups, length_groups
 from stella_assets.training.targets import Targets
 from stella_assets.training.tokens import TokenTable
 from storage.home import Home
@@ -155,7 +155,7 @@ class Batch:
 class Reading:
     """How batches are read: this process's place among those of the run, and how groups are cut."""
 
-    group_cost: int = 256
+    group_cost: int = GROUP_COST["cpu"]
     max_texts: int | None = None
     tokens: bool = True
     process: int = 0

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stella_assets.progress import progress_bar
 from stella_assets.training.data import Batch, Reading, TrainingData
+from stella_assets.training.plan import GROUP_COST
 from stella_assets.training.student import Student
 
 BLOCK_TEXTS = 2048
@@ -24,7 +25,7 @@ def pooled_blocks(student: Student, data: TrainingData, say: str) -> Iterator[tu
     with progress_bar(len(data), say, "texts") as bar:
         for start in range(0, len(data), BLOCK_TEXTS):
             positions = np.arange(start, min(start + BLOCK_TEXTS, len(data)))
-            (batch,) = data.read([positions], Reading(max_texts=128))
+            (batch,) = data.read([positions], Reading(GROUP_COST[student.device.type], max_texts=128))
             with torch.inference_mode():
                 pooled_BH = torch.cat([student.pool(group) for group in batch.groups])
             yield batch, pooled_BH[batch.places]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor
@@ -24,12 +23,11 @@ from stella_assets.training.checkpoint import Checkpoints, Progress, optimizer_t
 from stella_assets.training.data import Batch, Reading, Stopwatch, TrainingData, read_ahead
 from stella_assets.training.frozen import frozen_states
 from stella_assets.training.gradients import Gradients
-from stella_assets.training.measure import Measurement
+from stella_assets.training.measure import Measurement, measure_spread
 from stella_assets.training.optimiser import Average, learning_rate_factor, make_optimizer, set_learning_rate
 from stella_assets.training.plan import GROUP_COST, BatchPlan
 from stella_assets.training.student import Student, encoder_layers
-from stella_assets.training.targets import Spread
-from storage.snapshot import Layout
+from stella_assets.training.targets import teacher_part
 
 LOGGED_STEPS = 2000
 """Points of a curve that are kept; with more steps a point is a mean of several."""
@@ -37,7 +35,6 @@ EXPLODED = 4.0
 """A loss this many times the one that the stage began with will not come back."""
 SAID_EVERY = 30.0
 """Seconds after which the run's log gets a line, checkpoint or not."""
-SPREAD_TEXTS = 4096
 
 
 class DivergedError(ValueError):
@@ -277,25 +274,6 @@ class _Training:
             return None
         with self.accelerator.main_process_first():
             return frozen_states(self.student, self.train, self.scratch / "pooled.npy")
-
-
-def teacher_part(layout: Layout, teachers: Sequence[str] | None) -> Tensor | None:
-    """Which dimensions of the concatenation the named teachers have; None for all."""
-    if teachers is None or set(teachers) == set(layout.teachers):
-        return None
-    ends = np.cumsum(layout.dims)
-    spans = zip(layout.teachers, ends - np.array(layout.dims), ends, strict=True)
-    return torch.from_numpy(np.concatenate([np.arange(start, end) for name, start, end in spans if name in teachers]))
-
-
-def measure_spread(train: TrainingData, stage: Stage) -> Spread:
-    """The spread of the stage's teachers, where its losses count in it.
-
-    Measured on the first texts; ids are hashes, so these are a random sample.
-    """
-    if not stage.counts_in_spread:
-        return Spread(1.0, 1.0)
-    return Spread.of(train.targets(np.arange(min(SPREAD_TEXTS, len(train)))))
 
 
 def _mean(rows: Sequence[Mapping[str, float]], term: str) -> float:

@@ -15,12 +15,14 @@ from stella_assets.recipe import Stage
 from stella_assets.training.data import Batch, Reading, TrainingData
 from stella_assets.training.losses import gram
 from stella_assets.training.objective import stage_loss
+from stella_assets.training.plan import GROUP_COST
 from stella_assets.training.targets import Spread
 
 DEV_TEXTS = 1024
 DEV_BATCH = 128
 """Losses over pairs depend on the batch, so every stage is measured with the same."""
 NEIGHBOURS = 10
+SPREAD_TEXTS = 4096
 
 Project = Callable[[Batch], dict[int, Tensor]]
 
@@ -33,7 +35,7 @@ class Measurement:
         self._device = device
         self.texts = min(DEV_TEXTS, len(dev))
         chosen = [np.arange(start, min(start + DEV_BATCH, self.texts)) for start in range(0, self.texts, DEV_BATCH)]
-        self.batches = dev.read(chosen, Reading())
+        self.batches = dev.read(chosen, Reading(GROUP_COST[device.type]))
         self._nearest_MK = _nearest(torch.cat([batch.targets.vectors for batch in self.batches]))
 
     def __call__(self, project: Project) -> dict[str, float]:
@@ -62,6 +64,16 @@ class Measurement:
             for name, value in loss.values().items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.positions_B) / self.texts
         return sums
+
+
+def measure_spread(train: TrainingData, stage: Stage) -> Spread:
+    """The spread of the stage's teachers, where its losses count in it.
+
+    Measured on the first texts; ids are hashes, so these are a random sample.
+    """
+    if not stage.counts_in_spread:
+        return Spread(1.0, 1.0)
+    return Spread.of(train.targets(np.arange(min(SPREAD_TEXTS, len(train)))))
 
 
 def _nearest(vectors_MD: Tensor) -> Tensor:

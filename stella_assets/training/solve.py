@@ -29,9 +29,9 @@ from torch import Tensor
 from stella_assets.recipe import Stage
 from stella_assets.training.data import Batch, TrainingData
 from stella_assets.training.frozen import BLOCK_TEXTS, pooled_blocks
-from stella_assets.training.loop import measure_spread, teacher_part
-from stella_assets.training.measure import Measurement
+from stella_assets.training.measure import Measurement, measure_spread
 from stella_assets.training.student import Student
+from stella_assets.training.targets import teacher_part
 
 STRENGTHS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Shares of the mean variance of a pooled dimension."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -52,6 +53,15 @@ class Targets:
         """The teachers' cosines `[B, B]`: the mean of each teacher's own, by squared weight; no concatenation."""
         grams = [weight**2 * losses.gram(block) for weight, block in zip(self._weights, self._units, strict=True)]
         return torch.stack(grams).sum(dim=0)
+
+
+def teacher_part(layout: Layout, teachers: Sequence[str] | None) -> Tensor | None:
+    """Which dimensions of the concatenation the named teachers have; None for all."""
+    if teachers is None or set(teachers) == set(layout.teachers):
+        return None
+    ends = np.cumsum(layout.dims)
+    spans = zip(layout.teachers, ends - np.array(layout.dims), ends, strict=True)
+    return torch.from_numpy(np.concatenate([np.arange(start, end) for name, start, end in spans if name in teachers]))
 
 
 @dataclass(frozen=True)
