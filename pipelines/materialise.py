@@ -18,7 +18,7 @@ from rich.markup import escape
 from pipelines.definitions import build_definitions, job_name, study_job_name
 from stella_assets.assets import asset_key
 from stella_assets.recipe import Recipe
-from stella_assets.study.assets import RUNS, STUDY, study_partitions
+from stella_assets.study.assets import RUNS, STUDY, partitions_name
 from stella_assets.study.variants import Variant
 from storage.home import Home
 from storage.locks import hold
@@ -140,9 +140,8 @@ def materialise_study(recipe: Recipe, home: Home, variants: Sequence[Variant], c
 
     What fails is left out of the comparison; the outcomes are in the order of the variants, the comparison's last.
     """
-    partitions = study_partitions(recipe).name or ""
     with _open_instance(home) as instance:
-        instance.add_dynamic_partitions(partitions, [variant.name for variant in variants])
+        instance.add_dynamic_partitions(partitions_name(recipe), [variant.name for variant in variants])
     outcomes = []
     for number, variant in enumerate(variants, 1):
         console.print(f"[bold]{number} of {len(variants)}[/]: {escape(variant.name)}", highlight=False)

@@ -18,7 +18,12 @@ RUNS, STUDY = "study_runs", "study"
 
 def study_partitions(recipe: Recipe) -> dg.DynamicPartitionsDefinition:
     """The variants of a recipe, by name; the command line adds them, and so can the UI."""
-    return dg.DynamicPartitionsDefinition(name=f"{recipe.name}_study")
+    return dg.DynamicPartitionsDefinition(name=partitions_name(recipe))
+
+
+def partitions_name(recipe: Recipe) -> str:
+    """What Dagster's instance keeps the variants' names under."""
+    return f"{recipe.name}_study"
 
 
 def study_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -39,11 +44,9 @@ def study_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         variant = Variant.parse(context.partition_key)
         workshop = Workshop(home, context.log, launcher.within(context), links=False)
-        steps = variant_steps(recipe, variant)
-        for step in steps:
+        for step in variant_steps(recipe, variant):
             with recorded(home, context.run_id, step) as record:
-                record.artefact = workshop.make(step)
-        scored = workshop.make(steps[-1])
+                scored = record.artefact = workshop.make(step)
         means = {f"mean_{dim}": mean for dim, mean in _means(scored.manifest.facts["scores"]).items()}
         context.log.info(f"{variant.name}: " + ", ".join(f"{name} {100 * mean:.2f}" for name, mean in means.items()))
         return dg.MaterializeResult(data_version=dg.DataVersion(scored.digest), metadata=means)
@@ -57,7 +60,7 @@ def study_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         description="Scores of the variants that were run, with mean and spread over seeds.",
     )
     def study(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
-        names = context.instance.get_dynamic_partitions(study_partitions(recipe).name or "")
+        names = context.instance.get_dynamic_partitions(partitions_name(recipe))
         step = study_step(recipe, [Variant.parse(name) for name in names], home)
         with recorded(home, context.run_id, step) as record:
             artefact = record.artefact = Workshop(home, context.log).make(step)
