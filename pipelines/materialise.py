@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-import psutil
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
 from pipelines.definitions import build_definitions, job_name, study_job_name
 from stella_assets.assets import asset_key
+from stella_assets.liveness import is_alive, note_process
 from stella_assets.recipe import Recipe
 from stella_assets.study.assets import RUNS, STUDY, partitions_name
 from stella_assets.study.variants import Variant
@@ -109,20 +108,12 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     running = instance.get_runs(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()})
     )
-    dead = [run for run in running if not _alive(run.tags.get(PROCESS_TAG, ""))]
+    dead = [run for run in running if not is_alive(run.tags.get(PROCESS_TAG, ""))]
     for run in dead:
         instance.report_run_failed(
             run, f"Process {run.tags[PROCESS_TAG]} is gone; run again to go on where it stopped."
         )
     return [run.run_id for run in dead]
-
-
-def _alive(process: str) -> bool:
-    pid, _, started = process.partition("@")
-    try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
-    except (psutil.NoSuchProcess, ValueError):
-        return False
 
 
 def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Console) -> Outcome:
@@ -153,8 +144,7 @@ def materialise_study(recipe: Recipe, home: Home, variants: Sequence[Variant], c
 def _execute(recipe: Recipe, home: Home, job: str, console: Console, **what: Any) -> Outcome:
     """Run a job in this process."""
     definitions = build_definitions([recipe], home, loggers={"console": _console_logger(console)})
-    process = psutil.Process()
-    tags = {PROCESS_TAG: f"{os.getpid()}@{process.create_time():.2f}", HOST_TAG: socket.gethostname()}
+    tags = {PROCESS_TAG: note_process(), HOST_TAG: socket.gethostname()}
     with _open_instance(home) as instance:
         for run_id in close_dead_runs(instance):
             console.print(f"Run {run_id[:8]} was killed; going on where it stopped.")

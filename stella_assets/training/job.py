@@ -20,8 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from stella_assets.liveness import is_alive, note_process
 from stella_assets.manifest import Check, Manifest
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Workbench
@@ -52,7 +51,6 @@ def run_as_job(recipe: Recipe, number: int, bench: Workbench, launch: Callable[[
     """
     path, result = bench.scratch / JOB, bench.scratch / RESULT
     result.unlink(missing_ok=True)
-    me = psutil.Process()
     job = {
         "recipe": recipe.model_dump(mode="json"),
         "recipe_folder": str(recipe.student.resolve(".")),
@@ -62,7 +60,7 @@ def run_as_job(recipe: Recipe, number: int, bench: Workbench, launch: Callable[[
         "folder": str(bench.folder),
         "scratch": str(bench.scratch),
         "inputs": {name: str(artefact.folder) for name, artefact in bench.inputs.items()},
-        "run": {"pid": me.pid, "started": me.create_time()},
+        "run": note_process(),
     }
     write_atomically(path, json.dumps(job, indent=1))
     try:
@@ -116,25 +114,17 @@ def _logger(stack: ExitStack) -> Any:
     return logging.getLogger("stella")
 
 
-def _die_with(run: dict[str, Any]) -> None:
+def _die_with(run: str) -> None:
     """End this process when the run is gone, however it went: a killed process cannot tell its children."""
 
     def watch() -> None:
-        while _alive(run):
+        while is_alive(run):
             time.sleep(LOOK_EVERY)
         os._exit(1)
 
-    if not _alive(run):
+    if not is_alive(run):
         sys.exit("The run that asked for this job is gone. Run the recipe again.")
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _alive(run: dict[str, Any]) -> bool:
-    try:
-        process = psutil.Process(run["pid"])
-        return abs(process.create_time() - run["started"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":
