@@ -11,6 +11,7 @@ Every run's scores are kept in the home folder under what it was made of, so a b
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import tempfile
 import time
@@ -22,12 +23,13 @@ import numpy as np
 import typer
 
 from benchmarks import write_row
-from benchmarks.lesson import make_stage, prepare
+from benchmarks.lesson import prepare
 from benchmarks.public_tasks import evaluate
 from stella_assets.manifest import digest
+from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.presets import expand_preset
-from stella_assets.training.loop import train_stage
-from stella_assets.training.solve import solve_stage
+from stella_assets.step import Workshop, all_steps
+from stella_assets.training.stages import model_folder, stage_step
 from stella_assets.training.student import Student
 from storage.artefacts import write_atomically
 from storage.home import Home
@@ -49,7 +51,8 @@ class Quality:
 
     def __init__(self, data: Path, texts: int, home: Path) -> None:
         self._folder, self._eval = home / "quality", data / "eval"
-        self._lesson, self._texts = prepare(data / "corpus", texts, Home(home.absolute())), texts
+        self._home, self._texts = Home(home.absolute()), texts
+        self._lesson = prepare(data / "corpus", texts, self._home)
 
     def of_stages(self, stages: Stages, seed: int) -> Scores:
         """Scores of a student after these stages, by dimension."""
@@ -95,18 +98,12 @@ class Quality:
         return json.loads(path.read_text())["scores"]
 
     def _train(self, stages: Stages, seed: int) -> Encoders:
-        student, data, started = self._lesson.student(seed), self._lesson.data, False
-        for number, settings in enumerate(stages, 1):
-            stage, name = make_stage(**settings), f"stage_{number}"
-            if stage.short_heads and not started:
-                student.start_short_heads(data["train"].targets(np.arange(4096)).vectors)
-                started = True
-            if stage.method == "solve":
-                solve_stage(student, stage, name, data)
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                train_stage(student, stage, name, data, 1000 * seed + number, Path(folder), print)
-        dims = [FULL, QUARTER] if started else [FULL]
+        raw = self._lesson.recipe.model_dump(mode="json") | {"stages": stages, "seed": seed}
+        recipe = parse_recipe(raw, self._home.root / "lesson.yaml")
+        workshop = Workshop(self._home, logging.getLogger("stella"), links=False)
+        *_, last = [workshop.make(step) for step in all_steps(stage_step(recipe, len(recipe.stages)))]
+        student = Student.load(model_folder(last), recipe.student)
+        dims = [FULL, QUARTER] if recipe.trains_short_heads(len(recipe.stages)) else [FULL]
         return {dim: lambda texts, dim=dim: student.encode(texts, dim) for dim in dims}
 
     def _peer(self, rate: float, seed: int) -> Encoders:
