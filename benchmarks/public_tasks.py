@@ -7,20 +7,16 @@ TrecQA stand in for a clustering and a reranking task.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTaskClassification, AbsTaskClustering, AbsTaskReranking, AbsTaskRetrieval, AbsTaskSTS
 from mteb.abstasks.abstask import AbsTask
 
-from stella_assets.evaluation.encoders import MtebEncoder
+from stella_assets.evaluation.encoders import Embedder, MtebEncoder
 from stella_assets.evaluation.mteb_tasks import task_metadata
-
-Encode = Callable[[list[str]], np.ndarray]
 
 
 class STSBenchmark(AbsTaskSTS):
@@ -140,27 +136,12 @@ def _retrieval(
     }
 
 
-class _Cached:
-    """Vectors by text: the tasks share some, and mteb asks for some twice."""
-
-    def __init__(self, encode: Encode, dim: int) -> None:
-        self._encode, self.dim = encode, dim
-        self._known: dict[str, np.ndarray] = {}
-
-    def embed(self, texts: Sequence[str], role: str) -> np.ndarray:
-        del role
-        missing = sorted(set(texts) - self._known.keys())
-        if missing:
-            self._known |= dict(zip(missing, self._encode(missing), strict=True))
-        return np.stack([self._known[text] for text in texts])
-
-
-def evaluate(encode: Encode, dim: int, name: str, folder: Path) -> dict[str, float]:
+def evaluate(embedder: Embedder, name: str, folder: Path) -> dict[str, float]:
     """The main score of each task, times 100, and their mean as `mean`."""
     import mteb
 
     logging.getLogger("mteb").setLevel(logging.ERROR)
-    encoder: Any = MtebEncoder(_Cached(encode, dim), name, "local")
+    encoder: Any = MtebEncoder(embedder, name, "local")
     results = mteb.evaluate(encoder, load_tasks(folder), cache=None, co2_tracker=False, show_progress_bar=False)
     scores = {result.task_name: 100 * float(result.get_score()) for result in results.task_results}
     return {**scores, "mean": sum(scores.values()) / len(scores)}

@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from benchmarks import write_row
 from benchmarks.lesson import prepare
 from benchmarks.public_tasks import evaluate
+from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
 from stella_assets.manifest import digest
 from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.presets import expand_preset
@@ -41,7 +41,7 @@ HOME = Path("var/benchmarks")
 FULL, QUARTER = 384, 96
 EMBED_DISTILL_RATES = (1e-4, 3e-4, 1e-3)
 
-Encoders = dict[int, Callable[[list[str]], np.ndarray]]
+Embedders = dict[int, StudentEmbedder]
 Scores = dict[str, dict[str, float]]
 Stages = list[dict[str, Any]]
 
@@ -65,14 +65,9 @@ class Quality:
     def of_models(self) -> dict[str, Scores]:
         """Scores of the teacher and of the student before training."""
 
-        def pooled(layers: Any) -> Callable[[], Encoders]:
+        def pooled(layers: Any) -> Callable[[], Embedders]:
             spec = self._lesson.recipe.student.model_copy(update={"keep_layers": layers})
-
-            def load() -> Encoders:
-                student = Student.initialise(spec, None, 0)
-                return {FULL: lambda texts: _unit(student.encode_pooled(texts))}
-
-            return load
+            return lambda: _embedders(Student.initialise(spec, None, 0), {FULL: None})
 
         kept = self._lesson.recipe.student.keep_layers
         return {
@@ -83,44 +78,42 @@ class Quality:
     def _scored(
         self,
         what: dict[str, Any],
-        make: Callable[[], Encoders],
+        make: Callable[[], Embedders],
         texts: int | None = None,
     ) -> Scores:
         key = {**what, "texts": self._texts if texts is None else texts}
         path = self._folder / f"{digest(key)}.json"
         if not path.exists():
             started = time.monotonic()
-            encoders = make()
+            embedders = make()
             trained = time.monotonic() - started
-            scores = {str(dim): evaluate(encode, dim, "student", self._eval) for dim, encode in encoders.items()}
+            scores = {str(dim): evaluate(embedder, "student", self._eval) for dim, embedder in embedders.items()}
             write_atomically(path, json.dumps({"of": key, "scores": scores, "training_seconds": trained}, indent=1))
             print(json.dumps(key)[:200], {dim: round(s["mean"], 2) for dim, s in scores.items()}, flush=True)
         return json.loads(path.read_text())["scores"]
 
-    def _train(self, stages: Stages, seed: int) -> Encoders:
+    def _train(self, stages: Stages, seed: int) -> Embedders:
         raw = self._lesson.recipe.model_dump(mode="json") | {"stages": stages, "seed": seed}
         recipe = parse_recipe(raw, self._home.root / "lesson.yaml")
         workshop = Workshop(self._home, logging.getLogger("stella"), links=False)
         *_, last = [workshop.make(step) for step in all_steps(stage_step(recipe, len(recipe.stages)))]
         student = Student.load(model_folder(last), recipe.student)
         dims = [FULL, QUARTER] if recipe.trains_short_heads(len(recipe.stages)) else [FULL]
-        return {dim: lambda texts, dim=dim: student.encode(texts, dim) for dim in dims}
+        return _embedders(student, {dim: dim for dim in dims})
 
-    def _peer(self, rate: float, seed: int) -> Encoders:
+    def _peer(self, rate: float, seed: int) -> Embedders:
         from benchmarks.training import embed_distill
 
         with tempfile.TemporaryDirectory() as folder:
             everything = len(self._lesson.data["train"])
-            backbone, projection, _ = embed_distill(self._lesson, everything, rate, seed, Path(folder))
-
-        def encode(texts: list[str]) -> np.ndarray:
-            return _unit(projection(backbone.encode(texts, show_progress_bar=False)))
-
-        return {FULL: encode}
+            student, _ = embed_distill(self._lesson, everything, rate, seed, Path(folder))
+        return _embedders(student, {FULL: FULL})
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def _embedders(student: Student, heads: dict[int, int | None]) -> Embedders:
+    """Heads by dimension; they share what the encoder gives."""
+    states = PooledStates(student, "")
+    return {dim: StudentEmbedder(states, head) for dim, head in heads.items()}
 
 
 def _summary(runs: list[Scores], dim: int = FULL) -> dict[str, Any]:

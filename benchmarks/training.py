@@ -20,6 +20,7 @@ import typer
 from benchmarks import write_row
 from benchmarks.lesson import Lesson, make_stage, prepare
 from stella_assets.training.loop import train_stage
+from stella_assets.training.student import Student
 from storage.home import Home
 
 BATCH = 64
@@ -40,8 +41,8 @@ def ours(lesson: Lesson, texts: int, folder: Path) -> tuple[float, float]:
     return trained.texts_per_second, trained.waiting
 
 
-def embed_distill(lesson: Lesson, texts: int, rate: float, seed: int, folder: Path) -> tuple[Any, Any, float]:
-    """The encoder after one epoch with sentence-transformers, the linear map beside it, and the seconds it took."""
+def embed_distill(lesson: Lesson, texts: int, rate: float, seed: int, folder: Path) -> tuple[Student, float]:
+    """The student after one epoch with sentence-transformers, and the seconds it took."""
     import torch
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -66,18 +67,15 @@ def embed_distill(lesson: Lesson, texts: int, rate: float, seed: int, folder: Pa
     started = time.monotonic()
     trainer.train()
     seconds = time.monotonic() - started
-    linear = loss.projection.cpu().float().eval()
-
-    def project(vectors: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return linear(torch.from_numpy(vectors)).numpy()
-
-    return backbone.eval(), project, seconds
+    projection: Any = loss.projection
+    with torch.no_grad():
+        student.head(student.dims[0]).set(projection.weight, projection.bias)
+    return student.eval(), seconds
 
 
 def theirs(lesson: Lesson, texts: int, folder: Path) -> float:
     """Texts a second of sentence-transformers."""
-    _, _, seconds = embed_distill(lesson, texts, 3e-4, 0, folder / "theirs")
+    _, seconds = embed_distill(lesson, texts, 3e-4, 0, folder / "theirs")
     return min(texts, len(lesson.data["train"])) / seconds
 
 
