@@ -37,7 +37,15 @@ def make_stage(**settings: Any) -> Stage:
     return Stage.model_validate(settings)
 
 
-def prepare(data: Path, texts: int, home: Home, *, max_length: int = 128) -> Lesson:
+def prepare(
+    data: Path,
+    texts: int,
+    home: Home,
+    *,
+    max_length: int = 128,
+    max_chars: int = 2000,
+    student: dict[str, Any] | None = None,
+) -> Lesson:
     """Corpus, vectors of all-MiniLM-L6-v2 and tokens for a student with three of its layers; found again if made.
 
     Args:
@@ -45,6 +53,8 @@ def prepare(data: Path, texts: int, home: Home, *, max_length: int = 128) -> Les
         texts: Texts to train on, some more or less: sources keep the same share.
         home: Where it all lies.
         max_length: Tokens of teacher and student.
+        max_chars: Longer texts are left out.
+        student: Instead of three layers of the teacher.
     """
     raw = {
         "name": f"lesson_{texts}",
@@ -52,7 +62,7 @@ def prepare(data: Path, texts: int, home: Home, *, max_length: int = 128) -> Les
         "corpus": {
             "sources": _sources(data, round(texts / 0.95)),
             "min_chars": 20,
-            "max_chars": 2000,
+            "max_chars": max_chars,
             "dev": 0.05,
             "test": 0.0,
         },
@@ -60,9 +70,8 @@ def prepare(data: Path, texts: int, home: Home, *, max_length: int = 128) -> Les
             {"name": "minilm", "kind": "sentence_transformers", "model": MODEL, "max_length": max_length,
              "licence": "Apache-2.0", "unit_rows": 8192}
         ],
-        "student": {
-            "model": MODEL, "keep_layers": [0, 2, 4], "max_length": max_length, "short_dims": [192, 96],
-        },
+        "student": student
+        or {"model": MODEL, "keep_layers": [0, 2, 4], "max_length": max_length, "short_dims": [192, 96]},
         "stages": yaml.safe_load("[{method: solve, train_layers: 0, teacher_head: {cosine: 1}}]"),
         "evaluation": {},
         "release": {"dimension": 384, "licence": "Apache-2.0"},

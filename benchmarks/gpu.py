@@ -1,0 +1,157 @@
+"""A GPU at work: training a student of 435 million parameters at 512 tokens, and the losses of 4,096 texts.
+
+python -m benchmarks.gpu training [--batch 64] [--peak-tflops 989]
+python -m benchmarks.gpu losses [--batch 4096] [--heads 8]
+
+The student is a BERT with random weights, the texts are random words; what is measured does not depend on either. The
+peak to compare with is the device's dense bfloat16 rate, by default an H100's.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import typer
+
+from benchmarks import write_row
+from benchmarks.lesson import MODEL, Lesson, make_stage, prepare
+from stella_assets.models import load_sentence_transformer, place
+from stella_assets.recipe.part import ModelSource
+from stella_assets.training.loop import train_stage
+from stella_assets.training.losses import (
+    angular_loss,
+    cosine_loss,
+    gram,
+    l2_loss,
+    relative_similarity_loss,
+    similarity_loss,
+)
+from storage.home import Home
+
+app = typer.Typer(add_completion=False)
+TOKENS = 512
+TEXTS = 4096
+SHAPE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 6144}
+STEPS = (20, 120)
+"""The seconds of both are compared: what a stage costs once falls out."""
+
+
+@app.command()
+def training(batch: int = 64, peak_tflops: float = 989.0, *, gradient_checkpointing: bool = False) -> None:
+    """Texts a second, memory, and share of the device's peak."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_texts(folder / "texts")
+        _write_student(folder / "student")
+        student = {"model": str(folder / "student"), "max_length": TOKENS, "short_dims": []}
+        home = Home(folder / "home")
+        lesson = prepare(folder / "texts", TEXTS, home, max_length=TOKENS, max_chars=10**5, student=student)
+        stage = {"batch_texts": batch, "gradient_checkpointing": gradient_checkpointing}
+        runs = [_train(lesson, steps, stage, folder / str(steps)) for steps in STEPS]
+    (fewer, _), (more, parameters) = runs
+    texts_per_second = (STEPS[1] - STEPS[0]) * batch / (more - fewer)
+    tokens = float(lesson.data["train"].lengths.mean())
+    layers, hidden = SHAPE["num_hidden_layers"], SHAPE["hidden_size"]
+    # Forward and backward: 6 operations a weight and token, and 12 a layer, hidden dimension and pair of tokens.
+    operations = tokens * (6 * parameters["in_products"] + 12 * layers * hidden * tokens)
+    write_row(
+        "gpu_training",
+        {
+            "device": torch.cuda.get_device_name(),
+            "parameters": parameters["all"],
+            "batch": batch,
+            "gradient_checkpointing": gradient_checkpointing,
+            "mean_tokens": tokens,
+            "texts_per_second": round(texts_per_second, 1),
+            "tokens_per_second": round(texts_per_second * tokens),
+            "peak_memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1),
+            "share_of_peak": round(texts_per_second * operations / (peak_tflops * 1e12), 3),
+        },
+    )
+
+
+def _write_texts(folder: Path) -> None:
+    """Texts of more words than the student reads."""
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    words = np.array(["river", "stone", "window", "letter", "garden", "number", "music", "paper", "winter", "market"])
+    texts = [" ".join(draw.choice(words, TOKENS + 20)) for _ in range(round(TEXTS / 0.95) + 200)]
+    pq.write_table(pa.table({"text": texts, "licence": ["CC0-1.0"] * len(texts)}), folder / "words.parquet")
+
+
+def _write_student(folder: Path) -> None:
+    """A BERT with random weights and the tokenizer of all-MiniLM-L6-v2."""
+    from transformers import BertConfig, BertModel
+
+    name, arguments = place(ModelSource(model=MODEL))
+    tokenizer = load_sentence_transformer(name, **arguments).tokenizer
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=30528, max_position_embeddings=TOKENS, **SHAPE)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _train(lesson: Lesson, steps: int, settings: dict[str, Any], scratch: Path) -> tuple[float, dict[str, int]]:
+    """Seconds of a stage, and the student's parameters: all, and those that take part in matrix products."""
+    scratch.mkdir()
+    stage = make_stage(
+        train_layers="all", teacher_head={"cosine": 1}, steps=steps, learning_rate=1e-5, checkpoint_every=10**9,
+        keep="last", **settings,
+    )  # fmt: skip
+    student = lesson.student()
+    sizes = {name: parameter.numel() for name, parameter in student.named_parameters()}
+    torch.cuda.reset_peak_memory_stats()
+    started = time.monotonic()
+    train_stage(student, stage, "gpu", lesson.data, 0, scratch, print)
+    seconds = time.monotonic() - started
+    idle = sum(size for name, size in sizes.items() if "embeddings" in name or "pooler" in name)
+    return seconds, {"all": sum(sizes.values()), "in_products": sum(sizes.values()) - idle}
+
+
+@app.command()
+def losses(batch: int = 4096, heads: int = 8, dim: int = 1024, repeats: int = 5) -> None:
+    """Seconds and memory of each loss, forward and backward, of all heads."""
+    draw = torch.Generator("cuda").manual_seed(0)
+    teacher = torch.nn.functional.normalize(torch.randn(batch, dim, generator=draw, device="cuda"), dim=1)
+    near = [
+        torch.nn.functional.normalize(teacher + 0.05 * torch.randn(batch, dim, generator=draw, device="cuda"), dim=1)
+        for _ in range(heads)
+    ]
+    teacher_gram = gram(teacher)
+    forms: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "cosine": lambda x: cosine_loss(x, teacher),
+        "l2": lambda x: l2_loss(x, teacher),
+        "angular": lambda x: angular_loss(x, teacher),
+        "similarity": lambda x: similarity_loss(gram(x), teacher_gram),
+        "relative_similarity": lambda x: relative_similarity_loss(gram(x), teacher_gram, 0.015),
+    }
+    rows = {name: _time(form, near, repeats) for name, form in forms.items()}
+    write_row("gpu_losses", {"device": torch.cuda.get_device_name(), "batch": batch, "heads": heads, "losses": rows})
+
+
+def _time(form: Callable[[torch.Tensor], torch.Tensor], near: list[torch.Tensor], repeats: int) -> dict[str, float]:
+    seconds = []
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(repeats + 1):
+        leaves = [x.clone().requires_grad_() for x in near]
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        torch.stack([form(x) for x in leaves]).sum().backward()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    extra = torch.cuda.max_memory_allocated() - before
+    return {"milliseconds": round(1000 * statistics.median(seconds[1:]), 2), "extra_mib": round(extra / 2**20)}
+
+
+if __name__ == "__main__":
+    if not torch.cuda.is_available():
+        sys.exit("There is no CUDA device here.")
+    app()
