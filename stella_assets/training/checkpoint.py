@@ -127,12 +127,14 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn
     }
 
 
+def gathered(tensor: Tensor) -> Tensor:
+    """The whole of a tensor that is spread over devices (FSDP)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def whole(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors on the CPU, those that are spread over devices (FSDP) gathered."""
-    return {
-        name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu().contiguous()
-        for name, tensor in tensors
-    }
+    """The whole of tensors, on the CPU."""
+    return {name: gathered(tensor).detach().cpu().contiguous() for name, tensor in tensors}
 
 
 def _like(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -13,13 +14,13 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor
 
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import Stage
 from stella_assets.teachers.device import processes
-from stella_assets.training.checkpoint import Checkpoints, Progress, optimizer_tensors, whole
+from stella_assets.training.checkpoint import Checkpoints, Progress, gathered, optimizer_tensors, whole
 from stella_assets.training.data import Batch, Reading, Stopwatch, TrainingData, read_ahead
 from stella_assets.training.frozen import frozen_states
 from stella_assets.training.gradients import Gradients
@@ -111,27 +112,29 @@ class _Training:
         scratch: Path,
         on_progress: Callable[[str], None],
     ) -> None:
-        self.student, self.stage, self.name, self.train = student, stage, name, data["train"]
+        self.kept, self.stage, self.name, self.train = student, stage, name, data["train"]
         self.scratch, self.say = scratch, on_progress
         dims = [student.dims[0], *(dim for dim in student.dims[1:] if stage.short_weights(dim))]
         student.train_only(stage.train_layers, dims, embeddings=stage.train_embeddings)
         student.prepare_training()
         if stage.gradient_checkpointing:
             student.checkpoint_activations()
+        self.plan = BatchPlan(self.train.lengths, seed, batch_texts=stage.batch_texts, batch_tokens=stage.batch_tokens)
+        self.steps = stage.steps or self.plan.steps(stage.texts or 0)
         # Encoders have parameters that no vector depends on, such as BERT's pooler.
         self.accelerator = Accelerator(
             cpu=processes().device.type == "cpu",
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        model, self.optimizer = self.accelerator.prepare(student, make_optimizer(student, stage))
-        self.trained = {n: p for n, p in student.named_parameters() if p.requires_grad}
+        self.states_NH = self._frozen_states(student)  # while each process has the whole encoder
+        self.spreads = self.accelerator.distributed_type == DistributedType.FSDP
+        self.student = copy.deepcopy(student) if self.spreads else student  # FSDP takes a model apart for good
+        model, self.optimizer = self.accelerator.prepare(self.student, make_optimizer(self.student, stage))
+        self.trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
         self.average = Average(stage.average, self.trained) if stage.average else None
         averages = self.average.tensors if self.average else None
         self.checkpoints = Checkpoints(scratch / "checkpoints", self.trained, self.optimizer, averages)
-        self.plan = BatchPlan(self.train.lengths, seed, batch_texts=stage.batch_texts, batch_tokens=stage.batch_tokens)
-        self.steps = stage.steps or self.plan.steps(stage.texts or 0)
         spread = measure_spread(self.train, stage)
-        self.states_NH = self._frozen_states()
         part = teacher_part(self.train.snapshot.layout, stage.teachers)
         self.gradients = Gradients(self.accelerator, model, stage, dims, part, spread, self.states_NH)
         self.measure = Measurement(stage, dims[0], data["dev"], spread, self.accelerator.device)
@@ -178,6 +181,8 @@ class _Training:
         optimizer = whole(optimizer_tensors(self.optimizer, self.trained).items())
         kept = self.progress.best_step if self.stage.keep == "best" else self.steps
         self.checkpoints.load_best(kept)
+        if self.spreads:
+            self.kept.load_state_dict(whole(self.student.state_dict().items()))
         log = self.progress.log
         return Trained(
             log, optimizer, self.steps, self.progress.texts, kept, first, texts_per_second, tokens_per_second, waiting
@@ -200,7 +205,7 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         values = self.gradients.backward(batch).values()
         norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), self.stage.clip_norm)
-        self._require_sound(step, values["total"], float(norm), batch)
+        self._require_sound(step, values["total"], gathered(norm).item(), batch)
         self.optimizer.step()
         if self.average:
             self.average.update(step)
@@ -267,13 +272,13 @@ class _Training:
             f"{dev['step']:,}; {texts / seconds:,.0f} texts/s, {tokens / seconds:,.0f} tokens/s, {_duration(left)} left"
         )
 
-    def _frozen_states(self) -> np.ndarray | None:
+    def _frozen_states(self, student: Student) -> np.ndarray | None:
         """A frozen encoder that would see texts repeatedly reads each of them once."""
         seen = self.steps * len(self.plan.positions(0))
         if self.stage.train_layers != 0 or seen <= len(self.train):
             return None
         with self.accelerator.main_process_first():
-            return frozen_states(self.student, self.train, self.scratch / "pooled.npy")
+            return frozen_states(student, self.train, self.scratch / "pooled.npy")
 
 
 def _mean(rows: Sequence[Mapping[str, float]], term: str) -> float:

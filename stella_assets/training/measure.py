@@ -44,7 +44,7 @@ class Measurement:
         `neighbours` is the share of the teachers' 10 nearest neighbours of a text, among these texts, that are among
         the student's 10 nearest.
         """
-        with torch.inference_mode():
+        with torch.no_grad():  # FSDP gathers weights here that the next step trains
             projected = [project(batch) for batch in self.batches]
             found = _nearest(torch.cat([heads[self._teacher_dim].cpu() for heads in projected]))
             terms = self._losses(projected)
@@ -53,7 +53,7 @@ class Measurement:
 
     def total(self, project: Project) -> float:
         """The loss alone, without looking for neighbours."""
-        with torch.inference_mode():
+        with torch.no_grad():
             return self._losses([project(batch) for batch in self.batches])["total"]
 
     def _losses(self, projected: Sequence[dict[int, Tensor]]) -> dict[str, float]:

@@ -232,6 +232,11 @@ class Student(nn.Module):
         if self.device.type == "cpu" and self.transformer.config._attn_implementation == "sdpa":
             self.transformer.set_attn_implementation("eager")
 
+    @property
+    def _no_split_modules(self) -> Any:
+        """What FSDP gathers together, by accelerate's convention: the encoder says which of its modules are layers."""
+        return self.transformer._no_split_modules
+
     def checkpoint_activations(self) -> None:
         """Keep only the input of each encoder layer for the backward pass, and work out the rest again."""
         self.transformer.gradient_checkpointing_enable({"use_reentrant": False})

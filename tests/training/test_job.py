@@ -18,7 +18,15 @@ from torch.testing import assert_close
 from tests.conftest import TINY, write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
-LAUNCHERS = {"one process": "python", "two processes": "torchrun --standalone --nproc_per_node 2"}
+TORCHRUN = "torchrun --standalone --nproc_per_node 2"
+LAUNCHERS = {"one process": "python", "two processes": TORCHRUN, "two processes, weights spread": TORCHRUN}
+FSDP = {
+    "PYTHONPATH": str(Path(__file__).with_name("fsdp_on_cpu")),
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
 
 
 def command(recipe: Path, until: str) -> list[str]:
@@ -31,10 +39,9 @@ def environment(home: Path, launch: str) -> dict[str, str]:
     return {**os.environ, "STELLA_HOME": str(home), "STELLA_LAUNCH": launch, "COLUMNS": "300"}
 
 
-def run(recipe: Path, home: Path, launch: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(recipe, "stage_2"), check=False, env=environment(home, launch), capture_output=True, text=True
-    )
+def run(recipe: Path, home: Path, launch: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    env = environment(home, launch) | variables
+    return subprocess.run(command(recipe, "stage_2"), check=False, env=env, capture_output=True, text=True)
 
 
 def two_stages(folder: Path) -> Path:
@@ -69,7 +76,7 @@ def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, insid
     shutil.copytree(inside, launched, symlinks=True)
     for stage in ("stage_1", "stage_2"):
         shutil.rmtree(launched / "artefacts" / stage)
-    done = run(recipe, launched, LAUNCHERS[launcher])
+    done = run(recipe, launched, LAUNCHERS[launcher], **FSDP if "spread" in launcher else {})
     assert done.returncode == 0, done.stderr
     assert "stage_2: step 8 of 8" in done.stderr
     for stage in ("stage_1", "stage_2"):
