@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import write_row
+from benchmarks import RESULTS, write_row
 from benchmarks.lesson import prepare
 from benchmarks.public_tasks import evaluate
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
@@ -39,6 +39,8 @@ Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.")]
 HomeFolder = Annotated[Path, typer.Option(help="Where vectors and scores are kept between runs.")]
 HOME = Path("var/benchmarks")
 FULL, QUARTER = 384, 96
+AIMS = {FULL: 97, QUARTER: 96}
+"""Percent of the teacher's mean score."""
 EMBED_DISTILL_RATES = (1e-4, 3e-4, 1e-3)
 
 Embedders = dict[int, StudentEmbedder]
@@ -154,7 +156,30 @@ def curve(data: Data, home: HomeFolder = HOME, seed: int = 0) -> None:
         teacher = quality.of_models()["teacher"][str(FULL)]["mean"]
         scores = quality.of_stages(expand_preset({"preset": "robust", "texts": texts}), seed)
         points[texts] = {dim: round(100 * score["mean"] / teacher, 2) for dim, score in scores.items()}
+    _plot(points, RESULTS / "quality_curve.png")
     write_row("quality_curve", {"retention_percent": points})
+
+
+def _plot(points: dict[int, dict[str, float]], path: Path) -> None:
+    """Retention over texts, a line a dimension."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    for (dim, aim), colour in zip(AIMS.items(), ("#4053d3", "#b51d14"), strict=True):
+        values = [scores[str(dim)] for scores in points.values()]
+        axes.plot(list(points), values, "o-", color=colour, label=f"{dim} dimensions")
+        for texts, value in zip(points, values, strict=True):
+            axes.annotate(f"{value:.1f}", (texts, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        axes.axhline(aim, color=colour, linestyle="--", linewidth=0.8, label=f"aim at {dim}: {aim}%")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(list(points), [f"{texts:,}" for texts in points])
+    axes.set_xlabel("texts, each seen once")
+    axes.set_ylabel("share of the teacher's mean score, %")
+    axes.legend(fontsize=8, frameon=False)
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path)
 
 
 @app.command()
