@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stella_assets.recipe import RecipeError, read_recipe
+from stella_assets.recipe import RecipeError, Stage, read_recipe
 from tests.conftest import write_recipe
 
 Raw = dict[str, Any]
@@ -44,6 +44,7 @@ MISTAKES: dict[str, tuple[Callable[[Raw], Any], list[str]]] = {
         lambda r: r["stages"][2]["short_heads"].update(cosine=10),
         ["stages.2.short_heads.cosine", "10"],
     ),
+    "fewest steps of a number of steps": (lambda r: r["stages"][0].update(min_steps=9), ["stages.0", "needs `texts`"]),
     "unknown prompt": (lambda r: r["student"].update(query_prompts=["s2x"]), ["query_prompts", "s2x"]),
     "infinite weight": (lambda r: r["teachers"][0].update(weight=float("inf")), ["teachers.0.weight"]),
     "reserved name": (lambda r: r.update(name="lancedb"), ["lancedb", "choose another"]),
@@ -58,6 +59,12 @@ def test_an_impossible_value_is_refused_by_key_and_remedy(mistake: str, tmp_path
     message = refusal(tmp_path, raw)
     for part in [f"{tmp_path}/", *expected]:
         assert part in message
+
+
+def test_batches_are_smaller_where_there_would_be_too_few_steps():
+    stage = {"train_layers": "all", "teacher_head": {"cosine": 1}, "learning_rate": 1e-3, "min_steps": 100}
+    for texts, batch in ((100_000, 512), (20_000, 200), (3_000, 30), (500, 16), (10, 10)):
+        assert Stage(**stage, texts=texts, batch_texts=min(512, texts)).batch == batch
 
 
 def test_files_that_are_no_recipe_are_refused(tmp_path: Path):

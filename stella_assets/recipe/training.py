@@ -105,6 +105,7 @@ ShortHeads = Annotated[
     Annotated[ShortHeadLossWeights, Tag("each")] | Annotated[dict[Positive, ShortHeadLossWeights], Tag("by_dimension")],
     Discriminator(_each_or_by_dimension),
 ]
+SMALLEST_BATCH = 16
 Rate = Annotated[float, Field(gt=0, le=1)]
 Guide = Literal["teachers", "teacher_head"]
 
@@ -128,6 +129,9 @@ class Stage(Part):
     batch_tokens: Annotated[int, Field(ge=64)] | None = None
     steps: Positive | None = None
     texts: Positive | None = Field(None, description="texts to see, instead of steps")
+    min_steps: Positive | None = Field(
+        None, description=f"make a batch smaller, down to {SMALLEST_BATCH} texts, where `texts` would be fewer steps"
+    )
     learning_rate: Rate | None = None
     head_learning_rate: Rate | None = Field(None, description="of the heads, where it differs")
     warmup: Fraction = Field(0.1, description="share of the steps in which the learning rate rises")
@@ -180,8 +184,17 @@ class Stage(Part):
             raise ValueError(f"texts {self.texts} is less than one batch of {self.batch_texts}")
         if self.short_heads_learn_from != ("teachers",) and not self.short_heads:
             raise ValueError("short_heads_learn_from says nothing without `short_heads`")
+        if self.min_steps and (self.texts is None or self.batch_texts is None):
+            raise ValueError("min_steps needs `texts` and `batch_texts`")
         if self.unfreeze_over and self.train_layers == 0:
             raise ValueError("unfreeze_over says nothing with train_layers 0")
+
+    @property
+    def batch(self) -> int | None:
+        """Texts of a batch, as `min_steps` allows."""
+        if self.batch_texts is None or self.texts is None or self.min_steps is None:
+            return self.batch_texts
+        return min(self.batch_texts, max(SMALLEST_BATCH, self.texts // self.min_steps))
 
     @property
     def counts_in_spread(self) -> bool:

@@ -46,7 +46,7 @@ def _describe(stage: Stage) -> str:
     )
     heads = " and the short heads" if stage.short_heads else ""
     length = f"{stage.steps:,} steps" if stage.steps else f"{stage.texts:,} texts"
-    batch = f"{stage.batch_texts} texts" if stage.batch_texts else f"{stage.batch_tokens:,} tokens"
+    batch = f"{stage.batch} texts" if stage.batch else f"{stage.batch_tokens:,} tokens"
     return f"Trains {trained}{heads}: {length} in batches of {batch}."
 
 

@@ -119,7 +119,7 @@ class _Training:
         student.prepare_training()
         if stage.gradient_checkpointing:
             student.checkpoint_activations()
-        self.plan = BatchPlan(self.train.lengths, seed, batch_texts=stage.batch_texts, batch_tokens=stage.batch_tokens)
+        self.plan = BatchPlan(self.train.lengths, seed, batch_texts=stage.batch, batch_tokens=stage.batch_tokens)
         self.steps = stage.steps or self.plan.steps(stage.texts or 0)
         # Encoders have parameters that no vector depends on, such as BERT's pooler.
         self.accelerator = Accelerator(

@@ -131,6 +131,7 @@ def _descend(
     return trained.log, {
         "method": "train",
         "steps": trained.steps,
+        "batch_texts": stage.batch,
         "kept_step": trained.kept_step,
         "kept_rule": KEPT_RULES[stage.keep],
         "texts_seen": trained.texts,
@@ -148,9 +149,9 @@ def _read_data(recipe: Recipe, stage: Stage, name: str, bench: Workbench) -> dic
     snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)
     tokens = TokenTable.open(bench.inputs["tokenised_texts"])
     data = {split: TrainingData(snapshot, tokens, split, stage.teachers) for split in ("train", "dev")}
-    if len(data["train"]) < (stage.batch_texts or 2):
+    if len(data["train"]) < (stage.batch or 2):
         raise ValueError(
-            f"{name}: batch_texts {stage.batch_texts} is more than the {len(data['train'])} training texts. "
+            f"{name}: batch_texts {stage.batch} is more than the {len(data['train'])} training texts. "
             "Lower `batch_texts`, or add texts to the corpus."
         )
     if len(data["dev"]) < 2:
