@@ -26,6 +26,7 @@ from benchmarks.lesson import prepare
 from benchmarks.public_tasks import evaluate
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
 from stella_assets.manifest import digest
+from stella_assets.plots import figure
 from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.step import Workshop, all_steps
@@ -156,30 +157,30 @@ def curve(data: Data, home: HomeFolder = HOME, seed: int = 0) -> None:
         teacher = quality.of_models()["teacher"][str(FULL)]["mean"]
         scores = quality.of_stages(expand_preset({"preset": "robust", "texts": texts}), seed)
         points[texts] = {dim: round(100 * score["mean"] / teacher, 2) for dim, score in scores.items()}
-    _plot(points, RESULTS / "quality_curve.png")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "quality_curve.png").write_bytes(_plot(points))
     write_row("quality_curve", {"retention_percent": points})
 
 
-def _plot(points: dict[int, dict[str, float]], path: Path) -> None:
+def _plot(points: dict[int, dict[str, float]]) -> bytes:
     """Retention over texts, a line a dimension."""
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 3.6), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    for (dim, aim), colour in zip(AIMS.items(), ("#4053d3", "#b51d14"), strict=True):
-        values = [scores[str(dim)] for scores in points.values()]
-        axes.plot(list(points), values, "o-", color=colour, label=f"{dim} dimensions")
-        for texts, value in zip(points, values, strict=True):
-            axes.annotate(f"{value:.1f}", (texts, value), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-        axes.axhline(aim, color=colour, linestyle="--", linewidth=0.8, label=f"aim at {dim}: {aim}%")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(list(points), [f"{texts:,}" for texts in points])
-    axes.set_xlabel("texts, each seen once")
-    axes.set_ylabel("share of the teacher's mean score, %")
-    axes.legend(fontsize=8, frameon=False)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path)
+    def draw(axes: Any) -> None:
+        for (dim, aim), colour in zip(AIMS.items(), ("#4053d3", "#b51d14"), strict=True):
+            values = [scores[str(dim)] for scores in points.values()]
+            axes.plot(list(points), values, "o-", color=colour, label=f"{dim} dimensions")
+            for texts, value in zip(points, values, strict=True):
+                axes.annotate(
+                    f"{value:.1f}", (texts, value), (0, 6), textcoords="offset points", ha="center", fontsize=8
+                )
+            axes.axhline(aim, color=colour, linestyle="--", linewidth=0.8, label=f"aim at {dim}: {aim}%")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(points), [f"{texts:,}" for texts in points])
+        axes.set_xlabel("texts, each seen once")
+        axes.set_ylabel("share of the teacher's mean score, %")
+        axes.legend(fontsize=8, frameon=False)
+
+    return figure(6.5, 3.6, draw)
 
 
 @app.command()

@@ -11,18 +11,18 @@ Row = Mapping[str, Any]
 STAGE_COLOURS = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8a8a8a")
 
 
-def _figure(width: float, height: float, draw: Callable[[Any], None]) -> bytes:
+def figure(width: float, height: float, draw: Callable[[Any], None]) -> bytes:
     """Draw one plot and give it as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    axes = drawing.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(drawing)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
+    drawing.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()
 
 
@@ -54,7 +54,7 @@ def score_by_model(summary: Mapping[str, Any]) -> bytes:
         axes.set_title("Score by model and stage")
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=4, frameon=False)
 
-    return _figure(8, 4.4, draw)
+    return figure(8, 4.4, draw)
 
 
 def score_by_dimension(summary: Mapping[str, Any]) -> bytes:
@@ -75,7 +75,7 @@ def score_by_dimension(summary: Mapping[str, Any]) -> bytes:
         axes.set_title(f"Score by dimension, {last}")
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
 
-    return _figure(6, 3.8, draw)
+    return figure(6, 3.8, draw)
 
 
 def retention(summary: Mapping[str, Any]) -> bytes:
@@ -95,7 +95,7 @@ def retention(summary: Mapping[str, Any]) -> bytes:
         axes.set_title("Retention")
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
 
-    return _figure(7, 3.8, draw)
+    return figure(7, 3.8, draw)
 
 
 def loss_curves(log: Sequence[Row]) -> bytes:
@@ -119,7 +119,7 @@ def loss_curves(log: Sequence[Row]) -> bytes:
         axes.set_title("Loss")
         axes.legend(fontsize=8, frameon=False, ncols=len(stages))
 
-    return _figure(8, 3.6, draw)
+    return figure(8, 3.6, draw)
 
 
 def corpus_funnel(funnel: Sequence[Row]) -> bytes:
@@ -136,7 +136,7 @@ def corpus_funnel(funnel: Sequence[Row]) -> bytes:
         axes.margins(x=0.15)
         axes.set_title("Corpus: texts read, dropped and kept")
 
-    return _figure(6.5, 2.6, draw)
+    return figure(6.5, 2.6, draw)
 
 
 def cost_by_step(costs: Sequence[Row]) -> bytes:
@@ -151,7 +151,7 @@ def cost_by_step(costs: Sequence[Row]) -> bytes:
         axes.set_xlabel("seconds")
         axes.set_title("Time and peak memory of each step")
 
-    return _figure(7.5, 0.3 * len(costs) + 1, draw)
+    return figure(7.5, 0.3 * len(costs) + 1, draw)
 
 
 def cosine_agreement(stats: Sequence[Row], agreement: Sequence[Row]) -> bytes:
@@ -167,7 +167,7 @@ def cosine_agreement(stats: Sequence[Row], agreement: Sequence[Row]) -> bytes:
         axes.margins(x=0.15)
         axes.set_title("Mean cosine of a set (blue), linear CKA of two (yellow)")
 
-    return _figure(6.5, 0.35 * (len(stats) + len(agreement)) + 0.9, draw)
+    return figure(6.5, 0.35 * (len(stats) + len(agreement)) + 0.9, draw)
 
 
 def study_means(compared: Sequence[Row]) -> bytes:
@@ -188,7 +188,7 @@ def study_means(compared: Sequence[Row]) -> bytes:
         axes.set_xlabel("mean score x 100; the line reaches from the lowest seed to the highest")
         axes.legend(fontsize=8, frameon=False)
 
-    return _figure(9, 0.45 * len(variants) + 1.2, draw)
+    return figure(9, 0.45 * len(variants) + 1.2, draw)
 
 
 def study_tasks(compared: Sequence[Row]) -> bytes:
@@ -211,4 +211,4 @@ def study_tasks(compared: Sequence[Row]) -> bytes:
         axes.set_xlabel(f"points from the best, {best['variant']}")
         axes.legend(fontsize=8, frameon=False)
 
-    return _figure(9, 0.45 * len(largest) + 1.2, draw)
+    return figure(9, 0.45 * len(largest) + 1.2, draw)
