@@ -25,15 +25,10 @@ from benchmarks import write_row
 from benchmarks.lesson import MODEL, Lesson, make_stage, prepare
 from stella_assets.models import load_sentence_transformer, place
 from stella_assets.recipe.part import ModelSource
+from stella_assets.recipe.training import LOSSES
 from stella_assets.training.loop import train_stage
-from stella_assets.training.losses import (
-    angular_loss,
-    cosine_loss,
-    gram,
-    l2_loss,
-    relative_similarity_loss,
-    similarity_loss,
-)
+from stella_assets.training.objective import stage_loss
+from stella_assets.training.targets import Spread, Targets
 from storage.home import Home
 
 app = typer.Typer(add_completion=False)
@@ -124,15 +119,14 @@ def losses(batch: int = 4096, heads: int = 8, dim: int = 1024, repeats: int = 5)
         torch.nn.functional.normalize(teacher + 0.05 * torch.randn(batch, dim, generator=draw, device="cuda"), dim=1)
         for _ in range(heads)
     ]
-    teacher_gram = gram(teacher)
-    forms: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        "cosine": lambda x: cosine_loss(x, teacher),
-        "l2": lambda x: l2_loss(x, teacher),
-        "angular": lambda x: angular_loss(x, teacher),
-        "similarity": lambda x: similarity_loss(gram(x), teacher_gram),
-        "relative_similarity": lambda x: relative_similarity_loss(gram(x), teacher_gram, 0.015),
-    }
-    rows = {name: _time(form, near, repeats) for name, form in forms.items()}
+    targets = Targets([teacher], [1.0])
+
+    def form(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        stage = make_stage(train_layers=0, teacher_head={name: 1}, steps=1, learning_rate=1e-5)
+        return lambda x: stage_loss(stage, {dim: x}, dim, targets, Spread(1.0, 1.0)).total
+
+    form("similarity")(near[0])  # the teachers' Gram matrix is worked out once
+    rows = {name: _time(form(name), near, repeats) for name in LOSSES}
     write_row("gpu_losses", {"device": torch.cuda.get_device_name(), "batch": batch, "heads": heads, "losses": rows})
 
 
