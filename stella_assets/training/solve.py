@@ -166,8 +166,11 @@ def solve_stage(student: Student, stage: Stage, name: str, data: Mapping[str, Tr
     def project(batch: Batch) -> dict[int, Tensor]:
         return dict(student(states[id(batch)], [dim], part))
 
-    def loss(solution: Linear) -> float:
+    def take(solution: Linear) -> None:
         head.set(solution.weight_DH, solution.bias_D, part)
+
+    def loss(solution: Linear) -> float:
+        take(solution)
         return measure.total(project)
 
     before = measure(project)
@@ -179,7 +182,7 @@ def solve_stage(student: Student, stage: Stage, name: str, data: Mapping[str, Tr
     beside = [nearest - EXPONENT_STEP / 2, nearest + EXPONENT_STEP / 2]
     stretched |= {exponent: loss(stretch(exponent)) for exponent in beside if 0 < exponent < 1}
     exponent = min(stretched, key=stretched.__getitem__)
-    loss(stretch(exponent))
+    take(stretch(exponent))
     after = measure(project)
     log = [
         {"stage": name, "step": step, "split": "dev", "term": term, "value": value, "learning_rate": 0.0}
