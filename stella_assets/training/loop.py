@@ -126,9 +126,9 @@ class _Training:
             cpu=processes().device.type == "cpu",
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        self.states_NH = self._frozen_states(student)  # while each process has the whole encoder
-        self.spreads = self.accelerator.distributed_type == DistributedType.FSDP
-        self.student = copy.deepcopy(student) if self.spreads else student  # FSDP takes a model apart for good
+        self.states_NH = self._frozen_states()  # while each process has the whole encoder
+        spreads = self.accelerator.distributed_type == DistributedType.FSDP
+        self.student = copy.deepcopy(student) if spreads else student  # FSDP takes a model apart for good
         model, self.optimizer = self.accelerator.prepare(self.student, make_optimizer(self.student, stage))
         self.trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
         self.average = Average(stage.average, self.trained) if stage.average else None
@@ -181,7 +181,7 @@ class _Training:
         optimizer = whole(optimizer_tensors(self.optimizer, self.trained).items())
         kept = self.progress.best_step if self.stage.keep == "best" else self.steps
         self.checkpoints.load_best(kept)
-        if self.spreads:
+        if self.kept is not self.student:
             self.kept.load_state_dict(whole(self.student.state_dict().items()))
         log = self.progress.log
         return Trained(
@@ -272,13 +272,13 @@ class _Training:
             f"{dev['step']:,}; {texts / seconds:,.0f} texts/s, {tokens / seconds:,.0f} tokens/s, {_duration(left)} left"
         )
 
-    def _frozen_states(self, student: Student) -> np.ndarray | None:
+    def _frozen_states(self) -> np.ndarray | None:
         """A frozen encoder that would see texts repeatedly reads each of them once."""
         seen = self.steps * len(self.plan.positions(0))
         if self.stage.train_layers != 0 or seen <= len(self.train):
             return None
         with self.accelerator.main_process_first():
-            return frozen_states(student, self.train, self.scratch / "pooled.npy")
+            return frozen_states(self.kept, self.train, self.scratch / "pooled.npy")
 
 
 def _mean(rows: Sequence[Mapping[str, float]], term: str) -> float:
