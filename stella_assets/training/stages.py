@@ -88,10 +88,8 @@ def train_here(recipe: Recipe, number: int, bench: Workbench) -> Result:
         student.save(bench.folder / MODEL_FOLDER, layout.dim, recipe.student.prompts)
         write_table(bench.folder / LOG_FILE, TRAINING_LOG, log)
     dev = {(row["step"], row["term"]): row["value"] for row in log if row["split"] == "dev"}
-    kept, lowest = (
-        facts.get("kept_step", 1),
-        min(value for (step, term), value in dev.items() if step and term == "total"),
-    )
+    kept = facts.get("kept_step", 1)
+    lowest = min(value for (step, term), value in dev.items() if step and term == "total")
     return Result(
         facts={
             **facts,
