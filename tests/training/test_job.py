@@ -19,13 +19,17 @@ from tests.conftest import TINY, write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 TORCHRUN = "torchrun --standalone --nproc_per_node 2"
-LAUNCHERS = {"one process": "python", "two processes": TORCHRUN, "two processes, weights spread": TORCHRUN}
 FSDP = {
     "PYTHONPATH": str(Path(__file__).with_name("fsdp_on_cpu")),
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
     "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+LAUNCHERS: dict[str, tuple[str, dict[str, str]]] = {
+    "one process": ("python", {}),
+    "two processes": (TORCHRUN, {}),
+    "two processes, weights spread": (TORCHRUN, FSDP),
 }
 
 
@@ -76,7 +80,8 @@ def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, insid
     shutil.copytree(inside, launched, symlinks=True)
     for stage in ("stage_1", "stage_2"):
         shutil.rmtree(launched / "artefacts" / stage)
-    done = run(recipe, launched, LAUNCHERS[launcher], **FSDP if "spread" in launcher else {})
+    launch, variables = LAUNCHERS[launcher]
+    done = run(recipe, launched, launch, **variables)
     assert done.returncode == 0, done.stderr
     assert "stage_2: step 8 of 8" in done.stderr
     for stage in ("stage_1", "stage_2"):
@@ -98,7 +103,7 @@ def test_no_process_of_a_stage_outlives_a_killed_run(recipe: Path, tmp_path: Pat
     recipe.write_text(recipe.read_text().replace("steps: 8", "steps: 100000"))
     process = subprocess.Popen(
         command(recipe, "stage_1"),
-        env=environment(tmp_path / "home", LAUNCHERS["two processes"]),
+        env=environment(tmp_path / "home", TORCHRUN),
         stderr=subprocess.PIPE,
         text=True,
     )
