@@ -33,7 +33,7 @@ def write_recipe(path: Path, files: list[Path], limit: int) -> Path:
         for file in files
     ]
     teacher = {**TINY["teachers"][0], "max_length": 256, "unit_rows": 4096}
-    corpus = {"sources": sources, "min_chars": 20, "max_chars": 4000}
+    corpus = {"sources": sources}
     path.write_text(yaml.safe_dump({**TINY, "name": "increment", "corpus": corpus, "teachers": [teacher]}))
     return path
 

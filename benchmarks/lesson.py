@@ -61,8 +61,7 @@ def prepare(
         "description": "A real corpus and one teacher.",
         "corpus": {
             "sources": _sources(data, round(texts / 0.95)),
-            "min_chars": 20,
-            "max_chars": max_chars,
+            "clean": {"document": {"max_chars": max_chars}},
             "dev": 0.05,
             "test": 0.0,
         },

@@ -15,6 +15,7 @@ import typer
 from rich.table import Column, Table
 
 from pipelines.console import err, escape, find_recipe, format_cell, out, refuse
+from pipelines.corpus import app as corpus_app
 from pipelines.resources import prepare_environment, project_root
 from pipelines.vectors import app as vectors_app
 from stella_assets.recipe import Recipe
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a small text-embedding model from several big ones, with lineage that can be trusted.",
 )
+app.add_typer(corpus_app, name="corpus")
 app.add_typer(vectors_app, name="vectors")
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
@@ -55,7 +57,9 @@ def main() -> None:
 @app.command()
 def run(
     recipe: RecipeArgument,
-    select: Annotated[list[str] | None, typer.Option(help="Only this asset; may be given several times.")] = None,
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only this asset and what it rests on; may be given several times.")
+    ] = None,
 ) -> None:
     """Make what the recipe describes. What exists already is reused, and a killed run goes on where it stopped."""
     home = prepare_environment()

@@ -85,13 +85,13 @@ def asset_names(recipe: Recipe, home: Home) -> list[str]:
 
 
 def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.AssetKey]:
-    """The assets that names stand for; a name may be the first part of several, as `mteb` is.
+    """The assets that names stand for, with all that they rest on; a name may be the first part of several, as `mteb`.
 
     Raises:
         UnknownAssetError: A name stands for none.
     """
     known = asset_names(recipe, home)
-    chosen: list[str] = []
+    chosen: list[dg.AssetKey] = []
     for name in names:
         plain = name.removeprefix(f"{recipe.name}/")
         matches = [asset for asset in known if asset == plain or asset.startswith(f"{plain}/")]
@@ -99,8 +99,9 @@ def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.Ass
             raise UnknownAssetError(
                 f"--select {name}: recipe {recipe.name!r} has no such asset. It has {', '.join(known)}."
             )
-        chosen += matches
-    return [asset_key(recipe.name, name) for name in known if name in chosen]
+        chosen += [asset_key(recipe.name, name) for name in matches]
+    graph = build_definitions([recipe], home).resolve_asset_graph()
+    return sorted(dg.AssetSelection.assets(*chosen).upstream().resolve(graph))
 
 
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,12 +36,14 @@ def step_asset(
     kinds: set[str],
     description: str,
     checks: Mapping[str, str],
+    blocking: Collection[str] = (),
     show: Show = lambda _artefact: {},
     soon: bool = False,
 ) -> dg.AssetsDefinition:
     """The Dagster asset of a step.
 
-    `soon` puts a cheap step that tells people something before the long ones.
+    `blocking` names checks whose failure stops what comes after; `soon` puts a cheap step that tells people something
+    before the long ones.
 
     The artefact is found by content or made; its manifest's digest is the data version. The settings are part of the
     asset's code version, so a changed recipe shows as out of sync.
@@ -55,7 +57,10 @@ def step_asset(
         kinds=kinds,
         description=description,
         code_version=f"{step.code_version}-{digest(dict(step.settings))[:8]}",
-        check_specs=[dg.AssetCheckSpec(name, asset=key, description=what) for name, what in checks.items()],
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=key, description=what, blocking=name in blocking)
+            for name, what in checks.items()
+        ],
         tags={"stella/recipe": step.recipe},
         op_tags={"dagster/priority": "1"} if soon else None,
     )

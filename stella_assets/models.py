@@ -62,6 +62,14 @@ def load_sentence_transformer(name: str, device: str = "cpu", **arguments: Any) 
     return SentenceTransformer(name, device=device, **arguments)
 
 
+def load_tokenizer(source: ModelSource) -> Any:
+    """The tokenizer of a model."""
+    from transformers import AutoTokenizer
+
+    name, arguments = place(source)
+    return AutoTokenizer.from_pretrained(name, **arguments)
+
+
 def model_digest(source: ModelSource) -> str:
     """What identifies the weights: a digest of the folder's files, or of hub id and revision."""
     if source.on_hub:

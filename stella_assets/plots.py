@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -124,9 +125,11 @@ def loss_curves(log: Sequence[Row]) -> bytes:
 
 def corpus_funnel(funnel: Sequence[Row]) -> bytes:
     """Texts read, dropped by each rule, and kept."""
-    order = ["read", "too short", "too long", "duplicate", "over the limit", "kept"]
-    counts = {rule: sum(row["texts"] for row in funnel if row["rule"] == rule) for rule in order}
-    shown = {rule: count for rule, count in counts.items() if count or rule in {"read", "kept"}}
+    counts = Counter[str]()
+    for row in funnel:
+        counts[row["rule"]] += row["texts"]
+    rules = [rule for rule, _ in counts.most_common() if rule not in {"read", "kept"}]
+    shown = {rule: counts[rule] for rule in ("read", *rules, "kept")}
 
     def draw(axes: Any) -> None:
         colours = ["#4053d3" if rule in {"read", "kept"} else "#b51d14" for rule in shown]
@@ -136,7 +139,7 @@ def corpus_funnel(funnel: Sequence[Row]) -> bytes:
         axes.margins(x=0.15)
         axes.set_title("Corpus: texts read, dropped and kept")
 
-    return figure(6.5, 2.6, draw)
+    return figure(6.5, 1.2 + 0.28 * len(shown), draw)
 
 
 def cost_by_step(costs: Sequence[Row]) -> bytes:

@@ -13,7 +13,7 @@ class DiskSpaceError(ValueError):
 
 @dataclass(frozen=True)
 class Home:
-    """`STELLA_HOME`: `artefacts/` by content key, `lancedb/` for vectors, `<recipe>/` links to what is current.
+    """`STELLA_HOME`: `artefacts/` and `shards/` by content, `lancedb/` for vectors, `<recipe>/` links to the current.
 
     Attributes:
         root: The folder.
@@ -27,6 +27,11 @@ class Home:
     def artefacts(self) -> Path:
         """Finished artefacts, `artefacts/<asset>/<key>/`, never changed once they are there."""
         return self.root / "artefacts"
+
+    @property
+    def shards(self) -> Path:
+        """What was worked out for each shard of texts, by content key."""
+        return self.root / "shards"
 
     @property
     def vectors(self) -> str:

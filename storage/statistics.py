@@ -22,8 +22,22 @@ ROW_GROUP = 65_536
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float64()
 
 TEXTS = pa.schema(
-    dict.fromkeys(("id", "text", "source", "section", "role", "split", "licence", "origin"), TEXT).items()
+    dict.fromkeys(
+        ("id", "text", "source", "section", "role", "split", "licence", "origin", "augmentation", "parent"), TEXT
+    ).items()
 )
+DROPPED = pa.schema(
+    {
+        "id": TEXT, "source": TEXT, "section": TEXT, "role": TEXT, "rule": TEXT, "value": REAL, "detail": TEXT,
+        "excerpt": TEXT, "origin": TEXT,
+    }.items()
+)  # fmt: skip
+CONTAMINATION = pa.schema(
+    {
+        "id": TEXT, "source": TEXT, "evaluation": TEXT, "task": TEXT, "split": TEXT, "role": TEXT, "rule": TEXT,
+        "value": REAL, "verdict": TEXT, "excerpt": TEXT, "evaluation_excerpt": TEXT,
+    }.items()
+)  # fmt: skip
 FUNNEL = pa.schema({"source": TEXT, "rule": TEXT, "texts": INT}.items())
 TEACHERS = pa.schema(
     {
@@ -78,6 +92,8 @@ STUDY = pa.schema(
 CURRENT_VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "texts": ("corpus/corpus.parquet", TEXTS),
     "funnel": ("corpus/funnel.parquet", FUNNEL),
+    "dropped": ("*/dropped.parquet", DROPPED),
+    "contamination": ("contamination/matches.parquet", CONTAMINATION),
     "teachers": ("teacher_vectors/*/teachers.parquet", TEACHERS),
     "training_log": ("stage_*/training_log.parquet", TRAINING_LOG),
     "scores": ("mteb/*/scores.parquet", SCORES),
@@ -118,9 +134,9 @@ NO_MANIFESTS = (
 SQL_TYPES = {TEXT: "VARCHAR", INT: "BIGINT", REAL: "DOUBLE", pa.bool_(): "BOOLEAN", pa.timestamp("us"): "TIMESTAMP"}
 
 
-def write_table(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_table(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table) -> None:
     """Write rows as a Parquet file of exactly this schema, in row groups that can be read one at a time."""
-    table = pa.Table.from_pylist(list(rows), schema=schema)
+    table = rows.cast(schema) if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
 
 

@@ -21,8 +21,7 @@ TINY: dict[str, Any] = {
         "sources": [
             {"name": "docs", "kind": "python_docs", "packages": ["networkx", "SQLAlchemy"], "limit": 700},
         ],
-        "min_chars": 30,
-        "max_chars": 600,
+        "clean": {"document": {"min_chars": 30, "max_chars": 600}, "query": {"min_chars": 30}},
         "test": 0.3,
     },
     "teachers": [

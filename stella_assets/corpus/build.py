@@ -1,23 +1,37 @@
-"""Building the corpus: read, normalise, filter, deduplicate, split, and count what was dropped and why."""
+"""Step `corpus`: what is left, mixed, split and written in the order of ids, with the account of everything dropped."""
 
 from __future__ import annotations
 
-import heapq
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stella_assets.corpus.sources import read_source, source_digests
-from stella_assets.corpus.text import normalise, split_of, text_id, uniform
+from stella_assets.corpus.cleaned import DROPPED_FILE, as_dropped, cleaned_step, read_shards, write_dropped
+from stella_assets.corpus.contamination import contamination_step
+from stella_assets.corpus.duplicates import duplicates_step
+from stella_assets.corpus.evaluation_sets import evaluation_step
+from stella_assets.corpus.mix import Mix
+from stella_assets.corpus.words import match_form, match_keys
 from stella_assets.manifest import Check
-from stella_assets.recipe import Corpus, FileSource, Recipe, Source
+from stella_assets.progress import progress_bar
+from stella_assets.recipe import Corpus, Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
-from storage.statistics import FUNNEL, TEXTS, write_table
+from storage.statistics import FUNNEL, ROW_GROUP, TEXTS, write_table
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 CORPUS_FILE = "corpus.parquet"
 FUNNEL_FILE = "funnel.parquet"
+LICENCES_FILE = "licences.parquet"
+PART_BYTES = 128 * 2**20
+"""Texts are sorted in parts of about this size, by the beginning of their ids; one part is in memory at a time."""
 
 
 class EmptyCorpusError(ValueError):
@@ -26,99 +40,158 @@ class EmptyCorpusError(ValueError):
 
 def corpus_step(recipe: Recipe) -> Step:
     """The step that makes `corpus`."""
-    settings = recipe.corpus.settings("sources")
-    settings["sources"] = [
-        source.settings("path") if isinstance(source, FileSource) else source.settings()
-        for source in recipe.corpus.sources
-    ]
+    corpus = recipe.corpus
+    needs = [cleaned_step(recipe), duplicates_step(recipe)]
+    if corpus.decontaminate:
+        needs += [evaluation_step(recipe), contamination_step(recipe)]
     return Step(
         recipe=recipe.name,
         name="corpus",
         code_version=CODE_VERSION,
-        settings=settings,
-        sources=lambda: source_digests(recipe.corpus),
-        build=lambda bench: build_corpus(recipe.corpus, bench),
+        settings={
+            "mix": {source.name: {"weight": source.weight, "limit": source.limit} for source in corpus.sources},
+            "augment": corpus.augment.settings(),
+            "dev": corpus.dev,
+            "test": corpus.test,
+            "min_chars": {role: getattr(corpus.clean, role).min_chars for role in ("document", "query")},
+        },
+        needs=tuple(needs),
+        build=lambda bench: build_corpus(corpus, bench),
     )
 
 
 def build_corpus(corpus: Corpus, bench: Workbench) -> Result:
-    """Write `corpus.parquet`, one row a text, and `funnel.parquet`, the counts by source and rule.
+    """Write `corpus.parquet`, one row a text in the order of ids, and what happened to all others.
 
     Raises:
         EmptyCorpusError: No text, or no training text, is left; the message holds the funnel.
     """
-    seen: set[str] = set()
-    rows: list[dict[str, str]] = []
-    funnel: Counter[tuple[str, str]] = Counter()
-    for source in corpus.sources:
-        kept = _keep(corpus, source, seen, funnel)
-        rows.extend(kept)
-        bench.log.info(f"corpus: {len(kept):,} texts kept of source {source.name}")
-    splits = Counter(row["split"] for row in rows)
-    _require_texts(corpus, splits, funnel)
-    rows.sort(key=lambda row: row["id"])
-    write_table(bench.folder / CORPUS_FILE, TEXTS, rows)
-    counts = [{"source": s, "rule": r, "texts": n} for (s, r), n in sorted(funnel.items())]
-    write_table(bench.folder / FUNNEL_FILE, FUNNEL, counts)
+    mix = Mix(corpus, bench.inputs, bench.home)
+    runs = bench.scratch / "runs"
+    shutil.rmtree(runs, ignore_errors=True)
+    runs.mkdir()
+    size, dropped = 0, []
+    with progress_bar(mix.texts, "corpus", "texts") as bar:
+        for number, (rows, gone) in enumerate(mix.shards()):
+            rows.sort("id").write_parquet(runs / f"{number:06d}.parquet")
+            size += int(rows["text"].str.len_bytes().sum())
+            dropped.append(gone)
+            bar.update(len(rows))
+    tally = Tally(mix.forbidden)
+    with pq.ParquetWriter(bench.folder / CORPUS_FILE, TEXTS, compression="zstd") as writer:
+        for texts, twice in _sorted(runs, 1 + size // PART_BYTES):
+            tally.add(texts)
+            dropped.append(as_dropped(twice))
+            writer.write_table(texts.select(TEXTS.names).to_arrow().cast(TEXTS), row_group_size=ROW_GROUP)
+    shutil.rmtree(runs)
+    write_dropped(bench.folder / DROPPED_FILE, dropped)
+    funnel = _funnel(bench, tally)
+    write_table(bench.folder / FUNNEL_FILE, FUNNEL, funnel)
+    _require_texts(corpus, tally, funnel)
+    pl.DataFrame(
+        sorted((*key, n) for key, n in tally.licences.items()), ["licence", "source", "texts"], orient="row"
+    ).write_parquet(bench.folder / LICENCES_FILE)
     return Result(
         facts={
-            "texts": len(rows),
-            **{f"texts_{split}": splits[split] for split in ("train", "dev", "test")},
-            "queries": sum(row["role"] == "query" for row in rows),
-            "mean_chars": round(sum(len(row["text"]) for row in rows) / len(rows), 1),
-            "licences": sorted({row["licence"] for row in rows}),
+            "texts": tally.texts,
+            **{f"texts_{split}": tally.splits[split] for split in ("train", "dev", "test")},
+            "queries": tally.queries,
+            "augmented": tally.augmented,
+            "mean_chars": round(tally.chars / tally.texts, 1),
+            "licences": sorted({licence for licence, _ in tally.licences}),
         },
         checks=(
-            Check("ids_are_unique", len({row["id"] for row in rows}) == len(rows), "every text is there once"),
-            Check("every_split_has_texts", all(splits[s] for s in ("train", "dev", "test")), f"splits: {dict(splits)}"),
+            Check("ids_are_unique", tally.ids_ascend, "every text is there once"),
+            Check(
+                "every_split_has_texts",
+                all(tally.splits[s] for s in ("train", "dev", "test")),
+                f"splits: {dict(tally.splits)}",
+            ),
+            Check(
+                "no_evaluation_text_is_there",
+                not tally.forbidden,
+                f"{tally.forbidden:,} of {tally.texts:,} texts equal one of {len(mix.forbidden):,} evaluation texts"
+                if len(mix.forbidden)
+                else "the recipe names no evaluation set whose texts are dropped",
+            ),
         ),
     )
 
 
-def _keep(corpus: Corpus, source: Source, seen: set[str], funnel: Counter[tuple[str, str]]) -> list[dict[str, str]]:
-    """The rows of a source that pass every rule, counting what each rule dropped."""
-    candidates = []
-    fractions = {"test": corpus.test, "dev": corpus.dev}
-    for raw in read_source(source):
-        funnel[source.name, "read"] += 1
-        text = normalise(raw.text)
-        key = text_id(text)
-        if len(text) < corpus.min_chars:
-            funnel[source.name, "too short"] += 1
-        elif len(text) > corpus.max_chars:
-            funnel[source.name, "too long"] += 1
-        elif key in seen:
-            funnel[source.name, "duplicate"] += 1
-        else:
-            seen.add(key)
-            group = text_id(normalise(raw.parent)) if raw.parent else key
-            candidates.append(
-                {
-                    "id": key,
-                    "text": text,
-                    "source": source.name,
-                    "section": raw.section,
-                    "role": raw.role,
-                    "split": split_of(group, fractions),
-                    "licence": raw.licence,
-                    "origin": raw.origin,
-                }
-            )
-    kept = candidates
-    if source.limit is not None and len(candidates) > source.limit:
-        kept = heapq.nsmallest(source.limit, candidates, key=lambda row: uniform("limit", row["id"]))
-        funnel[source.name, "over the limit"] = len(candidates) - len(kept)
-    funnel[source.name, "kept"] = len(kept)
-    return kept
+class Tally:
+    """What was written.
+
+    Attributes:
+        texts: Texts; `queries` and `augmented` of them.
+        chars: Characters.
+        splits: Texts by split.
+        sources: Texts by source.
+        licences: Texts by licence and source.
+        ids_ascend: Whether each id is above the one before.
+        forbidden: Texts that equal an evaluation text but for case, punctuation and spacing.
+    """
+
+    def __init__(self, forbidden: pl.Series) -> None:
+        """Hold texts against these evaluation texts."""
+        self.texts = self.chars = self.queries = self.augmented = self.forbidden = 0
+        self.splits: Counter[str] = Counter()
+        self.sources: Counter[str] = Counter()
+        self.licences: Counter[tuple[str, str]] = Counter()
+        self.ids_ascend = True
+        self._last = ""
+        self._forbidden = match_keys(match_form(forbidden))
+
+    def add(self, texts: pl.DataFrame) -> None:
+        """Count a part; parts come in the order of ids."""
+        if texts.is_empty():
+            return
+        ids = texts["id"]
+        self.ids_ascend &= bool(self._last < ids[0] and (ids.slice(1) > ids.head(-1)).all())
+        self._last = ids[-1]
+        self.texts += len(texts)
+        self.chars += int(texts["text"].str.len_chars().sum())
+        self.queries += int((texts["role"] == "query").sum())
+        self.augmented += int((texts["augmentation"] != "").sum())
+        self.splits.update(dict(texts["split"].value_counts().iter_rows()))
+        self.sources.update(dict(texts["source"].value_counts().iter_rows()))
+        counts = texts.group_by("licence", "source").len()
+        self.licences.update({(licence, source): n for licence, source, n in counts.iter_rows()})
+        if len(self._forbidden):
+            self.forbidden += int(np.isin(match_keys(match_form(texts["text"])), self._forbidden).sum())
 
 
-def _require_texts(corpus: Corpus, splits: Counter[str], funnel: Counter[tuple[str, str]]) -> None:
-    if splits["train"]:
+def _sorted(runs: Path, parts: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """The rows of all runs by id, each id once, and those that were there twice: a piece that equals another text."""
+    edges = [f"{16**8 * part // parts:08x}" for part in range(parts)] + ["g"]
+    scan = pl.scan_parquet(runs / "*.parquet")
+    for low, high in pairwise(edges):
+        rows = scan.filter((pl.col("id") >= low) & (pl.col("id") < high)).collect()
+        rows = rows.sort("id", "augmentation", "source", "parent", "origin")
+        first = rows["id"].is_first_distinct()
+        yield rows.filter(first), rows.filter(~first).with_columns(rule=pl.lit("duplicate"), value=pl.lit(1.0))
+
+
+def _funnel(bench: Workbench, tally: Tally) -> list[dict[str, Any]]:
+    """Counts by source and rule: `read`, what each rule dropped, and `kept`."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for shard in read_shards(bench.inputs["cleaned_texts"].folder):
+        counts[shard.source, "read"] += shard.read
+    folders = [bench.folder, *(artefact.folder for artefact in bench.inputs.values())]
+    for folder in folders:
+        if (folder / DROPPED_FILE).is_file():
+            dropped = pl.scan_parquet(folder / DROPPED_FILE).group_by("source", "rule").len().collect()
+            counts.update({(source, rule): count for source, rule, count in dropped.iter_rows()})
+    counts.update({(source, "kept"): count for source, count in tally.sources.items()})
+    return [{"source": s, "rule": r, "texts": n} for (s, r), n in sorted(counts.items())]
+
+
+def _require_texts(corpus: Corpus, tally: Tally, funnel: list[dict[str, Any]]) -> None:
+    if tally.splits["train"]:
         return
-    table = "; ".join(f"{source}: {rule} {count:,}" for (source, rule), count in sorted(funnel.items()))
+    table = "; ".join(f"{row['source']}: {row['rule']} {row['texts']:,}" for row in funnel)
     raise EmptyCorpusError(
         f"corpus: no training texts are left ({table or 'the sources hold nothing'}). "
-        f"Look at corpus.min_chars {corpus.min_chars}, corpus.max_chars {corpus.max_chars}, the limits and the paths."
+        f"Look at corpus.clean, limits, weights and paths, and at dev {corpus.dev} and test {corpus.test}."
     )
 
 

@@ -1,17 +1,20 @@
-"""Reading texts from files and data sets."""
+"""The sources of a recipe: what they hold now, whether they can be read, and their texts."""
 
 from __future__ import annotations
 
+import codecs
 import glob
-import json
 import re
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+from stella_assets.corpus.formats import COMPRESSED, SUFFIXES, Rows, read_file, read_lance, to_text, wanted_columns
 from stella_assets.corpus.python_docs import docstring_texts, package_versions
-from stella_assets.corpus.text import RawText
+from stella_assets.corpus.text import Malformed
 from stella_assets.manifest import digest, file_digest
-from stella_assets.recipe import Corpus, FileSource, HuggingFace, JsonLines, Parquet, PythonDocs, Source, Text
+from stella_assets.recipe import Columns, Corpus, FileSource, HuggingFace, LanceTable, Parquet, PythonDocs, Source
+
+FIRST_ROWS = 100
 
 
 class SourceError(ValueError):
@@ -24,18 +27,27 @@ def matching_files(source: FileSource) -> list[Path]:
     Raises:
         SourceError: No file matches.
     """
-    pattern = str(source.resolve(source.path))
-    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 (a pattern may be absolute)
+    place = source.resolve(source.path)
+    if place.is_dir():
+        suffixes = tuple(suffix + packed for suffix in SUFFIXES[type(source)] for packed in COMPRESSED)
+        paths = sorted(path for path in place.rglob("*") if path.is_file() and path.name.endswith(suffixes))
+        if not paths:
+            raise SourceError(
+                f"{place}: source {source.name!r}: the folder has no file that ends in {', '.join(suffixes)}. "
+                "Correct `path` or `kind`, or name other files with a glob."
+            )
+        return paths
+    found = glob.glob(str(place), recursive=True)  # noqa: PTH207 (a pattern may be absolute)
     paths = sorted(Path(name) for name in found if Path(name).is_file())
     if not paths:
         raise SourceError(
-            f"{pattern}: source {source.name!r} matches no file. Correct `path`; it counts from the recipe."
+            f"{place}: source {source.name!r} matches no file. Correct `path`; it counts from the recipe."
         )
     return paths
 
 
 def source_digests(corpus: Corpus) -> dict[str, str]:
-    """What every source holds now: digests of files, versions of packages, revisions of data sets."""
+    """What every source holds now: digests of files, versions of packages and tables, revisions of data sets."""
     found = {}
     for source in corpus.sources:
         match source:
@@ -43,9 +55,44 @@ def source_digests(corpus: Corpus) -> dict[str, str]:
                 found[source.name] = digest(package_versions(source.packages))
             case HuggingFace():
                 found[source.name] = digest([source.dataset, hub_commit(source.dataset, source.revision)])
-            case _:
-                found[source.name] = digest([[path.name, file_digest(path)] for path in matching_files(source)])
+            case LanceTable():
+                found[source.name] = digest(_lance_identity(source))
+            case FileSource():
+                files = sorted((path.name, file_digest(path)) for path in matching_files(source))
+                found[source.name] = digest([list(file) for file in files])
     return found
+
+
+def pinned(source: Source) -> Source:
+    """The source at the very revision or version that its digest names now."""
+    match source:
+        case HuggingFace():
+            return _with(source, revision=hub_commit(source.dataset, source.revision))
+        case LanceTable():
+            return _with(source, version=_lance_identity(source)[1])
+    return source
+
+
+def _with(source: Source, **values: object) -> Source:
+    pinned = source.model_copy(update=values)
+    pinned._folder = source._folder
+    return pinned
+
+
+def _lance_identity(source: LanceTable) -> tuple[str, int]:
+    import lance
+
+    place = source.resolve(source.path)
+    try:
+        dataset = lance.dataset(str(place), version=source.version)
+    except (ValueError, OSError) as error:
+        raise SourceError(
+            f"{place}: source {source.name!r}: no Lance table, or not at version {source.version or 'newest'} "
+            f"({' '.join(str(error).split())[:200]}). Correct `path` or `version`."
+        ) from None
+    _require_columns(source.columns, dataset.schema.names, place, source.name)
+    fragments = [file.path for fragment in dataset.get_fragments() for file in fragment.data_files()]
+    return digest(fragments), int(dataset.version)
 
 
 def hub_commit(dataset: str, revision: str) -> str:
@@ -70,7 +117,7 @@ def hub_commit(dataset: str, revision: str) -> str:
 
 
 def check_source(source: Source) -> None:
-    """Find out cheaply whether a source can be read: files exist, the column is there, the bytes are UTF-8.
+    """Find out cheaply whether a source can be read: files exist, columns are there, the first rows hold texts.
 
     Raises:
         SourceError: It cannot.
@@ -78,121 +125,79 @@ def check_source(source: Source) -> None:
     match source:
         case PythonDocs():
             package_versions(source.packages)
-        case HuggingFace():
-            return
+        case LanceTable():
+            _lance_identity(source)
         case FileSource():
-            for path in matching_files(source):
-                _check_file(source, path)
+            _check_encoding(source)
+            paths = matching_files(source)
+            refused = [why for path in paths if (why := _refusal(source, path))]
+            if len(refused) > source.max_malformed * len(paths):
+                raise SourceError(refused[0])
 
 
-def _check_file(source: FileSource, path: Path) -> None:
-    match source:
-        case Parquet():
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            try:
-                columns = pq.read_schema(path).names
-            except pa.ArrowInvalid as error:
-                raise SourceError(f"{path}: not a Parquet file ({error}). Correct `path` of {source.name!r}.") from None
-            if source.text_column not in columns:
-                raise SourceError(
-                    f"{path}: no column {source.text_column!r}; it has {', '.join(columns)}. "
-                    f"Set `text_column` of source {source.name!r}."
-                )
-        case JsonLines():
-            next(_read_json_lines(source, path), None)
-        case Text():
-            _read_utf8(path)
+def _check_encoding(source: FileSource) -> None:
+    encoding = getattr(source, "encoding", "utf-8")
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise SourceError(
+            f"source {source.name!r}: there is no encoding {encoding!r}. Set `encoding`, as to utf-8 or cp1252."
+        ) from None
 
 
-def read_source(source: Source) -> Iterator[RawText]:
-    """The texts of a source, in an order that does not depend on the machine.
+def _refusal(source: FileSource, path: Path) -> str | None:
+    """What is wrong with a file whose first rows hold no text at all."""
+    if isinstance(source, Parquet):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
 
-    Raises:
-        SourceError: A file cannot be read.
-    """
+        try:
+            names = pq.read_schema(path).names
+        except (pa.ArrowInvalid, OSError) as error:
+            return f"{path}: not a Parquet file ({error}). Correct `path` of source {source.name!r}."
+        _require_columns(source.columns, names, path, source.name)
+        return None
+    first = list(islice(read_file(source, path), FIRST_ROWS))
+    if not first or not all(isinstance(row, Malformed) for row in first):
+        return None
+    row = first[0]
+    assert isinstance(row, Malformed)
+    return (
+        f"{path.parent / row.origin}: {row.why}. Correct the file, or `columns`, `encoding`, `kind` or `path` of "
+        f"source {source.name!r}."
+    )
+
+
+def _require_columns(columns: Columns, names: list[str], place: Path, source: str) -> None:
+    missing = [name for name in wanted_columns(columns) if name not in names]
+    if missing:
+        raise SourceError(
+            f"{place}: no column {missing[0]!r}; it has {', '.join(names)}. Set `columns` of source {source!r}."
+        )
+
+
+def read_source(source: Source) -> Rows:
+    """The texts of a source, and what of it is malformed, in an order that does not depend on the machine."""
     match source:
         case PythonDocs():
             yield from docstring_texts(source.packages, queries=source.first_sentence_queries)
         case HuggingFace():
             yield from _read_hub(source)
+        case LanceTable():
+            yield from read_lance(source)
         case FileSource():
             for path in matching_files(source):
-                for place, text in _read_file(source, path):
-                    yield RawText(text, path.stem, source.role, source.licence, f"{path.name}:{place}")
+                yield from read_file(source, path)
 
 
-def _read_file(source: FileSource, path: Path) -> Iterator[tuple[int, str]]:
-    match source:
-        case Parquet():
-            return _read_parquet(source, path)
-        case JsonLines():
-            return _read_json_lines(source, path)
-        case Text():
-            return _read_text(source, path)
-    raise AssertionError(source)
-
-
-def _read_parquet(source: Parquet, path: Path) -> Iterator[tuple[int, str]]:
-    import pyarrow.parquet as pq
-
-    row = 0
-    for batch in pq.ParquetFile(path).iter_batches(columns=[source.text_column]):
-        for text in batch.column(0).to_pylist():
-            row += 1
-            if text is not None:
-                yield row, str(text)
-
-
-def _read_json_lines(source: JsonLines, path: Path) -> Iterator[tuple[int, str]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except UnicodeDecodeError as error:
-                raise SourceError(
-                    f"{path}:{number}: not UTF-8 at byte {error.start}. Convert the file to UTF-8."
-                ) from None
-            except json.JSONDecodeError as error:
-                raise SourceError(f"{path}:{number}: not JSON ({error.msg}). Correct or remove the line.") from None
-            if not isinstance(row, dict) or not isinstance(row.get(source.text_column), str):
-                keys = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-                raise SourceError(
-                    f"{path}:{number}: no text under {source.text_column!r}; the line has {keys}. "
-                    f"Set `text_column` of source {source.name!r}."
-                )
-            yield number, row[source.text_column]
-
-
-def _read_text(source: Text, path: Path) -> Iterator[tuple[int, str]]:
-    content = _read_utf8(path).replace("\r\n", "\n")
-    parts = {"line": content.splitlines(), "paragraph": content.split("\n\n"), "file": [content]}[source.unit]
-    yield from enumerate(parts, 1)
-
-
-def _read_utf8(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{path}: not UTF-8, byte {error.start} is 0x{error.object[error.start]:02x}. "
-            f"Convert it, for example: iconv -f latin1 -t utf-8 {path.name}"
-        ) from None
-
-
-def _read_hub(source: HuggingFace) -> Iterator[RawText]:
+def _read_hub(source: HuggingFace) -> Rows:
     from datasets import load_dataset
 
-    commit = hub_commit(source.dataset, source.revision)  # the very one that the corpus' identity names
-    rows = load_dataset(source.dataset, source.config, split=source.dataset_split, revision=commit, streaming=True)
+    rows = load_dataset(
+        source.dataset, source.config, split=source.dataset_split, revision=source.revision, streaming=True
+    )
+    section = source.config or source.dataset
     for number, row in enumerate(rows.take(source.limit), 1):
-        if source.text_column not in row:
-            raise SourceError(
-                f"{source.dataset}: no column {source.text_column!r}; it has {', '.join(row)}. "
-                f"Set `text_column` of source {source.name!r}."
-            )
-        section = source.config or source.dataset
-        yield RawText(str(row[source.text_column]), section, source.role, source.licence, f"{source.dataset}:{number}")
+        if number == 1:
+            _require_columns(source.columns, list(row), Path(source.dataset), source.name)
+        yield to_text(source, row, section, f"{source.dataset}:{number}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
-BLANKS = re.compile(r"[ \t\u00a0]+")
-BLANK_LINES = re.compile(r" ?\n(?: ?\n)+ ?")
+import polars as pl
+
+CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\x{feff}\x{200b}\x{2060}]"
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])")
 ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "cf.", "vs.", "Dr.", "Mr.", "Mrs.", "St.", "No.", "Fig.", "al.")
 
@@ -36,12 +35,34 @@ class RawText:
     parent: str | None = None
 
 
-def normalise(text: str) -> str:
-    """Unicode NFC, no control characters, single blanks, at most one empty line in a row."""
-    text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    text = BLANKS.sub(" ", CONTROL.sub("", text))
-    text = BLANK_LINES.sub("\n\n", text)
-    return "\n".join(line.strip(" ") for line in text.split("\n")).strip()
+@dataclass(frozen=True)
+class Malformed:
+    """What a source holds that is no text.
+
+    Attributes:
+        origin: Where, for people.
+        why: What is wrong with it.
+        excerpt: How it begins.
+        whole_file: Whether the rest of the file went with it.
+    """
+
+    origin: str
+    why: str
+    excerpt: str = ""
+    whole_file: bool = False
+
+
+def normalise(texts: pl.Series) -> pl.Series:
+    """Unicode NFC, no control or invisible characters, single blanks, at most one empty line in a row."""
+    return (
+        texts.str.replace_all(r"\r\n?", "\n")
+        .str.normalize("NFC")
+        .str.replace_all(CONTROL, "")
+        .str.replace_all(r"[ \t\x{a0}]+", " ")
+        .str.replace_all(r" ?\n ?", "\n")
+        .str.replace_all(r"\n{3,}", "\n\n")
+        .str.strip_chars(" \n")
+    )
 
 
 def text_id(text: str) -> str:
@@ -70,8 +91,25 @@ def first_sentence(text: str) -> tuple[str, str]:
     A sentence ends at `.`, `!` or `?` before a capital letter, or at an empty line; common abbreviations do not end it.
     """
     paragraph, _, following = text.partition("\n\n")
-    for match in SENTENCE_END.finditer(paragraph):
-        if not paragraph[: match.start()].endswith(ABBREVIATIONS):
-            rest = paragraph[match.end() :] + ("\n\n" + following if following else "")
-            return paragraph[: match.start()], rest
+    for end, start in _sentence_ends(paragraph):
+        return paragraph[:end], paragraph[start:] + ("\n\n" + following if following else "")
     return paragraph, following
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, ended as in `first_sentence`."""
+    found = []
+    for paragraph in text.split("\n\n"):
+        begin = 0
+        for end, start in _sentence_ends(paragraph):
+            found.append(paragraph[begin:end])
+            begin = start
+        found.append(paragraph[begin:])
+    return [sentence for sentence in found if sentence.strip()]
+
+
+def _sentence_ends(paragraph: str) -> Iterator[tuple[int, int]]:
+    """Where a sentence ends, and where the next one starts."""
+    for match in SENTENCE_END.finditer(paragraph):
+        if not paragraph.endswith(ABBREVIATIONS, 0, match.start()):
+            yield match.start(), match.end()

@@ -1,6 +1,25 @@
 """The recipe: one YAML file that says what to distil, read into closed, typed models."""
 
-from stella_assets.recipe.corpus import Corpus, FileSource, HuggingFace, JsonLines, Parquet, PythonDocs, Source, Text
+from stella_assets.recipe.corpus import (
+    Augment,
+    Clean,
+    Columns,
+    Corpus,
+    Csv,
+    Decontaminate,
+    Deduplicate,
+    EvaluationSet,
+    FileSource,
+    HuggingFace,
+    JsonLines,
+    LanceTable,
+    Parquet,
+    PythonDocs,
+    Role,
+    Rules,
+    Source,
+    Text,
+)
 from stella_assets.recipe.part import Located, ModelSource, Part, RecipeError
 from stella_assets.recipe.read import parse_recipe, read_raw, read_recipe
 from stella_assets.recipe.recipe import Evaluation, Recipe, Release, TaskKind
@@ -8,11 +27,19 @@ from stella_assets.recipe.teachers import LsaTeacher, SentenceTransformersTeache
 from stella_assets.recipe.training import LossWeights, ShortHeadLossWeights, Stage, Student
 
 __all__ = [
+    "Augment",
+    "Clean",
+    "Columns",
     "Corpus",
+    "Csv",
+    "Decontaminate",
+    "Deduplicate",
     "Evaluation",
+    "EvaluationSet",
     "FileSource",
     "HuggingFace",
     "JsonLines",
+    "LanceTable",
     "Located",
     "LossWeights",
     "LsaTeacher",
@@ -23,6 +50,8 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Release",
+    "Role",
+    "Rules",
     "SentenceTransformersTeacher",
     "ShortHeadLossWeights",
     "Source",

@@ -33,7 +33,9 @@ class Release(Part):
     licence: str
 
 
-RESERVED_NAMES = frozenset({"artefacts", "lancedb", "locks", "runs", "history", "schedules", "storage", "logs"})
+RESERVED_NAMES = frozenset(
+    {"artefacts", "lancedb", "locks", "runs", "shards", "history", "schedules", "storage", "logs"}
+)
 
 
 class Recipe(Part):

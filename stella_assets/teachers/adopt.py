@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from stella_assets.corpus.text import normalise, text_id
 from stella_assets.teachers.encode import Role, TeacherModel
@@ -43,7 +44,7 @@ def adopt_vectors(
             f"teacher {name!r} has {model.dim} dimensions, the file {vectors.shape[1]}. Correct --dim, or name the "
             "teacher that made it."
         )
-    clean = [normalise(text) for text in texts]
+    clean = normalise(pl.Series("text", texts, pl.String)).to_list()
     usable: dict[str, int] = {}
     changed = 0
     for row, (text, written) in enumerate(zip(clean, texts, strict=True)):

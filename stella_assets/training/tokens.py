@@ -14,7 +14,7 @@ from stella_assets.corpus.build import corpus_step
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import uniform
 from stella_assets.manifest import Check
-from stella_assets.models import model_digest, place
+from stella_assets.models import load_tokenizer, model_digest
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
 from stella_assets.recipe import Student as StudentSpec
@@ -36,14 +36,6 @@ def tokens_step(recipe: Recipe) -> Step:
         sources=lambda: {"student": model_digest(recipe.student)},
         build=lambda bench: _tokenise(recipe, bench),
     )
-
-
-def load_tokenizer(spec: StudentSpec) -> Any:
-    """The student's tokenizer."""
-    from transformers import AutoTokenizer
-
-    name, arguments = place(spec)
-    return AutoTokenizer.from_pretrained(name, **arguments)
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenisedTexts:
@@ -84,7 +76,7 @@ def write_tokens(path: Path, spec: StudentSpec, texts: Iterable[pa.RecordBatch])
         writer.write_batch(written)
         yield tokens.lengths
     if writer is None:
-        raise ValueError("corpus: it holds no text. Add sources, or loosen min_chars and max_chars.")
+        raise ValueError("corpus: it holds no text. Add sources, or loosen corpus.clean.")
     writer.close()
 
 

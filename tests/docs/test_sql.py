@@ -18,7 +18,7 @@ from stella_assets.teachers.statistics import statistics_step
 from storage.home import Home
 from storage.snapshot import Snapshot
 from storage.sql import connect_vectors, current_snapshot
-from storage.statistics import SCORES, STUDY, TRAINING_LOG, refresh_views, write_table
+from storage.statistics import CONTAMINATION, SCORES, STUDY, TRAINING_LOG, refresh_views, write_table
 from tests.conftest import TINY, write_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def two_sources(limit: int, max_chars: int) -> dict[str, Any]:
         {"name": package.lower(), "kind": "python_docs", "packages": [package], "limit": limit}
         for package in ("networkx", "SQLAlchemy")
     ]
-    raw["corpus"]["max_chars"] = max_chars
+    raw["corpus"]["clean"]["document"]["max_chars"] = max_chars
     return raw
 
 
@@ -67,6 +67,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     for asset, file, schema, table in (
         ("mteb/stage_1", "scores.parquet", SCORES, rows),
         ("stage_1", "training_log.parquet", TRAINING_LOG, log),
+        (
+            "contamination",
+            "matches.parquet",
+            CONTAMINATION,
+            [{"task": "Retrieval", "rule": "equal", "verdict": "drop"}],
+        ),
         ("study", "study.parquet", STUDY, [{"variant": "as it is", "seed": 0, "score": 0.5}]),
     ):
         folder = home.current(RECIPE, asset)
@@ -146,7 +152,7 @@ def test_drift_tells_a_teacher_that_was_fitted_anew_from_one_that_stayed(home: H
 
 def test_a_text_that_was_embedded_before_costs_the_second_run_nothing(home: Home):
     rows = answer(home, "Where did the time of each run go")
-    assert [row["run_id"] for row in rows] == ["run1"] * 5 + ["run0"] * 5
+    assert [row["run_id"] for row in rows] == ["run1"] * 7 + ["run0"] * 7
     embedded = {row["run_id"]: row["embedded"] for row in rows if row["asset"] == "teacher_vectors/minilm"}
     assert embedded["run0"] == 400
     assert embedded["run1"] == answer(home, "What changed between the last two snapshots")[0]["rows_added"]

@@ -1,0 +1,259 @@
+"""Step `cleaned_texts`: every source read, repaired and judged, shard by shard."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from stella_assets.corpus.clean import Tokens, judge, repair
+from stella_assets.corpus.formats import EXCERPT
+from stella_assets.corpus.sources import SourceError, pinned, read_source, source_digests
+from stella_assets.corpus.text import Malformed, RawText, text_id
+from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.manifest import digest
+from stella_assets.models import load_tokenizer, model_digest
+from stella_assets.progress import progress_bar
+from stella_assets.recipe import Corpus, FileSource, HuggingFace, PythonDocs, Recipe, Source
+from stella_assets.step import Artefact, Result, Step, Workbench
+from storage.home import Home
+from storage.shards import ShardStore
+from storage.statistics import DROPPED, write_table
+
+CODE_VERSION = "1"
+KIND = "cleaned"
+SHARDS_FILE = "shards.parquet"
+DROPPED_FILE = "dropped.parquet"
+SHARD_TEXTS, SHARD_BYTES = 20_000, 32 * 2**20
+RAW = pa.schema(
+    dict.fromkeys(("text", "section", "role", "licence", "origin", "parent", "malformed"), pa.string()).items()
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some cleaned texts of one source.
+
+    Attributes:
+        source: The source's name.
+        key: Of the shard in the store.
+        read: Rows read.
+        kept: Rows kept; they come first in the file.
+    """
+
+    source: str
+    key: str
+    read: int
+    kept: int
+
+
+@dataclass
+class _Tally:
+    """What was met in a source so far."""
+
+    rows: int = 0
+    files: set[str] = field(default_factory=set)
+    bad_rows: int = 0
+    bad_files: int = 0
+    first: Malformed | None = None
+
+
+def cleaned_step(recipe: Recipe) -> Step:
+    """The step that makes `cleaned_texts`."""
+    corpus = recipe.corpus
+    settings: dict[str, Any] = {
+        "sources": [_reading(source) for source in corpus.sources],
+        "clean": corpus.clean.settings(),
+    }
+    return Step(
+        recipe=recipe.name,
+        name="cleaned_texts",
+        code_version=CODE_VERSION,
+        settings=settings,
+        sources=lambda: source_digests(corpus) | _tokenizer_digest(recipe),
+        build=lambda bench: clean_texts(recipe, bench),
+        present=shards_are_there,
+    )
+
+
+def _reading(source: Source) -> dict[str, Any]:
+    """What decides which rows a source gives."""
+    excluded = {"weight", "max_malformed"}
+    if isinstance(source, FileSource):
+        excluded |= {"path"}
+    if not isinstance(source, HuggingFace):
+        excluded |= {"limit"}
+    return source.settings(*excluded)
+
+
+def _limits_tokens(recipe: Recipe) -> bool:
+    rules = (recipe.corpus.clean.document, recipe.corpus.clean.query)
+    return any(rule.min_tokens or rule.max_tokens for rule in rules)
+
+
+def _tokenizer_digest(recipe: Recipe) -> dict[str, str]:
+    return {"tokenizer": model_digest(recipe.student)} if _limits_tokens(recipe) else {}
+
+
+def shards_are_there(artefact: Artefact, home: Home) -> bool:
+    """Whether every shard that an artefact names is in the store."""
+    return all(ShardStore(home, KIND).path(shard.key).is_file() for shard in read_shards(artefact.folder))
+
+
+def live_shards(home: Home) -> set[str]:
+    """Keys of the shards that some recipe's current cleaned texts name."""
+    files = home.root.glob(f"*/cleaned_texts/{SHARDS_FILE}")
+    return {shard.key for file in files for shard in read_shards(file.parent)}
+
+
+def read_shards(folder: Path) -> list[Shard]:
+    """The shards of cleaned texts, in the order in which they were read."""
+    return [Shard(**row) for row in pl.read_parquet(folder / SHARDS_FILE).to_dicts()]
+
+
+def clean_texts(recipe: Recipe, bench: Workbench) -> Result:
+    """Write `shards.parquet`, which names the shards, and `dropped.parquet`, what was not kept and why.
+
+    Raises:
+        SourceError: A source cannot be read, or more of it is malformed than the recipe allows.
+    """
+    store = ShardStore(bench.home, KIND)
+    tokens = _token_counter(recipe)
+    settings = digest([CODE_VERSION, recipe.corpus.clean.settings(), _tokenizer_digest(recipe)])
+    shards: list[Shard] = []
+    dropped: list[pl.DataFrame] = []
+    reused = 0
+    with progress_bar(0, "cleaned_texts", "texts") as bar:
+        for source in map(pinned, recipe.corpus.sources):
+            tally = _Tally()
+            for raw in _raw_shards(source, tally):
+                key = digest([settings, _content_digest(raw)])
+                reused += store.path(key).is_file()
+                frame = store.get(key, partial(_clean, raw, recipe.corpus, tokens))
+                kept = frame["rule"].null_count()
+                shards.append(Shard(source.name, key, len(frame), kept))
+                dropped.append(as_dropped(frame.slice(kept).with_columns(source=pl.lit(source.name))))
+                bar.update(len(frame))
+            _require_few_malformed(source, tally)
+            of_source = [shard for shard in shards if shard.source == source.name]
+            read, kept = (sum(getattr(shard, what) for shard in of_source) for what in ("read", "kept"))
+            bench.log.info(f"cleaned_texts: {kept:,} of {read:,} texts kept of source {source.name}")
+    pl.DataFrame([vars(shard) for shard in shards], schema=_SHARDS).write_parquet(bench.folder / SHARDS_FILE)
+    write_dropped(bench.folder / DROPPED_FILE, dropped)
+    return Result(
+        facts={
+            "texts": sum(shard.kept for shard in shards),
+            "read": sum(shard.read for shard in shards),
+            "malformed": sum(int((frame["rule"] == "malformed").sum()) for frame in dropped),
+            "shards": len(shards),
+            "shards_reused": reused,
+        }
+    )
+
+
+_SHARDS = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.Int64}
+
+
+def as_dropped(frame: pl.DataFrame) -> pl.DataFrame:
+    """Rows of shards, with `source`, `rule`, `value` and `detail`, in the form of the table of dropped texts."""
+    shown = pl.col("text").str.slice(0, 2 * EXCERPT).str.replace_all(r"\s+", " ")
+    return frame.with_columns(excerpt=shown).select(DROPPED.names)
+
+
+def write_dropped(path: Path, frames: list[pl.DataFrame]) -> None:
+    """Write the table of dropped texts, in an order that does not depend on shards."""
+    table = pl.concat([pl.DataFrame(DROPPED.empty_table()), *frames], how="vertical_relaxed").sort(DROPPED.names)
+    write_table(path, DROPPED, table.to_arrow())
+
+
+def _token_counter(recipe: Recipe) -> Tokens | None:
+    if not _limits_tokens(recipe):
+        return None
+    tokenizer = load_tokenizer(recipe.student)
+
+    def count(texts: list[str]) -> list[int]:
+        return [len(tokens) for tokens in tokenizer(texts, add_special_tokens=True, truncation=False)["input_ids"]]
+
+    return count
+
+
+def _raw_shards(source: Source, tally: _Tally) -> Iterator[pa.Table]:
+    """Rows as they are read, in tables of bounded size."""
+    rows: list[dict[str, str | None]] = []
+    size = 0
+    for item in read_source(source):
+        _count(tally, item)
+        rows.append(_raw_row(item))
+        size += len(rows[-1]["text"] or "")
+        if len(rows) >= SHARD_TEXTS or size >= SHARD_BYTES:
+            yield pa.Table.from_pylist(rows, schema=RAW)
+            rows, size = [], 0
+    if rows:
+        yield pa.Table.from_pylist(rows, schema=RAW)
+
+
+def _raw_row(item: RawText | Malformed) -> dict[str, str | None]:
+    if isinstance(item, Malformed):
+        return {"text": item.excerpt, "section": "", "role": "", "origin": item.origin, "malformed": item.why}
+    return {
+        "text": _encodable(item.text), "section": item.section, "role": item.role, "licence": item.licence,
+        "origin": item.origin, "parent": item.parent,
+    }  # fmt: skip
+
+
+def _encodable(text: str) -> str:
+    """JSON can spell half of a surrogate pair, which no encoding has."""
+    return text.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in text) else text
+
+
+def _count(tally: _Tally, item: RawText | Malformed) -> None:
+    tally.files.add(item.origin.rsplit(":", 1)[0])
+    if isinstance(item, RawText):
+        tally.rows += 1
+        return
+    tally.first = tally.first or item
+    tally.bad_files += item.whole_file
+    tally.rows += not item.whole_file
+    tally.bad_rows += not item.whole_file
+
+
+def _require_few_malformed(source: Source, tally: _Tally) -> None:
+    if isinstance(source, PythonDocs) or tally.first is None:
+        return
+    limit = source.max_malformed  # type: ignore[attr-defined]
+    for what, bad, total in (("rows", tally.bad_rows, tally.rows), ("files", tally.bad_files, len(tally.files))):
+        if bad > limit * max(total, 1):
+            raise SourceError(
+                f"source {source.name!r}: {bad:,} of {total:,} {what} are malformed, the recipe allows {limit:.2%}; "
+                f"the first is {tally.first.origin}: {tally.first.why}. Correct the data, or raise `max_malformed`."
+            )
+
+
+def _content_digest(raw: pa.Table) -> str:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, raw.schema) as writer:
+        writer.write_table(raw.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def _clean(table: pa.Table, corpus: Corpus, tokens: Tokens | None) -> pl.DataFrame:
+    """Kept rows first, then those that are not, with `rule` and `value`."""
+    raw = pl.DataFrame(table).rename({"malformed": "detail"})
+    whole = raw.filter(pl.col("detail").is_null())
+    text = repair(whole["text"], corpus.clean)
+    parents = repair(whole["parent"].fill_null(""), corpus.clean)
+    cleaned = whole.with_columns(
+        text=text,
+        id=pl.Series(map(text_id, text), dtype=pl.String),
+        key=pl.Series(match_keys(match_form(text)), dtype=pl.UInt64),
+        parent=pl.Series([text_id(parent) if parent else None for parent in parents], dtype=pl.String),
+        **dict(judge(text, whole["role"], corpus.clean, tokens).to_dict()),
+    )
+    broken = raw.filter(pl.col("detail").is_not_null()).with_columns(rule=pl.lit("malformed"))
+    return pl.concat([cleaned, broken], how="diagonal").sort(pl.col("rule").is_not_null(), maintain_order=True)

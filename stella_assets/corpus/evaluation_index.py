@@ -1,0 +1,160 @@
+"""Finding evaluation texts in other texts: equal, one inside the other, or near copies.
+
+Shape legend: T texts that are searched, E evaluation texts, G word sequences.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from stella_assets.corpus.words import (
+    Sequences,
+    band_hashes,
+    hashed_words,
+    is_shared,
+    jaccard,
+    match_form,
+    match_keys,
+    min_hashes,
+)
+from stella_assets.recipe import Decontaminate
+
+BANDS, ROWS, SEED = 50, 4, 1
+"""96% of the pairs with a similarity of 0.5 become candidates, 99.9% of those with 0.6."""
+MIN_INFORMATION = 0.76
+"""A near copy keeps this share of the information in an evaluation text's words: a changed name is another question."""
+MIN_BITS = 30.0
+"""A short text inside a longer one counts when it is no chance: drawn word by word, it comes once in 2^30 draws."""
+FEWEST_WORDS = 2**16
+"""Fewer words than this say little about which are frequent: all count as rare then, so that more is found."""
+FILTER_BITS = 4
+"""Bits of the filter beyond those that count the hashes: at most one other hash of sixteen passes it."""
+MATCHES = pl.Schema({"row": pl.UInt32, "evaluation": pl.UInt32, "rule": pl.String, "value": pl.Float64})
+RULES = ("equal", "contained", "near copy")
+
+
+class Lookup:
+    """From hashes to the evaluation texts that have them; most hashes of other texts fall through a bitmap first."""
+
+    def __init__(self, sequences: Sequences, owners: np.ndarray) -> None:
+        """Take the t-th text's hashes as `owners[t]`'s."""
+        by = np.repeat(owners, sequences.counts)
+        order = np.argsort(sequences.hashes, kind="stable")
+        self._hashes, self._owners = sequences.hashes[order], by[order]
+        self._shift = np.uint64(64 - FILTER_BITS - max(len(self._hashes), 1).bit_length())
+        self._bitmap = np.zeros(2 ** (64 - int(self._shift)), bool)
+        self._bitmap[self._hashes >> self._shift] = True
+
+    def find(self, sequences: Sequences) -> pl.DataFrame:
+        """`row`, `evaluation` and `hash` for every hash that both have."""
+        at = np.flatnonzero(self._bitmap[sequences.hashes >> self._shift])
+        hashes = sequences.hashes[at]
+        left = np.searchsorted(self._hashes, hashes, side="left")
+        counts = np.searchsorted(self._hashes, hashes, side="right") - left
+        texts = np.searchsorted(sequences.offsets, at, side="right") - 1
+        ends = np.cumsum(counts)
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
+        owners = self._owners[np.repeat(left, counts) + within]
+        return pl.DataFrame({"row": np.repeat(texts, counts), "evaluation": owners, "hash": np.repeat(hashes, counts)})
+
+
+class EvaluationIndex:
+    """Evaluation texts, ready to be found.
+
+    Attributes:
+        words: Length of the word sequences that texts are compared by.
+        lengths: `[E]`, words of each evaluation text.
+    """
+
+    def __init__(self, texts: pl.Series, settings: Decontaminate) -> None:
+        """Index the texts; their order is what matches name them by."""
+        self.words = settings.words
+        self._settings = settings
+        forms = match_form(texts)
+        words = hashed_words(forms)
+        one_each, everyone = np.arange(len(texts) + 1), np.arange(len(texts))
+        self.lengths = words.counts
+        self._keys = Lookup(Sequences(match_keys(forms), one_each), everyone)
+        self._bits = _word_bits(words)
+        telling = self._total_bits(words) >= MIN_BITS
+        self._windows = {}
+        for length, windows in enumerate(words.windows_up_to(settings.words), 1):
+            wanted = (self.lengths == length) & telling if length < settings.words else self.lengths >= length
+            chosen = np.flatnonzero(wanted)
+            if len(chosen):
+                self._windows[length] = Lookup(windows.take(chosen), chosen)
+        self._words = words
+        self._bands = [Lookup(Sequences(band, one_each), everyone) for band in _bands(words)]
+
+    def find(self, forms: pl.Series) -> pl.DataFrame:
+        """Every pair of a text and an evaluation text that it holds, is a part of or is a copy of.
+
+        Returns:
+            `MATCHES`; a pair is there once, under the first of `RULES`. `value` is 1, the share of the shorter one's
+            word sequences, or the Jaccard similarity of words and word pairs.
+        """
+        words = hashed_words(forms)
+        parts = [self._equal(forms), self._contained(words), self._near(words)]
+        return pl.concat(parts).unique(["row", "evaluation"], keep="first", maintain_order=True)
+
+    def _equal(self, forms: pl.Series) -> pl.DataFrame:
+        found = self._keys.find(Sequences(match_keys(forms), np.arange(len(forms) + 1)))
+        return _matches(found["row"].to_numpy(), found["evaluation"].to_numpy(), "equal", np.ones(len(found)))
+
+    def _contained(self, words: Sequences) -> pl.DataFrame:
+        size = self.words
+        windows = enumerate(words.windows_up_to(size), 1)
+        found = [self._windows[length].find(part) for length, part in windows if length in self._windows]
+        counted = pl.concat(found).unique().group_by(["row", "evaluation"]).len().sort("row", "evaluation")
+        texts, owners = counted["row"].to_numpy(), counted["evaluation"].to_numpy()
+        shorter = np.minimum(words.counts[texts], self.lengths[owners])
+        share = np.minimum(counted["len"].to_numpy() / np.maximum(shorter - size + 1, 1), 1.0)
+        kept = share >= self._settings.containment
+        return _matches(texts[kept], owners[kept], "contained", share[kept])
+
+    def _near(self, words: Sequences) -> pl.DataFrame:
+        one_each = np.arange(len(words) + 1)
+        found = [
+            lookup.find(Sequences(band, one_each)) for lookup, band in zip(self._bands, _bands(words), strict=True)
+        ]
+        pairs = pl.concat(found).select("row", "evaluation").unique().sort("row", "evaluation")
+        texts, owners = pairs["row"].to_numpy(), pairs["evaluation"].to_numpy()
+        kept = self._information_shared(words.take(texts), self._words.take(owners)) >= MIN_INFORMATION
+        texts, owners = texts[kept], owners[kept]
+        similarity = jaccard(_word_sets(words.take(texts)), _word_sets(self._words.take(owners)))
+        kept = similarity >= self._settings.similarity
+        return _matches(texts[kept], owners[kept], "near copy", similarity[kept])
+
+    def _information_shared(self, ours: Sequences, theirs: Sequences) -> np.ndarray:
+        """Share of an evaluation text's information that lies in words of the other text, pair by pair."""
+        theirs = theirs.distinct()
+        return self._total_bits(theirs, is_shared(theirs, ours)) / np.maximum(self._total_bits(theirs), 1e-9)
+
+    def _total_bits(self, words: Sequences, chosen: np.ndarray | None = None) -> np.ndarray:
+        """`[T]`: minus the binary logarithm of the probability of (the chosen) words, were they drawn one by one."""
+        known, bits = self._bits
+        each = bits[np.searchsorted(known, words.hashes)]
+        return np.bincount(words.owners, each if chosen is None else each * chosen, minlength=len(words))
+
+
+def _word_sets(words: Sequences) -> Sequences:
+    """Each text's words and pairs of words, once: what short near copies still share."""
+    return words.windows(1).joined(words.windows(2)).distinct()
+
+
+def _bands(words: Sequences) -> np.ndarray:
+    """`[BANDS, T]`: bands of the MinHash signatures of `_word_sets`."""
+    signatures = [min_hashes(windows, BANDS * ROWS, SEED) for windows in words.windows_up_to(2)]
+    return band_hashes(np.minimum(*signatures), BANDS)
+
+
+def _word_bits(words: Sequences) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct words, ascending, and minus the binary logarithm of how often each occurs."""
+    known, counts = np.unique(words.hashes, return_counts=True)
+    return known, -np.log2(counts / max(counts.sum(), FEWEST_WORDS))
+
+
+def _matches(texts: np.ndarray, owners: np.ndarray, rule: str, values: np.ndarray) -> pl.DataFrame:
+    rows = {"row": texts.astype(np.uint32), "evaluation": owners.astype(np.uint32), "rule": rule, "value": values}
+    return pl.DataFrame(rows, schema=MATCHES)

@@ -1,0 +1,182 @@
+"""Step `evaluation_texts`: every text of the evaluation sets that a recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from stella_assets.manifest import digest, file_digest
+from stella_assets.recipe import EvaluationSet, Recipe
+from stella_assets.step import Result, Step, Workbench
+
+CODE_VERSION = "1"
+TEXTS_FILE = "evaluation_texts.parquet"
+QUERY_COLUMNS = ("sentence1", "sentence2", "text", "query", "sentences", "text1", "text2", "summary", "question")
+DOCUMENT_COLUMNS = ("positive", "negative", "title", "human_summaries", "machine_summaries")
+TEXTS = {"set": pl.String, "task": pl.String, "split": pl.String, "role": pl.String, "text": pl.String}
+Row = tuple[str, str, str, str, str]
+
+
+class EvaluationSetError(ValueError):
+    """An evaluation set that cannot be read, with the place and the remedy."""
+
+
+def evaluation_step(recipe: Recipe) -> Step:
+    """The step that makes `evaluation_texts`."""
+    assert recipe.corpus.decontaminate is not None
+    sets = recipe.corpus.decontaminate.sets
+    return Step(
+        recipe=recipe.name,
+        name="evaluation_texts",
+        code_version=CODE_VERSION,
+        settings={"sets": [chosen.settings("path", "queries", "documents") for chosen in sets]},
+        sources=lambda: {chosen.name: set_digest(chosen) for chosen in sets},
+        build=lambda bench: _write_texts(sets, bench),
+    )
+
+
+def set_digest(chosen: EvaluationSet) -> str:
+    """What the files of a local set hold, or which revisions the mteb tasks are pinned to.
+
+    Raises:
+        EvaluationSetError: There is no such folder or task.
+    """
+    if chosen.path:
+        folder, files = _files(chosen)
+        return digest([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])
+    return digest([[task.metadata.name, task.metadata.revision] for task in _mteb_tasks(chosen)])
+
+
+def _write_texts(sets: tuple[EvaluationSet, ...], bench: Workbench) -> Result:
+    rows = chain.from_iterable(read_set(chosen) for chosen in sets)
+    frame = pl.DataFrame(rows, schema=TEXTS, orient="row").filter(pl.col("text").str.strip_chars() != "")
+    frame = frame.unique().sort(*TEXTS)
+    if frame.is_empty():
+        raise EvaluationSetError("corpus.decontaminate.sets: they hold no text. Correct `path`, `tasks` or `splits`.")
+    frame.write_parquet(bench.folder / TEXTS_FILE, compression="zstd")
+    counts = frame.group_by("task").len().sort("task")
+    return Result(facts={"texts": len(frame), "tasks": dict(counts.iter_rows())})
+
+
+def read_set(chosen: EvaluationSet) -> Iterator[Row]:
+    """(set, task, split, role, text) of every text of a set; passages of retrieval and reranking are documents.
+
+    Raises:
+        EvaluationSetError: A file has no column of texts, or no such split.
+    """
+    if chosen.path:
+        rows = _read_folder(chosen)
+    else:
+        rows = chain.from_iterable(_read_mteb(task) for task in _mteb_tasks(chosen))
+    met, found = set(), False
+    for task, split, role, text in rows:
+        met.add(split)
+        if not chosen.splits or split in chosen.splits or not split:
+            found = True
+            yield chosen.name, task, split, role, text
+    if not found:
+        raise EvaluationSetError(
+            f"evaluation set {chosen.name!r}: no text in splits {', '.join(chosen.splits) or 'of any name'}; there are "
+            f"{', '.join(sorted(met)) or 'none'}. Correct `splits` or `path`."
+        )
+
+
+def _files(chosen: EvaluationSet) -> tuple[Path, list[Path]]:
+    folder = chosen.resolve(chosen.path or "")
+    files = sorted(folder.rglob("*.parquet"))
+    if not files:
+        raise EvaluationSetError(
+            f"{folder}: evaluation set {chosen.name!r} has no Parquet file there. Correct `path`; it counts from the "
+            "recipe."
+        )
+    return folder, files
+
+
+def _read_folder(chosen: EvaluationSet) -> Iterator[tuple[str, str, str, str]]:
+    _, files = _files(chosen)
+    for path in files:
+        if path.stem == "qrels":
+            continue
+        retrieval = path.stem in ("corpus", "queries")
+        task = path.parent.name if retrieval else path.stem
+        try:
+            frame = pl.read_parquet(path)
+        except (pl.exceptions.ComputeError, OSError) as error:
+            raise EvaluationSetError(f"{path}: not a Parquet file ({error}). Remove or replace it.") from None
+        if path.stem == "corpus":
+            yield from _passages(frame, task)
+            continue
+        columns = [name for name in (*QUERY_COLUMNS, *DOCUMENT_COLUMNS) if name in frame.columns]
+        if not columns:
+            raise EvaluationSetError(
+                f"{path}: no column of texts; it has {', '.join(frame.columns)}. Name it one of "
+                f"{', '.join(QUERY_COLUMNS + DOCUMENT_COLUMNS)}."
+            )
+        splits = frame["split"].to_list() if "split" in frame.columns else [""] * len(frame)
+        for column in columns:
+            role = "document" if column in DOCUMENT_COLUMNS else "query"
+            for split, value in zip(splits, frame[column].to_list(), strict=True):
+                yield from ((task, split, role, text) for text in _texts(value))
+
+
+def _passages(frame: pl.DataFrame, task: str) -> Iterator[tuple[str, str, str, str]]:
+    titles = frame["title"] if "title" in frame.columns else [""] * len(frame)
+    for title, text in zip(titles, frame["text"], strict=True):
+        yield task, "", "document", f"{title or ''}\n{text or ''}".strip()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Texts in a cell: one, or lists of them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part)
+
+
+def _mteb_tasks(chosen: EvaluationSet) -> list[Any]:
+    import mteb
+
+    try:
+        return [mteb.get_task(name) for name in chosen.tasks]
+    except KeyError as error:
+        raise EvaluationSetError(
+            f"evaluation set {chosen.name!r}: mteb has no such task ({error.args[0]}). Correct `tasks`."
+        ) from None
+
+
+def _read_mteb(task: Any) -> Iterator[tuple[str, str, str, str]]:
+    """Texts of an mteb task: columns of its rows, or queries and passages of retrieval and reranking."""
+    try:
+        task.load_data()
+    except (OSError, ValueError) as error:
+        raise EvaluationSetError(
+            f"mteb task {task.metadata.name}: its data cannot be loaded ({' '.join(str(error).split())[:99]}). Connect "
+            "to the hub, or give a local folder as `path`."
+        ) from None
+    name = task.metadata.name
+    for split, content in _splits(task.dataset):
+        if isinstance(content, Mapping) and "corpus" in content:
+            for passage in content["corpus"]:
+                yield name, split, "document", f"{passage.get('title') or ''}\n{passage['text']}".strip()
+            for query in content["queries"]:
+                yield from ((name, split, "query", text) for text in _texts(query["text"]))
+            continue
+        for row in content:
+            for column, value in row.items():
+                role = "document" if column in DOCUMENT_COLUMNS else "query"
+                if column in QUERY_COLUMNS + DOCUMENT_COLUMNS:
+                    yield from ((name, split, role, text) for text in _texts(value))
+
+
+def _splits(dataset: Any) -> Iterator[tuple[str, Any]]:
+    """(split, content) of a task's data, which lies by split or by subset and split."""
+    for name, content in dataset.items():
+        if isinstance(content, Mapping) and "corpus" not in content:
+            yield from _splits(content)
+        else:
+            yield name, content

@@ -1,0 +1,65 @@
+"""Results of work on one shard of texts, kept by what they were made of, so that nothing is worked out twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from storage.artefacts import sync
+from storage.home import Home
+
+
+@dataclass(frozen=True)
+class ShardStore:
+    """Parquet files by key under `shards/<kind>/`; a file is there whole or not at all.
+
+    Attributes:
+        home: The folder of all state.
+        kind: What the files hold; one schema each.
+    """
+
+    home: Home
+    kind: str
+
+    def path(self, key: str) -> Path:
+        """Where the shard lies or will lie."""
+        return self.home.shards / self.kind / key[:2] / f"{key}.parquet"
+
+    def get(self, key: str, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+        """The shard, made if it is not there."""
+        path = self.path(key)
+        if path.is_file():
+            return pl.read_parquet(path)
+        frame = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{key}.{os.getpid()}")
+        frame.write_parquet(fresh, compression="zstd")
+        sync(fresh)
+        fresh.replace(path)
+        return frame
+
+    def read(self, key: str, columns: list[str] | None = None) -> pl.DataFrame:
+        """Some columns of a shard that was made."""
+        return pl.read_parquet(self.path(key), columns=columns)
+
+
+def free_shards(home: Home, needed: Set[str], *, dry_run: bool) -> list[dict[str, Any]]:
+    """Remove shards whose key is not needed, and what was worked out from them (`<key>-<settings>`).
+
+    Returns:
+        Kind, files and MiB of what went, or with `dry_run` would go.
+    """
+    freed = []
+    for folder in sorted(home.shards.glob("*")):
+        files = [path for path in folder.rglob("*") if path.is_file() and path.stem.split("-")[0] not in needed]
+        size = sum(path.stat().st_size for path in files)
+        if files:
+            freed.append({"kind": folder.name, "files": len(files), "MiB": f"{size / 2**20:,.1f}"})
+        for path in files if not dry_run else ():
+            path.unlink()
+    return freed

@@ -1,0 +1,207 @@
+"""The corpus from end to end: what is kept, why the rest is not, and that only content decides."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from stella_assets.corpus import cleaned
+from stella_assets.corpus.build import EmptyCorpusError, read_texts
+from stella_assets.corpus.text import sentences
+from stella_assets.recipe import Recipe
+from storage.home import Home
+from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of
+
+
+def write_lines(path: Path, texts: list[str]) -> None:
+    path.write_text("\n".join(texts), encoding="utf-8")
+
+
+def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(tmp_path: Path, recipe_with, home: Home):
+    texts = [different(i) for i in range(40)]
+    write_lines(tmp_path / "lines.txt", [*texts, texts[3], texts[4].upper() + "!", "short", "x" * 700])
+    recipe = recipe_with({"dev": 0.2, "test": 0.2}, kind="text", path="./lines.txt", unit="line", limit=30)
+    made = build(recipe, home)
+    assert funnel_of(made) == {
+        "read": 44,
+        "too short": 1,
+        "too long": 1,
+        "duplicate": 2,
+        "over the limit": 10,
+        "kept": 30,
+    }
+    rows = rows_of(made)
+    assert len({row["id"] for row in rows}) == 30 == made["corpus"].manifest.facts["texts"]
+    assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
+    assert all(check.passed for check in made["corpus"].manifest.checks)
+    dropped = dropped_of(made)
+    assert len(dropped) == 14
+    copies = [row for row in dropped if row["rule"] == "duplicate"]
+    assert {row["detail"].removeprefix("copy of ") for row in copies} <= {
+        row["id"][:16] for row in [*rows, *dropped] if row["rule" if "rule" in row else "id"] != "duplicate"
+    }
+    assert read_texts(made["corpus"], ["id", "role"]).column_names == ["id", "role"]
+
+
+def test_of_near_copies_the_earlier_source_keeps_its_own(tmp_path: Path, raw, home: Home, recipe_with):
+    words = [f"word{i}" for i in range(60)]
+    original = " ".join(words)
+    changed = " ".join([*words[:-1], "another"])
+    write_lines(tmp_path / "a.txt", [changed, different(1)])
+    write_lines(tmp_path / "b.txt", [original, different(2)])
+    for first, kept in (("a", changed), ("b", original)):
+        recipe = recipe_with(kind="text", path="./a.txt", unit="line")
+        raw["corpus"]["sources"] = [
+            {"name": name, "licence": "CC0-1.0", "kind": "text", "path": f"./{name}.txt", "unit": "line"}
+            for name in sorted("ab", key=lambda name: name != first)
+        ]
+        recipe = type(recipe).model_validate(raw, context={"folder": tmp_path})
+        made = build(recipe, home)
+        assert kept in {row["text"] for row in rows_of(made)}
+        (copy,) = [row for row in dropped_of(made) if row["rule"] == "near duplicate"]
+        assert copy["source"] != first
+        assert copy["value"] == pytest.approx(55 / 57)  # 56 shingles each, one differs
+
+
+def test_a_query_and_the_document_it_was_taken_from_are_on_one_side(tiny: Recipe, home: Home):
+    rows = rows_of(build(tiny, home))
+    documents = {row["origin"]: row for row in rows if row["role"] == "document"}
+    pairs = [
+        (row["split"], documents[row["origin"]]["split"])
+        for row in rows
+        if row["role"] == "query"
+        and row["origin"] in documents
+        and " ".join(documents[row["origin"]]["text"].split()).startswith(row["text"])
+    ]
+    assert len(pairs) > 10
+    assert all(query == document for query, document in pairs)
+
+
+def test_a_chain_of_near_copies_is_on_one_side(tmp_path: Path, home: Home, recipe_with):
+    texts = []
+    for chain in range(30):
+        words = [f"chain{chain}word{i}" for i in range(100)]
+        middle = [*words[:-8], *(f"m{chain}x{i}" for i in range(8))]
+        last = [*(f"l{chain}x{i}" for i in range(8)), *middle[8:]]
+        texts += [" ".join(part) for part in (words, middle, last)]
+    write_lines(tmp_path / "lines.txt", texts)
+    recipe = recipe_with({"dev": 0.2, "test": 0.3, "clean": {}}, kind="text", path="./lines.txt", unit="line")
+    splits: dict[str, set[str]] = {}
+    kept: dict[str, int] = {}
+    for row in rows_of(build(recipe, home)):
+        chain = next(word for word in row["text"].split() if word.startswith("chain")).split("word")[0]
+        splits.setdefault(chain, set()).add(row["split"])
+        kept[chain] = kept.get(chain, 0) + 1
+    assert max(kept.values()) == 2  # the ends of a chain are no copies of each other
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_a_corpus_of_nothing_says_which_rule_took_it(tmp_path: Path, recipe_with, home: Home):
+    write_lines(tmp_path / "lines.txt", ["short", "tiny"])
+    recipe = recipe_with(kind="text", path="./lines.txt", unit="line")
+    with pytest.raises(EmptyCorpusError, match=r"mine: read 2; mine: too short 2.*corpus.clean"):
+        build(recipe, home)
+
+
+@pytest.mark.parametrize("choice", [{"limit": 100}, {"weight": 0.5}])
+def test_earlier_choices_stay_as_a_source_grows(choice: dict, tmp_path: Path, recipe_with, home: Home):
+    kept = []
+    for count in (200, 220):
+        write_lines(tmp_path / "lines.txt", [different(i) for i in range(count)])
+        kept.append(
+            {
+                row["id"]
+                for row in rows_of(build(recipe_with(kind="text", path="./lines.txt", unit="line", **choice), home))
+            }
+        )
+    assert 80 <= len(kept[0]) <= 120
+    assert len(kept[0] & kept[1]) >= (len(kept[0]) if "weight" in choice else 80)
+
+
+def test_documents_are_cut_and_words_shuffled_as_often_as_the_recipe_says(tmp_path: Path, recipe_with, home: Home):
+    texts = [" ".join(f"{different(i * 20 + j)}" for j in range(6)) for i in range(300)]
+    write_lines(tmp_path / "lines.txt", texts)
+    corpus = {"augment": {"cut": 0.3, "max_sentences": 3, "shuffle": 0.1}, "clean": {}, "dev": 0.2, "test": 0.2}
+    made = build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), home)
+    rows = rows_of(made)
+    whole = {row["id"]: row for row in rows if not row["augmentation"]}
+    parents = {kind: {row["parent"] for row in rows if row["augmentation"] == kind} for kind in ("cut", "shuffled")}
+    assert 60 <= len(parents["cut"]) <= 120
+    assert 8 <= len(parents["shuffled"]) <= 40
+    assert not (parents["cut"] | parents["shuffled"]) & set(whole)
+    for parent in parents["cut"]:
+        pieces = [row for row in rows if row["parent"] == parent]
+        assert len({row["split"] for row in pieces}) == 1
+        assert all(1 <= len(sentences(row["text"])) <= 3 for row in pieces)
+        assert any(sorted(" ".join(row["text"] for row in pieces).split()) == sorted(text.split()) for text in texts)
+    assert (
+        build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), Home(tmp_path / "again"))[
+            "corpus"
+        ].digest
+        == made["corpus"].digest
+    )
+
+
+def write_files(folder: Path, names: list[str]) -> None:
+    """Files whose texts overlap: equal ones, near copies, malformed lines."""
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        random.seed(number)
+        rows = [{"text": different(i)} for i in range(number * 30, number * 30 + 60)]
+        rows += [{"text": different(7).replace("chapter", f"part {number}")}, {"text": 5}]
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_neither_shards_nor_the_order_of_files_change_the_corpus(tmp_path: Path, recipe_with, monkeypatch):
+    digests, folder = set(), tmp_path / "data"
+    write_files(folder, ["a.jsonl", "b.jsonl", "c.jsonl"])
+    for size in (7, 64, 20_000):
+        for names in (["a.jsonl", "b.jsonl", "c.jsonl"], ["a.jsonl", "b.jsonl", "c.jsonl"][::-1]):
+            monkeypatch.setattr(cleaned, "SHARD_TEXTS", size)
+            paths = [folder / name for name in names]
+            monkeypatch.setattr("stella_assets.corpus.sources.matching_files", lambda _source, paths=paths: paths)
+            recipe = recipe_with(kind="jsonl", path="./data", max_malformed=0.1)
+            made = build(recipe, Home(tmp_path / f"home{size}{names[0]}"))
+            digests.add(
+                (made["corpus"].manifest.outputs["corpus.parquet"], json.dumps(funnel_of(made), sort_keys=True))
+            )
+    assert len(digests) == 1
+
+
+def test_only_shards_with_new_texts_are_worked_out_again(tmp_path: Path, recipe_with, home: Home, monkeypatch):
+    monkeypatch.setattr(cleaned, "SHARD_TEXTS", 50)
+    write_lines(tmp_path / "lines.txt", [different(i) for i in range(400)])
+    recipe = recipe_with(kind="text", path="./lines.txt", unit="line")
+    assert build(recipe, home)["cleaned_texts"].manifest.facts["shards_reused"] == 0
+    write_lines(tmp_path / "lines.txt", [different(i) for i in range(404)])
+    facts = build(recipe, home)["cleaned_texts"].manifest.facts
+    assert (facts["shards"], facts["shards_reused"]) == (9, 8)
+
+
+def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path, recipe_with):
+    write_files(tmp_path / "data", ["a.jsonl", "b.jsonl", "c.jsonl"])
+    recipe_with(kind="jsonl", path="./data", max_malformed=0.1)
+    command = [sys.executable, "-m", "tests.corpus.driver", str(tmp_path / "tiny.yaml")]
+    folder = Path(__file__).parents[2]
+    began = time.monotonic()
+    undisturbed = subprocess.run(
+        [*command, str(tmp_path / "one")], cwd=folder, capture_output=True, text=True, check=True
+    )
+    duration = time.monotonic() - began
+    survived = 0
+    for kill in range(3):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "two")], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(duration * (0.5 + 0.15 * kill))
+        survived += process.poll() is not None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    again = subprocess.run([*command, str(tmp_path / "two")], cwd=folder, capture_output=True, text=True, check=True)
+    assert again.stdout == undisturbed.stdout
+    assert survived < 3
