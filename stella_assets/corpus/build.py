@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,8 +28,8 @@ CODE_VERSION = "2"
 CORPUS_FILE = "corpus.parquet"
 FUNNEL_FILE = "funnel.parquet"
 LICENCES_FILE = "licences.parquet"
-PART_BYTES = 128 * 2**20
-"""Texts are sorted in parts of about this size, by the beginning of their ids; one part is in memory at a time."""
+PART_BYTES = 64 * 2**20
+"""Texts are sorted in parts of about this size, compressed, by the beginning of their ids; one is in memory."""
 
 
 class EmptyCorpusError(ValueError):
@@ -67,23 +65,24 @@ def build_corpus(corpus: Corpus, bench: Workbench) -> Result:
         EmptyCorpusError: No text, or no training text, is left; the message holds the funnel.
     """
     mix = Mix(corpus, bench.inputs, bench.home)
-    runs = bench.scratch / "runs"
-    shutil.rmtree(runs, ignore_errors=True)
-    runs.mkdir()
-    size, dropped = 0, []
     with progress_bar(mix.texts, "corpus", "texts") as bar:
-        for number, (rows, gone) in enumerate(mix.shards()):
-            rows.sort("id").write_parquet(runs / f"{number:06d}.parquet")
-            size += int(rows["text"].str.len_bytes().sum())
-            dropped.append(gone)
-            bar.update(len(rows))
-    tally = Tally(mix.forbidden)
+        files = []
+        for file in mix.shards():
+            files.append(file)
+            bar.update(pq.read_metadata(file).num_rows)
+    tally, rows = Tally(mix.forbidden), pl.scan_parquet(files)
+    dropped = [as_dropped(rows.filter(pl.col("rule").is_not_null()).collect())]
     with pq.ParquetWriter(bench.folder / CORPUS_FILE, TEXTS, compression="zstd") as writer:
-        for texts, twice in _sorted(runs, 1 + size // PART_BYTES):
+        pending = pl.DataFrame()
+        parts = 1 + sum(file.stat().st_size for file in files) // PART_BYTES
+        for texts, twice in _sorted(rows.filter(pl.col("rule").is_null()), parts):
             tally.add(texts)
             dropped.append(as_dropped(twice))
-            writer.write_table(texts.select(TEXTS.names).to_arrow().cast(TEXTS), row_group_size=ROW_GROUP)
-    shutil.rmtree(runs)
+            pending = pl.concat([pending, texts.select(TEXTS.names)])
+            whole = len(pending) // ROW_GROUP * ROW_GROUP  # so that the bytes do not depend on where parts end
+            writer.write_table(pending.head(whole).to_arrow().cast(TEXTS), row_group_size=ROW_GROUP)
+            pending = pending.slice(whole)
+        writer.write_table(pending.to_arrow().cast(TEXTS), row_group_size=ROW_GROUP)
     write_dropped(bench.folder / DROPPED_FILE, dropped)
     funnel = _funnel(bench, tally)
     write_table(bench.folder / FUNNEL_FILE, FUNNEL, funnel)
@@ -157,15 +156,14 @@ class Tally:
         counts = texts.group_by("licence", "source").len()
         self.licences.update({(licence, source): n for licence, source, n in counts.iter_rows()})
         if len(self._forbidden):
-            self.forbidden += int(np.isin(match_keys(match_form(texts["text"])), self._forbidden).sum())
+            self.forbidden += int(np.isin(texts["key"].to_numpy(), self._forbidden).sum())
 
 
-def _sorted(runs: Path, parts: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """The rows of all runs by id, each id once, and those that were there twice: a piece that equals another text."""
+def _sorted(texts: pl.LazyFrame, parts: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Texts by id, each id once, and those that were there twice: a piece that equals another text."""
     edges = [f"{16**8 * part // parts:08x}" for part in range(parts)] + ["g"]
-    scan = pl.scan_parquet(runs / "*.parquet")
     for low, high in pairwise(edges):
-        rows = scan.filter((pl.col("id") >= low) & (pl.col("id") < high)).collect()
+        rows = texts.filter((pl.col("id") >= low) & (pl.col("id") < high)).collect()
         rows = rows.sort("id", "augmentation", "source", "parent", "origin")
         first = rows["id"].is_first_distinct()
         yield rows.filter(first), rows.filter(~first).with_columns(rule=pl.lit("duplicate"), value=pl.lit(1.0))

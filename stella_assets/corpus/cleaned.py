@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from storage.home import Home
 from storage.shards import ShardStore
 from storage.statistics import DROPPED, write_table
 
-CODE_VERSION = "1"
-KIND = "cleaned"
+CODE_VERSION = "2"
+KIND, READINGS_KIND, DROPPED_KIND = "cleaned", "readings", "dropped"
 SHARDS_FILE = "shards.parquet"
 DROPPED_FILE = "dropped.parquet"
 SHARD_TEXTS, SHARD_BYTES = 20_000, 32 * 2**20
@@ -45,12 +45,14 @@ class Shard:
         key: Of the shard in the store.
         read: Rows read.
         kept: Rows kept; they come first in the file.
+        reading: What the source held and how it was read.
     """
 
     source: str
     key: str
     read: int
     kept: int
+    reading: str
 
 
 @dataclass
@@ -107,9 +109,9 @@ def shards_are_there(artefact: Artefact, home: Home) -> bool:
 
 
 def live_shards(home: Home) -> set[str]:
-    """Keys of the shards that some recipe's current cleaned texts name."""
+    """Keys of the shards, and of the readings, that some recipe's current cleaned texts name."""
     files = home.root.glob(f"*/cleaned_texts/{SHARDS_FILE}")
-    return {shard.key for file in files for shard in read_shards(file.parent)}
+    return {key for file in files for shard in read_shards(file.parent) for key in (shard.key, shard.reading)}
 
 
 def read_shards(folder: Path) -> list[Shard]:
@@ -123,28 +125,18 @@ def clean_texts(recipe: Recipe, bench: Workbench) -> Result:
     Raises:
         SourceError: A source cannot be read, or more of it is malformed than the recipe allows.
     """
-    store = ShardStore(bench.home, KIND)
-    tokens = _token_counter(recipe)
-    settings = digest([CODE_VERSION, recipe.corpus.clean.settings(), _tokenizer_digest(recipe)])
+    reader = _Reader(recipe, bench.home)
+    digests = source_digests(recipe.corpus)
     shards: list[Shard] = []
     dropped: list[pl.DataFrame] = []
-    reused = 0
     with progress_bar(0, "cleaned_texts", "texts") as bar:
-        for source in map(pinned, recipe.corpus.sources):
-            tally = _Tally()
-            for raw in _raw_shards(source, tally):
-                key = digest([settings, _content_digest(raw)])
-                reused += store.path(key).is_file()
-                frame = store.get(key, partial(_clean, raw, recipe.corpus, tokens))
-                kept = frame["rule"].null_count()
-                shards.append(Shard(source.name, key, len(frame), kept))
-                dropped.append(as_dropped(frame.slice(kept).with_columns(source=pl.lit(source.name))))
-                bar.update(len(frame))
-            _require_few_malformed(source, tally)
-            of_source = [shard for shard in shards if shard.source == source.name]
-            read, kept = (sum(getattr(shard, what) for shard in of_source) for what in ("read", "kept"))
+        for source in recipe.corpus.sources:
+            found, gone = reader.read(source, digests[source.name], bar.update)
+            read, kept = (sum(getattr(shard, what) for shard in found) for what in ("read", "kept"))
             bench.log.info(f"cleaned_texts: {kept:,} of {read:,} texts kept of source {source.name}")
-    pl.DataFrame([vars(shard) for shard in shards], schema=_SHARDS).write_parquet(bench.folder / SHARDS_FILE)
+            shards += found
+            dropped.append(gone)
+    _table(shards).write_parquet(bench.folder / SHARDS_FILE)
     write_dropped(bench.folder / DROPPED_FILE, dropped)
     return Result(
         facts={
@@ -152,12 +144,53 @@ def clean_texts(recipe: Recipe, bench: Workbench) -> Result:
             "read": sum(shard.read for shard in shards),
             "malformed": sum(int((frame["rule"] == "malformed").sum()) for frame in dropped),
             "shards": len(shards),
-            "shards_reused": reused,
+            "shards_reused": reader.reused,
         }
     )
 
 
-_SHARDS = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.Int64}
+class _Reader:
+    """Reads and cleans sources; one that has not changed is not read again.
+
+    Attributes:
+        reused: Shards that were there already.
+    """
+
+    def __init__(self, recipe: Recipe, home: Home) -> None:
+        self.reused = 0
+        self._corpus, self._tokens = recipe.corpus, _token_counter(recipe)
+        self._cleaned, self._readings = ShardStore(home, KIND), ShardStore(home, READINGS_KIND)
+        self._dropped = ShardStore(home, DROPPED_KIND)
+        self._settings = digest([CODE_VERSION, recipe.corpus.clean.settings(), _tokenizer_digest(recipe)])
+
+    def read(self, source: Source, content: str, on_texts: Callable[[int], object]) -> tuple[list[Shard], pl.DataFrame]:
+        """The shards of a source, and the texts that were not kept."""
+        reading = digest([self._settings, source.settings("weight"), content, SHARD_TEXTS])
+        if self._readings.path(reading).is_file():
+            shards = [Shard(**row) for row in self._readings.read(reading).to_dicts()]
+            if all(self._cleaned.path(shard.key).is_file() for shard in shards):
+                self.reused += len(shards)
+                return shards, self._dropped.read(reading)
+        shards, dropped, tally = [], [pl.DataFrame(DROPPED.empty_table())], _Tally()
+        for raw in _raw_shards(pinned(source), tally):
+            key = digest([self._settings, _content_digest(raw)])
+            self.reused += self._cleaned.path(key).is_file()
+            frame = self._cleaned.get(key, partial(_clean, raw, self._corpus, self._tokens))
+            kept = frame["rule"].null_count()
+            shards.append(Shard(source.name, key, len(frame), kept, reading))
+            dropped.append(as_dropped(frame.slice(kept).with_columns(source=pl.lit(source.name))))
+            on_texts(len(frame))
+        _require_few_malformed(source, tally)
+        gone = self._dropped.get(reading, lambda: pl.concat(dropped, how="vertical_relaxed"))
+        self._readings.get(reading, lambda: _table(shards))
+        return shards, gone
+
+
+def _table(shards: list[Shard]) -> pl.DataFrame:
+    return pl.DataFrame([vars(shard) for shard in shards], schema=_SHARDS)
+
+
+_SHARDS = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.Int64, "reading": pl.String}
 
 
 def as_dropped(frame: pl.DataFrame) -> pl.DataFrame:
@@ -248,10 +281,12 @@ def _clean(table: pa.Table, corpus: Corpus, tokens: Tokens | None) -> pl.DataFra
     whole = raw.filter(pl.col("detail").is_null())
     text = repair(whole["text"], corpus.clean)
     parents = repair(whole["parent"].fill_null(""), corpus.clean)
+    about = whole.select(pl.concat_str("section", "role", "licence", "origin", separator="\n")).to_series()
     cleaned = whole.with_columns(
         text=text,
         id=pl.Series(map(text_id, text), dtype=pl.String),
         key=pl.Series(match_keys(match_form(text)), dtype=pl.UInt64),
+        tie=pl.Series(match_keys(about), dtype=pl.UInt64),
         parent=pl.Series([text_id(parent) if parent else None for parent in parents], dtype=pl.String),
         **dict(judge(text, whole["role"], corpus.clean, tokens).to_dict()),
     )

@@ -26,7 +26,7 @@ MATCHES_KIND = "contamination"
 MATCHES_FILE = "matches.parquet"
 TASKS_FILE = "tasks.parquet"
 CONTAMINATED_FILE = "contaminated.parquet"
-MAX_HOLDERS = 3
+MAX_HOLDERS = 4
 """A short evaluation text that more texts hold or nearly copy is a phrase of the language and not a leak."""
 PROBES = 200
 PROBE_FRAME = "It was said some time ago, in a longer text about other things: {} Then the text went on for a while."

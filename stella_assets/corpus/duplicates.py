@@ -25,7 +25,15 @@ from stella_assets.corpus.cleaned import (
     write_dropped,
 )
 from stella_assets.corpus.contamination import CONTAMINATED_FILE, contamination_step
-from stella_assets.corpus.words import Sequences, band_hashes, hashed_words, jaccard, match_form, match_keys, min_hashes
+from stella_assets.corpus.words import (
+    Sequences,
+    band_hashes,
+    hashed_words,
+    jaccard,
+    match_form,
+    min_hashes,
+    sorted_distinct,
+)
 from stella_assets.manifest import digest
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import Deduplicate, Recipe
@@ -121,14 +129,13 @@ def _ranked(shards: list[Shard], order: list[str], cleaned: ShardStore) -> pl.Da
 
     parts = [pl.DataFrame(schema=_RANKED)]
     for number, shard in enumerate(shards):
-        frame = cleaned.read(shard.key, ["id", "key", "parent", "section", "role", "origin"]).head(shard.kept)
-        tie = match_keys(frame.select(pl.concat_str("section", "role", "origin", separator="\n")).to_series())
+        frame = cleaned.read(shard.key, ["id", "key", "parent", "tie"]).head(shard.kept)
         parts.append(
             frame.select(
                 pl.lit(order.index(shard.source), pl.UInt16).alias("source"),
                 half("id").alias("id"),
                 half("id", 16).alias("rest"),
-                pl.Series("tie", tie, dtype=pl.UInt64),
+                "tie",
                 "key",
                 pl.coalesce(half("parent"), half("id")).alias("base"),
                 pl.lit(number, pl.UInt32).alias("shard"),
@@ -147,12 +154,15 @@ _RANKED = {
 def _near_copies(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate, bench: Workbench) -> Pairs:
     """All pairs that share a band and are as similar as the recipe says."""
     candidates = _candidates(texts, shards, settings, bench)
-    involved = np.unique(candidates)
+    involved = sorted_distinct(candidates.ravel())
     shingles, place = _shingles(texts, involved, shards, settings, bench)
     found = [_NO_PAIRS]
     for start in range(0, len(candidates), PAIRS_AT_ONCE):
         first, second = candidates[start : start + PAIRS_AT_ONCE].T
         at = [place[np.searchsorted(involved, side)] for side in (first, second)]
+        counts = [shingles.counts[side] for side in at]
+        likely = np.minimum(*counts) >= settings.threshold * np.maximum(*counts)  # others cannot
+        first, second, at = first[likely], second[likely], [side[likely] for side in at]
         similarity = jaccard(*(shingles.take(side) for side in at))
         kept = similarity >= settings.threshold
         found.append(Pairs(first[kept], second[kept], similarity[kept]))
@@ -175,7 +185,8 @@ def _candidates(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate,
     packed = np.empty(0, np.uint64)
     for band in range(settings.bands):
         hashes = [store.read(key, [f"band_{band}"]).to_series().to_numpy() for key in keys]
-        packed = np.union1d(packed, _pairs_of_equal(np.concatenate([np.empty(0, np.uint64), *hashes])[flat]))
+        pairs = _pairs_of_equal(np.concatenate([np.empty(0, np.uint64), *hashes])[flat])
+        packed = sorted_distinct(np.concatenate([packed, pairs]))
     return np.stack([packed >> np.uint64(32), packed & np.uint64(2**32 - 1)], 1).astype(np.int64)
 
 

