@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stella_assets.corpus.clean import load_identifier
+from stella_assets.corpus.evaluation_sets import set_digest
 from stella_assets.corpus.sources import check_source
 from stella_assets.models import model_folder
 from stella_assets.recipe import LsaTeacher, Recipe, RecipeError, Teacher
@@ -25,6 +27,10 @@ def check_recipe(recipe: Recipe, home: Home) -> int | None:
     """
     for source in recipe.corpus.sources:
         check_source(source)
+    if recipe.corpus.clean.languages:
+        load_identifier()
+    for chosen in recipe.corpus.decontaminate.sets if recipe.corpus.decontaminate else ():
+        set_digest(chosen)
     _check_student(recipe)
     dims = [_teacher_dim(teacher) for teacher in recipe.teachers]
     target = sum(dim for dim in dims if dim is not None) if None not in dims else None

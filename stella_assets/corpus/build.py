@@ -196,3 +196,9 @@ def _require_texts(corpus: Corpus, tally: Tally, funnel: list[dict[str, Any]]) -
 def read_texts(corpus: Artefact, columns: list[str]) -> pa.Table:
     """Columns of the corpus, in the order of ids."""
     return pq.read_table(corpus.folder / CORPUS_FILE, columns=columns)
+
+
+def licence_counts(corpus: Artefact) -> list[list[Any]]:
+    """Licences of the texts as their sources state them, and how many texts have each, the most frequent first."""
+    counts = pl.read_parquet(corpus.folder / LICENCES_FILE).group_by("licence").agg(pl.sum("texts"))
+    return [list(row) for row in counts.sort(["texts", "licence"], descending=[True, False]).iter_rows()]

@@ -117,11 +117,7 @@ def _repetition(texts: pl.Series) -> pl.Series:
 
 
 def _judge_language(texts: pl.Series, judged: pl.DataFrame, settings: Clean) -> pl.DataFrame:
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError:
-        raise MissingExtraError(MISSING_EXTRA) from None
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier = load_identifier()
     asked = judged["rule"].is_null() & (texts.str.len_chars() >= settings.min_language_chars)
     rules, values = judged["rule"].to_list(), judged["value"].to_list()
     for i in np.flatnonzero(asked.to_numpy()):
@@ -129,6 +125,19 @@ def _judge_language(texts: pl.Series, judged: pl.DataFrame, settings: Clean) -> 
         if code not in settings.languages and probability >= MIN_CONFIDENCE:
             rules[i], values[i] = f"language {code}", float(probability)
     return pl.DataFrame({"rule": rules, "value": values}, schema=judged.schema)
+
+
+def load_identifier() -> Any:
+    """What tells the language of a text, with its model.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError:
+        raise MissingExtraError(MISSING_EXTRA) from None
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 def _where(texts: pl.Series, chosen: pl.Series, change: Callable[[pl.Series], pl.Series]) -> pl.Series:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from stella_assets.corpus.cleaned import DROPPED_FILE, KIND, Shard, as_dropped, cleaned_step, read_shards, write_dropped
-from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex
+from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import TEXTS_FILE, evaluation_step
 from stella_assets.corpus.formats import EXCERPT
 from stella_assets.corpus.text import text_id, uniform
@@ -17,12 +16,13 @@ from stella_assets.corpus.words import match_form
 from stella_assets.manifest import Check, digest
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import Decontaminate, Recipe
-from stella_assets.step import Result, Step, Workbench
+from stella_assets.step import Artefact, Result, Step, Workbench
+from storage.home import Home
 from storage.shards import ShardStore
 from storage.statistics import CONTAMINATION, write_table
 
 CODE_VERSION = "1"
-MATCHES_KIND = "contamination"
+MATCHES_KIND, BANDS_KIND = "contamination", "evaluation_bands"
 MATCHES_FILE = "matches.parquet"
 TASKS_FILE = "tasks.parquet"
 CONTAMINATED_FILE = "contaminated.parquet"
@@ -49,8 +49,8 @@ def contamination_step(recipe: Recipe) -> Step:
 
 def find_contamination(settings: Decontaminate, bench: Workbench) -> Result:
     """Write every match with its verdict, the counts by task, and which rows of which shards go."""
-    evaluation = pl.read_parquet(bench.inputs["evaluation_texts"].folder / TEXTS_FILE)
-    index = EvaluationIndex(evaluation["text"], settings)
+    evaluation = read_evaluation(bench.inputs["evaluation_texts"], settings)
+    index = open_index(bench.inputs["evaluation_texts"], settings, bench.home)
     shards = read_shards(bench.inputs["cleaned_texts"].folder)
     cleaned, store = ShardStore(bench.home, KIND), ShardStore(bench.home, MATCHES_KIND)
     about = digest([CODE_VERSION, bench.inputs["evaluation_texts"].digest, settings.settings("sets")])
@@ -60,7 +60,7 @@ def find_contamination(settings: Decontaminate, bench: Workbench) -> Result:
             matches = store.get(f"{shard.key}-{about}", partial(_search, cleaned, shard, index))
             found.append(_with_texts(matches.with_columns(shard=pl.lit(number, pl.UInt32)), shard, cleaned))
             bar.update(shard.kept)
-    matches = _judged(pl.concat(found), evaluation, index.lengths, settings)
+    matches = _judged(pl.concat(found), evaluation, index)
     dropped = matches.filter(verdict="drop")
     _write(bench.folder, matches, dropped, _by_task(matches, evaluation))
     texts = sum(shard.kept for shard in shards)
@@ -87,6 +87,28 @@ def find_contamination(settings: Decontaminate, bench: Workbench) -> Result:
     )
 
 
+def read_evaluation(artefact: Artefact, settings: Decontaminate) -> pl.DataFrame:
+    """The evaluation texts, with `drops` where a text that holds one goes."""
+    policies = pl.DataFrame(
+        [
+            (chosen.name, role, policy == "drop")
+            for chosen in settings.sets
+            for role, policy in (("query", chosen.queries), ("document", chosen.documents))
+        ],
+        ["set", "role", "drops"],
+        orient="row",
+    )
+    texts = pl.read_parquet(artefact.folder / TEXTS_FILE)
+    return texts.join(policies, on=["set", "role"], how="left", maintain_order="left")
+
+
+def open_index(artefact: Artefact, settings: Decontaminate, home: Home) -> EvaluationIndex:
+    """The index of the evaluation texts; the costly part of it is worked out once."""
+    texts = pl.read_parquet(artefact.folder / TEXTS_FILE)["text"]
+    bands = ShardStore(home, BANDS_KIND).get(artefact.digest, partial(evaluation_bands, texts))
+    return EvaluationIndex(texts, settings, bands)
+
+
 def _search(cleaned: ShardStore, shard: Shard, index: EvaluationIndex) -> pl.DataFrame:
     texts = cleaned.read(shard.key, ["text"])["text"].head(shard.kept)
     return index.find(match_form(texts)) if len(texts) else MATCHES.to_frame()
@@ -101,22 +123,14 @@ def _with_texts(matches: pl.DataFrame, shard: Shard, cleaned: ShardStore) -> pl.
     return pl.concat([matches, texts], how="horizontal").with_columns(source=pl.lit(shard.source))
 
 
-def _judged(
-    matches: pl.DataFrame, evaluation: pl.DataFrame, lengths: np.ndarray, settings: Decontaminate
-) -> pl.DataFrame:
+def _judged(matches: pl.DataFrame, evaluation: pl.DataFrame, index: EvaluationIndex) -> pl.DataFrame:
     """Matches with their evaluation texts and verdicts: `drop`, `report`, or `phrase` for what is common language."""
-    drops = [
-        (chosen.name, role, policy == "drop")
-        for chosen in settings.sets
-        for role, policy in (("query", chosen.queries), ("document", chosen.documents))
-    ]
-    policies = pl.DataFrame(drops, ["set", "evaluation_role", "drops"], orient="row")
     known = evaluation.rename({"role": "evaluation_role", "text": "evaluation_text"}).with_columns(
-        evaluation=pl.int_range(pl.len(), dtype=pl.UInt32), words=pl.Series(lengths)
+        evaluation=pl.int_range(pl.len(), dtype=pl.UInt32), words=pl.Series(index.lengths)
     )
-    joined = matches.join(known, on="evaluation", how="left").join(policies, on=["set", "evaluation_role"], how="left")
+    joined = matches.join(known, on="evaluation", how="left")
     unequal = pl.col("rule") != "equal"
-    phrase = unequal & (pl.col("words") < settings.words) & (unequal.sum().over("evaluation") > MAX_HOLDERS)
+    phrase = unequal & (pl.col("words") < index.words) & (unequal.sum().over("evaluation") > MAX_HOLDERS)
     verdict = pl.when(phrase).then(pl.lit("phrase")).when("drops").then(pl.lit("drop")).otherwise(pl.lit("report"))
     return joined.with_columns(verdict=verdict).sort(
         "id", "source", "origin", "set", "task", "split", "evaluation_text"

@@ -67,8 +67,8 @@ class EvaluationIndex:
         lengths: `[E]`, words of each evaluation text.
     """
 
-    def __init__(self, texts: pl.Series, settings: Decontaminate) -> None:
-        """Index the texts; their order is what matches name them by."""
+    def __init__(self, texts: pl.Series, settings: Decontaminate, bands: pl.DataFrame | None = None) -> None:
+        """Index the texts; their order is what matches name them by. `bands` spares working out `evaluation_bands`."""
         self.words = settings.words
         self._settings = settings
         forms = match_form(texts)
@@ -85,7 +85,8 @@ class EvaluationIndex:
             if len(chosen):
                 self._windows[length] = Lookup(windows.take(chosen), chosen)
         self._words = words
-        self._bands = [Lookup(Sequences(band, one_each), everyone) for band in _bands(words)]
+        bands = evaluation_bands(texts) if bands is None else bands
+        self._bands = [Lookup(Sequences(band.to_numpy(), one_each), everyone) for band in bands]
 
     def find(self, forms: pl.Series) -> pl.DataFrame:
         """Every pair of a text and an evaluation text that it holds, is a part of or is a copy of.
@@ -136,6 +137,12 @@ class EvaluationIndex:
         known, bits = self._bits
         each = bits[np.searchsorted(known, words.hashes)]
         return np.bincount(words.owners, each if chosen is None else each * chosen, minlength=len(words))
+
+
+def evaluation_bands(texts: pl.Series) -> pl.DataFrame:
+    """Bands of the evaluation texts, a column each."""
+    bands = _bands(hashed_words(match_form(texts)))
+    return pl.DataFrame({f"band_{i}": pl.Series(band, dtype=pl.UInt64) for i, band in enumerate(bands)})
 
 
 def _word_sets(words: Sequences) -> Sequences:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,9 @@ import polars as pl
 
 from stella_assets.corpus.augment import augmented
 from stella_assets.corpus.cleaned import KIND, read_shards
+from stella_assets.corpus.contamination import open_index, read_evaluation
 from stella_assets.corpus.duplicates import LEFT_FILE
 from stella_assets.corpus.evaluation_index import EvaluationIndex
-from stella_assets.corpus.evaluation_sets import TEXTS_FILE
 from stella_assets.corpus.text import split_of, text_id, uniform
 from stella_assets.corpus.words import match_form, match_keys
 from stella_assets.manifest import digest
@@ -46,8 +46,13 @@ class Mix:
         left = pl.read_parquet(inputs["duplicates"].folder / LEFT_FILE)
         self.texts = len(left)
         self._left = {number: rows for (number,), rows in left.group_by("shard", maintain_order=True)}
-        self.forbidden = _forbidden(corpus, inputs)
-        self._index: EvaluationIndex | None = None
+        self._inputs, self._home = inputs, home
+        self._drops = pl.Series([], dtype=pl.Boolean)
+        self.forbidden = pl.Series([], dtype=pl.String)
+        if corpus.decontaminate:
+            evaluation = read_evaluation(inputs["evaluation_texts"], corpus.decontaminate)
+            self._drops = evaluation["drops"]
+            self.forbidden = evaluation.filter("drops")["text"].unique()
         self._mixed = ShardStore(home, MIXED_KIND)
         self._settings = [
             CODE_VERSION,
@@ -55,6 +60,11 @@ class Mix:
             {role: getattr(corpus.clean, role).min_chars for role in ("document", "query")},
             inputs["evaluation_texts"].digest if corpus.decontaminate else None,
         ]
+
+    @cached_property
+    def _index(self) -> EvaluationIndex:
+        assert self._corpus.decontaminate is not None
+        return open_index(self._inputs["evaluation_texts"], self._corpus.decontaminate, self._home)
 
     def shards(self) -> Iterator[Path]:
         """A file for each shard; a row that does not go into the corpus has `rule` and `value`, the others null."""
@@ -139,10 +149,10 @@ class Mix:
         for row, (text, role) in enumerate(made.select("text", "role").iter_rows()):
             if len(text) < getattr(self._corpus.clean, role).min_chars:
                 rules[row], values[row] = "too short", len(text)
-        if self._corpus.decontaminate and len(self.forbidden) and len(made):
-            self._index = self._index or EvaluationIndex(self.forbidden, self._corpus.decontaminate)
+        if len(self.forbidden) and len(made):
             for row, evaluation, rule, value in self._index.find(forms).iter_rows():
-                if rule == "equal" or self._index.lengths[evaluation] >= self._index.words:
+                long = self._index.lengths[evaluation] >= self._index.words  # a shorter one may be a phrase
+                if self._drops[evaluation] and (rule == "equal" or long):
                     rules[row], values[row] = f"evaluation text, {rule}", value
         return {"rule": pl.Series(rules, dtype=pl.String), "value": pl.Series(values, dtype=pl.Float64)}
 
@@ -150,17 +160,3 @@ class Mix:
 def _content(left: pl.DataFrame) -> str:
     """What identifies the rows that are left of a shard, and their groups."""
     return hashlib.sha256(left["row"].to_numpy().tobytes() + left["group"].to_numpy().tobytes()).hexdigest()
-
-
-def _forbidden(corpus: Corpus, inputs: Mapping[str, Artefact]) -> pl.Series:
-    """Evaluation texts that the recipe wants dropped."""
-    if not corpus.decontaminate:
-        return pl.Series([], dtype=pl.String)
-    texts = pl.read_parquet(inputs["evaluation_texts"].folder / TEXTS_FILE)
-    dropped = [
-        (pl.col("set") == chosen.name) & (pl.col("role") == role)
-        for chosen in corpus.decontaminate.sets
-        for role, policy in (("query", chosen.queries), ("document", chosen.documents))
-        if policy == "drop"
-    ]
-    return texts.filter(pl.any_horizontal(dropped) if dropped else pl.lit(value=False))["text"].unique().sort()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stella_assets.corpus.build import corpus_step
+from stella_assets.corpus.build import corpus_step, licence_counts
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.report import read_summary, report_step
 from stella_assets.manifest import Check
@@ -17,7 +17,7 @@ from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.training.stages import model_folder, stage_step
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 PROBES = ("Return a sorted copy of an array.", "Open a network connection.", "how do I sort an array?")
 
 
@@ -102,7 +102,7 @@ def _model_card(recipe: Recipe, inputs: dict[str, Artefact] | Any, dims: list[in
         recipe=recipe,
         dims=dims,
         parameters=parameters,
-        licences=inputs["corpus"].manifest.facts["licences"],
+        licence_table=tables.markdown_table(["licence of the text", "texts"], licence_counts(inputs["corpus"])),
         score_table=tables.markdown_table(*tables.score_rows(summary)),
         retention_table=tables.markdown_table(*tables.retention_rows(summary)),
         teacher_table=tables.markdown_table(["teacher", "kind", "dimensions", "weight", "licence"], teachers),

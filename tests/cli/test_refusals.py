@@ -31,6 +31,10 @@ def own_texts(raw: dict[str, Any], **source: Any) -> None:
 BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "misspelt key": (lambda r: r.update(teachr=r.pop("teachers")), ["teachr: there is no such key", "`teachers`"]),
     "missing file": (lambda r: own_texts(r, kind="text", path="./none.txt"), ["none.txt", "matches no file"]),
+    "no evaluation set": (
+        lambda r: r["corpus"].update(decontaminate={"sets": [{"name": "own", "path": "./absent"}]}),
+        ["absent: evaluation set 'own' has no Parquet file there"],
+    ),
     "not UTF-8": (lambda r: own_texts(r, kind="text", path="./latin.txt"), ["latin.txt:1: not utf-8", "`encoding`"]),
     "unknown column": (
         lambda r: own_texts(r, kind="parquet", path="./a.parquet", columns={"text": "txt"}),

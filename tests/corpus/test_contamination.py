@@ -137,3 +137,27 @@ def test_a_file_without_texts_and_a_split_that_is_not_there_are_named(tmp_path: 
     pl.DataFrame({"text": ["a"], "split": ["test"]}).write_parquet(tmp_path / "own.parquet")
     with pytest.raises(EvaluationSetError, match="no text in splits dev; there are test"):
         list(read_set(EvaluationSet.model_validate({"name": "own", "path": str(tmp_path), "splits": ["dev"]})))
+
+
+def test_texts_of_mteb_tasks_are_read_by_role(monkeypatch):
+    """Real task classes; their data would come from the hub."""
+    import mteb
+    from datasets import Dataset, DatasetDict
+
+    pairs = Dataset.from_dict({"sentence1": ["one"], "sentence2": ["two"], "score": [1.0]})
+    passages = Dataset.from_dict({"id": ["d"], "title": ["Title"], "text": ["passage"]})
+    asked = Dataset.from_dict({"id": ["q"], "text": ["question"]})
+    data = {
+        "STSBenchmark": DatasetDict({"test": pairs}),
+        "SciFact": {"default": {"test": {"corpus": passages, "queries": asked, "relevant_docs": {"q": {"d": 1}}}}},
+    }
+    for name, dataset in data.items():
+        task = type(mteb.get_task(name))
+        monkeypatch.setattr(task, "load_data", lambda self, dataset=dataset, **_: setattr(self, "dataset", dataset))
+    chosen = EvaluationSet.model_validate({"name": "official", "tasks": list(data), "splits": ["test"]})
+    assert list(read_set(chosen)) == [
+        ("official", "STSBenchmark", "test", "query", "one"),
+        ("official", "STSBenchmark", "test", "query", "two"),
+        ("official", "SciFact", "test", "document", "Title\npassage"),
+        ("official", "SciFact", "test", "query", "question"),
+    ]

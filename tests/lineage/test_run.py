@@ -67,7 +67,7 @@ def test_a_second_run_recomputes_nothing(finished: Run):
     made_at = {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")}
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
-    assert done.stderr.count("reused, nothing to do") == len(made_at) == 19
+    assert done.stderr.count("reused, nothing to do") == len(made_at) == 21
     assert {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")} == made_at
 
 
@@ -146,7 +146,7 @@ with dg.DagsterInstance.get() as instance:
     statuses, data_version, checks = json.loads(done.stdout.splitlines()[-1])
     assert set(statuses) == {"DagsterRunStatus.SUCCESS"}
     assert data_version == finished.manifest("release")["digest"]
-    assert checks == 20
+    assert checks == 21
 
 
 def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
@@ -158,10 +158,10 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     assert csv.splitlines() == ["teacher,rows,dim", "lsa,700,32", "minilm,700,384", "concatenation,700,416"]
     with duckdb.connect(str(finished.home / "statistics.duckdb"), read_only=True) as connection:
         seconds = connection.execute("SELECT count(*), min(seconds) >= 0 FROM artefacts").fetchone()
-    assert seconds == (19, True)
+    assert seconds == (21, True)
     wrong = finished.stella("sql", "SELECT * FROM score")
     assert wrong.returncode == 2
-    assert "Views: artefacts, dimension_stats, drift, funnel, runs, scores" in wrong.stderr.replace("\n", " ")
+    assert "Views: artefacts, contamination, dimension_stats, drift, dropped, funnel, runs, scores" in wrong.stderr.replace("\n", " ")
 
 
 def test_the_questions_of_the_readme_have_answers(finished: Run):
