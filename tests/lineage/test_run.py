@@ -161,7 +161,8 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     assert seconds == (21, True)
     wrong = finished.stella("sql", "SELECT * FROM score")
     assert wrong.returncode == 2
-    assert "Views: artefacts, contamination, dimension_stats, drift, dropped, funnel, runs, scores" in wrong.stderr.replace("\n", " ")
+    views = "Views: artefacts, contamination, dimension_stats, drift, dropped, funnel, runs, scores"
+    assert views in wrong.stderr.replace("\n", " ")
 
 
 def test_the_questions_of_the_readme_have_answers(finished: Run):
