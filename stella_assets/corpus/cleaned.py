@@ -166,7 +166,7 @@ class _Reader:
     def read(self, source: Source, content: str, on_texts: Callable[[int], object]) -> tuple[list[Shard], pl.DataFrame]:
         """The shards of a source, and the texts that were not kept."""
         reading = digest([self._settings, source.settings("weight"), content, SHARD_TEXTS])
-        if self._readings.path(reading).is_file():
+        if all(store.path(reading).is_file() for store in (self._readings, self._dropped)):
             shards = [Shard(**row) for row in self._readings.read(reading).to_dicts()]
             if all(self._cleaned.path(shard.key).is_file() for shard in shards):
                 self.reused += len(shards)
