@@ -77,20 +77,15 @@ class _PlainFormatter(logging.Formatter):
         return str(getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage()))
 
 
-def asset_names(recipe: Recipe, home: Home) -> list[str]:
-    """The recipe's assets, `teacher_vectors/minilm` and so on, in the order that data flows."""
-    graph = build_definitions([recipe], home).resolve_asset_graph()
-    names = ["/".join(key.path[1:]) for key in graph.toposorted_asset_keys]
-    return [name for name in names if name not in (RUNS, STUDY)]  # `stella study` makes these
-
-
 def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.AssetKey]:
     """The assets that names stand for, with all that they rest on; a name may be the first part of several, as `mteb`.
 
     Raises:
         UnknownAssetError: A name stands for none.
     """
-    known = asset_names(recipe, home)
+    graph = build_definitions([recipe], home).resolve_asset_graph()
+    names_in_order = ["/".join(key.path[1:]) for key in graph.toposorted_asset_keys]
+    known = [name for name in names_in_order if name not in (RUNS, STUDY)]  # `stella study` makes these
     chosen: list[dg.AssetKey] = []
     for name in names:
         plain = name.removeprefix(f"{recipe.name}/")
@@ -100,7 +95,6 @@ def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.Ass
                 f"--select {name}: recipe {recipe.name!r} has no such asset. It has {', '.join(known)}."
             )
         chosen += [asset_key(recipe.name, name) for name in matches]
-    graph = build_definitions([recipe], home).resolve_asset_graph()
     return sorted(dg.AssetSelection.assets(*chosen).upstream().resolve(graph))
 
 

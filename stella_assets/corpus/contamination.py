@@ -116,10 +116,10 @@ def _search(cleaned: ShardStore, shard: Shard, index: EvaluationIndex) -> pl.Dat
 
 def _with_texts(matches: pl.DataFrame, shard: Shard, cleaned: ShardStore) -> pl.DataFrame:
     """Matches with what the shard knows of their texts."""
-    columns = {"id": "id", "text": "text", "section": "section", "role": "role", "origin": "origin"}
+    columns = ["id", "text", "section", "role", "origin"]
     if not len(matches):
-        return matches.with_columns(source=pl.lit(shard.source), **{name: pl.lit("") for name in columns})
-    texts = cleaned.read(shard.key, list(columns))[matches["row"].to_numpy()]
+        return matches.with_columns(pl.lit("").alias(name) for name in (*columns, "source"))
+    texts = cleaned.read(shard.key, columns)[matches["row"].to_numpy()]
     return pl.concat([matches, texts], how="horizontal").with_columns(source=pl.lit(shard.source))
 
 

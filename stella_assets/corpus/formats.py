@@ -89,7 +89,8 @@ def to_text(
     if columns.role:
         said = _at(row, columns.role)
         if said not in ("document", "query"):
-            return Malformed(origin, f"{columns.role!r} is {said!r}, neither document nor query", excerpt(parts[0]))
+            why = f"{columns.role!r} is {said!r}, neither document nor query"
+            return Malformed(origin, why, excerpt("\n".join(parts)))
         role = said
     named = [_at(row, path) if path else None for path in (columns.section, columns.licence)]
     return RawText("\n".join(parts), str(named[0] or section), role, str(named[1] or source.licence), origin)

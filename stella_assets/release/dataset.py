@@ -15,15 +15,15 @@ from stella_assets.corpus.contamination import TASKS_FILE, contamination_step
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.evaluation import tables
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, NotMaterialisedError, Workshop
+from stella_assets.step import Artefact, NotMaterialisedError, Step, Workshop
 from stella_assets.teachers.encode import read_reference, teacher_step
 from storage.home import Home
+from storage.statistics import TEXTS
 from storage.vectors import VectorsByRole
 
 SPLITS = ("train", "dev", "test")
 SHARD_ROWS = 100_000
 BATCH_ROWS = 8192
-COLUMNS = ("id", "text", "source", "section", "role", "split", "licence", "origin", "augmentation", "parent")
 
 
 class ExportError(ValueError):
@@ -76,15 +76,15 @@ class _Vectors:
 
     def of(self, rows: pa.Table) -> pa.Array:
         vectors = self._stored.fetch(rows.column("id").to_pylist(), rows.column("role").to_pylist())
-        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), self.dim)
+        return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.dim)
 
 
-def _made(workshop: Workshop, step: object) -> Artefact:
-    artefact = workshop.find(step)  # type: ignore[arg-type]
+def _made(workshop: Workshop, step: Step) -> Artefact:
+    artefact = workshop.find(step)
     if artefact is None:
-        name, recipe = step.name, step.recipe  # type: ignore[attr-defined]
         raise NotMaterialisedError(
-            f"{recipe}/{name}: was not made for this recipe as it stands. Run `stella run {recipe} --select {name}`."
+            f"{step.recipe}/{step.name}: was not made for this recipe as it stands. "
+            f"Run `stella run {step.recipe} --select {step.name}`."
         )
     return artefact
 
@@ -94,7 +94,7 @@ def _write(
 ) -> None:
     writer: pq.ParquetWriter | None = None
     for start in range(0, max(len(rows), 1), BATCH_ROWS):
-        table = texts.take(rows[start : start + BATCH_ROWS], COLUMNS)
+        table = texts.take(rows[start : start + BATCH_ROWS], TEXTS.names)
         for name, vectors in columns.items():
             table = table.append_column(name, vectors.of(table))
         writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
