@@ -40,7 +40,7 @@ class Lookup:
     def __init__(self, sequences: Sequences, owners: np.ndarray) -> None:
         """Take the t-th text's hashes as `owners[t]`'s."""
         by = np.repeat(owners, sequences.counts)
-        order = np.argsort(sequences.hashes, kind="stable")
+        order = np.argsort(sequences.hashes)
         self._hashes, self._owners = sequences.hashes[order], by[order]
         self._shift = np.uint64(64 - FILTER_BITS - max(len(self._hashes), 1).bit_length())
         self._bitmap = np.zeros(2 ** (64 - int(self._shift)), bool)

@@ -132,25 +132,34 @@ def scrambled(hashes: np.ndarray) -> np.ndarray:
 
 
 def is_shared(a: Sequences, b: Sequences) -> np.ndarray:
-    """`[G of a]`: whether the t-th text of `b` has the hash too; both hold distinct hashes."""
-    both = np.concatenate([_of_their_texts(a), _of_their_texts(b)])
-    order = np.argsort(both)
-    in_order = both[order]
-    twice = np.flatnonzero(in_order[1:] == in_order[:-1])
-    found = np.zeros(len(both), bool)
-    found[order[twice]] = found[order[twice + 1]] = True
-    return found[: len(a.hashes)]
+    """`[G of a]`: whether the t-th text of `b` has the hash too; both hold distinct hashes, ascending."""
+    _, places = _common(a, b)
+    found = np.zeros(len(a.hashes), bool)
+    found[places] = True
+    return found
 
 
 def jaccard(a: Sequences, b: Sequences) -> np.ndarray:
-    """`[T]`: size of the intersection by size of the union, pair by pair; both hold distinct hashes."""
-    common = np.bincount(a.owners, is_shared(a, b), minlength=len(a))
+    """`[T]`: size of the intersection by size of the union, pair by pair; both hold distinct hashes, ascending."""
+    common, _ = _common(a, b)
     return common / np.maximum(a.counts + b.counts - common, 1)
 
 
-def _of_their_texts(sequences: Sequences) -> np.ndarray:
-    """Hashes that are equal only where the text's number is, too."""
-    return scrambled(sequences.hashes + sequences.owners.astype(np.uint64) * MULTIPLIER)
+def _common(a: Sequences, b: Sequences) -> tuple[np.ndarray, np.ndarray]:
+    """How many hashes the t-th texts share, and where in `a` these are: rows of sparse matrices, merged."""
+    from scipy.sparse import csr_matrix
+
+    if not len(a.hashes) or not len(b.hashes):
+        return np.zeros(len(a), np.int64), np.empty(0, np.int64)
+
+    def matrix(sequences: Sequences, data: np.ndarray) -> csr_matrix:
+        columns = (sequences.hashes >> np.uint64(1)).astype(np.int64)
+        rows = csr_matrix((data, columns, sequences.offsets), (len(sequences), np.iinfo(np.int64).max))
+        rows.has_canonical_format = True  # sorted and distinct, or scipy would make a vector of the matrix' width
+        return rows
+
+    both = matrix(a, np.arange(1, len(a.hashes) + 1)).multiply(matrix(b, np.ones(len(b.hashes), np.int64)))
+    return np.diff(both.indptr), both.data - 1
 
 
 def sorted_distinct(values: np.ndarray) -> np.ndarray:
