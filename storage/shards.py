@@ -43,9 +43,18 @@ class ShardStore:
         fresh.replace(path)
         return frame
 
+    def ensure(self, key: str, make: Callable[[], pl.DataFrame]) -> None:
+        """Make the shard unless it is there."""
+        if not self.path(key).is_file():
+            self.get(key, make)
+
     def read(self, key: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Some columns of a shard that was made."""
         return pl.read_parquet(self.path(key), columns=columns)
+
+    def read_all(self, keys: list[str], columns: list[str]) -> pl.DataFrame:
+        """Some columns of shards that were made, one shard after another."""
+        return pl.read_parquet([self.path(key) for key in keys], columns=columns, glob=False)
 
 
 def free_shards(home: Home, needed: Set[str], *, dry_run: bool) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,24 +11,23 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stella_assets.corpus.cleaned import DROPPED_FILE, as_dropped, cleaned_step, read_shards, write_dropped
+from stella_assets.corpus.cleaned import DROPPED_FILE, as_dropped, cleaned_step, read_shards
 from stella_assets.corpus.contamination import contamination_step
 from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_sets import evaluation_step
 from stella_assets.corpus.mix import Mix
-from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.corpus.words import match_form, match_keys, sorted_distinct
 from stella_assets.manifest import Check
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import Corpus, Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
-from storage.statistics import FUNNEL, ROW_GROUP, TEXTS, write_table
+from storage.sorted_rows import SortedRows, write_in_groups
+from storage.statistics import DROPPED, FUNNEL, TEXTS, write_table
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 CORPUS_FILE = "corpus.parquet"
 FUNNEL_FILE = "funnel.parquet"
 LICENCES_FILE = "licences.parquet"
-PART_BYTES = 64 * 2**20
-"""Texts are sorted in parts of about this size, compressed, by the beginning of their ids; one is in memory."""
 
 
 class EmptyCorpusError(ValueError):
@@ -65,25 +63,15 @@ def build_corpus(corpus: Corpus, bench: Workbench) -> Result:
         EmptyCorpusError: No text, or no training text, is left; the message holds the funnel.
     """
     mix = Mix(corpus, bench.inputs, bench.home)
+    texts, dropped = SortedRows(bench.scratch / "texts"), SortedRows(bench.scratch / "dropped")
     with progress_bar(mix.texts, "corpus", "texts") as bar:
-        files = []
-        for file in mix.shards():
-            files.append(file)
-            bar.update(pq.read_metadata(file).num_rows)
-    tally, rows = Tally(mix.forbidden), pl.scan_parquet(files)
-    dropped = [as_dropped(rows.filter(pl.col("rule").is_not_null()).collect())]
-    with pq.ParquetWriter(bench.folder / CORPUS_FILE, TEXTS, compression="zstd") as writer:
-        pending = pl.DataFrame()
-        parts = 1 + sum(file.stat().st_size for file in files) // PART_BYTES
-        for texts, twice in _sorted(rows.filter(pl.col("rule").is_null()), parts):
-            tally.add(texts)
-            dropped.append(as_dropped(twice))
-            pending = pl.concat([pending, texts.select(TEXTS.names)])
-            whole = len(pending) // ROW_GROUP * ROW_GROUP  # so that the bytes do not depend on where parts end
-            writer.write_table(pending.head(whole).to_arrow().cast(TEXTS), row_group_size=ROW_GROUP)
-            pending = pending.slice(whole)
-        writer.write_table(pending.to_arrow().cast(TEXTS), row_group_size=ROW_GROUP)
-    write_dropped(bench.folder / DROPPED_FILE, dropped)
+        for count, taken, left_out in mix.shards():
+            texts.add(taken.select(*TEXTS.names, "key"))
+            dropped.add(as_dropped(left_out.with_columns(detail=None)))
+            bar.update(count)
+    tally = Tally(mix.forbidden)
+    write_in_groups(bench.folder / CORPUS_FILE, TEXTS, _each_once(texts, tally, dropped))
+    write_in_groups(bench.folder / DROPPED_FILE, DROPPED, dropped.parts(DROPPED.names))
     funnel = _funnel(bench, tally)
     write_table(bench.folder / FUNNEL_FILE, FUNNEL, funnel)
     _require_texts(corpus, tally, funnel)
@@ -138,7 +126,7 @@ class Tally:
         self.licences: Counter[tuple[str, str]] = Counter()
         self.ids_ascend = True
         self._last = ""
-        self._forbidden = match_keys(match_form(forbidden))
+        self._forbidden = sorted_distinct(match_keys(match_form(forbidden)))
 
     def add(self, texts: pl.DataFrame) -> None:
         """Count a part; parts come in the order of ids."""
@@ -156,17 +144,20 @@ class Tally:
         counts = texts.group_by("licence", "source").len()
         self.licences.update({(licence, source): n for licence, source, n in counts.iter_rows()})
         if len(self._forbidden):
-            self.forbidden += int(np.isin(texts["key"].to_numpy(), self._forbidden).sum())
+            keys = texts["key"].to_numpy()
+            at = np.minimum(np.searchsorted(self._forbidden, keys), len(self._forbidden) - 1)
+            self.forbidden += int((self._forbidden[at] == keys).sum())
 
 
-def _sorted(texts: pl.LazyFrame, parts: int) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Texts by id, each id once, and those that were there twice: a piece that equals another text."""
-    edges = [f"{16**8 * part // parts:08x}" for part in range(parts)] + ["g"]
-    for low, high in pairwise(edges):
-        rows = texts.filter((pl.col("id") >= low) & (pl.col("id") < high)).collect()
-        rows = rows.sort("id", "augmentation", "source", "parent", "origin")
+def _each_once(texts: SortedRows, tally: Tally, dropped: SortedRows) -> Iterator[pl.DataFrame]:
+    """Texts by id, each id once; a piece that equals another text is dropped."""
+    for rows in texts.parts(["id", "augmentation", "source", "parent", "origin"]):
         first = rows["id"].is_first_distinct()
-        yield rows.filter(first), rows.filter(~first).with_columns(rule=pl.lit("duplicate"), value=pl.lit(1.0))
+        twice = rows.filter(~first).with_columns(rule=pl.lit("duplicate"), value=pl.lit(1.0), detail=None)
+        dropped.add(as_dropped(twice))
+        once = rows.filter(first)
+        tally.add(once)
+        yield once
 
 
 def _funnel(bench: Workbench, tally: Tally) -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from stella_assets.corpus.clean import Tokens, judge, repair
 from stella_assets.corpus.formats import EXCERPT
-from stella_assets.corpus.sources import SourceError, pinned, read_source, source_digests
+from stella_assets.corpus.sources import SourceError, SourcePart, pinned, read_source, source_digests, source_parts
 from stella_assets.corpus.text import Malformed, RawText, text_id
 from stella_assets.corpus.words import match_form, match_keys
 from stella_assets.manifest import digest
@@ -24,15 +24,18 @@ from stella_assets.recipe import Corpus, FileSource, HuggingFace, PythonDocs, Re
 from stella_assets.step import Artefact, Result, Step, Workbench
 from storage.home import Home
 from storage.shards import ShardStore
-from storage.statistics import DROPPED, write_table
+from storage.sorted_rows import SortedRows, write_in_groups
+from storage.statistics import DROPPED
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 KIND, READINGS_KIND, DROPPED_KIND = "cleaned", "readings", "dropped"
 SHARDS_FILE = "shards.parquet"
 DROPPED_FILE = "dropped.parquet"
+MALFORMED, UNREADABLE = "malformed", "unreadable"
+"""Rules of rows, and of files."""
 SHARD_TEXTS, SHARD_BYTES = 20_000, 32 * 2**20
 RAW = pa.schema(
-    dict.fromkeys(("text", "section", "role", "licence", "origin", "parent", "malformed"), pa.string()).items()
+    dict.fromkeys(("text", "section", "role", "licence", "origin", "parent", "rule", "detail"), pa.string()).items()
 )
 
 
@@ -53,17 +56,6 @@ class Shard:
     read: int
     kept: int
     reading: str
-
-
-@dataclass
-class _Tally:
-    """What was met in a source so far."""
-
-    rows: int = 0
-    files: set[str] = field(default_factory=set)
-    bad_rows: int = 0
-    bad_files: int = 0
-    first: Malformed | None = None
 
 
 def cleaned_step(recipe: Recipe) -> Step:
@@ -126,23 +118,22 @@ def clean_texts(recipe: Recipe, bench: Workbench) -> Result:
         SourceError: A source cannot be read, or more of it is malformed than the recipe allows.
     """
     reader = _Reader(recipe, bench.home)
-    digests = source_digests(recipe.corpus)
     shards: list[Shard] = []
     dropped: list[pl.DataFrame] = []
     with progress_bar(0, "cleaned_texts", "texts") as bar:
         for source in recipe.corpus.sources:
-            found, gone = reader.read(source, digests[source.name], bar.update)
+            found, gone = reader.read(source, bar.update)
             read, kept = (sum(getattr(shard, what) for shard in found) for what in ("read", "kept"))
             bench.log.info(f"cleaned_texts: {kept:,} of {read:,} texts kept of source {source.name}")
             shards += found
             dropped.append(gone)
     _table(shards).write_parquet(bench.folder / SHARDS_FILE)
-    write_dropped(bench.folder / DROPPED_FILE, dropped)
+    write_dropped(bench, dropped)
     return Result(
         facts={
             "texts": sum(shard.kept for shard in shards),
             "read": sum(shard.read for shard in shards),
-            "malformed": sum(int((frame["rule"] == "malformed").sum()) for frame in dropped),
+            "malformed": sum(int(frame["rule"].is_in([MALFORMED, UNREADABLE]).sum()) for frame in dropped),
             "shards": len(shards),
             "shards_reused": reader.reused,
         }
@@ -163,16 +154,34 @@ class _Reader:
         self._dropped = ShardStore(home, DROPPED_KIND)
         self._settings = digest([CODE_VERSION, recipe.corpus.clean.settings(), _tokenizer_digest(recipe)])
 
-    def read(self, source: Source, content: str, on_texts: Callable[[int], object]) -> tuple[list[Shard], pl.DataFrame]:
-        """The shards of a source, and the texts that were not kept."""
-        reading = digest([self._settings, source.settings("weight"), content, SHARD_TEXTS])
+    def read(self, source: Source, on_texts: Callable[[int], object]) -> tuple[list[Shard], pl.DataFrame]:
+        """The shards of a source, and the texts that were not kept.
+
+        Raises:
+            SourceError: It cannot be read, or more of it is malformed than the recipe allows.
+        """
+        source, parts = pinned(source), source_parts(source)
+        shards: list[Shard] = []
+        dropped = [pl.DataFrame(DROPPED.empty_table())]
+        for part in parts:
+            found, gone = self._read_part(source, part, on_texts)
+            shards += found
+            dropped.append(gone)
+        all_dropped = pl.concat(dropped)
+        _require_few_malformed(source, parts, shards, all_dropped)
+        return shards, all_dropped
+
+    def _read_part(
+        self, source: Source, part: SourcePart, on_texts: Callable[[int], object]
+    ) -> tuple[list[Shard], pl.DataFrame]:
+        reading = digest([self._settings, _reading(source), part.digest, SHARD_TEXTS])
         if all(store.path(reading).is_file() for store in (self._readings, self._dropped)):
             shards = [Shard(**row) for row in self._readings.read(reading).to_dicts()]
             if all(self._cleaned.path(shard.key).is_file() for shard in shards):
                 self.reused += len(shards)
                 return shards, self._dropped.read(reading)
-        shards, dropped, tally = [], [pl.DataFrame(DROPPED.empty_table())], _Tally()
-        for raw in _raw_shards(pinned(source), tally):
+        shards, dropped = [], [pl.DataFrame(DROPPED.empty_table())]
+        for raw in _raw_shards(source, part):
             key = digest([self._settings, _content_digest(raw)])
             self.reused += self._cleaned.path(key).is_file()
             frame = self._cleaned.get(key, partial(_clean, raw, self._corpus, self._tokens))
@@ -180,8 +189,7 @@ class _Reader:
             shards.append(Shard(source.name, key, len(frame), kept, reading))
             dropped.append(as_dropped(frame.slice(kept).with_columns(source=pl.lit(source.name))))
             on_texts(len(frame))
-        _require_few_malformed(source, tally)
-        gone = self._dropped.get(reading, lambda: pl.concat(dropped, how="vertical_relaxed"))
+        gone = self._dropped.get(reading, lambda: pl.concat(dropped))
         self._readings.get(reading, lambda: _table(shards))
         return shards, gone
 
@@ -196,13 +204,18 @@ _SHARDS = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.I
 def as_dropped(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of shards, with `source`, `rule`, `value` and `detail`, in the form of the table of dropped texts."""
     shown = pl.col("text").str.slice(0, 2 * EXCERPT).str.replace_all(r"\s+", " ")
-    return frame.with_columns(excerpt=shown).select(DROPPED.names)
+    return frame.with_columns(excerpt=shown).select(DROPPED.names).cast(_DROPPED)
 
 
-def write_dropped(path: Path, frames: list[pl.DataFrame]) -> None:
+_DROPPED = pl.DataFrame(DROPPED.empty_table()).schema
+
+
+def write_dropped(bench: Workbench, frames: Iterable[pl.DataFrame]) -> None:
     """Write the table of dropped texts, in an order that does not depend on shards."""
-    table = pl.concat([pl.DataFrame(DROPPED.empty_table()), *frames], how="vertical_relaxed").sort(DROPPED.names)
-    write_table(path, DROPPED, table.to_arrow())
+    rows = SortedRows(bench.scratch / "dropped")
+    for frame in frames:
+        rows.add(frame)
+    write_in_groups(bench.folder / DROPPED_FILE, DROPPED, rows.parts(DROPPED.names))
 
 
 def _token_counter(recipe: Recipe) -> Tokens | None:
@@ -216,12 +229,11 @@ def _token_counter(recipe: Recipe) -> Tokens | None:
     return count
 
 
-def _raw_shards(source: Source, tally: _Tally) -> Iterator[pa.Table]:
+def _raw_shards(source: Source, part: SourcePart) -> Iterator[pa.Table]:
     """Rows as they are read, in tables of bounded size."""
     rows: list[dict[str, str | None]] = []
     size = 0
-    for item in read_source(source):
-        _count(tally, item)
+    for item in read_source(source, part):
         rows.append(_raw_row(item))
         size += len(rows[-1]["text"] or "")
         if len(rows) >= SHARD_TEXTS or size >= SHARD_BYTES:
@@ -233,7 +245,10 @@ def _raw_shards(source: Source, tally: _Tally) -> Iterator[pa.Table]:
 
 def _raw_row(item: RawText | Malformed) -> dict[str, str | None]:
     if isinstance(item, Malformed):
-        return {"text": item.excerpt, "section": "", "role": "", "origin": item.origin, "malformed": item.why}
+        rule = UNREADABLE if item.whole_file else MALFORMED
+        return {
+            "text": item.excerpt, "section": "", "role": "", "origin": item.origin, "rule": rule, "detail": item.why,
+        }  # fmt: skip
     return {
         "text": _encodable(item.text), "section": item.section, "role": item.role, "licence": item.licence,
         "origin": item.origin, "parent": item.parent,
@@ -245,26 +260,20 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in text) else text
 
 
-def _count(tally: _Tally, item: RawText | Malformed) -> None:
-    tally.files.add(item.origin.rsplit(":", 1)[0])
-    if isinstance(item, RawText):
-        tally.rows += 1
+def _require_few_malformed(source: Source, parts: list[SourcePart], shards: list[Shard], dropped: pl.DataFrame) -> None:
+    """Raise `SourceError` if more rows or files are malformed than the recipe allows."""
+    if isinstance(source, PythonDocs):
         return
-    tally.first = tally.first or item
-    tally.bad_files += item.whole_file
-    tally.rows += not item.whole_file
-    tally.bad_rows += not item.whole_file
-
-
-def _require_few_malformed(source: Source, tally: _Tally) -> None:
-    if isinstance(source, PythonDocs) or tally.first is None:
-        return
+    rows, files = (dropped.filter(pl.col("rule") == rule) for rule in (MALFORMED, UNREADABLE))
+    read = sum(shard.read for shard in shards) - len(files)
     limit = source.max_malformed  # type: ignore[attr-defined]
-    for what, bad, total in (("rows", tally.bad_rows, tally.rows), ("files", tally.bad_files, len(tally.files))):
-        if bad > limit * max(total, 1):
+    for what, bad, total in (("rows", rows, read), ("files", files, sum(len(part.paths) for part in parts))):
+        if len(bad) > limit * max(total, 1):
+            first = bad.row(0, named=True)
             raise SourceError(
-                f"source {source.name!r}: {bad:,} of {total:,} {what} are malformed, the recipe allows {limit:.2%}; "
-                f"the first is {tally.first.origin}: {tally.first.why}. Correct the data, or raise `max_malformed`."
+                f"source {source.name!r}: {len(bad):,} of {total:,} {what} are malformed, the recipe allows "
+                f"{limit:.2%}; the first is {first['origin']}: {first['detail']}. "
+                "Correct the data, or raise `max_malformed`."
             )
 
 
@@ -277,8 +286,8 @@ def _content_digest(raw: pa.Table) -> str:
 
 def _clean(table: pa.Table, corpus: Corpus, tokens: Tokens | None) -> pl.DataFrame:
     """Kept rows first, then those that are not, with `rule` and `value`."""
-    raw = pl.DataFrame(table).rename({"malformed": "detail"})
-    whole = raw.filter(pl.col("detail").is_null())
+    raw = pl.DataFrame(table)
+    whole = raw.filter(pl.col("rule").is_null()).drop("rule")
     text = repair(whole["text"], corpus.clean)
     parents = repair(whole["parent"].fill_null(""), corpus.clean)
     about = whole.select(pl.concat_str("section", "role", "licence", "origin", separator="\n")).to_series()
@@ -290,5 +299,5 @@ def _clean(table: pa.Table, corpus: Corpus, tokens: Tokens | None) -> pl.DataFra
         parent=pl.Series([text_id(parent) if parent else None for parent in parents], dtype=pl.String),
         **dict(judge(text, whole["role"], corpus.clean, tokens).to_dict()),
     )
-    broken = raw.filter(pl.col("detail").is_not_null()).with_columns(rule=pl.lit("malformed"))
+    broken = raw.filter(pl.col("rule").is_not_null())
     return pl.concat([cleaned, broken], how="diagonal").sort(pl.col("rule").is_not_null(), maintain_order=True)

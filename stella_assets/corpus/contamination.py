@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import polars as pl
 
-from stella_assets.corpus.cleaned import DROPPED_FILE, KIND, Shard, as_dropped, cleaned_step, read_shards, write_dropped
+from stella_assets.corpus.cleaned import KIND, Shard, as_dropped, cleaned_step, read_shards, write_dropped
 from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import TEXTS_FILE, evaluation_step
 from stella_assets.corpus.formats import EXCERPT
@@ -62,7 +61,7 @@ def find_contamination(settings: Decontaminate, bench: Workbench) -> Result:
             bar.update(shard.kept)
     matches = _judged(pl.concat(found), evaluation, index)
     dropped = matches.filter(verdict="drop")
-    _write(bench.folder, matches, dropped, _by_task(matches, evaluation))
+    _write(bench, matches, dropped, _by_task(matches, evaluation))
     texts = sum(shard.kept for shard in shards)
     gone = dropped.n_unique(["shard", "row"]) if len(dropped) else 0
     bench.log.info(f"contamination: {gone:,} of {texts:,} texts hold evaluation texts and go")
@@ -150,7 +149,9 @@ def _by_task(matches: pl.DataFrame, evaluation: pl.DataFrame) -> pl.DataFrame:
     return evaluation.group_by(keys).len("texts").join(met, on=keys, how="left").sort(keys)
 
 
-def _write(folder: Path, matches: pl.DataFrame, dropped: pl.DataFrame, tasks: pl.DataFrame) -> None:
+def _write(bench: Workbench, matches: pl.DataFrame, dropped: pl.DataFrame, tasks: pl.DataFrame) -> None:
+    folder = bench.folder
+
     def excerpt(name: str) -> pl.Expr:
         return pl.col(name).str.slice(0, EXCERPT).str.replace_all(r"\s+", " ")
 
@@ -166,7 +167,7 @@ def _write(folder: Path, matches: pl.DataFrame, dropped: pl.DataFrame, tasks: pl
     named = once.with_columns(
         rule="evaluation text, " + pl.col("rule"), detail=pl.col("task") + ": " + excerpt("evaluation_text")
     )
-    write_dropped(folder / DROPPED_FILE, [as_dropped(named)])
+    write_dropped(bench, [as_dropped(named)])
 
 
 def _missed_probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import polars as pl
 
 from stella_assets.corpus.cleaned import (
-    DROPPED_FILE,
     KIND,
     Shard,
     as_dropped,
@@ -86,10 +86,11 @@ def find_duplicates(settings: Deduplicate | None, order: list[str], bench: Workb
     near_copies = texts[copy].with_columns(
         kept=texts["id"].gather(keeper), rule=pl.lit("near duplicate"), value=pl.Series(similarity)
     )
-    left = texts.with_columns(group=_groups(texts, near))[np.setdiff1d(np.arange(len(texts)), copy)]
+    stays = np.ones(len(texts), bool)
+    stays[copy] = False
+    left = texts.with_columns(group=_groups(texts, near)).filter(stays)
     left.select("shard", "row", "group").sort("shard", "row").write_parquet(bench.folder / LEFT_FILE)
-    dropped = [_with_texts(equal, shards, cleaned), _with_texts(near_copies, shards, cleaned)]
-    write_dropped(bench.folder / DROPPED_FILE, [frame for frames in dropped for frame in frames])
+    write_dropped(bench, chain(_with_texts(equal, shards, cleaned), _with_texts(near_copies, shards, cleaned)))
     bench.log.info(
         f"duplicates: {len(equal):,} equal to another text, {len(near_copies):,} near copies; {len(left):,} left"
     )
@@ -178,14 +179,14 @@ def _candidates(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate,
     keys = [f"{shard.key}-{about}" for shard in shards]
     with progress_bar(sum(shard.kept for shard in shards), "duplicates", "texts") as bar:
         for key, shard in zip(keys, shards, strict=True):
-            store.get(key, partial(_bands, cleaned, shard, settings))
+            store.ensure(key, partial(_bands, cleaned, shard, settings))
             bar.update(shard.kept)
     starts = np.cumsum([0, *(shard.kept for shard in shards)])
     flat = starts[texts["shard"].to_numpy()] + texts["row"].to_numpy()
     packed = np.empty(0, np.uint64)
-    for band in range(settings.bands):
-        hashes = [store.read(key, [f"band_{band}"]).to_series().to_numpy() for key in keys]
-        pairs = _pairs_of_equal(np.concatenate([np.empty(0, np.uint64), *hashes])[flat])
+    for band in range(settings.bands if keys else 0):
+        hashes = store.read_all(keys, [f"band_{band}"]).to_series().to_numpy()
+        pairs = _pairs_of_equal(hashes[flat])
         packed = sorted_distinct(np.concatenate([packed, pairs]))
     return np.stack([packed >> np.uint64(32), packed & np.uint64(2**32 - 1)], 1).astype(np.int64)
 
@@ -202,8 +203,11 @@ def _pairs_of_equal(hashes: np.ndarray) -> np.ndarray:
 
     In a bucket of many, a text is paired with the `NEIGHBOURS` before it and with the bucket's first.
     """
-    order = np.argsort(hashes, kind="stable").astype(np.uint64)
-    hashes = hashes[order]
+    order = np.argsort(hashes)
+    equal = hashes[order[1:]] == hashes[order[:-1]]
+    order = order[np.append(equal, False) | np.append(False, equal)] if len(order) else order
+    order = order[np.lexsort((order, hashes[order]))]
+    hashes, order = hashes[order], order.astype(np.uint64)
     found = []
     for lag in range(1, NEIGHBOURS + 1):
         at = np.flatnonzero(hashes[lag:] == hashes[:-lag])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import glob
 import re
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from stella_assets.manifest import digest, file_digest
 from stella_assets.recipe import Columns, Corpus, FileSource, HuggingFace, LanceTable, Parquet, PythonDocs, Source
 
 FIRST_ROWS = 100
+OWN_PART_BYTES = 8 * 2**20
 
 
 class SourceError(ValueError):
@@ -46,21 +49,54 @@ def matching_files(source: FileSource) -> list[Path]:
     return paths
 
 
+@dataclass(frozen=True)
+class SourcePart:
+    """Some of a source, read together, and again only when it has changed.
+
+    Attributes:
+        digest: Of what it holds now: bytes of files, versions of packages and tables, revisions of data sets.
+        paths: Its files; none where a source is no files.
+    """
+
+    digest: str
+    paths: tuple[Path, ...] = ()
+
+
+def source_parts(source: Source) -> list[SourcePart]:
+    """The parts of a source: a large file each, small ones in groups that adding a file changes one of."""
+    match source:
+        case PythonDocs():
+            return [SourcePart(digest(package_versions(source.packages)))]
+        case HuggingFace():
+            return [SourcePart(digest([source.dataset, hub_commit(source.dataset, source.revision)]))]
+        case LanceTable():
+            return [SourcePart(digest(_lance_identity(source)))]
+        case FileSource():
+            groups: dict[str, list[Path]] = {}
+            for path in matching_files(source):
+                alone = path.stat().st_size >= OWN_PART_BYTES
+                groups.setdefault(str(path) if alone else digest(path.name)[:2], []).append(path)
+            return [_part_of_files(paths) for _, paths in sorted(groups.items())]
+    raise AssertionError(source)
+
+
+def _part_of_files(paths: list[Path]) -> SourcePart:
+    def of(path: Path) -> list[str]:
+        about = path.stat()
+        return [path.name, _digest_as_it_was(path, about.st_size, about.st_mtime_ns)]
+
+    return SourcePart(digest(sorted(map(of, paths))), tuple(paths))
+
+
+@lru_cache(maxsize=2**16)
+def _digest_as_it_was(path: Path, _size: int, _changed: int) -> str:
+    """Digest of a file, worked out anew when its size or its time of change is another."""
+    return file_digest(path)
+
+
 def source_digests(corpus: Corpus) -> dict[str, str]:
-    """What every source holds now: digests of files, versions of packages and tables, revisions of data sets."""
-    found = {}
-    for source in corpus.sources:
-        match source:
-            case PythonDocs():
-                found[source.name] = digest(package_versions(source.packages))
-            case HuggingFace():
-                found[source.name] = digest([source.dataset, hub_commit(source.dataset, source.revision)])
-            case LanceTable():
-                found[source.name] = digest(_lance_identity(source))
-            case FileSource():
-                files = sorted((path.name, file_digest(path)) for path in matching_files(source))
-                found[source.name] = digest([list(file) for file in files])
-    return found
+    """What every source holds now."""
+    return {source.name: digest(sorted(part.digest for part in source_parts(source))) for source in corpus.sources}
 
 
 def pinned(source: Source) -> Source:
@@ -176,8 +212,8 @@ def _require_columns(columns: Columns, names: list[str], place: Path, source: st
         )
 
 
-def read_source(source: Source) -> Rows:
-    """The texts of a source, and what of it is malformed, in an order that does not depend on the machine."""
+def read_source(source: Source, part: SourcePart) -> Rows:
+    """The texts of a part, and what of it is malformed, in an order that does not depend on the machine."""
     match source:
         case PythonDocs():
             yield from docstring_texts(source.packages, queries=source.first_sentence_queries)
@@ -186,7 +222,7 @@ def read_source(source: Source) -> Rows:
         case LanceTable():
             yield from read_lance(source)
         case FileSource():
-            for path in matching_files(source):
+            for path in part.paths:
                 yield from read_file(source, path)
 
 

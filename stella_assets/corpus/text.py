@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\x{feff}\x{200b}\x{2060}]"
@@ -75,14 +76,17 @@ def uniform(name: str, text_hash: str) -> float:
     return int(hashlib.sha256(f"{name}:{text_hash}".encode()).hexdigest()[:13], 16) / 16**13
 
 
-def split_of(text_hash: str, fractions: Mapping[str, float]) -> str:
-    """`train`, or one of the held-out splits with the fraction it names."""
-    draw = uniform("split", text_hash)
-    for split, fraction in fractions.items():
-        if draw < fraction:
-            return split
-        draw -= fraction
-    return "train"
+def uniforms(name: str, hashes: Iterable[str]) -> np.ndarray:
+    """`[T]`: `uniform` of many texts."""
+    prefix = f"{name}:"
+    digests = b"".join(hashlib.sha256((prefix + each).encode()).digest()[:8] for each in hashes)
+    return (np.frombuffer(digests, ">u8") >> 12) / 16**13
+
+
+def splits_of(hashes: pl.Series, fractions: Mapping[str, float]) -> pl.Series:
+    """`train`, or one of the held-out splits with the fraction it names, for each text."""
+    names, ends = np.array([*fractions, "train"]), np.cumsum(list(fractions.values()))
+    return pl.Series("split", names[np.searchsorted(ends, uniforms("split", hashes), side="right")], dtype=pl.String)
 
 
 def first_sentence(text: str) -> tuple[str, str]:

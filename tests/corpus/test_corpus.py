@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from stella_assets.corpus import cleaned
+from stella_assets.corpus import cleaned, sources
 from stella_assets.corpus.build import EmptyCorpusError, read_texts
+from stella_assets.corpus.formats import Rows, read_file
 from stella_assets.corpus.text import sentences
-from stella_assets.recipe import Recipe
+from stella_assets.recipe import FileSource, Recipe
 from storage.home import Home
 from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of
 
@@ -181,6 +182,24 @@ def test_only_shards_with_new_texts_are_worked_out_again(tmp_path: Path, recipe_
     write_lines(tmp_path / "lines.txt", [different(i) for i in range(404)])
     facts = build(recipe, home)["cleaned_texts"].manifest.facts
     assert (facts["shards"], facts["shards_reused"]) == (9, 8)
+
+
+def test_a_file_that_joins_a_folder_is_the_only_one_that_is_read(tmp_path: Path, recipe_with, home: Home, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for number in range(5):
+        write_lines(tmp_path / "data" / f"{number}.txt", [different(10 * number + i) for i in range(10)])
+    recipe = recipe_with(kind="text", path="./data", unit="line")
+    build(recipe, home)
+    write_lines(tmp_path / "data" / "more.txt", [different(100 + i) for i in range(10)])
+    read: list[str] = []
+
+    def note(source: FileSource, path: Path) -> Rows:
+        read.append(path.name)
+        return read_file(source, path)
+
+    monkeypatch.setattr(sources, "read_file", note)
+    texts = build(recipe, home)["corpus"].manifest.facts["texts"]
+    assert (read, texts) == (["more.txt"], 60)
 
 
 def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path, recipe_with):

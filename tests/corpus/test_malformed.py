@@ -101,21 +101,21 @@ DROPPED: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
     "a CSV row of another encoding": (csv(b"7,caf\xe9 au lait\n"), "malformed", "not utf-8"),
     "a quote that is never closed": (
         csv(b'7,"a text that\n', max_malformed=1),
-        "malformed",
+        "unreadable",
         "cannot be read: unexpected end of data",
     ),
     "a text line of another encoding": (text(b"caf\xe9 au lait\n"), "malformed", "not utf-8: byte 3 is 0xe9"),
     "a text line longer than any text": (text(b"x" * 3000), "malformed", "longer than"),
     "a paragraph longer than any text": (text(b"x y\n" * 1000, "paragraph"), "malformed", "longer than"),
-    "a Parquet file that is none": (beside("9.parquet", b"PAR1 no", "parquet"), "malformed", "cannot be read"),
-    "an empty Parquet file": (beside("9.parquet", b"", "parquet"), "malformed", "cannot be read"),
+    "a Parquet file that is none": (beside("9.parquet", b"PAR1 no", "parquet"), "unreadable", "cannot be read"),
+    "an empty Parquet file": (beside("9.parquet", b"", "parquet"), "unreadable", "cannot be read"),
     "gzip that breaks off": (
         beside("9.jsonl.gz", gzip.compress(GOOD_LINES.encode())[:400], "jsonl"),
-        "malformed",
+        "unreadable",
         "cannot be read: Truncated",
     ),
-    "gzip that is none": (beside("9.jsonl.gz", b"plain text", "jsonl"), "malformed", "cannot be read"),
-    "zstd that is none": (beside("9.jsonl.zst", b"plain text", "jsonl"), "malformed", "cannot be read"),
+    "gzip that is none": (beside("9.jsonl.gz", b"plain text", "jsonl"), "unreadable", "cannot be read"),
+    "zstd that is none": (beside("9.jsonl.zst", b"plain text", "jsonl"), "unreadable", "cannot be read"),
 }
 
 

@@ -8,8 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from stella_assets.corpus.python_docs import UnknownPackageError, docstring_texts
-from stella_assets.corpus.sources import SourceError, check_source, read_source, source_digests
+from stella_assets.corpus.sources import SourceError, check_source, read_source, source_digests, source_parts
+from stella_assets.corpus.text import Malformed, RawText
+from stella_assets.recipe import Source
 from tests.corpus.conftest import different
+
+
+def texts_of(source: Source) -> list[RawText | Malformed]:
+    return [text for part in source_parts(source) for text in read_source(source, part)]
 
 
 def test_own_texts_come_from_parquet_json_lines_and_text_files(tmp_path: Path, recipe_with):
@@ -19,11 +25,11 @@ def test_own_texts_come_from_parquet_json_lines_and_text_files(tmp_path: Path, r
     (tmp_path / "c.txt").write_text("\n\n".join(texts))
     for kind, path in (("parquet", "a.parquet"), ("jsonl", "b.jsonl")):
         recipe = recipe_with(kind=kind, path=f"./{path}", columns={"text": "body"})
-        found = list(read_source(recipe.corpus.sources[0]))
+        found = texts_of(recipe.corpus.sources[0])
         assert [item.text for item in found if item.text] == texts
         assert {item.licence for item in found} == {"CC0-1.0"}
     recipe = recipe_with(kind="text", path="./*.txt", role="query")
-    assert [(item.text.strip(), item.role, item.section) for item in read_source(recipe.corpus.sources[0])] == [
+    assert [(item.text.strip(), item.role, item.section) for item in texts_of(recipe.corpus.sources[0])] == [
         (text, "query", "c") for text in texts
     ]
 
@@ -68,10 +74,10 @@ def test_a_hub_data_set_is_streamed_up_to_its_limit_and_its_column_is_checked(tm
     pq.write_table(pa.table({"body": [different(i) for i in range(20)]}), tmp_path / "train.parquet")
     hub = {"kind": "huggingface", "dataset": str(tmp_path), "revision": "0" * 40, "limit": 7}
     recipe = recipe_with(**hub, columns={"text": "body"})
-    assert [item.text for item in read_source(recipe.corpus.sources[0])] == [different(i) for i in range(7)]
+    assert [item.text for item in texts_of(recipe.corpus.sources[0])] == [different(i) for i in range(7)]
     recipe = recipe_with(**hub, columns={"text": "txt"})
     with pytest.raises(SourceError, match="no column 'txt'; it has body"):
-        list(read_source(recipe.corpus.sources[0]))
+        texts_of(recipe.corpus.sources[0])
 
 
 def test_a_moving_revision_that_the_hub_cannot_resolve_asks_for_a_commit(recipe_with, monkeypatch):

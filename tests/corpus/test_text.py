@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stella_assets.corpus.text import first_sentence, normalise, split_of, text_id
+from stella_assets.corpus.text import first_sentence, normalise, splits_of, text_id, uniform, uniforms
 
 
 @given(st.text())
@@ -26,9 +26,11 @@ def test_first_sentences_end_where_people_end_them():
 
 
 def test_splits_have_the_stated_sizes_and_do_not_move_when_others_come():
-    ids = [text_id(str(i)) for i in range(4000)]
-    splits = {i: split_of(i, {"test": 0.2, "dev": 0.1}) for i in ids}
-    counts = {name: list(splits.values()).count(name) / 4000 for name in ("test", "dev", "train")}
-    assert abs(counts["test"] - 0.2) < 0.03
-    assert abs(counts["dev"] - 0.1) < 0.03
-    assert {i: split_of(i, {"test": 0.2, "dev": 0.1}) for i in reversed(ids[:100])} == {i: splits[i] for i in ids[:100]}
+    ids = pl.Series([text_id(str(i)) for i in range(4000)])
+    splits = splits_of(ids, {"test": 0.2, "dev": 0.1})
+    assert abs((splits == "test").mean() - 0.2) < 0.03
+    assert abs((splits == "dev").mean() - 0.1) < 0.03
+    assert splits_of(ids.head(100).reverse(), {"test": 0.2, "dev": 0.1}).reverse().equals(splits.head(100))
+    draws = [uniform("split", i) for i in ids]
+    assert uniforms("split", ids).tolist() == draws
+    assert splits.to_list() == ["test" if x < 0.2 else "dev" if x < 0.3 else "train" for x in draws]
