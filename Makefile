@@ -37,14 +37,18 @@ ui: $(INSTALLED) ## the Dagster UI on 127.0.0.1:3000
 	$(BIN)/stella ui
 
 .PHONY: bench
-bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder of Parquet files with texts adds four
+bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder with corpus/ and eval/ adds those on real texts
 	$(BIN)/python -m benchmarks.relative_similarity
 	$(BIN)/python -m benchmarks.snapshot_layout
 	$(BIN)/python -m benchmarks.training_reads
 	$(BIN)/python -m benchmarks.store_scale
 	$(BIN)/python -m benchmarks.kills
 	$(BIN)/python -m benchmarks.seeds
-	$(if $(DATA),$(BIN)/python -m benchmarks.training --data $(DATA))
-	$(if $(DATA),$(BIN)/python -m benchmarks.solve --data $(DATA))
-	$(if $(DATA),$(BIN)/python -m benchmarks.encoding --data $(DATA))
-	$(if $(DATA),$(BIN)/python -m benchmarks.increment --data $(DATA))
+	$(if $(DATA),$(BIN)/python -m benchmarks.corpus steps --data $(DATA))
+	$(if $(DATA),$(BIN)/python -m benchmarks.corpus copies --data $(DATA))
+	$(if $(DATA),$(BIN)/python -m benchmarks.corpus planted --data $(DATA))
+	$(if $(DATA),$(BIN)/python -m benchmarks.corpus semantic --data $(DATA))
+	$(if $(DATA),$(BIN)/python -m benchmarks.training --data $(DATA)/corpus)
+	$(if $(DATA),$(BIN)/python -m benchmarks.solve --data $(DATA)/corpus)
+	$(if $(DATA),$(BIN)/python -m benchmarks.encoding --data $(DATA)/corpus)
+	$(if $(DATA),$(BIN)/python -m benchmarks.increment --data $(DATA)/corpus)

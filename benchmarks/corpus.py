@@ -3,6 +3,7 @@
 python -m benchmarks.corpus steps --data FOLDER      every step on all texts, then again with 1% more
 python -m benchmarks.corpus copies --data FOLDER     recall and precision of near copies; MinHash against datasketch
 python -m benchmarks.corpus planted --data FOLDER    2,000 evaluation texts planted in five ways
+python -m benchmarks.corpus semantic --data FOLDER   texts that mean the same, at pivots against all pairs
 
 FOLDER holds `corpus/` and `eval/`.
 """
@@ -14,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -21,6 +23,7 @@ import typer
 from scipy.sparse import csr_matrix
 
 from benchmarks import write_row
+from benchmarks.lesson import prepare
 from stella_assets.corpus.build import corpus_step
 from stella_assets.corpus.cleaned import DROPPED_FILE
 from stella_assets.corpus.contamination import CONTAMINATED_FILE, MATCHES_FILE
@@ -263,6 +266,31 @@ def planted(data: Data, seed: int = 0) -> None:
         print(unplanted.select("rule", "value", "detail", "excerpt").sort("rule", "value"))
     assert all(shares[way] >= least for way, least in FOUND.items())
     assert row["share_unplanted_dropped"] <= 0.001
+
+
+@app.command()
+def semantic(data: Data, texts: int = 50_000, home: Path = Path("var/benchmarks")) -> None:
+    """Share of the texts with a near one before them that are found at pivots, and the time of both ways."""
+    from stella_assets.teachers import similarity
+
+    lesson = prepare(data / "corpus", texts, Home(home.absolute()))
+    snapshot = lesson.data["train"].snapshot
+    vectors = snapshot.vectors(np.arange(len(snapshot))).astype(np.float32)
+    order = np.random.default_rng(0).permutation(len(vectors))
+    row: dict[str, Any] = {"texts": len(vectors)}
+    found = {}
+    for way, exact in (("at_pivots", similarity.EXACT), ("all_pairs", len(vectors))):
+        with patch.object(similarity, "EXACT", exact):
+            started = time.monotonic()
+            found[way], _ = similarity.most_similar_before(lambda rows: vectors[rows], order)
+            row[f"seconds_{way}"] = round(time.monotonic() - started, 1)
+    for cosine in (0.8, 0.85, 0.9, 0.95):
+        alike = found["all_pairs"] >= cosine
+        row[f"at_{cosine}"] = {
+            "texts": int(alike.sum()), "found": round(float((found["at_pivots"][alike] >= cosine).mean()), 4)
+        }  # fmt: skip
+    write_row("corpus_semantic", row)
+    assert row["at_0.9"]["found"] >= 0.95
 
 
 def _evaluation_texts(recipe: Recipe) -> list[str]:
