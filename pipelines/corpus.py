@@ -28,8 +28,10 @@ def why(
     home = prepare_environment()
     from stella_assets.corpus.account import why as traces_of
     from stella_assets.step import Workshop
+    from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
 
-    traces = traces_of(wanted, text, Workshop(home, logging.getLogger("stella")))
+    alike = semantic_duplicates_step(wanted)
+    traces = traces_of(wanted, text, Workshop(home, logging.getLogger("stella")), *([alike] if alike else []))
     if as_json:
         print(json.dumps(traces, indent=1, ensure_ascii=False))
     for trace in traces if not as_json else ():

@@ -38,6 +38,12 @@ CONTAMINATION = pa.schema(
         "value": REAL, "verdict": TEXT, "excerpt": TEXT, "evaluation_excerpt": TEXT,
     }.items()
 )  # fmt: skip
+SUSPECTS = pa.schema(
+    {
+        "id": TEXT, "source": TEXT, "evaluation": TEXT, "task": TEXT, "split": TEXT, "role": TEXT, "cosine": REAL,
+        "excerpt": TEXT, "evaluation_excerpt": TEXT,
+    }.items()
+)  # fmt: skip
 FUNNEL = pa.schema({"source": TEXT, "rule": TEXT, "texts": INT}.items())
 TEACHERS = pa.schema(
     {
@@ -94,6 +100,7 @@ CURRENT_VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "funnel": ("corpus/funnel.parquet", FUNNEL),
     "dropped": ("*/dropped.parquet", DROPPED),
     "contamination": ("contamination/matches.parquet", CONTAMINATION),
+    "suspects": ("contamination_suspects/suspects.parquet", SUSPECTS),
     "teachers": ("teacher_vectors/*/teachers.parquet", TEACHERS),
     "training_log": ("stage_*/training_log.parquet", TRAINING_LOG),
     "scores": ("mteb/*/scores.parquet", SCORES),

@@ -13,28 +13,40 @@ from stella_assets.corpus.cleaned import DROPPED_FILE, KIND, read_shards
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, NotMaterialisedError, Workshop, all_steps
+from stella_assets.step import Artefact, NotMaterialisedError, Step, Workshop, all_steps
 from storage.shards import ShardStore
 
 ID = re.compile(r"[0-9a-f]{16,32}")
 
 
-def why(recipe: Recipe, text_or_id: str, workshop: Workshop) -> list[dict[str, Any]]:
+def why(recipe: Recipe, text_or_id: str, workshop: Workshop, *later: Step) -> list[dict[str, Any]]:
     """Every trace of a text, named by itself or by its id (16 digits are enough), in the order of the steps.
 
-    A text that differs only in case, punctuation or spacing counts as the same one.
+    A text that differs only in case, punctuation or spacing counts as the same one. `later` are steps after the corpus
+    that leave texts out; those not made yet say nothing.
 
     Raises:
         NotMaterialisedError: The recipe's corpus was not made yet.
     """
     made = {step.name: workshop.find(step) for step in all_steps(corpus_step(recipe))}
-    if made["corpus"] is None or made["cleaned_texts"] is None:
+    corpus, cleaned = made["corpus"], made["cleaned_texts"]
+    if corpus is None or cleaned is None:
         raise NotMaterialisedError(
             f"{recipe.name}: the corpus was not made for this recipe as it stands. "
             f"Run `stella run {recipe.name} --select corpus`."
         )
-    ids = [text_or_id] if ID.fullmatch(text_or_id) else _ids_of(text_or_id, recipe, made["cleaned_texts"], workshop)
-    found = [trace for key in ids for trace in _traces(key, made)]
+    ids = [text_or_id] if ID.fullmatch(text_or_id) else _ids_of(text_or_id, recipe, cleaned, workshop)
+    before, after = [artefact for artefact in made.values() if artefact], [workshop.find(step) for step in later]
+    found = [
+        trace
+        for key in ids
+        for traces in (
+            *(_dropped(key, artefact, "dropped") for artefact in before),
+            _in_corpus(key, corpus),
+            *(_dropped(key, artefact, "left out of training") for artefact in after if artefact),
+        )
+        for trace in traces
+    ]
     return [dict(entries) for entries in dict.fromkeys(tuple(trace.items()) for trace in found)]
 
 
@@ -48,22 +60,22 @@ def _ids_of(text: str, recipe: Recipe, cleaned: Artefact, workshop: Workshop) ->
     return list(dict.fromkeys(ids))
 
 
-def _traces(key: str, made: dict[str, Artefact | None]) -> list[dict[str, Any]]:
-    traces = []
-    for name, artefact in made.items():
-        if artefact is None or not (artefact.folder / DROPPED_FILE).is_file():
-            continue
-        rows = pl.scan_parquet(artefact.folder / DROPPED_FILE).filter(pl.col("id").str.starts_with(key)).collect()
-        traces += [
-            {
-                "id": row["id"], "what": f"dropped by {name}: {row['rule']}", "value": row["value"],
-                "detail": row["detail"] or "", "source": row["source"], "origin": row["origin"], "text": row["excerpt"],
-            }
-            for row in rows.to_dicts()
-        ]  # fmt: skip
-    corpus = made["corpus"]
-    assert corpus is not None
+def _dropped(key: str, artefact: Artefact, verb: str) -> list[dict[str, Any]]:
+    if not (artefact.folder / DROPPED_FILE).is_file():
+        return []
+    rows = pl.scan_parquet(artefact.folder / DROPPED_FILE).filter(pl.col("id").str.starts_with(key)).collect()
+    return [
+        {
+            "id": row["id"], "what": f"{verb} by {artefact.name}: {row['rule']}", "value": row["value"],
+            "detail": row["detail"] or "", "source": row["source"], "origin": row["origin"], "text": row["excerpt"],
+        }
+        for row in rows.to_dicts()
+    ]  # fmt: skip
+
+
+def _in_corpus(key: str, corpus: Artefact) -> list[dict[str, Any]]:
     mine = pl.col("id").str.starts_with(key) | pl.col("parent").str.starts_with(key)
+    traces = []
     for row in pl.scan_parquet(corpus.folder / CORPUS_FILE).filter(mine).collect().to_dicts():
         made_of = f", {row['augmentation']} from {row['parent']}" if row["augmentation"] else ""
         traces.append(

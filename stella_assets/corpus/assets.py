@@ -29,7 +29,7 @@ def corpus_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             kinds={"polars", "parquet"},
             description="Every source read, its texts repaired and judged by the rules of their role, shard by shard.",
             checks={},
-            show=_show_dropped,
+            show=show_dropped,
         )
     ]
     if recipe.corpus.decontaminate:
@@ -61,7 +61,7 @@ def corpus_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             kinds={"polars", "parquet"},
             description="Equal texts and near copies across sources: MinHash, verified by exact Jaccard similarity.",
             checks={},
-            show=_show_dropped,
+            show=show_dropped,
         ),
         step_asset(
             corpus_step(recipe),
@@ -79,7 +79,8 @@ def corpus_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
     ]
 
 
-def _show_dropped(artefact: Artefact) -> Mapping[str, Any]:
+def show_dropped(artefact: Artefact) -> Mapping[str, Any]:
+    """Counts by source and rule of what a step dropped, and examples."""
     import polars as pl
 
     dropped = pl.scan_parquet(artefact.folder / DROPPED_FILE)
@@ -92,7 +93,7 @@ def _show_contamination(artefact: Artefact) -> Mapping[str, Any]:
     import polars as pl
 
     by_task = pl.read_parquet(artefact.folder / TASKS_FILE)
-    return {"tasks": table(by_task.to_dicts()), **_show_dropped(artefact)}
+    return {"tasks": table(by_task.to_dicts()), **show_dropped(artefact)}
 
 
 def _show_corpus(artefact: Artefact) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.statistics import AGREEMENT_FILE, ALL, STATS_FILE, statistics_step
+from stella_assets.teachers.suspects import suspects_step
 from stella_assets.training.stages import LOG_FILE, stage_step
 
 CODE_VERSION = "1"
@@ -30,6 +31,7 @@ PLOTS_FOLDER = "plots"
 
 def report_step(recipe: Recipe) -> Step:
     """The step that makes `evaluation_report`."""
+    suspects = suspects_step(recipe)
     stages = tuple(stage_step(recipe, number) for number in range(1, len(recipe.stages) + 1))
     return Step(
         recipe=recipe.name,
@@ -41,6 +43,7 @@ def report_step(recipe: Recipe) -> Step:
             *(teacher_step(recipe, teacher) for teacher in recipe.teachers),
             concatenation_step(recipe),
             statistics_step(recipe),
+            *([suspects] if suspects else []),
             *stages,
             tasks_step(recipe),
             *score_steps(recipe),

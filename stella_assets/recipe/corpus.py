@@ -205,6 +205,27 @@ class Decontaminate(Part):
     similarity: Fraction = Field(default=0.5, description="Jaccard similarity of words and word pairs: near copies")
 
 
+Cosine = Annotated[float, Field(gt=0, le=1)]
+
+
+class Semantic(Part):
+    """Texts that mean the same, by a teacher's vectors: what words alone do not find."""
+
+    teacher: Name
+    duplicates: Cosine | None = Field(
+        default=None, description="cosine from which the later of two training texts is not trained on"
+    )
+    suspects: Cosine | None = Field(
+        default=None, description="cosine to an evaluation text from which a text is listed; nothing is dropped"
+    )
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Self:
+        if self.duplicates is None and self.suspects is None:
+            raise ValueError("set `duplicates`, as to 0.95, or `suspects`, as to 0.9, or both")
+        return self
+
+
 class Augment(Part):
     """Texts made of texts, as arXiv 2412.19048 describes."""
 
@@ -228,6 +249,7 @@ class Corpus(Part):
     deduplicate: Deduplicate | None = Deduplicate()
     decontaminate: Decontaminate | None = None
     augment: Augment = Augment()
+    semantic: Semantic | None = None
     dev: Fraction = 0.05
     test: Fraction = 0.1
 
@@ -238,4 +260,6 @@ class Corpus(Part):
         names = [source.name for source in self.sources]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two sources are named {doubled[0]!r}; each needs a name of its own")
+        if self.semantic and self.semantic.suspects and not self.decontaminate:
+            raise ValueError("semantic.suspects needs evaluation texts; name their sets in `decontaminate`")
         return self

@@ -63,6 +63,10 @@ class Recipe(Part):
         names = [teacher.name for teacher in self.teachers]
         if doubled := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two teachers are named {doubled[0]!r}; each needs a name of its own")
+        if self.corpus.semantic and self.corpus.semantic.teacher not in names:
+            raise ValueError(
+                f"corpus.semantic.teacher names {self.corpus.semantic.teacher!r}; the recipe has {', '.join(names)}"
+            )
         prompt = self.evaluation.query_prompt
         if prompt is not None and prompt not in self.student.prompts:
             raise ValueError(f"evaluation.query_prompt {prompt!r} is none of student.prompts")

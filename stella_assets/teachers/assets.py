@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 
 from stella_assets import plots
 from stella_assets.assets import picture, step_asset, table
+from stella_assets.corpus.assets import EXAMPLES, show_dropped
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact
 from stella_assets.teachers.concatenate import REFERENCE, concatenation_step
 from stella_assets.teachers.encode import TEACHERS_FILE, teacher_step
+from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
 from stella_assets.teachers.statistics import STATS_FILE, statistics_step
+from stella_assets.teachers.suspects import SUSPECTS_FILE, suspects_step
 
 
 def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
@@ -48,12 +51,49 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         show=_show_statistics,
         soon=True,
     )
-    return [*teachers, concatenation, statistics]
+    return [*teachers, concatenation, statistics, *_semantic_assets(recipe)]
+
+
+def _semantic_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
+    """What teachers' vectors say of the texts, where the recipe asks."""
+    duplicates, suspects = semantic_duplicates_step(recipe), suspects_step(recipe)
+    made = []
+    if duplicates:
+        made.append(
+            step_asset(
+                duplicates,
+                group="teachers",
+                kinds={"lancedb", "parquet"},
+                description="Texts that a teacher finds too like another one: no stage trains on them.",
+                checks={},
+                show=show_dropped,
+            )
+        )
+    if suspects:
+        made.append(
+            step_asset(
+                suspects,
+                group="teachers",
+                kinds={"lancedb", "parquet"},
+                description="Texts that a teacher finds like an evaluation text: a list to look at, nothing goes.",
+                checks={},
+                show=_show_suspects,
+                soon=True,
+            )
+        )
+    return made
 
 
 def _show_teacher(artefact: Artefact) -> Mapping[str, Any]:
     columns = ["role", "fingerprint", "model", "prompt", "pooling", "max_length", "dtype", "dim", "texts"]
     return {"teacher": table(pq.read_table(artefact.folder / TEACHERS_FILE, columns=columns).to_pylist())}
+
+
+def _show_suspects(artefact: Artefact) -> Mapping[str, Any]:
+    columns = ["task", "cosine", "excerpt", "evaluation_excerpt"]
+    suspects = pq.read_table(artefact.folder / SUSPECTS_FILE, columns=columns)
+    by_task = suspects.group_by("task").aggregate([("cosine", "count"), ("cosine", "max")]).sort_by("task")
+    return {"tasks": table(by_task.to_pylist()), "most_similar": table(suspects.slice(0, EXAMPLES).to_pylist())}
 
 
 def _show_snapshot(artefact: Artefact) -> Mapping[str, Any]:

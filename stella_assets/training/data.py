@@ -176,11 +176,19 @@ class TrainingData:
     """One split of a snapshot, as a student reads it. Tokens and vectors stay on disk until their batch comes."""
 
     def __init__(
-        self, snapshot: Snapshot, tokens: TokenTable, split: str, teachers: Sequence[str] | None = None
+        self,
+        snapshot: Snapshot,
+        tokens: TokenTable,
+        split: str,
+        teachers: Sequence[str] | None = None,
+        left_out: np.ndarray | None = None,
     ) -> None:
+        """Read a split without the rows that are left out."""
         assert len(tokens) == len(snapshot), "tokens and vectors are of the same corpus"
         self.snapshot = snapshot
         self.rows = snapshot.rows(split)
+        if left_out is not None:
+            self.rows = np.setdiff1d(self.rows, left_out, assume_unique=True)
         self.lengths = tokens.lengths[self.rows]
         self._tokens = tokens.texts
         self._teachers = teachers

@@ -13,6 +13,7 @@ from stella_assets.recipe import Recipe, Stage
 from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.device import processes
+from stella_assets.teachers.semantic_duplicates import rows_left_out, semantic_duplicates_step
 from stella_assets.training.tokens import TokenTable, tokens_step
 from storage.statistics import TRAINING_LOG, write_table
 
@@ -38,13 +39,14 @@ def stage_step(recipe: Recipe, number: int) -> Step:
         "student": recipe.student.settings("model", "revision"),
         "stage": recipe.stages[number - 1].settings(),
     }
+    alike = semantic_duplicates_step(recipe)
     before = (stage_step(recipe, number - 1),) if number > 1 else ()
     return Step(
         recipe=recipe.name,
         name=f"stage_{number}",
         code_version=CODE_VERSION,
         settings=settings,
-        needs=(concatenation_step(recipe), tokens_step(recipe), *before),
+        needs=(concatenation_step(recipe), tokens_step(recipe), *([alike] if alike else []), *before),
         sources=lambda: {"student": model_digest(recipe.student)} if number == 1 else {},
         build=lambda bench: _train(recipe, number, bench),
     )
@@ -93,6 +95,7 @@ def train_here(recipe: Recipe, number: int, bench: Workbench) -> Result:
     return Result(
         facts={
             **facts,
+            "texts_train": len(data["train"]),
             "dev_loss_before": round(dev[0, "total"], 4),
             "dev_loss_after": round(dev[kept, "total"], 4),
             "dev_neighbours_before": round(dev[0, "neighbours"], 4),
@@ -146,7 +149,11 @@ def _read_data(recipe: Recipe, stage: Stage, name: str, bench: Workbench) -> dic
 
     snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)
     tokens = TokenTable.open(bench.inputs["tokenised_texts"])
-    data = {split: TrainingData(snapshot, tokens, split, stage.teachers) for split in ("train", "dev")}
+    alike = bench.inputs.get("semantic_duplicates")
+    left_out = {"train": rows_left_out(alike, snapshot)} if alike else {}
+    data = {
+        split: TrainingData(snapshot, tokens, split, stage.teachers, left_out.get(split)) for split in ("train", "dev")
+    }
     if len(data["train"]) < (stage.batch or 2):
         raise ValueError(
             f"{name}: batch_texts {stage.batch} is more than the {len(data['train'])} training texts. "

@@ -18,7 +18,7 @@ from stella_assets.teachers.statistics import statistics_step
 from storage.home import Home
 from storage.snapshot import Snapshot
 from storage.sql import connect_vectors, current_snapshot
-from storage.statistics import CONTAMINATION, SCORES, STUDY, TRAINING_LOG, refresh_views, write_table
+from storage.statistics import CONTAMINATION, SCORES, STUDY, SUSPECTS, TRAINING_LOG, refresh_views, write_table
 from tests.conftest import TINY, write_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
@@ -73,6 +73,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
             CONTAMINATION,
             [{"task": "Retrieval", "rule": "equal", "verdict": "drop"}],
         ),
+        ("contamination_suspects", "suspects.parquet", SUSPECTS, [{"task": "Retrieval", "cosine": 0.9}]),
         ("study", "study.parquet", STUDY, [{"variant": "as it is", "seed": 0, "score": 0.5}]),
     ):
         folder = home.current(RECIPE, asset)
