@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -79,7 +80,7 @@ def _explain(item: Any) -> str:
     """One pydantic error as: key path, what is wrong, the value, the remedy."""
     where = ".".join(str(part) for part in item["loc"] if part not in TAGS) or "recipe"
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(item["loc"][-1]), _all_keys(Part), n=1)
+        close = difflib.get_close_matches(str(item["loc"][-1]), _keys_beside(item["loc"]), n=1)
         hint = f"Did you mean `{close[0]}`?" if close else "Remove it; docs/recipe.md lists the keys."
         return f"{where}: there is no such key. {hint}"
     if item["type"] == "missing":
@@ -90,5 +91,17 @@ def _explain(item: Any) -> str:
     return f"{where}: {message}{shown}."
 
 
-def _all_keys(part: type[Part]) -> set[str]:
-    return set(part.model_fields).union(*(_all_keys(child) for child in part.__subclasses__()))
+def _keys_beside(place: tuple[Any, ...]) -> set[str]:
+    """Keys that there are where a misspelt one stands; those of every kind where the place has several."""
+    parts: set[type[Part]] = {Recipe}
+    for name in place[:-1]:
+        fields = [part.model_fields[name] for part in parts if name in part.model_fields]
+        parts = {found for field in fields for found in _parts_in(field.annotation)} if fields else parts
+    return {key for part in parts for key in part.model_fields}
+
+
+def _parts_in(annotation: Any) -> Iterator[type[Part]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _parts_in(argument)
