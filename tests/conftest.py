@@ -13,6 +13,8 @@ from stella_assets.recipe import Recipe, read_recipe
 from storage.home import Home
 
 os.environ.setdefault("LANCE_LOG", "error")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: more threads would wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY: dict[str, Any] = {
     "name": "tiny",
