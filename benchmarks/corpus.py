@@ -1,6 +1,7 @@
 """The corpus from real texts: time and memory by step, near copies against exact Jaccard, planted evaluation texts.
 
 python -m benchmarks.corpus steps --data FOLDER      every step on all texts, then again with 1% more
+python -m benchmarks.corpus scale --data FOLDER      every step on 10,000,000 texts made of them, an hour and more
 python -m benchmarks.corpus copies --data FOLDER     recall and precision of near copies; MinHash against datasketch
 python -m benchmarks.corpus planted --data FOLDER    2,000 evaluation texts planted in five ways
 python -m benchmarks.corpus semantic --data FOLDER   texts that mean the same, at pivots against all pairs
@@ -112,6 +113,47 @@ def steps(data: Data) -> None:
     write_row("corpus_steps", {**rows, "peak_mib": peak, "share_of_time_for_1_percent": round(share, 3)})
     assert peak <= 4096, "more than 4 GiB resident"
     assert share <= 0.1, "1% of new texts cost more than 10% of the time"
+
+
+@app.command()
+def scale(data: Data, texts: int = 10_000_000, home: Path | None = None) -> None:
+    """Minutes and memory of every step on many texts: the real ones, and again with their words in another order."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = home or Path(name)
+        (folder / "texts").mkdir(parents=True, exist_ok=True)
+        real = pl.concat(pl.read_parquet(path) for path in sorted((data / "corpus").glob("*.parquet")))
+        real = real.select("text", "source", "licence")
+        for number in range(-(-texts // len(real))):
+            path = folder / "texts" / f"{number:03}.parquet"
+            part = real.head(texts - number * len(real))
+            if not path.exists():
+                (_reordered(part, number) if number else part).write_parquet(path)
+            del part
+        del real
+        recipe = _recipe(
+            [_source("texts", folder / "texts")],
+            data / "eval",
+            folder,
+            clean={},
+            augment={"cut": 0.3, "shuffle": 0.0008},
+        )
+        made = _build(recipe, Home(folder / "home"))
+        about = {step: artefact.manifest.about for step, artefact in made.items()}
+        row = {
+            "texts_read": texts,
+            "texts": made["corpus"].manifest.facts["texts"],
+            "minutes_by_step": {step: round(facts["seconds"] / 60, 1) for step, facts in about.items()},
+            "peak_mib_by_step": {step: facts["peak_memory_mib"] for step, facts in about.items()},
+        }
+    write_row("corpus_scale", row)
+    assert max(row["peak_mib_by_step"].values()) <= 4096, "more than 4 GiB resident"
+
+
+def _reordered(texts: pl.DataFrame, number: int) -> pl.DataFrame:
+    """Texts of the same words and lengths that are no copies: shuffled, and with a word of their own."""
+    words = pl.col("text").str.split(" ").list.sample(fraction=1.0, shuffle=True, seed=number).list.join(" ")
+    own = pl.format(" x{}", pl.int_range(pl.len()) + number * len(texts))
+    return texts.with_columns(text=words + own)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from pipelines.console import err, escape, find_recipe, format_cell, out, refuse
+from pipelines.console import RecipeArgument, err, escape, find_recipe, format_cell, out, refuse
 from pipelines.corpus import app as corpus_app
 from pipelines.resources import prepare_environment, project_root
 from pipelines.vectors import app as vectors_app
@@ -29,8 +29,6 @@ app = typer.Typer(
 )
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(vectors_app, name="vectors")
-
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
 
 
 class TableFormat(StrEnum):

@@ -9,12 +9,10 @@ from typing import Annotated
 
 import typer
 
-from pipelines.console import find_recipe, make_table, out
+from pipelines.console import RecipeArgument, find_recipe, make_table, out
 from pipelines.resources import prepare_environment
 
 app = typer.Typer(no_args_is_help=True, help="Ask what happened to a text, export the data set, free its shards.")
-
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
 
 
 @app.command()
