@@ -70,7 +70,7 @@ def _find(recipe: Recipe, bench: Workbench) -> Result:
         {"row": order[copies], "kept": order[places[copies]], "value": np.round(cosines[copies].astype(np.float64), 4)}
     )
     texts = CorpusTexts(bench.inputs["corpus"])
-    write_dropped(bench, _with_texts(found.sort("row"), texts))
+    write_dropped(bench, _with_texts(found.sort("row"), texts, snapshot.keys))
     bench.log.info(f"semantic_duplicates: {len(found):,} of {len(texts) - held_out:,} training texts are left out")
     return Result(
         facts={
@@ -93,10 +93,10 @@ def _ranked(corpus: Artefact, sources: list[str]) -> tuple[np.ndarray, int]:
     return rows.to_numpy().astype(np.int64), int((texts["split"] != "train").sum())
 
 
-def _with_texts(found: pl.DataFrame, texts: CorpusTexts) -> Iterator[pl.DataFrame]:
+def _with_texts(found: pl.DataFrame, texts: CorpusTexts, keys: np.ndarray) -> Iterator[pl.DataFrame]:
     """What is left out, as the table of dropped texts shows it."""
-    ids = np.concatenate([batch.column(0).to_numpy(zero_copy_only=False) for batch in texts.scan(["id"])])
     for rows in found.iter_slices(ROWS_AT_ONCE):
         known = pl.DataFrame(texts.take(rows["row"].to_numpy(), ["id", "text", "source", "section", "role", "origin"]))
-        detail = pl.Series("detail", [f"like {key[:16]}" for key in ids[rows["kept"].to_numpy()]])
+        kept = keys[rows["kept"].to_numpy()].tobytes()
+        detail = pl.Series("detail", [f"like {kept[start : start + 8].hex()}" for start in range(0, len(kept), 16)])
         yield as_dropped(known.with_columns(rows["value"], detail, rule=pl.lit(RULE)))
