@@ -204,7 +204,12 @@ _SHARDS = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.I
 def as_dropped(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of shards, with `source`, `rule`, `value` and `detail`, in the form of the table of dropped texts."""
     shown = pl.col("text").str.slice(0, 2 * EXCERPT).str.replace_all(r"\s+", " ")
-    return frame.with_columns(excerpt=shown).select(DROPPED.names).cast(_DROPPED)
+    return compact(frame.with_columns(excerpt=shown).select(DROPPED.names).cast(_DROPPED))
+
+
+def compact(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame in memory of its own: a few rows taken of a shard would keep all texts of it."""
+    return pl.DataFrame(frame.to_arrow())
 
 
 _DROPPED = pl.DataFrame(DROPPED.empty_table()).schema

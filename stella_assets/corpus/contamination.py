@@ -6,7 +6,7 @@ from functools import partial
 
 import polars as pl
 
-from stella_assets.corpus.cleaned import KIND, Shard, as_dropped, cleaned_step, read_shards, write_dropped
+from stella_assets.corpus.cleaned import KIND, Shard, as_dropped, cleaned_step, compact, read_shards, write_dropped
 from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import TEXTS_FILE, evaluation_step
 from stella_assets.corpus.formats import EXCERPT
@@ -119,7 +119,7 @@ def _with_texts(matches: pl.DataFrame, shard: Shard, cleaned: ShardStore) -> pl.
     if not len(matches):
         return matches.with_columns(pl.lit("").alias(name) for name in (*columns, "source"))
     texts = cleaned.read(shard.key, columns)[matches["row"].to_numpy()]
-    return pl.concat([matches, texts], how="horizontal").with_columns(source=pl.lit(shard.source))
+    return compact(pl.concat([matches, texts], how="horizontal").with_columns(source=pl.lit(shard.source)))
 
 
 def _judged(matches: pl.DataFrame, evaluation: pl.DataFrame, index: EvaluationIndex) -> pl.DataFrame:

@@ -78,9 +78,9 @@ def find_duplicates(settings: Deduplicate | None, order: list[str], bench: Workb
         gone = pl.read_parquet(bench.inputs["contamination"].folder / CONTAMINATED_FILE)
         texts = texts.join(gone, on=["shard", "row"], how="anti", maintain_order="left")
     first = texts["key"].is_first_distinct()
-    kept = texts.filter(first).select("key", kept="id")
-    equal = texts.filter(~first).join(kept, on="key", how="left").with_columns(rule=pl.lit("duplicate"), value=1.0)
-    texts = texts.filter(first)
+    equal, texts = texts.filter(~first), texts.filter(first)
+    kept = texts.join(equal, on="key", how="semi").select("key", kept="id")
+    equal = equal.join(kept, on="key", how="left").with_columns(rule=pl.lit("duplicate"), value=1.0)
     near = _near_copies(texts, shards, settings, bench) if settings else _NO_PAIRS
     copy, keeper, similarity = _greedy(near)
     near_copies = texts[copy].with_columns(
@@ -125,8 +125,8 @@ _NO_PAIRS = Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 def _ranked(shards: list[Shard], order: list[str], cleaned: ShardStore) -> pl.DataFrame:
     """Every cleaned text by rank; `id` is the first half of its id, `base` that of the text it was taken from."""
 
-    def half(name: str, start: int = 0) -> pl.Expr:
-        return pl.col(name).str.slice(start, 16).str.to_integer(base=16, dtype=pl.UInt64)
+    def half(name: str) -> pl.Expr:
+        return pl.col(name).str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
 
     parts = [pl.DataFrame(schema=_RANKED)]
     for number, shard in enumerate(shards):
@@ -135,7 +135,6 @@ def _ranked(shards: list[Shard], order: list[str], cleaned: ShardStore) -> pl.Da
             frame.select(
                 pl.lit(order.index(shard.source), pl.UInt16).alias("source"),
                 half("id").alias("id"),
-                half("id", 16).alias("rest"),
                 "tie",
                 "key",
                 pl.coalesce(half("parent"), half("id")).alias("base"),
@@ -143,12 +142,12 @@ def _ranked(shards: list[Shard], order: list[str], cleaned: ShardStore) -> pl.Da
                 pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
             )
         )
-    return pl.concat(parts).sort("source", "id", "rest", "tie").drop("source", "rest", "tie")
+    return pl.concat(parts).sort("source", "id", "tie").drop("source", "tie")
 
 
 _RANKED = {
-    "source": pl.UInt16, "id": pl.UInt64, "rest": pl.UInt64, "tie": pl.UInt64, "key": pl.UInt64, "base": pl.UInt64,
-    "shard": pl.UInt32, "row": pl.UInt32,
+    "source": pl.UInt16, "id": pl.UInt64, "tie": pl.UInt64, "key": pl.UInt64, "base": pl.UInt64, "shard": pl.UInt32,
+    "row": pl.UInt32,
 }  # fmt: skip
 
 

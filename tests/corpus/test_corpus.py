@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from stella_assets.corpus import cleaned, sources
 from stella_assets.corpus.build import EmptyCorpusError, read_texts
+from stella_assets.corpus.cleaned import compact
 from stella_assets.corpus.formats import Rows, read_file
 from stella_assets.corpus.text import sentences
 from stella_assets.recipe import FileSource, Recipe
@@ -224,3 +226,12 @@ def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path
     again = subprocess.run([*command, str(tmp_path / "two")], cwd=folder, capture_output=True, text=True, check=True)
     assert again.stdout == undisturbed.stdout
     assert survived < 3
+
+
+def test_rows_taken_of_a_shard_do_not_keep_all_its_texts_in_memory():
+    shard = pl.DataFrame({"text": [f"{i} " + "word " * 200 for i in range(5000)]})
+    few = shard[[7, 4000]]
+    newest = pl.CompatLevel.newest()  # string views, as polars holds them
+    assert few.to_arrow(compat_level=newest).get_total_buffer_size() > 4_000_000
+    assert compact(few).to_arrow(compat_level=newest).get_total_buffer_size() < 10_000
+    assert compact(few).equals(few)
