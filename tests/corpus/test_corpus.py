@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +18,8 @@ from stella_assets.corpus.text import sentences
 from stella_assets.recipe import FileSource, Recipe
 from storage.home import Home
 from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def write_lines(path: Path, texts: list[str]) -> None:
@@ -207,25 +208,22 @@ def test_a_file_that_joins_a_folder_is_the_only_one_that_is_read(tmp_path: Path,
 def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path, recipe_with):
     write_files(tmp_path / "data", ["a.jsonl", "b.jsonl", "c.jsonl"])
     recipe_with(kind="jsonl", path="./data", max_malformed=0.1)
-    command = [sys.executable, "-m", "tests.corpus.driver", str(tmp_path / "tiny.yaml")]
-    folder = Path(__file__).parents[2]
-    began = time.monotonic()
-    undisturbed = subprocess.run(
-        [*command, str(tmp_path / "one")], cwd=folder, capture_output=True, text=True, check=True
-    )
-    duration = time.monotonic() - began
-    survived = 0
-    for kill in range(3):
-        process = subprocess.Popen(
-            [*command, str(tmp_path / "two")], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(duration * (0.5 + 0.15 * kill))
-        survived += process.poll() is not None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    again = subprocess.run([*command, str(tmp_path / "two")], cwd=folder, capture_output=True, text=True, check=True)
-    assert again.stdout == undisturbed.stdout
-    assert survived < 3
+
+    def run(home: str, *kill_at: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.corpus.driver", str(tmp_path / "tiny.yaml"), str(tmp_path / home)]
+        return subprocess.run([*command, *kill_at], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    undisturbed = run("one")
+    assert undisturbed.returncode == 0
+    exits = []
+    for number in range(1, 60, 4):
+        ended = run("two", str(number))
+        exits.append(ended.returncode)
+        if ended.returncode == 0:
+            break
+    assert set(exits[:-1]) == {-signal.SIGKILL}
+    assert len(exits) >= 5
+    assert ended.stdout == undisturbed.stdout
 
 
 def test_rows_taken_of_a_shard_do_not_keep_all_its_texts_in_memory():
