@@ -203,8 +203,13 @@ _SHARDS = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.I
 
 def as_dropped(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of shards, with `source`, `rule`, `value` and `detail`, in the form of the table of dropped texts."""
-    shown = pl.col("text").str.slice(0, 2 * EXCERPT).str.replace_all(r"\s+", " ")
+    shown = excerpt("text", 2 * EXCERPT)
     return compact(frame.with_columns(excerpt=shown).select(DROPPED.names).cast(_DROPPED))
+
+
+def excerpt(name: str, chars: int = EXCERPT) -> pl.Expr:
+    """How the texts of a column begin, each in one line."""
+    return pl.col(name).str.slice(0, chars).str.replace_all(r"\s+", " ")
 
 
 def compact(frame: pl.DataFrame) -> pl.DataFrame:

@@ -6,7 +6,16 @@ from functools import partial
 
 import polars as pl
 
-from stella_assets.corpus.cleaned import KIND, Shard, as_dropped, cleaned_step, compact, read_shards, write_dropped
+from stella_assets.corpus.cleaned import (
+    KIND,
+    Shard,
+    as_dropped,
+    cleaned_step,
+    compact,
+    excerpt,
+    read_shards,
+    write_dropped,
+)
 from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import TEXTS_FILE, evaluation_step
 from stella_assets.corpus.formats import EXCERPT
@@ -151,10 +160,6 @@ def _by_task(matches: pl.DataFrame, evaluation: pl.DataFrame) -> pl.DataFrame:
 
 def _write(bench: Workbench, matches: pl.DataFrame, dropped: pl.DataFrame, tasks: pl.DataFrame) -> None:
     folder = bench.folder
-
-    def excerpt(name: str) -> pl.Expr:
-        return pl.col(name).str.slice(0, EXCERPT).str.replace_all(r"\s+", " ")
-
     shown = matches.select(
         "id", "source", pl.col("set").alias("evaluation"), "task", "split", pl.col("evaluation_role").alias("role"),
         "rule", "value", "verdict", excerpt("text").alias("excerpt"),

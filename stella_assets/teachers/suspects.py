@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 
 from stella_assets.corpus.build import corpus_step
+from stella_assets.corpus.cleaned import excerpt
 from stella_assets.corpus.contamination import read_evaluation
 from stella_assets.corpus.evaluation_sets import evaluation_step
-from stella_assets.corpus.formats import EXCERPT
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.progress import progress_bar
-from stella_assets.recipe import Recipe
+from stella_assets.recipe import Recipe, Teacher
 from stella_assets.step import Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.encode import TeacherVectors, teacher_step
@@ -45,18 +45,17 @@ def suspects_step(recipe: Recipe) -> Step | None:
             teacher_step(recipe, teacher),
             concatenation_step(recipe),
         ),
-        build=lambda bench: _find(recipe, bench),
+        build=lambda bench: _find(recipe, teacher, bench),
     )
 
 
-def _find(recipe: Recipe, bench: Workbench) -> Result:
+def _find(recipe: Recipe, teacher: Teacher, bench: Workbench) -> Result:
     semantic, settings = recipe.corpus.semantic, recipe.corpus.decontaminate
     assert semantic is not None
     assert semantic.suspects is not None
     assert settings is not None
     evaluation = read_evaluation(bench.inputs["evaluation_texts"], settings).filter("drops")
     distinct = evaluation["text"].unique().sort()
-    teacher = next(teacher for teacher in recipe.teachers if teacher.name == semantic.teacher)
     vectors = TeacherVectors.open(teacher, bench.inputs[f"teacher_vectors/{teacher.name}"], bench.home)
     bench.log.info(f"contamination_suspects: {len(distinct):,} evaluation texts to hold texts against")
     others = vectors.embed(distinct.to_list(), "document") if len(distinct) else np.empty((0, vectors.dim), np.float16)
@@ -74,8 +73,8 @@ def _find(recipe: Recipe, bench: Workbench) -> Result:
         )
         .join(evaluation.rename({"text": "evaluation_text", "set": "evaluation"}), on="evaluation_text")
         .select(
-            "id", "source", "evaluation", "task", "split", "role", "cosine", _excerpt("text").alias("excerpt"),
-            _excerpt("evaluation_text").alias("evaluation_excerpt"),
+            "id", "source", "evaluation", "task", "split", "role", "cosine", excerpt("text").alias("excerpt"),
+            excerpt("evaluation_text").alias("evaluation_excerpt"),
         )
         .sort("cosine", "id", "evaluation", "task", "split", "evaluation_excerpt", descending=[True] + [False] * 5)
     )  # fmt: skip
@@ -95,7 +94,3 @@ def _blocks(snapshot: Snapshot, teacher: str, on_rows: Callable[[int], object]) 
         block = snapshot.vectors(np.arange(start, min(start + ROWS_AT_ONCE, len(snapshot))), [teacher])
         yield block
         on_rows(len(block))
-
-
-def _excerpt(name: str) -> pl.Expr:
-    return pl.col(name).str.slice(0, EXCERPT).str.replace_all(r"\s+", " ")
