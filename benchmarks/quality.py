@@ -70,7 +70,7 @@ class Quality:
 
         def pooled(layers: Any) -> Callable[[], Embedders]:
             spec = self._lesson.recipe.student.model_copy(update={"keep_layers": layers})
-            return lambda: _embedders(Student.initialise(spec, None, 0), {FULL: None})
+            return lambda: self._embedders(Student.initialise(spec, None, 0), {FULL: None})
 
         kept = self._lesson.recipe.student.keep_layers
         return {
@@ -90,7 +90,7 @@ class Quality:
             started = time.monotonic()
             embedders = make()
             trained = time.monotonic() - started
-            scores = {str(dim): evaluate(embedder, "student", self._eval) for dim, embedder in embedders.items()}
+            scores = {str(dim): evaluate(e, self._eval, self._home) for dim, e in embedders.items()}
             write_atomically(path, json.dumps({"of": key, "scores": scores, "training_seconds": trained}, indent=1))
             print(json.dumps(key)[:200], {dim: round(s["mean"], 2) for dim, s in scores.items()}, flush=True)
         return json.loads(path.read_text())["scores"]
@@ -102,7 +102,7 @@ class Quality:
         *_, last = [workshop.make(step) for step in all_steps(stage_step(recipe, len(recipe.stages)))]
         student = Student.load(model_folder(last), recipe.student)
         dims = [FULL, QUARTER] if recipe.trains_short_heads(len(recipe.stages)) else [FULL]
-        return _embedders(student, {dim: dim for dim in dims})
+        return self._embedders(student, {dim: dim for dim in dims})
 
     def _peer(self, rate: float, seed: int) -> Embedders:
         from benchmarks.training import embed_distill
@@ -110,13 +110,12 @@ class Quality:
         with tempfile.TemporaryDirectory() as folder:
             everything = len(self._lesson.data["train"])
             student, _ = embed_distill(self._lesson, everything, rate, seed, Path(folder))
-        return _embedders(student, {FULL: FULL})
+        return self._embedders(student, {FULL: FULL})
 
-
-def _embedders(student: Student, heads: dict[int, int | None]) -> Embedders:
-    """Heads by dimension; they share what the encoder gives."""
-    states = PooledStates(student, "")
-    return {dim: StudentEmbedder(states, head) for dim, head in heads.items()}
+    def _embedders(self, student: Student, heads: dict[int, int | None]) -> Embedders:
+        """Heads by dimension; they share what the encoder gives."""
+        states = PooledStates(student, self._home)
+        return {dim: StudentEmbedder(states, head, {}) for dim, head in heads.items()}
 
 
 def _summary(runs: list[Scores], dim: int = FULL) -> dict[str, Any]:

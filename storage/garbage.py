@@ -13,7 +13,7 @@ from storage.integrity import snapshot_tables, teacher_tables
 from storage.locks import hold
 from storage.snapshot import TABLE, Snapshot, snapshot_tags
 from storage.units import DIGESTS, session
-from storage.vectors import PREFIX
+from storage.vectors import PREFIX, STATES
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ def collect(home: Home, needed: Needed, *, dry_run: bool, superseded: bool) -> l
         if name.removeprefix(PREFIX) in fingerprints:
             found += _clean(home, name, [], dry_run)
         else:
-            found += _drop(home, name, dry_run)
+            found += _drop(home, name, dry_run, "vectors of a teacher that nothing uses")
+    for name in tables:
+        if name.startswith(STATES):
+            found += _drop(home, name, dry_run, "states of evaluated texts, made again when needed")
     return found
 
 
@@ -139,8 +142,8 @@ def _forget_digests(dataset: Any) -> None:
             files.delete_file(path)
 
 
-def _drop(home: Home, name: str, dry_run: bool) -> list[Garbage]:
-    """A teacher that nothing uses."""
+def _drop(home: Home, name: str, dry_run: bool, what: str) -> list[Garbage]:
+    """A table that nothing uses."""
     with hold(home, name):
         dataset = open_table(home, name)
         if dataset is None:
@@ -150,7 +153,7 @@ def _drop(home: Home, name: str, dry_run: bool) -> list[Garbage]:
         if not dry_run:
             with explained(home.vectors):
                 connect(home.vectors).drop_table(name)
-        return [Garbage(name, f"{rows:,} vectors of a teacher that nothing uses", len(sizes), sum(sizes))]
+        return [Garbage(name, f"{rows:,} {what}", len(sizes), sum(sizes))]
 
 
 def _drop_uncommitted(home: Home, name: str) -> list[Garbage]:

@@ -87,7 +87,15 @@ RUNS = pa.schema(
 TRAINING_LOG = pa.schema(
     {"stage": TEXT, "step": INT, "split": TEXT, "term": TEXT, "value": REAL, "learning_rate": REAL}.items()
 )
-SCORES = pa.schema({"model": TEXT, "dimension": INT, "task": TEXT, "type": TEXT, "metric": TEXT, "score": REAL}.items())
+TASKS = pa.schema(dict.fromkeys(("task", "type", "metric", "data", "revision", "benchmarks"), TEXT).items())
+SCORES = pa.schema(
+    {
+        "model": TEXT, "dimension": INT, "task": TEXT, "type": TEXT, "metric": TEXT, "score": REAL, "data": TEXT,
+        "revision": TEXT, "loader": TEXT, "weights": TEXT, "dtype": TEXT, "max_length": INT, "query_prompt": TEXT,
+        "document_prompt": TEXT, "mteb": TEXT,
+    }.items()
+)  # fmt: skip
+SAMPLES = pa.schema({"subset": TEXT, "split": TEXT, "sample": TEXT, "value": REAL, "gold": REAL}.items())
 STUDY = pa.schema(
     {
         "variant": TEXT, "seed": INT, "stages": INT, "dimension": INT, "task": TEXT, "type": TEXT, "score": REAL,
@@ -103,6 +111,7 @@ CURRENT_VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "suspects": ("contamination_suspects/suspects.parquet", SUSPECTS),
     "teachers": ("teacher_vectors/*/teachers.parquet", TEACHERS),
     "training_log": ("stage_*/training_log.parquet", TRAINING_LOG),
+    "evaluation_tasks": ("evaluation_tasks/tasks.parquet", TASKS),
     "scores": ("mteb/*/scores.parquet", SCORES),
     "study": ("study/study.parquet", STUDY),
 }

@@ -19,7 +19,8 @@ UNIT_ROWS = 32_768
 """Rows of one unit of work and one commit: small appends cost more than what they write."""
 
 T = TypeVar("T")
-PREFIX = "teacher_vectors."
+Check = Callable[[np.ndarray, int, int, str], None]
+PREFIX, STATES = "teacher_vectors.", "pooled_states."
 NORM_TOLERANCE = 1e-3
 
 
@@ -93,8 +94,11 @@ class VectorTable:
         StoreError: What lies there cannot be used.
     """
 
+    prefix = PREFIX
+    check: Check = staticmethod(check_vectors)
+
     def __init__(self, home: Home, fingerprint: str, dim: int, about: Mapping[str, Any] | None = None) -> None:
-        self.name = PREFIX + fingerprint
+        self.name = self.prefix + fingerprint
         self.dim = dim
         self.uri = table_uri(home, self.name)
         self._home = home
@@ -202,7 +206,7 @@ class VectorTable:
                 unit, todo = todo[:unit_rows], todo[unit_rows:]
                 if unit.size:
                     vectors = encode(read(unit))
-                    check_vectors(vectors, len(unit), self.dim, self.name)
+                    self.check(vectors, len(unit), self.dim, self.name)
                     self._commit(keys[unit], vectors)
                     embedded += int(unit.size)
             if not todo.size:
@@ -237,6 +241,25 @@ class VectorTable:
         """Ids of the fragments whose rows are in an earlier one, too, or twice in the same, ascending."""
         later = self._rows[1:][self._keys[1:] == self._keys[:-1]]
         return np.array(self._seen)[np.unique(np.searchsorted(self._ends, later, side="right"))]
+
+
+def check_states(states: np.ndarray, rows: int, dim: int, origin: str) -> None:
+    """Refuse pooled states that are misshapen or do not fit float16.
+
+    Raises:
+        VectorError: The states are not `[rows, dim]`, or too large or no numbers.
+    """
+    if states.shape != (rows, dim):
+        raise VectorError(f"{origin}: {rows} texts have states of shape {states.shape}, not ({rows}, {dim}).")
+    if not np.isfinite(states.astype(np.float16)).all():
+        raise VectorError(f"{origin}: states hold NaN, or entries above {np.finfo(np.float16).max}.")
+
+
+class StateTable(VectorTable):
+    """A student's pooled states by text, for evaluation: of any norm, and made again when they are gone."""
+
+    prefix = STATES
+    check: Check = staticmethod(check_states)
 
 
 class VectorsByRole:

@@ -72,7 +72,7 @@ TINY: dict[str, Any] = {
             "checkpoint_every": 4,
         },
     ],
-    "evaluation": {"query_prompt": "s2p_query"},
+    "evaluation": {"prompts": {"query": "s2p_query"}},
     "release": {"dimension": 64, "licence": "MIT"},
 }
 

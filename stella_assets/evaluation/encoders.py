@@ -2,30 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
+from stella_assets.corpus.text import text_id
+from stella_assets.manifest import digest
 from stella_assets.teachers.concatenate import concatenate
+from stella_assets.teachers.device import resolve_dtype
 from stella_assets.teachers.encode import TeacherVectors
+from stella_assets.teachers.sentence_transformer import AS_PROMPT
 from stella_assets.training.student import Student
+from storage.home import Home
+from storage.vectors import StateTable
+
+INSTRUCTION = "{instruction}"
+Prompts = Mapping[str, str]
+"""Prompts by mteb's keys: `<task>-query`, `<task>`, `<task type>-query`, `<task type>`, `query`, or with `document`."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whose texts mteb wants vectors of: a task's, and whether they are queries, documents or neither."""
+
+    task: Any
+    prompt_type: PromptType | None
+
+    @property
+    def role(self) -> str:
+        """`query`, or `document` for everything else."""
+        return "query" if self.prompt_type == PromptType.query else "document"
+
+    def choose(self, prompts: Prompts) -> str | None:
+        """The prompt for these texts, with the task's instruction in it.
+
+        A key without `document` never reaches the documents of a retrieval: prompts are for queries unless said.
+        """
+        if self.prompt_type == PromptType.document:
+            prompts = {key: text for key, text in prompts.items() if key.endswith(PromptType.document.value)}
+        key = get_prompt_name(dict(prompts), self.task, self.prompt_type)
+        if key is None or INSTRUCTION not in prompts[key]:
+            return prompts.get(key or "")
+        instruction = AbsEncoder.get_instruction(_NoPrompts(), self.task, self.prompt_type)
+        return prompts[key].replace(INSTRUCTION, instruction)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """How a model turned texts into vectors: what a score depends on, beside the task and the prompts.
+
+    Attributes:
+        name: `student`, the kind of a teacher, or `concatenation`.
+        weights: Digest of encoder and head, or of the teachers' fingerprints.
+        dtype: Of the encoder.
+        max_length: Tokens; None where there is no limit.
+    """
+
+    name: str
+    weights: str
+    dtype: str | None = None
+    max_length: int | None = None
 
 
 class Embedder(Protocol):
-    """What the encoder asks: vectors of texts that are queries or documents."""
+    """What the encoder asks: vectors of texts."""
 
-    dim: int
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
 
-    def embed(self, texts: Sequence[str], role: str) -> np.ndarray:
+    def loader(self) -> Loader:
+        """What the vectors depend on, beside texts and prompts."""
+
+    def prompt(self, question: Question) -> str | None:
+        """What is put before the texts; None for the model's own default."""
+
+    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
         """Vectors `[len(texts), dim]`."""
 
 
 class MtebEncoder(AbsEncoder):
-    """An embedder for mteb, with an identity of its own: name, weights' digest, dimension."""
+    """An embedder for mteb, with an identity of its own: name, digest of all that decides its vectors, dimension."""
 
     def __init__(self, embedder: Embedder, name: str, revision: str) -> None:
         self._embedder = embedder
@@ -51,55 +114,112 @@ class MtebEncoder(AbsEncoder):
         **kwargs: Any,
     ) -> np.ndarray:
         """Vectors `[n, dim]` float32 of the texts that mteb's loader gives."""
-        del task_metadata, hf_split, hf_subset, kwargs
+        del hf_split, hf_subset, kwargs
         texts = [text for batch in inputs for text in batch["text"]]
-        role = "query" if prompt_type == PromptType.query else "document"
-        return self._embedder.embed(texts, role).astype(np.float32)
+        return self._embedder.embed(texts, Question(task_metadata, prompt_type)).astype(np.float32)
+
+
+class _NoPrompts(AbsEncoder):
+    """An encoder without prompts of its own: mteb then gives the task's instruction."""
+
+    def encode(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+
+class TeacherEmbedder:
+    """A teacher through its store of vectors."""
+
+    def __init__(self, vectors: TeacherVectors, prompts: Prompts) -> None:
+        self.vectors = vectors
+        self.dim = vectors.dim
+        self._prompts = prompts
+
+    def loader(self) -> Loader:
+        """The fingerprints of both roles."""
+        spec, fingerprints = self.vectors.teacher, self.vectors.fingerprints
+        dtype = resolve_dtype(spec.dtype) if hasattr(spec, "dtype") else None
+        weights = digest([fingerprints["query"], fingerprints["document"]])
+        return Loader(spec.kind, weights, dtype, getattr(spec, "max_length", None))
+
+    def prompt(self, question: Question) -> str | None:
+        """The recipe's for the task, if it has one; else the teacher's own for the role."""
+        return question.choose(self._prompts)
+
+    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
+        """Unit vectors `[len(texts), dim]` float16."""
+        prompt = self.prompt(question)
+        return self.vectors.embed(texts, question.role if prompt is None else AS_PROMPT + prompt)
 
 
 class ConcatenationEmbedder:
-    """The concatenation of several teachers: what the student learns from."""
+    """The concatenation of several teachers, each behind its own prompts: what the student learns from."""
 
-    def __init__(self, teachers: Sequence[TeacherVectors]) -> None:
+    def __init__(self, teachers: Sequence[TeacherEmbedder]) -> None:
         self._teachers = teachers
-        self._weights = [vectors.teacher.weight for vectors in teachers]
-        self.dim = sum(vectors.dim for vectors in teachers)
+        self._weights = [teacher.vectors.teacher.weight for teacher in teachers]
+        self.dim = sum(teacher.dim for teacher in teachers)
 
-    def embed(self, texts: Sequence[str], role: str) -> np.ndarray:
+    def loader(self) -> Loader:
+        """The loaders of all teachers, and their weights."""
+        return Loader("concatenation", digest([[t.loader().weights for t in self._teachers], self._weights]))
+
+    def prompt(self, question: Question) -> str | None:
+        """All teachers' prompts; for the record, as each puts its own before the texts."""
+        chosen = [teacher.prompt(question) for teacher in self._teachers]
+        return None if chosen == [None] * len(chosen) else " | ".join(prompt or "" for prompt in chosen)
+
+    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float32."""
-        return concatenate([vectors.embed(texts, role) for vectors in self._teachers], self._weights)
+        return concatenate([teacher.embed(texts, question) for teacher in self._teachers], self._weights)
 
 
 class PooledStates:
-    """A student's pooled states by text; every head and dimension projects the same ones."""
+    """A student's pooled states by text, kept in the store; every head and dimension projects the same ones."""
 
-    def __init__(self, student: Student, query_prompt: str) -> None:
+    def __init__(self, student: Student, home: Home) -> None:
         self.student = student
-        self._prompts = {"query": query_prompt, "document": ""}
-        self._states: dict[str, np.ndarray] = {}
+        self.fingerprint = student.encoder_digest()
+        about = {"dtype": student.dtype, "pooling": student.pooling, "max_length": student.backbone.max_seq_length}
+        self._table = StateTable(home, self.fingerprint, student.hidden, about)
 
-    def get(self, texts: Sequence[str], role: str) -> np.ndarray:
-        """Pooled states `[len(texts), H]` float32."""
-        prompted = [self._prompts[role] + text for text in texts]
-        missing = sorted(set(prompted) - self._states.keys())
-        if missing:
-            self._states |= dict(zip(missing, self.student.encode_pooled(missing), strict=True))
-        return np.stack([self._states[text] for text in prompted])
+    def get(self, texts: Sequence[str]) -> np.ndarray:
+        """Pooled states `[len(texts), H]` float16."""
+        unique = {text_id(text): text for text in texts}
+        ordered = sorted(unique)
+        self._table.fill(ordered, lambda at: [unique[ordered[i]] for i in at], self.student.encode_pooled)
+        return self._table.fetch([text_id(text) for text in texts])
 
 
 class StudentEmbedder:
     """One head of a student, or its pooled states when it has none."""
 
-    def __init__(self, states: PooledStates, head: int | None) -> None:
+    def __init__(self, states: PooledStates, head: int | None, prompts: Prompts) -> None:
+        self.dim = head or states.student.hidden
         self._states = states
         self._head = head
-        self.dim = head or states.student.hidden
+        self._prompts = prompts
 
-    def embed(self, texts: Sequence[str], role: str) -> np.ndarray:
+    @cached_property
+    def _weights(self) -> str:
+        head = self._states.student.head_digest(self._head) if self._head else None
+        return digest([self._states.fingerprint, head, self.dim])
+
+    def loader(self) -> Loader:
+        """Digest of encoder, tokenizer, pooling and head."""
+        student = self._states.student
+        return Loader("student", self._weights, student.dtype, student.backbone.max_seq_length)
+
+    def prompt(self, question: Question) -> str:
+        """The recipe's for the task; a student has none of its own."""
+        return question.choose(self._prompts) or ""
+
+    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float32."""
         import torch
 
-        pooled_BH = torch.from_numpy(self._states.get(texts, role)).to(self._states.student.device)
+        prompt = self.prompt(question)
+        pooled = self._states.get([prompt + text for text in texts]).astype(np.float32)
+        pooled_BH = torch.from_numpy(pooled).to(self._states.student.device)
         if self._head is None:
             return torch.nn.functional.normalize(pooled_BH, dim=1).cpu().numpy()
         with torch.inference_mode():

@@ -1,26 +1,38 @@
-"""Scores: the real mteb over one model at all its dimensions."""
+"""Scores: the real mteb over one model at all its dimensions, a task at a time."""
 
 from __future__ import annotations
 
 import json
 import logging
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stella_assets.evaluation.tasks import tasks_step
-from stella_assets.manifest import Check
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stella_assets.evaluation.tasks import EvaluationTask, fresh, open_tasks, tasks_step
+from stella_assets.manifest import Check, digest
 from stella_assets.models import model_digest
+from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
-from stella_assets.step import Result, Step, Workbench
+from stella_assets.step import Artefact, Result, Step, Workbench, Workshop
 from stella_assets.teachers.encode import TeacherVectors, teacher_step
 from stella_assets.training.stages import model_folder, stage_step
-from storage.statistics import SCORES, write_table
+from storage.statistics import SAMPLES, SCORES, write_table
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import Embedder
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 SCORES_FILE = "scores.parquet"
+SCORE_FILE = "score.json"
+SAMPLES_FILE = "samples.parquet"
+RESULT_FILE = "result.json"
+TASK_SCORES = "task_scores"
 DIGITS = 6
 """Scores are kept to a millionth, so that the last bits of a matrix product do not make another artefact."""
 
@@ -52,12 +64,16 @@ def score_steps(recipe: Recipe) -> list[Step]:
 def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: Embedders) -> Step:
     settings: dict[str, Any] = {"model": model}
     untouched = model == "untouched_student"
+    teachers = {teacher.name: teacher for teacher in recipe.teachers}
     if model == "concatenation":
         settings["weights"] = [teacher.weight for teacher in recipe.teachers]
+        settings["prompts"] = [getattr(teacher, "evaluation_prompts", {}) for teacher in recipe.teachers]
     elif untouched:
         settings["student"] = recipe.student.settings("model", "revision", "prompts", "query_prompts", "short_dims")
-    elif not model.startswith("teacher/"):
-        settings["query_prompt"] = recipe.student.prompts.get(recipe.evaluation.query_prompt or "", "")
+    elif model.startswith("teacher/"):
+        settings["prompts"] = getattr(teachers[model.removeprefix("teacher/")], "evaluation_prompts", {})
+    else:
+        settings["prompts"] = student_prompts(recipe)
     return Step(
         recipe=recipe.name,
         name=f"mteb/{model.replace('/', '_')}",
@@ -65,28 +81,40 @@ def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: 
         settings=settings,
         needs=(tasks_step(recipe), *needs),
         sources=lambda: {"student": model_digest(recipe.student)} if untouched else {},
-        build=lambda bench: _score(model, embedders, bench),
+        build=lambda bench: _score(recipe, model, embedders, bench),
     )
+
+
+def student_prompts(recipe: Recipe) -> dict[str, str]:
+    """What is put before the texts of tasks, by mteb's keys, for a student trained with the recipe's."""
+    return {key: recipe.student.prompts.get(prompt, prompt) for key, prompt in recipe.evaluation.prompts.items()}
 
 
 def _teacher_embedders(recipe: Recipe, names: list[str]) -> Embedders:
     def make(bench: Workbench) -> Iterator[Embedder]:
-        from stella_assets.evaluation.encoders import ConcatenationEmbedder
+        from stella_assets.evaluation.encoders import ConcatenationEmbedder, TeacherEmbedder
 
         chosen = [teacher for teacher in recipe.teachers if teacher.name in names]
-        vectors = [TeacherVectors.open(t, bench.inputs[f"teacher_vectors/{t.name}"], bench.home) for t in chosen]
-        yield vectors[0] if len(vectors) == 1 else ConcatenationEmbedder(vectors)
+        each = [
+            TeacherEmbedder(
+                TeacherVectors.open(teacher, bench.inputs[f"teacher_vectors/{teacher.name}"], bench.home),
+                getattr(teacher, "evaluation_prompts", {}),
+            )
+            for teacher in chosen
+        ]
+        yield each[0] if len(each) == 1 else ConcatenationEmbedder(each)
 
     return make
 
 
 def _untouched_embedders(recipe: Recipe) -> Embedders:
-    def make(_bench: Workbench) -> Iterator[Embedder]:
+    def make(bench: Workbench) -> Iterator[Embedder]:
         from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
         from stella_assets.training.student import Student
 
         # It has never seen a prompt, so it is asked without one.
-        yield StudentEmbedder(PooledStates(Student.initialise(recipe.student, None, seed=0), ""), None)
+        states = PooledStates(Student.initialise(recipe.student, None, seed=0), bench.home)
+        yield StudentEmbedder(states, None, {})
 
     return make
 
@@ -97,52 +125,166 @@ def _stage_embedders(recipe: Recipe, number: int) -> Embedders:
         from stella_assets.training.student import Student
 
         student = Student.load(model_folder(bench.inputs[f"stage_{number}"]), recipe.student)
-        states = PooledStates(student, recipe.student.prompts.get(recipe.evaluation.query_prompt or "", ""))
+        states = PooledStates(student, bench.home)
         for dim in student.dims if recipe.trains_short_heads(number) else student.dims[:1]:
-            yield StudentEmbedder(states, dim)
+            yield StudentEmbedder(states, dim, student_prompts(recipe))
 
     return make
 
 
-def _score(model: str, embedders: Embedders, bench: Workbench) -> Result:
-    import mteb
-
-    from stella_assets.evaluation.encoders import MtebEncoder
-    from stella_assets.evaluation.mteb_tasks import load_tasks
-
-    logging.getLogger("mteb").setLevel(logging.ERROR)
-    tasks_artefact = bench.inputs["evaluation_tasks"]
+def _score(recipe: Recipe, model: str, embedders: Embedders, bench: Workbench) -> Result:
+    chosen = list(embedders(bench))
+    tasks = open_tasks(recipe, bench.inputs["evaluation_tasks"])
     rows: list[dict[str, Any]] = []
+    scored: dict[str, str] = {}
     views = []
-    for embedder in embedders(bench):
-        encoder: Any = MtebEncoder(embedder, model, bench.key)
-        tasks = load_tasks(tasks_artefact)
-        results = mteb.evaluate(encoder, tasks, cache=None, co2_tracker=False, show_progress_bar=False)
-        for result in results.task_results:
-            name = f"results/{embedder.dim}/{result.task_name}.json"
-            (bench.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (bench.folder / name).write_text(json.dumps(result.model_dump(mode="json"), indent=1))
-            views.append(name)
-        rows += [
-            _row(model, embedder.dim, task, result) for task, result in zip(tasks, results.task_results, strict=True)
-        ]
-        mean = sum(row["score"] for row in rows[-len(tasks) :]) / len(tasks)
-        bench.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * mean:.2f}")
+    with progress_bar(len(tasks) * len(chosen), f"mteb/{model}", "scores") as bar:
+        for task in tasks:
+            scorer = TaskScorer(task, model, bench)
+            for embedder in chosen:
+                result, row, made = scorer.score(embedder)
+                rows.append(row)
+                scored |= made
+                view = f"results/{embedder.dim}/{task.name}.json"
+                (bench.folder / view).parent.mkdir(parents=True, exist_ok=True)
+                (bench.folder / view).write_text(_to_json(result), encoding="utf-8")
+                views.append(view)
+                bar.update(1)
+    for embedder in chosen:
+        scores = [row["score"] for row in rows if row["dimension"] == embedder.dim]
+        bench.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * sum(scores) / len(scores):.2f}")
     write_table(bench.folder / SCORES_FILE, SCORES, rows)
-    in_range = all(0 <= row["score"] <= 1 for row in rows)
+    in_range = all(-1 <= row["score"] <= 1 for row in rows)
+    shown = ("model", "dimension", "task", "type", "metric", "score")
     return Result(
-        facts={"scores": rows, "mteb": mteb.__version__},
-        checks=(Check("scores_are_in_range", in_range, "every score lies between 0 and 1"),),
+        facts={
+            "scores": [{name: row[name] for name in shown} for row in rows],
+            "task_scores": scored,
+            "mteb": rows[0]["mteb"],
+        },
+        checks=(Check("scores_are_in_range", in_range, "every score lies between 0 and 1, correlations above -1"),),
         views=tuple(views),
     )
 
 
-def _row(model: str, dimension: int, task: Any, result: Any) -> dict[str, Any]:
-    return {
-        "model": model,
-        "dimension": dimension,
-        "task": result.task_name,
-        "type": task.metadata.type,
-        "metric": task.metadata.main_score,
-        "score": round(float(result.get_score()), DIGITS),
-    }
+class TaskScorer:
+    """Scores models on one task. A score that was made is found by all that decides it, whatever the model's name.
+
+    Each is an artefact of its own, so a run that was killed goes on at the next task, and a task that joins the recipe
+    is the only one that is scored anew.
+    """
+
+    def __init__(self, task: EvaluationTask, model: str, bench: Workbench) -> None:
+        self._task = task
+        self._model = model
+        self._bench = bench
+        self._loaded: dict[str, Any] = {}
+
+    def score(self, embedder: Embedder) -> tuple[Any, dict[str, Any], dict[str, str]]:
+        """mteb's result, the row of `SCORES`, and key by name of the artefacts that the score comes from."""
+        import mteb
+
+        made = {part.name: self._make(part, embedder) for part in self._task.parts or (self._task,)}
+        results = [_read_result(artefact) for artefact in made.values()]
+        result = self._task.task.combine_task_results(results) if self._task.parts else results[0]
+        task, loader = self._task, embedder.loader()
+        prompts = _prompts(embedder, (task.parts or (task,))[0])
+        row = {
+            "model": self._model,
+            "dimension": embedder.dim,
+            "task": task.name,
+            "type": task.type,
+            "metric": task.task.metadata.main_score,
+            "score": round(float(result.get_score()), DIGITS),
+            "data": task.origin,
+            "revision": task.revision(),
+            "loader": loader.name,
+            "weights": loader.weights,
+            "dtype": loader.dtype,
+            "max_length": loader.max_length,
+            "query_prompt": prompts["query"],
+            "document_prompt": prompts["document"],
+            "mteb": mteb.__version__,
+        }
+        return result, row, {f"{name}/{embedder.dim}": artefact.folder.name for name, artefact in made.items()}
+
+    def _make(self, part: EvaluationTask, embedder: Embedder) -> Artefact:
+        import mteb
+
+        identity = {
+            **part.describe(),
+            "loader": asdict(embedder.loader()),
+            "prompts": _prompts(embedder, part),
+            "dimension": embedder.dim,
+            "mteb": mteb.__version__,
+        }
+        step = Step(
+            recipe=self._bench.recipe,
+            name=f"{TASK_SCORES}/{part.name}",
+            code_version=CODE_VERSION,
+            settings=identity,
+            build=lambda bench: self._evaluate(part, embedder, digest(identity), bench),
+        )
+        return Workshop(self._bench.home, self._bench.log, links=False).make(step)
+
+    def _evaluate(self, part: EvaluationTask, embedder: Embedder, revision: str, bench: Workbench) -> Result:
+        import datasets
+        import mteb
+
+        from stella_assets.evaluation.encoders import MtebEncoder
+        from stella_assets.evaluation.samples import collect, watch_queries
+
+        logging.getLogger("mteb").setLevel(logging.ERROR)
+        if part.name not in self._loaded:
+            self._loaded = {part.name: part.load()}
+        task = fresh(self._loaded[part.name])
+        encoder: Any = MtebEncoder(embedder, self._model, revision)
+        per_query = watch_queries(task)
+        retrieval = hasattr(task, "task_specific_scores")
+        datasets.disable_progress_bars()
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The task .* is superseded")  # benchmarks name tasks of their day
+            results = mteb.evaluate(
+                encoder,
+                task,
+                cache=None,
+                co2_tracker=False,
+                show_progress_bar=False,
+                prediction_folder=None if retrieval else folder,
+            )
+            result = results.task_results[0]
+            statistic, rows = collect(task, result, Path(folder), per_query)
+        score = {"score": round(float(result.get_score()), DIGITS), "statistic": statistic}
+        (bench.folder / SCORE_FILE).write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+        (bench.folder / RESULT_FILE).write_text(_to_json(result), encoding="utf-8")
+        samples = [{**row, "value": round(row["value"], DIGITS)} for row in rows]
+        write_table(bench.folder / SAMPLES_FILE, SAMPLES, samples)
+        return Result(facts=score, views=(RESULT_FILE,))
+
+
+def _prompts(embedder: Embedder, task: EvaluationTask) -> dict[str, str | None]:
+    """What is put before the texts of a task, which are queries and documents, or neither."""
+    from mteb.abstasks import AbsTaskRetrieval
+    from mteb.types import PromptType
+
+    from stella_assets.evaluation.encoders import Question
+
+    sides: dict[str, PromptType | None] = {"query": PromptType.query, "document": PromptType.document}
+    if not isinstance(task.task, AbsTaskRetrieval):
+        sides = {name: getattr(task.task, f"input{i}_prompt_type", None) for i, name in enumerate(sides, 1)}
+    return {name: embedder.prompt(Question(task.task.metadata, side)) for name, side in sides.items()}
+
+
+def _to_json(result: Any) -> str:
+    return json.dumps(result.model_dump(mode="json"), indent=1)
+
+
+def _read_result(artefact: Artefact) -> Any:
+    from mteb.results import TaskResult
+
+    return TaskResult.model_validate_json((artefact.folder / RESULT_FILE).read_text(encoding="utf-8"))
+
+
+def read_samples(artefact: Artefact) -> pa.Table:
+    """The samples that a score of `task_scores` is made of."""
+    return pq.read_table(artefact.folder / SAMPLES_FILE)

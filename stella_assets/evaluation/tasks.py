@@ -1,157 +1,371 @@
-"""Evaluation data of three task types, built from the corpus' test split, which no student has seen."""
+"""The tasks of a recipe: built from its corpus, mteb's own by name, and those that people bring; and their data."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from stella_assets.corpus.build import corpus_step, read_texts
-from stella_assets.corpus.text import first_sentence, text_id, uniform
-from stella_assets.manifest import Check
-from stella_assets.recipe import Recipe, TaskKind
+from stella_assets.corpus.build import corpus_step
+from stella_assets.evaluation.held_out import NAMES, write_held_out
+from stella_assets.evaluation.local_data import Splits, TaskDataError, check_columns, content_digest, fill, locate
+from stella_assets.recipe import HELD_OUT, OwnTask, Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
+from storage.statistics import TASKS, write_table
 
-CODE_VERSION = "1"
-MIN_SENTENCE_CHARS = 15
-TRAINING_EXAMPLES = 8
-"""Examples a label that mteb's classification task trains on; rarer labels are left out."""
+CODE_VERSION = "2"
+TASKS_FILE = "tasks.parquet"
+CLUSTERED_TEXTS = 2500
+"""Texts of each of the ten clusterings of a task of one's own."""
+METRICS = {
+    "sts": ("STS", "cosine_spearman"),
+    "classification": ("Classification", "accuracy"),
+    "clustering": ("Clustering", "v_measure"),
+    "pair_classification": ("PairClassification", "max_ap"),
+    "retrieval": ("Retrieval", "ndcg_at_10"),
+    "reranking": ("Reranking", "map_at_1000"),
+}
+"""mteb's type and main score for each kind of task."""
 
-TaskRows = dict[str, list[Any]]
-Text = dict[str, str]
+Origin = Literal["held_out", "own", "local", "hub"]
 
 
-class TaskDataError(ValueError):
-    """The test split is too small or too uniform for a task."""
+@dataclass(frozen=True)
+class EvaluationTask:
+    """A task, and where its data is.
+
+    Attributes:
+        task: The instance of mteb's class, without data.
+        origin: `held_out` from the corpus, `own`, or mteb's with data from a `local` folder or from the `hub`.
+        kind: How local files are read: a kind of `local_data`, or "" where mteb's class reads a folder in the hub's
+            layout by itself.
+        place: The local file or folder.
+        splits: Which of a local file's splits are read as which of mteb's.
+        benchmarks: The benchmarks that have it, of those that the recipe names.
+        parts: What an aggregate task is the mean of; else none.
+    """
+
+    task: Any
+    origin: Origin
+    kind: str = ""
+    place: Path | None = None
+    splits: Splits = field(default_factory=dict)
+    benchmarks: tuple[str, ...] = ()
+    parts: tuple[EvaluationTask, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """mteb's name of it."""
+        return str(self.task.metadata.name)
+
+    @property
+    def type(self) -> str:
+        """mteb's task type."""
+        return str(self.task.metadata.type)
+
+    def revision(self) -> str:
+        """The hub's commit that mteb pins, or `local-` and a digest of the files."""
+        if self.parts:
+            return "+".join(part.revision() for part in self.parts)
+        return str(self.task.metadata.revision) if self.place is None else f"local-{content_digest(self.place)[:16]}"
+
+    def describe(self) -> dict[str, Any]:
+        """What a score on it depends on, beside the model: the task, the revision of its data, and what is used."""
+        return {
+            "task": self.name,
+            "type": self.type,
+            "revision": self.revision(),
+            "subsets": list(self.task.hf_subsets),
+            "splits": list(self.task.eval_splits),
+            "splits_of_files": {name: list(splits) for name, splits in self.splits.items()},
+        }
+
+    def load(self) -> Any:
+        """The task with its data; mteb's own checks come with it.
+
+        Raises:
+            TaskDataError: The data is not there, or cannot be used.
+        """
+        task = fresh(self.task)
+        if self.place is not None:
+            dataset = {**task.metadata.dataset, "path": str(self.place), "revision": self.revision()}
+            task.metadata = task.metadata.model_copy(update={"dataset": dataset})
+        if self.kind:
+            assert self.place is not None
+            fill(task, self.place, self.kind, self.splits)
+        else:
+            _load_by_mteb(task)
+        if hasattr(task, "_calculate_scores") and task.metadata.type == "Classification":
+            task._calculate_scores = partial(_with_plain_labels, task._calculate_scores)
+        return task
+
+
+def fresh(task: Any) -> Any:
+    """The task as if it had never been evaluated: some draw from a random stream that goes on."""
+    again = copy.copy(task)
+    again.rng_state, again.np_rng = copy.deepcopy((task.rng_state, task.np_rng))
+    return again
+
+
+def _with_plain_labels(calculate: Any, labels: Any, predicted: Any) -> Any:
+    """mteb's scores of a classification, of labels as an array: scikit-learn reads a lazy column row by row, often."""
+    import numpy as np
+
+    return calculate(np.asarray(labels[:]), predicted)
+
+
+def _load_by_mteb(task: Any) -> None:
+    name = task.metadata.name
+    try:
+        task.load_data()
+    except (OSError, ValueError, KeyError) as error:
+        raise TaskDataError(
+            f"mteb task {name}: its data cannot be loaded ({' '.join(str(error).split())[:200]}). Connect to the hub, "
+            "or give a folder that holds it as `evaluation.data`."
+        ) from None
 
 
 def tasks_step(recipe: Recipe) -> Step:
-    """The step that makes `evaluation_tasks`."""
+    """The step that makes `evaluation_tasks`: the held-out data, and a table of all tasks."""
+    wanted = recipe.evaluation
+    held_out = HELD_OUT in wanted.tasks
     return Step(
         recipe=recipe.name,
         name="evaluation_tasks",
         code_version=CODE_VERSION,
-        settings=recipe.evaluation.settings("query_prompt"),
+        settings={
+            "held_out": wanted.held_out.settings() if held_out else None,
+            "tasks": list(wanted.tasks),
+            "own": [task.settings("path") for task in wanted.own],
+            "splits": {name: {k: list(v) for k, v in splits.items()} for name, splits in wanted.splits.items()},
+        },
         needs=(corpus_step(recipe),),
-        build=lambda bench: _build_tasks(recipe, bench),
+        sources=lambda: {task.name: task.revision() for task in list_tasks(recipe, None)},
+        build=lambda bench: _write_tasks(recipe, bench),
     )
 
 
-def read_task(artefact: Artefact, name: str) -> pa.Table:
-    """One table of the task data: `retrieval_queries`, `retrieval_corpus`, `classification`, `pair_classification`."""
-    return pq.read_table(artefact.folder / f"{name}.parquet")
+def _write_tasks(recipe: Recipe, bench: Workbench) -> Result:
+    checks = []
+    if HELD_OUT in recipe.evaluation.tasks:
+        checks.append(write_held_out(recipe.evaluation.held_out, bench.inputs["corpus"], bench.folder, bench.log))
+    rows = []
+    for task in list_tasks(recipe, bench.folder):
+        for part in task.parts or (task,):
+            part.load()
+        rows.append(
+            {
+                "task": task.name,
+                "type": task.type,
+                "metric": task.task.metadata.main_score,
+                "data": task.origin,
+                "revision": task.revision(),
+                "benchmarks": ", ".join(task.benchmarks),
+            }
+        )
+    write_table(bench.folder / TASKS_FILE, TASKS, rows)
+    return Result(facts={"tasks": [row["task"] for row in rows]}, checks=tuple(checks))
 
 
-def _build_tasks(recipe: Recipe, bench: Workbench) -> Result:
-    columns = ["id", "text", "section", "role", "split"]
-    rows = read_texts(bench.inputs["corpus"], columns).to_pylist()
-    trained_on = {row["id"] for row in rows if row["split"] != "test"}
-    documents = [row for row in rows if row["split"] == "test" and row["role"] == "document"]
-    documents.sort(key=lambda row: uniform("evaluation", row["id"]))
-    documents = documents[: recipe.evaluation.max_documents]
-    halves = _sentence_and_rest(documents, trained_on)
-    tables: dict[str, TaskRows] = {}
-    made: list[TaskKind] = []
-    for kind, build in BUILDERS.items():
-        if kind in (recipe.evaluation.tasks or BUILDERS):
-            try:
-                tables |= build(documents, halves)
-            except TaskDataError as error:
-                if recipe.evaluation.tasks:
-                    raise
-                bench.log.info(f"left out: {error}")
-            else:
-                made.append(kind)
-    if not made:
-        raise TaskDataError("evaluation.tasks: the test split serves none. Raise `corpus.test`, or add texts.")
-    for name, table in tables.items():
-        pq.write_table(pa.table(table), bench.folder / f"{name}.parquet")
-    queries = tables.get("retrieval_queries", {"id": []})["id"]
-    shared = len(trained_on.intersection(queries))
-    return Result(
-        facts={"tasks": made, **{name: len(next(iter(table.values()))) for name, table in tables.items()}},
-        checks=(Check("no_query_was_trained_on", shared == 0, f"{shared} retrieval queries are in train or dev"),),
-    )
+def open_tasks(recipe: Recipe, artefact: Artefact) -> list[EvaluationTask]:
+    """The tasks whose data `evaluation_tasks` has looked at.
+
+    Raises:
+        TaskDataError: The files of a task have changed since.
+    """
+    import pyarrow.parquet as pq
+
+    seen = {row["task"]: row["revision"] for row in pq.read_table(artefact.folder / TASKS_FILE).to_pylist()}
+    tasks = list_tasks(recipe, artefact.folder)
+    for task in tasks:
+        if (now := task.revision()) != seen[task.name]:
+            raise TaskDataError(
+                f"{task.place}: the data of {task.name} changed during the run ({seen[task.name]} is {now} now). Run "
+                "again."
+            )
+    return tasks
 
 
-def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[Text]:
-    """Documents with a first sentence of their own and more to say; neither part may be a training text."""
-    found: dict[str, dict[str, str]] = {}
-    for row in documents:
-        sentence, rest = first_sentence(row["text"])
-        sentence = " ".join(sentence.split())
-        parts = {text_id(sentence), text_id(rest)}
-        if min(len(sentence), len(rest)) < MIN_SENTENCE_CHARS or parts & trained_on or text_id(sentence) in found:
-            continue
-        found[text_id(sentence)] = {"id": row["id"], "section": row["section"], "sentence": sentence, "rest": rest}
+def list_tasks(recipe: Recipe, held_out: Path | None) -> list[EvaluationTask]:
+    """The recipe's tasks in its order, without data; the held-out ones where their folder is given.
+
+    Raises:
+        TaskDataError: mteb has no such task, or `evaluation.data` does not hold it.
+    """
+    wanted = recipe.evaluation
+    found: dict[str, EvaluationTask] = {}
+    for name in wanted.tasks:
+        if name == HELD_OUT:
+            listed = _held_out_tasks(held_out) if held_out else []
+        else:
+            listed = list(_official_tasks(recipe, name))
+        for task in listed:
+            known = found.get(task.name)
+            if known is None:
+                found[task.name] = task
+            elif task.benchmarks != known.benchmarks:
+                _same_part_of_it(known, task)
+                found[task.name] = _with_benchmarks(known, (*known.benchmarks, *task.benchmarks))
+    for own in wanted.own:
+        if own.name in found:
+            raise TaskDataError(f"evaluation.own: {own.name!r} is a task of mteb's among `tasks`. Choose another name.")
+        splits = wanted.splits.get(own.name, {})
+        place = own.resolve(own.path)
+        found[own.name] = EvaluationTask(_own_task(own), "own", own.kind, place, splits)
+    if unknown := [name for name in wanted.splits if name not in found and name not in NAMES.values()]:
+        raise TaskDataError(f"evaluation.splits: there is no task {unknown[0]!r}; there is {', '.join(found)}.")
     return list(found.values())
 
 
-def _retrieval(_documents: list[Text], halves: list[Text]) -> dict[str, TaskRows]:
-    """Find the rest of a document by its first sentence, among the rests of all documents."""
-    if len(halves) < 10:
-        raise TaskDataError(
-            f"evaluation.tasks: retrieval needs 10 test documents of two sentences, the corpus has {len(halves)}. "
-            "Raise `corpus.test`, add texts, or remove the task."
-        )
-    ids = [text_id(half["rest"]) for half in halves]
-    corpus = dict(zip(ids, (half["rest"] for half in halves), strict=True))
-    return {
-        "retrieval_queries": {
-            "id": [text_id(half["sentence"]) for half in halves],
-            "text": [half["sentence"] for half in halves],
-            "document": ids,
-        },
-        "retrieval_corpus": {"id": list(corpus), "text": list(corpus.values())},
+def check_tasks(recipe: Recipe) -> list[EvaluationTask]:
+    """List the tasks, and look at the columns of local files without reading their rows.
+
+    Raises:
+        TaskDataError: A task is unknown, or a file is missing, is no Parquet or lacks a column.
+    """
+    tasks = list_tasks(recipe, None)
+    for task in tasks:
+        for part in task.parts or (task,):
+            if part.kind:
+                assert part.place is not None
+                check_columns(part.place, part.kind)
+    return tasks
+
+
+def _held_out_tasks(folder: Path) -> list[EvaluationTask]:
+    descriptions = {
+        "retrieval": "Find a held-out text by its first sentence.",
+        "classification": "Say which section of the corpus a held-out text is from.",
+        "pair_classification": "Say whether a first sentence and a rest are of one held-out text.",
     }
+    return [
+        EvaluationTask(make_task(NAMES[kind], kind, descriptions[kind]), "held_out", kind, place)
+        for kind in NAMES
+        if (place := locate(folder, NAMES[kind])) is not None
+    ]
 
 
-def _classification(documents: list[Text], _halves: list[Text]) -> dict[str, TaskRows]:
-    """Say which section (package, file, subset) a document is from; half of the documents teach the classifier."""
-    splits = ["train" if uniform("classifier", row["id"]) < 0.5 else "test" for row in documents]
-    counts = Counter((row["section"], split) for row, split in zip(documents, splits, strict=True))
-    labels = sorted({s for s, _ in counts if counts[s, "train"] >= TRAINING_EXAMPLES and counts[s, "test"]})
-    if len(labels) < 2:
-        raise TaskDataError(
-            f"evaluation.tasks: classification needs two sections with {TRAINING_EXAMPLES} test documents to learn "
-            f"from; the corpus has {len(labels)}. Add sources, raise `corpus.test`, or remove the task."
-        )
-    kept = [(row, split) for row, split in zip(documents, splits, strict=True) if row["section"] in labels]
-    table: TaskRows = {
-        "text": [row["text"] for row, _ in kept],
-        "label": [labels.index(row["section"]) for row, _ in kept],
-        "label_text": [row["section"] for row, _ in kept],
-        "split": [split for _, split in kept],
+def _own_task(own: OwnTask) -> Any:
+    return make_task(own.name, own.kind, f"A task of one's own, {own.kind}.", own.instruction)
+
+
+def make_task(name: str, kind: str, description: str, instruction: str = "") -> Any:
+    """An instance of mteb's class for a kind of task, under a name of its own, without data."""
+    from mteb import abstasks
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    bases = {
+        "sts": abstasks.AbsTaskSTS,
+        "classification": abstasks.AbsTaskClassification,
+        "clustering": abstasks.AbsTaskClustering,
+        "pair_classification": abstasks.AbsTaskPairClassification,
+        "retrieval": abstasks.AbsTaskRetrieval,
+        "reranking": abstasks.AbsTaskReranking,
     }
-    return {"classification": table}
+    mteb_type, main_score = METRICS[kind]
+    metadata = TaskMetadata(
+        name=name,
+        description=description,
+        prompt=instruction or None,
+        type=cast("Any", mteb_type),
+        category="t2c" if kind in ("classification", "clustering") else "t2t",
+        modalities=["text"],
+        dataset={"path": f"local/{name}", "revision": "local"},
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        main_score=main_score,
+        license="not specified",
+        annotations_creators="derived",
+        sample_creation="found",
+    )
+    of_clustering = {"max_fraction_of_documents_to_embed": None, "max_documents_per_cluster": CLUSTERED_TEXTS}
+    attributes = {"metadata": metadata, **(of_clustering if kind == "clustering" else {})}
+    return type(name, (bases[kind],), attributes)()
 
 
-def _pair_classification(_documents: list[Text], halves: list[Text]) -> dict[str, TaskRows]:
-    """Do a first sentence and a rest belong together? Wrong rests are of the same section: topic does not tell."""
-    by_section: dict[str, list[Text]] = {}
-    for half in halves:
-        by_section.setdefault(half["section"], []).append(half)
-    pairs = []
-    for members in by_section.values():
-        if len(members) < 2:
-            continue
-        for half, other in zip(members, members[1:] + members[:1], strict=True):
-            pairs.append((half["sentence"], half["rest"], 1))
-            pairs.append((half["sentence"], other["rest"], 0))
-    if not pairs:
+def _official_tasks(recipe: Recipe, name: str) -> Iterator[EvaluationTask]:
+    """mteb's task of a name, or those of a benchmark."""
+    import mteb
+
+    if name in {benchmark.name for benchmark in mteb.get_benchmarks()}:
+        for task in mteb.get_benchmark(name).tasks:
+            yield _official_task(recipe, task, (name,))
+        return
+    try:
+        task = mteb.get_task(name)
+    except KeyError as error:
+        hint = str(error.args[0]).rpartition("Did you mean")[2]
         raise TaskDataError(
-            "evaluation.tasks: pair_classification needs two test documents of two sentences in one section. "
-            "Raise `corpus.test`, add texts, or remove the task."
+            f"evaluation.tasks: mteb {mteb.__version__} has no task or benchmark {name!r}. "
+            + (f"Did you mean{hint}" if hint else "See `mteb available-tasks`.")
+        ) from None
+    yield _official_task(recipe, task, ())
+
+
+def _official_task(recipe: Recipe, task: Any, benchmarks: tuple[str, ...]) -> EvaluationTask:
+    wanted = recipe.evaluation
+    if task.is_aggregate:
+        parts = tuple(_official_task(recipe, part, ()) for part in task.tasks)
+        return EvaluationTask(task, parts[0].origin, benchmarks=benchmarks, parts=parts)
+    if wanted.data is None:
+        return EvaluationTask(task, "hub", benchmarks=benchmarks)
+    folder, name = wanted.resolve(wanted.data), task.metadata.name
+    in_hub_layout = folder / task.metadata.dataset["path"]
+    if in_hub_layout.is_dir():
+        return EvaluationTask(task, "local", place=in_hub_layout, benchmarks=benchmarks)
+    place = locate(folder, name)
+    if place is None:
+        raise TaskDataError(
+            f"{folder}: holds no data of mteb's task {name}: neither {name}.parquet, {name}/corpus.parquet nor "
+            f"{task.metadata.dataset['path']}/. Add it, or remove the task from `evaluation.tasks`."
         )
-    first, second, labels = zip(*pairs, strict=True)
-    return {"pair_classification": {"sentence1": list(first), "sentence2": list(second), "labels": list(labels)}}
+    if len(task.hf_subsets) > 1 or task.hf_subsets != ["default"]:
+        task = _as_one_subset(task)
+    return EvaluationTask(task, "local", _kind_of(task), place, wanted.splits.get(name, {}), benchmarks)
 
 
-BUILDERS: dict[TaskKind, Callable[[list[Text], list[Text]], dict[str, TaskRows]]] = {
-    "retrieval": _retrieval,
-    "classification": _classification,
-    "pair_classification": _pair_classification,
-}
+def _as_one_subset(task: Any) -> Any:
+    if len(task.hf_subsets) > 1:
+        raise TaskDataError(
+            f"evaluation.tasks: {task.metadata.name} has {len(task.hf_subsets)} subsets ({task.hf_subsets[0]}, ...); "
+            f"its data must be in the hub's layout, as {task.metadata.dataset['path']}/."
+        )
+    again = copy.copy(task)
+    again.hf_subsets = ["default"]
+    return again
+
+
+def _kind_of(task: Any) -> str:
+    from mteb import abstasks
+    from mteb.abstasks.clustering_legacy import AbsTaskClusteringLegacy
+
+    kinds: Sequence[tuple[Any, str]] = (
+        (abstasks.AbsTaskSTS, "sts"),
+        (abstasks.AbsTaskClassification, "classification"),
+        ((abstasks.AbsTaskClustering, AbsTaskClusteringLegacy), "clustering"),
+        (abstasks.AbsTaskPairClassification, "pair_classification"),
+        (abstasks.AbsTaskRetrieval, "reranking" if task.metadata.type == "Reranking" else "retrieval"),
+    )
+    for base, kind in kinds:
+        if isinstance(task, base):
+            return kind
+    raise TaskDataError(
+        f"evaluation.tasks: {task.metadata.name} is of type {task.metadata.type}, whose data must be in the hub's "
+        f"layout, as {task.metadata.dataset['path']}/ under `evaluation.data`."
+    )
+
+
+def _same_part_of_it(known: EvaluationTask, other: EvaluationTask) -> None:
+    parts = [(task.task.hf_subsets, list(task.task.eval_splits)) for task in (known, other)]
+    if parts[0] != parts[1]:
+        raise TaskDataError(
+            f"evaluation.tasks: {', '.join((*known.benchmarks, *other.benchmarks))} take different parts of "
+            f"{known.name}. Evaluate them in recipes of their own."
+        )
+
+
+def _with_benchmarks(task: EvaluationTask, benchmarks: tuple[str, ...]) -> EvaluationTask:
+    return EvaluationTask(task.task, task.origin, task.kind, task.place, task.splits, benchmarks, task.parts)

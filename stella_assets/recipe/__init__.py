@@ -20,13 +20,15 @@ from stella_assets.recipe.corpus import (
     Source,
     Text,
 )
+from stella_assets.recipe.evaluation import HELD_OUT, Evaluation, HeldOut, HeldOutKind, OwnKind, OwnTask
 from stella_assets.recipe.part import Located, ModelSource, Part, RecipeError
 from stella_assets.recipe.read import parse_recipe, read_raw, read_recipe
-from stella_assets.recipe.recipe import Evaluation, Recipe, Release, TaskKind
+from stella_assets.recipe.recipe import Recipe, Release
 from stella_assets.recipe.teachers import LsaTeacher, SentenceTransformersTeacher, Teacher
 from stella_assets.recipe.training import LossWeights, ShortHeadLossWeights, Stage, Student
 
 __all__ = [
+    "HELD_OUT",
     "Augment",
     "Clean",
     "Columns",
@@ -37,6 +39,8 @@ __all__ = [
     "Evaluation",
     "EvaluationSet",
     "FileSource",
+    "HeldOut",
+    "HeldOutKind",
     "HuggingFace",
     "JsonLines",
     "LanceTable",
@@ -44,6 +48,8 @@ __all__ = [
     "LossWeights",
     "LsaTeacher",
     "ModelSource",
+    "OwnKind",
+    "OwnTask",
     "Parquet",
     "Part",
     "PythonDocs",
@@ -57,7 +63,6 @@ __all__ = [
     "Source",
     "Stage",
     "Student",
-    "TaskKind",
     "Teacher",
     "Text",
     "parse_recipe",

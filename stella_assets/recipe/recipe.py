@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from stella_assets.manifest import digest
 from stella_assets.recipe.corpus import Corpus
+from stella_assets.recipe.evaluation import Evaluation
 from stella_assets.recipe.part import Name, Part, Positive
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.teachers import Teacher
 from stella_assets.recipe.training import Stage, Student
-
-TaskKind = Literal["retrieval", "classification", "pair_classification"]
-
-
-class Evaluation(Part):
-    """mteb tasks built from the corpus' test split."""
-
-    tasks: tuple[TaskKind, ...] | None = Field(
-        None, min_length=1, description="left out: all that the corpus can serve"
-    )
-    max_documents: Positive = Field(1000, description="test documents that tasks are built from")
-    query_prompt: str | None = Field(None, description="the student's prompt for retrieval queries, by name")
 
 
 class Release(Part):
@@ -48,7 +37,7 @@ class Recipe(Part):
     teachers: tuple[Teacher, ...] = Field(min_length=1)
     student: Student
     stages: tuple[Stage, ...] = Field(min_length=1, validate_default=True, default="robust")
-    evaluation: Evaluation
+    evaluation: Evaluation = Evaluation()
     release: Release
 
     @field_validator("stages", mode="before")
@@ -67,9 +56,11 @@ class Recipe(Part):
             raise ValueError(
                 f"corpus.semantic.teacher names {self.corpus.semantic.teacher!r}; the recipe has {', '.join(names)}"
             )
-        prompt = self.evaluation.query_prompt
-        if prompt is not None and prompt not in self.student.prompts:
-            raise ValueError(f"evaluation.query_prompt {prompt!r} is none of student.prompts")
+        for key, prompt in self.evaluation.prompts.items():
+            if prompt not in self.student.prompts and "{instruction}" not in prompt:
+                raise ValueError(
+                    f"evaluation.prompts.{key} {prompt!r} is none of student.prompts and has no `{{instruction}}`"
+                )
         for number, stage in enumerate(self.stages, 1):
             self._check_stage(number, stage, names)
         if self.release.dimension in self.student.short_dims and not self.trains_short_heads(len(self.stages)):

@@ -23,6 +23,9 @@ class SentenceTransformersTeacher(TeacherBase, ModelSource):
 
     kind: Literal["sentence_transformers"]
     prompts: dict[Literal["query", "document"], str] = Field({}, description="put before texts, by role")
+    evaluation_prompts: dict[str, str] = Field(
+        {}, description="put before the texts of tasks, by mteb's keys; `{instruction}` is the task's"
+    )
     dense_folder: str | None = Field(None, description="the Dense folder to use instead of the one in modules.json")
     max_length: Positive = Field(512, description="tokens")
     max_batch_tokens: Positive = 4096

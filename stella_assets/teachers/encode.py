@@ -74,7 +74,7 @@ def teacher_step(recipe: Recipe, teacher: Teacher) -> Step:
         recipe=recipe.name,
         name=f"teacher_vectors/{teacher.name}",
         code_version=CODE_VERSION,
-        settings=teacher.settings("weight", "unit_rows", "licence", "model", "revision"),
+        settings=teacher.settings("weight", "unit_rows", "licence", "model", "revision", "evaluation_prompts"),
         needs=(corpus_step(recipe),),
         sources=lambda: _what_it_loads(teacher),
         build=lambda bench: _embed_corpus(teacher, bench),
@@ -258,6 +258,8 @@ class TeacherVectors:
         """Vectors of any texts, `[len(texts), dim]` float16; the missing ones are computed and stored."""
         unique = {text_id(text): text for text in texts}
         ordered = sorted(unique)
+        if role not in self._stored.fingerprints:
+            self._stored.fingerprints[role] = self._model.fingerprint(role)
         table = self._stored.table(role)
         table.fill(
             ordered,

@@ -18,6 +18,8 @@ from stella_assets.recipe import SentenceTransformersTeacher
 from stella_assets.teachers.batching import TokenisedTexts, padded_widths, padding_of, token_budget_batches
 from stella_assets.teachers.device import best_device, resolve_dtype
 
+AS_PROMPT = "prompt:"
+"""What a role begins with that is no `query` or `document` but a prompt itself."""
 TOKENISED_AT_ONCE = 2048
 UNPADDED = {"text": {"padding": False, "return_attention_mask": False}, "common": {"return_tensors": None}}
 
@@ -96,6 +98,8 @@ class SentenceTransformerTeacher:
 
     def _prompt(self, role: str) -> str:
         """The recipe's prompt of the role, else the model's own default, as `SentenceTransformer.encode` takes it."""
+        if role.startswith(AS_PROMPT):
+            return role.removeprefix(AS_PROMPT)
         own = self.spec.prompts.get(role)  # type: ignore[call-overload]
         return own if own is not None else self.model.prompts.get(self.model.default_prompt_name) or ""
 

@@ -9,6 +9,7 @@ Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from stella_assets.manifest import digest
 from stella_assets.models import load_sentence_transformer, place
 from stella_assets.recipe import Student as StudentSpec
 from stella_assets.teachers.batching import padded_widths, token_budget_batches
@@ -34,6 +36,12 @@ POOLING_KEYS = {
     "cls": "pooling_mode_cls_token",
     "lasttoken": "pooling_mode_lasttoken",
 }
+
+
+INCIDENTAL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "_attn_implementation"}
+"""Keys of a configuration that no vector depends on."""
+PROBE = "Two words,  CamelCase: naïve café, 3.14 + x_1 -> 東京!"
+"""A text whose tokens tell tokenizers of one vocabulary apart."""
 
 
 class StudentError(ValueError):
@@ -175,6 +183,25 @@ class Student(nn.Module):
         name = str(dim) if str(dim) in self.heads else str(self.dims[0])
         return cast("Head", self.heads[name])
 
+    def encoder_digest(self) -> str:
+        """Names all that a pooled state depends on: weights, tokenizer, pooling, length and dtype."""
+        tokenizer = self.backbone.tokenizer
+        about = {
+            "architecture": type(self.transformer).__name__,
+            "config": {k: v for k, v in self.transformer.config.to_dict().items() if k not in INCIDENTAL},
+            "vocabulary": tokenizer.get_vocab(),
+            "probe": tokenizer(PROBE)["input_ids"],
+            "pooling": self.pooling,
+            "max_length": self.backbone.max_seq_length,
+            "dtype": self.dtype,
+            "weights": _tensor_digest(self.backbone.state_dict()),
+        }
+        return digest(about)[:16]
+
+    def head_digest(self, dim: int) -> str:
+        """Names the weights that give vectors of `dim` dimensions."""
+        return _tensor_digest(self.head(dim).first(dim).state_dict())
+
     def encode_pooled(self, texts: Sequence[str], max_batch_tokens: int = 4096) -> np.ndarray:
         """Pooled states `[len(texts), H]` float32 in token-budgeted batches, in the order of `texts`."""
         limit = int(self.backbone.max_seq_length or 512)
@@ -269,6 +296,14 @@ def keep_layers(model: nn.Module, spec: StudentSpec) -> None:
     config.num_hidden_layers = len(kept)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[i] for i in kept]
+
+
+def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    content = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        content.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return content.hexdigest()[:32]
 
 
 def _write_json(path: Path, value: Any) -> None:

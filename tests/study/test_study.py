@@ -42,7 +42,7 @@ def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tm
     ]
     raw["student"]["short_dims"] = []
     raw["release"]["dimension"] = 32
-    raw["evaluation"]["tasks"] = ["retrieval"]
+    raw["evaluation"]["held_out"] = {"kinds": ["retrieval"]}
     recipe, home = write_recipe(tmp_path, raw), tmp_path / "home"
     environment = {**os.environ, "STELLA_HOME": str(home), "COLUMNS": "250"}
 

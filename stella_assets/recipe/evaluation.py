@@ -1,0 +1,61 @@
+"""The recipe's part on evaluation: which tasks, where their data lies, and what is put before their texts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stella_assets.recipe.part import Located, Part, Positive
+
+HELD_OUT = "held_out"
+"""Among `evaluation.tasks`, the tasks built from the corpus' test split."""
+
+HeldOutKind = Literal["retrieval", "classification", "pair_classification"]
+OwnKind = Literal["sts", "classification", "clustering", "pair_classification", "retrieval", "reranking"]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+
+
+class HeldOut(Part):
+    """mteb tasks built from the corpus' test split."""
+
+    kinds: Annotated[tuple[HeldOutKind, ...], Field(min_length=1)] | None = Field(
+        default=None, description="left out: all that the corpus can serve"
+    )
+    max_documents: Positive = Field(default=1000, description="test documents that tasks are built from")
+
+
+class OwnTask(Located):
+    """A task of one's own, from a Parquet file; retrieval is a folder of `corpus`, `queries` and `qrels`."""
+
+    name: TaskName
+    kind: OwnKind
+    path: str
+    instruction: str = Field("", description="what `{instruction}` in a prompt stands for on this task")
+
+
+class Evaluation(Located):
+    """What every model is scored on."""
+
+    tasks: tuple[str, ...] = Field(
+        default=(HELD_OUT,), description="`held_out`, and mteb's tasks and benchmarks by name"
+    )
+    data: str | None = Field(default=None, description="a folder with the data of mteb's tasks, instead of the hub")
+    own: tuple[OwnTask, ...] = ()
+    splits: dict[str, dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]] = Field(
+        default={}, description="by task, then by mteb's split: which splits of a local file are read as it"
+    )
+    held_out: HeldOut = HeldOut()
+    prompts: dict[str, str] = Field(
+        default={},
+        description="the student's, by mteb's keys: a name of student.prompts, or a text with `{instruction}`",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [*self.tasks, *(task.name for task in self.own)]
+        if not names:
+            raise ValueError(f"no task to score on; name some in `tasks`, as `{HELD_OUT}`, or in `own`")
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two tasks are named {doubled[0]!r}; each needs a name of its own")
+        return self

@@ -1,0 +1,60 @@
+"""Evaluation data from the corpus' test split."""
+
+from collections import Counter
+
+import pytest
+
+from stella_assets.corpus.text import text_id
+from stella_assets.evaluation.held_out import BUILDERS, _sentence_and_rest
+from stella_assets.evaluation.local_data import TaskDataError
+
+
+def documents(count: int, sections: int = 2) -> list[dict[str, str]]:
+    texts = [f"Function number {i} sorts things. It returns a new list of {i} items." for i in range(count)]
+    return [{"id": text_id(t), "text": t, "section": f"package{i % sections}"} for i, t in enumerate(texts)]
+
+
+def test_retrieval_asks_for_the_rest_of_a_document_by_its_first_sentence():
+    tables = BUILDERS["retrieval"]([], _sentence_and_rest(documents(20), set()))
+    corpus = dict(tables["HeldOutRetrieval/corpus"].iter_rows())
+    queries = dict(tables["HeldOutRetrieval/queries"].iter_rows())
+    judged = tables["HeldOutRetrieval/qrels"]
+    assert len(judged) == 20
+    for query, document, score in judged.iter_rows():
+        number = queries[query].split()[2]
+        assert (corpus[document], score) == (f"It returns a new list of {number} items.", 1)
+
+
+def test_no_part_of_a_training_text_is_asked_about():
+    rows = documents(20)
+    trained_on = {text_id("Function number 3 sorts things."), text_id("It returns a new list of 4 items.")}
+    kept = {half["sentence"] for half in _sentence_and_rest(rows, trained_on)}
+    assert len(kept) == 18
+    assert not kept & {"Function number 3 sorts things.", "Function number 4 sorts things."}
+
+
+def test_pairs_are_balanced_and_wrong_halves_come_from_the_same_section():
+    halves = _sentence_and_rest(documents(20), set())
+    table = BUILDERS["pair_classification"]([], halves)["HeldOutPairClassification"]
+    assert Counter(table["label"]) == {0: 20, 1: 20}
+    section = {half["rest"]: half["section"] for half in halves} | {
+        half["sentence"]: half["section"] for half in halves
+    }
+    pairs = zip(table["sentence1"], table["sentence2"], strict=True)
+    assert all(section[first] == section[second] for first, second in pairs)
+
+
+def test_classification_leaves_rare_sections_out():
+    rows = documents(80)
+    for row in rows[:3]:
+        row["section"] = "rare"
+    table = BUILDERS["classification"](rows, [])["HeldOutClassification"]
+    assert set(table["label"]) == {"package0", "package1"}
+    assert set(table["split"]) == {"train", "test"}
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_too_few_test_documents_are_refused_with_the_remedy(kind):
+    few = documents(1)
+    with pytest.raises(TaskDataError, match=rf"evaluation\.held_out: {kind} .*(Raise|Add)"):
+        BUILDERS[kind](few, _sentence_and_rest(few, set()))
