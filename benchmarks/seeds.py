@@ -40,8 +40,8 @@ def main(seeds: int = 3, recipe: Path = ROOT / "recipes" / "demo.yaml") -> None:
                 "seed": seed,
                 "untouched_student": max(v for (name, _), v in means.items() if name == "untouched_student"),
                 "by_dimension": {dim: mean for (name, dim), mean in means.items() if name == last},
-                "gain": report["gain"],
-                "retention": {name: shares["mean"] for name, shares in report["retention"].items()},
+                "gain": report["gain"]["value"],
+                "retention": {name: shares["mean"]["value"] for name, shares in report["retention"].items()},
             }
         )
     gains = [row["gain"] for row in rows]

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 
 from pipelines.console import RecipeArgument, err, escape, find_recipe, format_cell, out, refuse
 from pipelines.corpus import app as corpus_app
+from pipelines.release import app as release_app
 from pipelines.resources import prepare_environment, project_root
 from pipelines.vectors import app as vectors_app
 from stella_assets.recipe import Recipe
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(vectors_app, name="vectors")
+app.add_typer(release_app, name="release")
 
 
 class TableFormat(StrEnum):
@@ -115,7 +117,9 @@ def _print_scores(summary: dict[str, Any]) -> None:
         for row in rows:
             table.add_row(*row)
         out.print(table)
-    out.print(f"Gain over the untouched student: {summary['gain']:+.2f} points.")
+    gain = summary["gain"]
+    low, high = gain["interval"]
+    out.print(f"Gain over the untouched student: {gain['value']:+.2f} points (95%: {low:+.2f} to {high:+.2f}).")
 
 
 @app.command()

@@ -32,18 +32,18 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def score_by_model(summary: Mapping[str, Any]) -> bytes:
-    """Scores of each model at its largest dimension, a bar a task."""
+def score_by_model(summary: Mapping[str, Any], by: tuple[str, list[str]]) -> bytes:
+    """Scores of each model at its largest dimension, a bar a task or task type (`by`)."""
     largest: dict[str, Row] = {}
     for model in summary["models"]:
         if model["dimension"] > largest.get(model["name"], {"dimension": 0})["dimension"]:
             largest[model["name"]] = model
-    tasks = list(summary["task_types"])
+    key, tasks = by
 
     def draw(axes: Any) -> None:
         width = 0.8 / len(tasks)
         for i, task in enumerate(tasks):
-            values = [100 * model["scores"][task] for model in largest.values()]
+            values = [100 * model[key][task] for model in largest.values()]
             places = [x + (i - (len(tasks) - 1) / 2) * width for x in range(len(largest))]
             axes.bar(places, values, width, label=task, color=STAGE_COLOURS[i % len(STAGE_COLOURS)])
         means = [100 * model["mean"] for model in largest.values()]
@@ -58,15 +58,16 @@ def score_by_model(summary: Mapping[str, Any]) -> bytes:
     return figure(8, 4.4, draw)
 
 
-def score_by_dimension(summary: Mapping[str, Any]) -> bytes:
-    """Scores of the last stage against its dimensions."""
+def score_by_dimension(summary: Mapping[str, Any], by: tuple[str, list[str]]) -> bytes:
+    """Scores of the last stage against its dimensions, a line a task or task type (`by`)."""
+    key, columns = by
     last = summary["models"][-1]["name"]
     points = sorted((m for m in summary["models"] if m["name"] == last), key=lambda m: m["dimension"])
 
     def draw(axes: Any) -> None:
         dims = [point["dimension"] for point in points]
-        for i, task in enumerate(summary["task_types"]):
-            values = [100 * p["scores"][task] for p in points]
+        for i, task in enumerate(columns):
+            values = [100 * p[key][task] for p in points]
             axes.plot(dims, values, "o-", label=task, color=STAGE_COLOURS[i % len(STAGE_COLOURS)])
         axes.plot(dims, [100 * p["mean"] for p in points], "o--", color="black", label="mean")
         axes.set_xscale("log", base=2)
@@ -88,8 +89,15 @@ def retention(summary: Mapping[str, Any]) -> bytes:
         width = 0.8 / len(references)
         for i, (name, shares) in enumerate(references.items()):
             places = [x + (i - (len(references) - 1) / 2) * width for x in range(len(kinds))]
-            bars = axes.bar(places, [100 * shares[k] for k in kinds], width, label=name, color=STAGE_COLOURS[i])
-            axes.bar_label(bars, fmt="%.0f", fontsize=8)
+            values = [100 * (shares[kind]["value"] or 0) for kind in kinds]
+            spans = [[100 * end for end in shares[kind]["interval"] or (0, 0)] for kind in kinds]
+            errors = [
+                [value - low for value, (low, _) in zip(values, spans, strict=True)],
+                [high - value for value, (_, high) in zip(values, spans, strict=True)],
+            ]
+            whiskers = {"elinewidth": 0.8, "ecolor": "#444"}
+            bars = axes.bar(places, values, width, label=name, color=STAGE_COLOURS[i], yerr=errors, error_kw=whiskers)
+            axes.bar_label(bars, fmt="%.0f", fontsize=8, label_type="center", color="white")
         axes.axhline(100, color="black", linewidth=0.8)
         axes.set_xticks(range(len(kinds)), kinds)
         axes.set_ylabel("student's score, % of the reference's")

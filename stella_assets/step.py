@@ -82,7 +82,9 @@ class Step:
         settings: The part of the recipe that decides the output.
         needs: The steps whose artefacts it reads.
         build: Writes the artefact's files.
-        sources: Digests of what lies outside the pipeline (files, packages, model weights), worked out when asked.
+        sources: Digests of what lies outside the pipeline (files, packages, model weights, the present release),
+            worked out when asked.
+        after: Steps that must have gone well before; what they make does not decide the output.
         present: Whether what the artefact keeps outside its folder is still there.
     """
 
@@ -92,7 +94,8 @@ class Step:
     settings: Mapping[str, Any]
     build: Callable[[Workbench], Result]
     needs: tuple[Step, ...] = ()
-    sources: Callable[[], Mapping[str, str]] | None = None
+    sources: Callable[[Home], Mapping[str, str]] | None = None
+    after: tuple[Step, ...] = ()
     present: Callable[[Artefact, Home], bool] = lambda _artefact, _home: True
 
 
@@ -102,7 +105,7 @@ def all_steps(last: Step) -> list[Step]:
 
     def visit(step: Step) -> None:
         if step.name not in ordered:
-            for need in step.needs:
+            for need in (*step.needs, *step.after):
                 visit(need)
             ordered[step.name] = step
 
@@ -145,7 +148,7 @@ class Workshop:
                 )
             inputs[need.name] = artefact.digest
         if step.sources:
-            inputs |= {f"source:{name}": value for name, value in step.sources().items()}
+            inputs |= {f"source:{name}": value for name, value in step.sources(self.home).items()}
         return Identity(step.name, step.code_version, step.settings, inputs)
 
     def find(self, step: Step) -> Artefact | None:

@@ -95,6 +95,21 @@ SCORES = pa.schema(
         "document_prompt": TEXT, "mteb": TEXT,
     }.items()
 )  # fmt: skip
+MODEL_SAMPLES = pa.schema(
+    {
+        "model": TEXT, "dimension": INT, "task": TEXT, "part": TEXT, "statistic": TEXT, "subset": TEXT, "split": TEXT,
+        "sample": TEXT, "value": REAL, "gold": REAL,
+    }.items()
+)  # fmt: skip
+VERDICTS = pa.schema(
+    {
+        "requirement": TEXT, "subject": TEXT, "limit": REAL, "found": REAL, "low": REAL, "high": REAL,
+        "passed": pa.bool_(), "sure": pa.bool_(),
+    }.items()
+)  # fmt: skip
+RELEASED_VECTORS = pa.schema(
+    {"loader": TEXT, "dimension": INT, "texts": INT, "least_cosine": REAL, "mean_cosine": REAL}.items()
+)
 SAMPLES = pa.schema({"subset": TEXT, "split": TEXT, "sample": TEXT, "value": REAL, "gold": REAL}.items())
 STUDY = pa.schema(
     {
@@ -113,6 +128,8 @@ CURRENT_VIEWS: dict[str, tuple[str, pa.Schema]] = {
     "training_log": ("stage_*/training_log.parquet", TRAINING_LOG),
     "evaluation_tasks": ("evaluation_tasks/tasks.parquet", TASKS),
     "scores": ("mteb/*/scores.parquet", SCORES),
+    "samples": ("mteb/*/samples.parquet", MODEL_SAMPLES),
+    "gate": ("release_gate/verdicts.parquet", VERDICTS),
     "study": ("study/study.parquet", STUDY),
 }
 """Views over what each recipe has now: its files by link, with the recipe's name in front."""

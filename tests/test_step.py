@@ -46,7 +46,7 @@ def test_other_settings_code_or_sources_make_another_artefact(
         first,
         replace(first, settings={"number": 2}),
         replace(first, code_version="2"),
-        replace(first, sources=lambda: {"file": "abc"}),
+        replace(first, sources=lambda _home: {"file": "abc"}),
     ]
     keys = {Workshop(home, log).make(step).manifest.identity.key for step in variants}
     assert (len(keys), len(calls)) == (4, 4)

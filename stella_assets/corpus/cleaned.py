@@ -70,7 +70,7 @@ def cleaned_step(recipe: Recipe) -> Step:
         name="cleaned_texts",
         code_version=CODE_VERSION,
         settings=settings,
-        sources=lambda: source_digests(corpus) | _tokenizer_digest(recipe),
+        sources=lambda _home: source_digests(corpus) | _tokenizer_digest(recipe),
         build=lambda bench: clean_texts(recipe, bench),
         present=shards_are_there,
     )

@@ -34,7 +34,7 @@ def evaluation_step(recipe: Recipe) -> Step:
         name="evaluation_texts",
         code_version=CODE_VERSION,
         settings={"sets": [chosen.settings("path", "queries", "documents") for chosen in sets]},
-        sources=lambda: {chosen.name: set_digest(chosen) for chosen in sets},
+        sources=lambda _home: {chosen.name: set_digest(chosen) for chosen in sets},
         build=lambda bench: _write_texts(sets, bench),
     )
 

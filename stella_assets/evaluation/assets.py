@@ -64,8 +64,12 @@ def _show_report(artefact: Artefact) -> Mapping[str, Any]:
     summary = read_summary(artefact)
     return {
         "report": dg.MetadataValue.path(str(artefact.folder / HTML_FILE)),
-        "score_by_model": picture(plots.score_by_model(summary), "score by model and stage"),
-        "score_by_dimension": picture(plots.score_by_dimension(summary), "score by dimension"),
+        "score_by_model": picture(
+            plots.score_by_model(summary, tables.score_columns(summary)), "score by model and stage"
+        ),
+        "score_by_dimension": picture(
+            plots.score_by_dimension(summary, tables.score_columns(summary)), "score by dimension"
+        ),
         "retention": picture(plots.retention(summary), "retention by task type"),
         "scores": dg.MetadataValue.md(tables.markdown_table(*tables.score_rows(summary))),
     }

@@ -86,6 +86,12 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
         """Vectors `[len(texts), dim]`."""
 
+    def parameters(self) -> int | None:
+        """Of encoder and head; None where they were not loaded."""
+
+    def encode(self, texts: list[str]) -> None:
+        """Encode texts and keep nothing, to see how long it takes."""
+
 
 class MtebEncoder(AbsEncoder):
     """An embedder for mteb, with an identity of its own: name, digest of all that decides its vectors, dimension."""
@@ -150,6 +156,14 @@ class TeacherEmbedder:
         prompt = self.prompt(question)
         return self.vectors.embed(texts, question.role if prompt is None else AS_PROMPT + prompt)
 
+    def parameters(self) -> int | None:
+        """Of a model that had to be loaded, since not all texts had vectors."""
+        return self.vectors.parameters()
+
+    def encode(self, texts: list[str]) -> None:
+        """Encode as documents."""
+        self.vectors.compute(texts, "document")
+
 
 class ConcatenationEmbedder:
     """The concatenation of several teachers, each behind its own prompts: what the student learns from."""
@@ -171,6 +185,16 @@ class ConcatenationEmbedder:
     def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float32."""
         return concatenate([teacher.embed(texts, question) for teacher in self._teachers], self._weights)
+
+    def parameters(self) -> int | None:
+        """Of all teachers."""
+        each = [teacher.parameters() for teacher in self._teachers]
+        return None if None in each else sum(count for count in each if count)
+
+    def encode(self, texts: list[str]) -> None:
+        """Encode with one teacher after the other."""
+        for teacher in self._teachers:
+            teacher.encode(texts)
 
 
 class PooledStates:
@@ -224,3 +248,13 @@ class StudentEmbedder:
             return torch.nn.functional.normalize(pooled_BH, dim=1).cpu().numpy()
         with torch.inference_mode():
             return self._states.student.project(pooled_BH, self._head).cpu().numpy()
+
+    def parameters(self) -> int:
+        """Of encoder and head."""
+        student = self._states.student
+        head = student.head(self._head).first(self._head).parameters() if self._head else ()
+        return sum(p.numel() for p in (*student.backbone.parameters(), *head))
+
+    def encode(self, texts: list[str]) -> None:
+        """Pool; a head costs little."""
+        self._states.student.encode_pooled(texts)

@@ -25,6 +25,8 @@ NAMES: dict[HeldOutKind, str] = {
     "pair_classification": "HeldOutPairClassification",
 }
 
+PROBE_TEXTS = 128
+
 Tables = dict[str, pl.DataFrame]
 Text = dict[str, str]
 
@@ -62,6 +64,17 @@ def write_held_out(
     queries = tables.get("HeldOutRetrieval/queries")
     shared = 0 if queries is None else len(trained_on.intersection(queries["id"]))
     return Check("no_query_was_trained_on", shared == 0, f"{shared} retrieval queries are in train or dev")
+
+
+def write_probe(corpus: Artefact, path: Path) -> None:
+    """Write some test documents, or others where there are too few: what the speed of models is measured on."""
+    rows = pl.from_arrow(read_texts(corpus, ["id", "text", "split", "role"]))
+    assert isinstance(rows, pl.DataFrame)
+    wanted = (pl.col("split") == "test") & (pl.col("role") == "document")
+    order = [uniform("probe", each) for each in rows["id"]]
+    rows.with_columns(order=pl.Series(order)).sort(~wanted, "order").head(PROBE_TEXTS).select("text").write_parquet(
+        path
+    )
 
 
 def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[Text]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 
 from stella_assets import plots
 from stella_assets.corpus.build import FUNNEL_FILE, corpus_step
+from stella_assets.corpus.contamination import TASKS_FILE as CONTAMINATION_FILE
+from stella_assets.corpus.contamination import contamination_step
 from stella_assets.evaluation import tables
-from stella_assets.evaluation.score import SCORES_FILE, model_names, score_steps
-from stella_assets.evaluation.summary import at_full_dimension, summarise
-from stella_assets.evaluation.tasks import tasks_step
-from stella_assets.manifest import Check
+from stella_assets.evaluation.published import compare, read_published
+from stella_assets.evaluation.score import SAMPLES_FILE, SCORES_FILE, model_names, score_steps
+from stella_assets.evaluation.summary import Scoreboard, at_full_dimension, summarise
+from stella_assets.evaluation.tasks import BETWEEN_BENCHMARKS, TASKS_FILE, tasks_step
+from stella_assets.manifest import Check, digest
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step
@@ -22,8 +27,9 @@ from stella_assets.teachers.statistics import AGREEMENT_FILE, ALL, STATS_FILE, s
 from stella_assets.teachers.suspects import suspects_step
 from stella_assets.training.stages import LOG_FILE, stage_step
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 SUMMARY_FILE = "report.json"
+SPEEDS_FILE = "speeds.json"
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
 PLOTS_FOLDER = "plots"
@@ -40,6 +46,7 @@ def report_step(recipe: Recipe) -> Step:
         settings={"name": recipe.name, "description": recipe.description, "seed": recipe.seed},
         needs=(
             corpus_step(recipe),
+            *([contamination_step(recipe)] if recipe.corpus.decontaminate else []),
             *(teacher_step(recipe, teacher) for teacher in recipe.teachers),
             concatenation_step(recipe),
             statistics_step(recipe),
@@ -48,13 +55,83 @@ def report_step(recipe: Recipe) -> Step:
             tasks_step(recipe),
             *score_steps(recipe),
         ),
+        sources=lambda _home: {"published": digest(published_scores(recipe).to_dict(as_series=False))},
         build=lambda bench: _write_report(recipe, bench),
     )
 
 
+def published_scores(recipe: Recipe) -> pl.DataFrame:
+    """The public scores that the recipe's stand beside."""
+    wanted = recipe.evaluation
+    return read_published(wanted.resolve(wanted.published) if wanted.published else None)
+
+
 def read_summary(artefact: Artefact) -> dict[str, Any]:
-    """The summary that a report holds."""
-    return json.loads((artefact.folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    """The summary that a report holds, with the speeds that were measured beside it."""
+    summary = json.loads((artefact.folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    return _with_speeds(summary, json.loads((artefact.folder / SPEEDS_FILE).read_text(encoding="utf-8")))
+
+
+def _with_speeds(summary: dict[str, Any], speeds: Mapping[str, float | None]) -> dict[str, Any]:
+    models = [model | {"texts_per_second": speeds[model["name"]]} for model in summary["models"]]
+    return summary | {"models": models}
+
+
+def scoreboard(recipe: Recipe, inputs: Mapping[str, Artefact]) -> Scoreboard:
+    """The scores of all models, with their samples."""
+    artefacts = [inputs[step.name] for step in score_steps(recipe)]
+    scores = [row for artefact in artefacts for row in _rows(artefact, SCORES_FILE)]
+    samples = [pl.read_parquet(artefact.folder / SAMPLES_FILE) for artefact in artefacts]
+    by_model = {step.settings["model"]: frame for step, frame in zip(score_steps(recipe), samples, strict=True)}
+    return Scoreboard(scores, by_model, model_names(recipe))
+
+
+def _summarise(recipe: Recipe, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
+    """The summary of the scores, and what stands beside them: tasks, sizes, speeds, contamination, public scores."""
+    board = scoreboard(recipe, inputs)
+    summary = summarise(recipe, board, model_names(recipe))
+    summary["tasks"] = _rows(inputs["evaluation_tasks"], TASKS_FILE)
+    facts = {step.settings["model"]: inputs[step.name].manifest.facts for step in score_steps(recipe)}
+    for model in summary["models"]:
+        model["parameters"] = facts[model["name"]]["parameters"][str(model["dimension"])]
+    summary["benchmarks"] = _benchmarks(summary)
+    summary["contamination"] = _contamination(recipe, inputs, summary["task_types"])
+    official = {row["task"]: row["type"] for row in summary["tasks"] if row["data"] in ("hub", "local")}
+    own = {f"{m['name']}, {m['dimension']} dimensions": m["scores"] for m in summary["models"]}
+    summary["published"] = compare(published_scores(recipe), own, official)
+    return summary
+
+
+def _benchmarks(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean over the tasks of each benchmark that the recipe names, of every model at its largest dimension."""
+    tasks: dict[str, list[str]] = {}
+    for row in summary["tasks"]:
+        for name in filter(None, row["benchmarks"].split(BETWEEN_BENCHMARKS)):
+            tasks.setdefault(name, []).append(row["task"])
+    full = at_full_dimension(summary["models"])
+    return {
+        name: {
+            "tasks": len(chosen),
+            "means": {m: round(sum(full[m]["scores"][t] for t in chosen) / len(chosen), 6) for m in full},
+        }
+        for name, chosen in tasks.items()
+    }
+
+
+def _contamination(recipe: Recipe, inputs: Mapping[str, Artefact], tasks: Collection[str]) -> list[dict[str, Any]]:
+    """Of each scored task that the corpus was held against: its texts, and what was found of them."""
+    if not recipe.corpus.decontaminate:
+        return []
+    found = (
+        pl.read_parquet(inputs["contamination"].folder / CONTAMINATION_FILE)
+        .group_by("task")
+        .agg(
+            pl.col("texts").sum(),
+            pl.col("texts_dropped").sum().alias("dropped"),
+            pl.col("texts_reported").sum().alias("reported"),
+        )
+    )
+    return found.filter(pl.col("task").is_in(list(tasks))).sort("task").to_dicts()
 
 
 def _write_report(recipe: Recipe, bench: Workbench) -> Result:
@@ -62,8 +139,12 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     from markupsafe import Markup
 
     inputs = bench.inputs
-    scores = [row for step in score_steps(recipe) for row in _rows(inputs[step.name], SCORES_FILE)]
-    summary = summarise(recipe, scores, model_names(recipe))
+    summary = _summarise(recipe, inputs)
+    (bench.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    steps = score_steps(recipe)
+    speeds = {step.settings["model"]: inputs[step.name].manifest.facts["texts_per_second"] for step in steps}
+    (bench.folder / SPEEDS_FILE).write_text(json.dumps(speeds, indent=1) + "\n", encoding="utf-8")
+    summary = _with_speeds(summary, speeds)
     log = [row for n in range(1, len(recipe.stages) + 1) for row in _rows(inputs[f"stage_{n}"], LOG_FILE)]
     stats = [row for row in _rows(inputs["vector_stats"], STATS_FILE) if row["source"] == ALL]
     agreement = _rows(inputs["vector_stats"], AGREEMENT_FILE)
@@ -71,8 +152,8 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         {"step": name, **{k: a.manifest.about[k] for k in ("seconds", "peak_memory_mib")}} for name, a in inputs.items()
     ]
     drawn = {
-        "score_by_model": plots.score_by_model(summary),
-        "score_by_dimension": plots.score_by_dimension(summary),
+        "score_by_model": plots.score_by_model(summary, tables.score_columns(summary)),
+        "score_by_dimension": plots.score_by_dimension(summary, tables.score_columns(summary)),
         "retention": plots.retention(summary),
         "loss_curves": plots.loss_curves(log),
         "corpus_funnel": plots.corpus_funnel(_rows(inputs["corpus"], FUNNEL_FILE)),
@@ -85,16 +166,25 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     ]
     content = {
         "score_table": tables.score_rows(summary),
+        "task_table": tables.task_rows(summary),
+        "cost_table": tables.cost_rows(summary),
         "retention_table": tables.retention_rows(summary),
         "vector_table": tables.vector_rows(stats),
         "lineage_table": (["artefact", "digest", "code version", "made at"], lineage),
     }
+    if summary["benchmarks"]:
+        content["benchmark_table"] = tables.benchmark_rows(summary)
+    if summary["contamination"]:
+        content["contamination_table"] = tables.contamination_rows(summary)
+    if summary["published"]:
+        content["published_table"] = tables.published_rows(summary)
     last = at_full_dimension(summary["models"])[summary["models"][-1]["name"]]
     shared = {
         "recipe": recipe,
         "summary": summary,
         "student": last,
         "mteb_version": inputs["mteb/concatenation"].manifest.facts["mteb"],
+        "local": any(row["data"] == "local" for row in summary["tasks"]),
     }
     templates = Environment(
         loader=PackageLoader("stella_assets.evaluation"), autoescape=select_autoescape(["html.j2"]), trim_blocks=True
@@ -105,18 +195,28 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     markdown_tables = {name: tables.markdown_table(*table) for name, table in content.items()}
     markdown = templates.get_template("report.md.j2").render(**shared, **markdown_tables)
 
-    (bench.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     (bench.folder / HTML_FILE).write_text(html, encoding="utf-8")
     (bench.folder / MARKDOWN_FILE).write_text(markdown, encoding="utf-8")
     (bench.folder / PLOTS_FOLDER).mkdir(exist_ok=True)
     for name, png in drawn.items():
         (bench.folder / PLOTS_FOLDER / f"{name}.png").write_bytes(png)
-    views = (HTML_FILE, MARKDOWN_FILE, *(f"{PLOTS_FOLDER}/{name}.png" for name in drawn))
-    gained = summary["gain"] > 0
+    views = (SPEEDS_FILE, HTML_FILE, MARKDOWN_FILE, *(f"{PLOTS_FOLDER}/{name}.png" for name in drawn))
+    gain = summary["gain"]
+    shares = {name: by_type["mean"]["value"] for name, by_type in summary["retention"].items()}
     return Result(
-        facts={"mean_score": round(100 * last["mean"], 2), "gain": summary["gain"], "retention": summary["retention"]},
+        facts={
+            "mean_score": round(100 * last["mean"], 2),
+            "mean_of_types": round(100 * last["mean_of_types"], 2),
+            "gain": gain["value"],
+            **{f"retention of {name}": share for name, share in shares.items()},
+        },
         checks=(
-            Check("student_beats_untouched_student", gained, f"{summary['gain']:+.2f} points on the mean of the tasks"),
+            Check(
+                "student_beats_untouched_student",
+                gain["value"] > 0,
+                f"{gain['value']:+.2f} points on the mean of the tasks (95%: {gain['interval'][0]:+.2f} to "
+                f"{gain['interval'][1]:+.2f})",
+            ),
         ),
         views=views,
     )

@@ -41,10 +41,13 @@ def spearman(values_N: np.ndarray, gold_N: np.ndarray) -> float:
 
 
 def average_precision(values_N: np.ndarray, gold_N: np.ndarray) -> float:
-    """Area under precision by recall, in steps."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(gold_N, values_N)) if gold_N.any() else 0.0
+    """Area under precision by recall, in steps; equal values count as one step, as in scikit-learn, which is slower."""
+    order = np.argsort(-values_N, kind="stable")
+    last_of_step = np.append(np.flatnonzero(np.diff(values_N[order])), len(order) - 1)
+    found = np.cumsum(gold_N[order])[last_of_step]
+    if not found[-1]:
+        return 0.0
+    return float((np.diff(found, prepend=0) * found / (last_of_step + 1)).sum() / found[-1])
 
 
 STATISTICS: dict[str, Statistic] = {"mean": mean, "spearman": spearman, "average_precision": average_precision}

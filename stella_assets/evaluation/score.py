@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stella_assets.evaluation.tasks import EvaluationTask, fresh, open_tasks, tasks_step
+from stella_assets.evaluation.tasks import PROBE_FILE, EvaluationTask, fresh, open_tasks, tasks_step
 from stella_assets.manifest import Check, digest
 from stella_assets.models import model_digest
 from stella_assets.progress import progress_bar
@@ -22,7 +23,7 @@ from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench, Workshop
 from stella_assets.teachers.encode import TeacherVectors, teacher_step
 from stella_assets.training.stages import model_folder, stage_step
-from storage.statistics import SAMPLES, SCORES, write_table
+from storage.statistics import MODEL_SAMPLES, SAMPLES, SCORES, write_table
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import Embedder
@@ -80,8 +81,8 @@ def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: 
         code_version=CODE_VERSION,
         settings=settings,
         needs=(tasks_step(recipe), *needs),
-        sources=lambda: {"student": model_digest(recipe.student)} if untouched else {},
-        build=lambda bench: _score(recipe, model, embedders, bench),
+        sources=lambda _home: {"student": model_digest(recipe.student)} if untouched else {},
+        build=lambda bench: score_model(recipe, model, embedders(bench), bench),
     )
 
 
@@ -132,19 +133,20 @@ def _stage_embedders(recipe: Recipe, number: int) -> Embedders:
     return make
 
 
-def _score(recipe: Recipe, model: str, embedders: Embedders, bench: Workbench) -> Result:
-    chosen = list(embedders(bench))
+def score_model(recipe: Recipe, model: str, embedders: Iterable[Embedder], bench: Workbench) -> Result:
+    """Score a model at each of its dimensions on every task; write scores, samples and mteb's results."""
+    chosen = list(embedders)
     tasks = open_tasks(recipe, bench.inputs["evaluation_tasks"])
     rows: list[dict[str, Any]] = []
-    scored: dict[str, str] = {}
+    samples: list[pa.Table] = []
     views = []
     with progress_bar(len(tasks) * len(chosen), f"mteb/{model}", "scores") as bar:
         for task in tasks:
             scorer = TaskScorer(task, model, bench)
             for embedder in chosen:
-                result, row, made = scorer.score(embedder)
+                result, row, parts = scorer.score(embedder)
                 rows.append(row)
-                scored |= made
+                samples += [_of_model(row, name, artefact) for name, artefact in parts.items()]
                 view = f"results/{embedder.dim}/{task.name}.json"
                 (bench.folder / view).parent.mkdir(parents=True, exist_ok=True)
                 (bench.folder / view).write_text(_to_json(result), encoding="utf-8")
@@ -154,17 +156,31 @@ def _score(recipe: Recipe, model: str, embedders: Embedders, bench: Workbench) -
         scores = [row["score"] for row in rows if row["dimension"] == embedder.dim]
         bench.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * sum(scores) / len(scores):.2f}")
     write_table(bench.folder / SCORES_FILE, SCORES, rows)
+    write_table(bench.folder / SAMPLES_FILE, MODEL_SAMPLES, pa.concat_tables(samples))
+    speed = _texts_per_second(chosen[0], bench.inputs["evaluation_tasks"])
     in_range = all(-1 <= row["score"] <= 1 for row in rows)
     shown = ("model", "dimension", "task", "type", "metric", "score")
     return Result(
         facts={
             "scores": [{name: row[name] for name in shown} for row in rows],
-            "task_scores": scored,
+            "parameters": {str(embedder.dim): embedder.parameters() for embedder in chosen},
+            "texts_per_second": speed,
             "mteb": rows[0]["mteb"],
         },
         checks=(Check("scores_are_in_range", in_range, "every score lies between 0 and 1, correlations above -1"),),
         views=tuple(views),
     )
+
+
+def _texts_per_second(embedder: Embedder, tasks: Artefact) -> float | None:
+    """How fast a model encodes; None where it was not loaded, since every text had its vector."""
+    if embedder.parameters() is None:
+        return None
+    texts = pq.read_table(tasks.folder / PROBE_FILE).column("text").to_pylist()
+    embedder.encode(texts[:16])
+    started = time.monotonic()
+    embedder.encode(texts)
+    return round(len(texts) / (time.monotonic() - started), 1)
 
 
 class TaskScorer:
@@ -180,8 +196,8 @@ class TaskScorer:
         self._bench = bench
         self._loaded: dict[str, Any] = {}
 
-    def score(self, embedder: Embedder) -> tuple[Any, dict[str, Any], dict[str, str]]:
-        """mteb's result, the row of `SCORES`, and key by name of the artefacts that the score comes from."""
+    def score(self, embedder: Embedder) -> tuple[Any, dict[str, Any], dict[str, Artefact]]:
+        """mteb's result, the row of `SCORES`, and by name the artefacts that the score comes from."""
         import mteb
 
         made = {part.name: self._make(part, embedder) for part in self._task.parts or (self._task,)}
@@ -206,7 +222,7 @@ class TaskScorer:
             "document_prompt": prompts["document"],
             "mteb": mteb.__version__,
         }
-        return result, row, {f"{name}/{embedder.dim}": artefact.folder.name for name, artefact in made.items()}
+        return result, row, made
 
     def _make(self, part: EvaluationTask, embedder: Embedder) -> Artefact:
         import mteb
@@ -285,6 +301,11 @@ def _read_result(artefact: Artefact) -> Any:
     return TaskResult.model_validate_json((artefact.folder / RESULT_FILE).read_text(encoding="utf-8"))
 
 
-def read_samples(artefact: Artefact) -> pa.Table:
-    """The samples that a score of `task_scores` is made of."""
-    return pq.read_table(artefact.folder / SAMPLES_FILE)
+def _of_model(row: Mapping[str, Any], part: str, artefact: Artefact) -> pa.Table:
+    """The samples of a single score, with the model, dimension and task that they are of."""
+    samples = pq.read_table(artefact.folder / SAMPLES_FILE)
+    about = {name: row[name] for name in ("model", "dimension", "task")} | {"part": part}
+    about["statistic"] = artefact.manifest.facts["statistic"]
+    for name, value in about.items():
+        samples = samples.append_column(name, pa.array([value] * len(samples), MODEL_SAMPLES.field(name).type))
+    return samples.select(MODEL_SAMPLES.names)

@@ -6,6 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+MOST_TASKS = 6
+"""With more tasks than these, scores are shown by task type."""
+
+Table = tuple[list[str], list[list[str]]]
+"""Header and rows."""
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table, the first column left, the others right."""
@@ -20,24 +26,97 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def score_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the score table, in hundredths."""
-    tasks = list(summary["task_types"])
+def score_columns(summary: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What a model's scores are shown by, `scores` (of tasks) or `types`, and the names of those."""
+    if len(summary["task_types"]) <= MOST_TASKS:
+        return "scores", list(summary["task_types"])
+    return "types", list(summary["models"][0]["types"])
+
+
+def score_rows(summary: Mapping[str, Any]) -> Table:
+    """Each model at each dimension, in hundredths: by task, or by task type where there are many tasks."""
+    key, columns = score_columns(summary)
     rows = [
-        [m["name"], str(m["dimension"]), *(f"{100 * m['scores'][t]:.2f}" for t in tasks), f"{100 * m['mean']:.2f}"]
+        [
+            m["name"],
+            str(m["dimension"]),
+            *(_points(m[key][c]) for c in columns),
+            _points(m["mean"]),
+            _range(m["interval"]),
+        ]
         for m in summary["models"]
     ]
-    return ["model", "dimension", *tasks, "mean"], rows
+    return ["model", "dimension", *columns, "mean", "95% of resamples"], rows
 
 
-def retention_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the retention table, in per cent."""
+def task_rows(summary: Mapping[str, Any]) -> Table:
+    """Each task, in hundredths: every model at its largest dimension."""
+    from stella_assets.evaluation.summary import at_full_dimension
+
+    models = at_full_dimension(summary["models"])
+    names = list(dict.fromkeys(model["name"] for model in summary["models"]))
+    tasks = {row["task"]: row for row in summary["tasks"]}
+    rows = [
+        [task, kind, tasks[task]["data"], *(_points(models[name]["scores"][task]) for name in names)]
+        for task, kind in summary["task_types"].items()
+    ]
+    return ["task", "type", "data", *names], rows
+
+
+def retention_rows(summary: Mapping[str, Any]) -> Table:
+    """Retention of each teacher by task type, in per cent, with the interval of the mean."""
     kinds = list(next(iter(summary["retention"].values())))
-    rows = [[name, *(f"{100 * shares[k]:.1f}" for k in kinds)] for name, shares in summary["retention"].items()]
-    return ["retention of", *kinds], rows
+    rows = [
+        [name, *(_points(shares[kind]["value"], 1) for kind in kinds), _range(shares["mean"]["interval"], 1)]
+        for name, shares in summary["retention"].items()
+    ]
+    return ["retention of", *kinds, "95% of resamples"], rows
 
 
-def vector_rows(stats: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def benchmark_rows(summary: Mapping[str, Any]) -> Table:
+    """Mean over the tasks of each benchmark, of every model at its largest dimension."""
+    names = list(next(iter(summary["benchmarks"].values()))["means"])
+    rows = [
+        [name, str(benchmark["tasks"]), *(_points(benchmark["means"][model]) for model in names)]
+        for name, benchmark in summary["benchmarks"].items()
+    ]
+    return ["benchmark", "tasks", *names], rows
+
+
+def cost_rows(summary: Mapping[str, Any]) -> Table:
+    """What each model costs where it is used."""
+    rows = [
+        [
+            model["name"],
+            str(model["dimension"]),
+            _points(model["mean"]),
+            _count(model["parameters"] and model["parameters"] / 1e6, 1),
+            _count(model["texts_per_second"], 0),
+            f"{4 * model['dimension']:,}",
+        ]
+        for model in summary["models"]
+    ]
+    return ["model", "dimension", "mean", "million parameters", "texts a second here", "bytes of a vector"], rows
+
+
+def published_rows(summary: Mapping[str, Any]) -> Table:
+    """Other models' public scores on the tasks that both have, beside the recipe's models."""
+    published = summary["published"]
+    kinds = list(published["models"][0]["types"])
+    rows = [
+        [model["name"], *(_points(model["types"][kind]) for kind in kinds), _points(model["mean"])]
+        for model in published["models"]
+    ]
+    return ["model", *kinds, "mean"], rows
+
+
+def contamination_rows(summary: Mapping[str, Any]) -> Table:
+    """What was found of each evaluated task in the texts of the corpus, before it was taken out."""
+    rows = [[row["task"], *(f"{row[name]:,}" for name in ("texts", "dropped"))] for row in summary["contamination"]]
+    return ["task", "evaluation texts", "corpus texts taken out"], rows
+
+
+def vector_rows(stats: Sequence[Mapping[str, Any]]) -> Table:
     """Header and rows of the vector statistics."""
     rows = [
         [
@@ -51,3 +130,15 @@ def vector_rows(stats: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[lis
         for r in stats
     ]
     return ["vectors", "rows", "dims", "mean cosine", "effective rank", "mean norm"], rows
+
+
+def _points(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{100 * value:.{digits}f}"
+
+
+def _range(interval: Sequence[float] | None, digits: int = 2) -> str:
+    return "" if interval is None else f"{100 * interval[0]:.{digits}f} to {100 * interval[1]:.{digits}f}"
+
+
+def _count(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"

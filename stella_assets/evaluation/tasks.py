@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from stella_assets.corpus.build import corpus_step
-from stella_assets.evaluation.held_out import NAMES, write_held_out
+from stella_assets.evaluation.held_out import NAMES, write_held_out, write_probe
 from stella_assets.evaluation.local_data import Splits, TaskDataError, check_columns, content_digest, fill, locate
 from stella_assets.recipe import HELD_OUT, OwnTask, Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
@@ -18,6 +18,8 @@ from storage.statistics import TASKS, write_table
 
 CODE_VERSION = "2"
 TASKS_FILE = "tasks.parquet"
+BETWEEN_BENCHMARKS = "; "
+PROBE_FILE = "probe.parquet"
 CLUSTERED_TEXTS = 2500
 """Texts of each of the ten clusterings of a task of one's own."""
 METRICS = {
@@ -143,7 +145,7 @@ def tasks_step(recipe: Recipe) -> Step:
             "splits": {name: {k: list(v) for k, v in splits.items()} for name, splits in wanted.splits.items()},
         },
         needs=(corpus_step(recipe),),
-        sources=lambda: {task.name: task.revision() for task in list_tasks(recipe, None)},
+        sources=lambda _home: {task.name: task.revision() for task in list_tasks(recipe, None)},
         build=lambda bench: _write_tasks(recipe, bench),
     )
 
@@ -152,6 +154,7 @@ def _write_tasks(recipe: Recipe, bench: Workbench) -> Result:
     checks = []
     if HELD_OUT in recipe.evaluation.tasks:
         checks.append(write_held_out(recipe.evaluation.held_out, bench.inputs["corpus"], bench.folder, bench.log))
+    write_probe(bench.inputs["corpus"], bench.folder / PROBE_FILE)
     rows = []
     for task in list_tasks(recipe, bench.folder):
         for part in task.parts or (task,):
@@ -163,7 +166,7 @@ def _write_tasks(recipe: Recipe, bench: Workbench) -> Result:
                 "metric": task.task.metadata.main_score,
                 "data": task.origin,
                 "revision": task.revision(),
-                "benchmarks": ", ".join(task.benchmarks),
+                "benchmarks": BETWEEN_BENCHMARKS.join(task.benchmarks),
             }
         )
     write_table(bench.folder / TASKS_FILE, TASKS, rows)

@@ -45,6 +45,9 @@ class Evaluation(Located):
     splits: dict[str, dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]] = Field(
         default={}, description="by task, then by mteb's split: which splits of a local file are read as it"
     )
+    published: str | None = Field(
+        default=None, description="a CSV of public scores to stand beside, instead of those that come with this package"
+    )
     held_out: HeldOut = HeldOut()
     prompts: dict[str, str] = Field(
         default={},

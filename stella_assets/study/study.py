@@ -68,7 +68,7 @@ def study_step(recipe: Recipe, variants: Sequence[Variant], home: Home) -> Step:
         name="study",
         code_version=CODE_VERSION,
         settings={"recipe": recipe.name, "description": recipe.description},
-        sources=lambda: {f"{row['variant']}; seed={row['seed']}": row["digest"] for row in rows},
+        sources=lambda _home: {f"{row['variant']}; seed={row['seed']}": row["digest"] for row in rows},
         build=lambda bench: _compare(recipe, rows, bench),
     )
 

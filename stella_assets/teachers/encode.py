@@ -50,6 +50,9 @@ class TeacherModel(Protocol):
     def encode(self, texts: list[str], role: Role) -> np.ndarray:
         """Unit-norm vectors `[len(texts), dim]` float32."""
 
+    def parameters(self) -> int | None:
+        """How many there are; None where the model was not loaded yet, which may take long."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -76,7 +79,7 @@ def teacher_step(recipe: Recipe, teacher: Teacher) -> Step:
         code_version=CODE_VERSION,
         settings=teacher.settings("weight", "unit_rows", "licence", "model", "revision", "evaluation_prompts"),
         needs=(corpus_step(recipe),),
-        sources=lambda: _what_it_loads(teacher),
+        sources=lambda _home: _what_it_loads(teacher),
         build=lambda bench: _embed_corpus(teacher, bench),
         present=_vectors_present,
     )
@@ -249,6 +252,10 @@ class TeacherVectors:
     def fetch(self, ids: Sequence[str], roles: Sequence[Role]) -> np.ndarray:
         """Vectors that are there, `[len(ids), dim]` float16."""
         return self._stored.fetch(ids, roles)
+
+    def parameters(self) -> int | None:
+        """Of the model, if it was loaded."""
+        return self._model.parameters()
 
     def compute(self, texts: list[str], role: Role) -> np.ndarray:
         """Vectors of texts, `[len(texts), dim]` float32, computed and not stored: to check what is stored."""

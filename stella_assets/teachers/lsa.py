@@ -103,3 +103,7 @@ class LsaModel:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         vectors = np.where(norms > 1e-6, vectors, self._weights["centre"])
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def parameters(self) -> int:
+        """Entries of its matrices."""
+        return sum(matrix.size for matrix in self._weights.values())

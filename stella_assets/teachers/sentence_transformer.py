@@ -96,6 +96,10 @@ class SentenceTransformerTeacher:
                 bar.update(len(batch))
         return vectors_ND
 
+    def parameters(self) -> int | None:
+        """How many there are, if the model was loaded."""
+        return sum(p.numel() for p in self.model.parameters()) if "model" in self.__dict__ else None
+
     def _prompt(self, role: str) -> str:
         """The recipe's prompt of the role, else the model's own default, as `SentenceTransformer.encode` takes it."""
         if role.startswith(AS_PROMPT):

@@ -47,7 +47,7 @@ def stage_step(recipe: Recipe, number: int) -> Step:
         code_version=CODE_VERSION,
         settings=settings,
         needs=(concatenation_step(recipe), tokens_step(recipe), *([alike] if alike else []), *before),
-        sources=lambda: {"student": model_digest(recipe.student)} if number == 1 else {},
+        sources=lambda _home: {"student": model_digest(recipe.student)} if number == 1 else {},
         build=lambda bench: _train(recipe, number, bench),
     )
 

@@ -33,7 +33,7 @@ def tokens_step(recipe: Recipe) -> Step:
         code_version=CODE_VERSION,
         settings={key: recipe.student.settings()[key] for key in ("max_length", "prompts", "query_prompts")},
         needs=(corpus_step(recipe),),
-        sources=lambda: {"student": model_digest(recipe.student)},
+        sources=lambda _home: {"student": model_digest(recipe.student)},
         build=lambda bench: _tokenise(recipe, bench),
     )
 

@@ -18,7 +18,18 @@ from stella_assets.teachers.statistics import statistics_step
 from storage.home import Home
 from storage.snapshot import Snapshot
 from storage.sql import connect_vectors, current_snapshot
-from storage.statistics import CONTAMINATION, SCORES, STUDY, SUSPECTS, TASKS, TRAINING_LOG, refresh_views, write_table
+from storage.statistics import (
+    CONTAMINATION,
+    MODEL_SAMPLES,
+    SCORES,
+    STUDY,
+    SUSPECTS,
+    TASKS,
+    TRAINING_LOG,
+    VERDICTS,
+    refresh_views,
+    write_table,
+)
 from tests.conftest import TINY, write_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
@@ -66,7 +77,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     ]
     for asset, file, schema, table in (
         ("mteb/stage_1", "scores.parquet", SCORES, rows),
+        ("mteb/stage_2", "samples.parquet", MODEL_SAMPLES, [{"model": "stage_2", "task": "Retrieval", "value": 0.5}]),
         ("evaluation_tasks", "tasks.parquet", TASKS, [{"task": "HeldOutRetrieval", "data": "held_out"}]),
+        (
+            "release_gate",
+            "verdicts.parquet",
+            VERDICTS,
+            [{"requirement": "retention", "passed": True}],
+        ),
         ("stage_1", "training_log.parquet", TRAINING_LOG, log),
         (
             "contamination",

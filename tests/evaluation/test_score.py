@@ -12,7 +12,7 @@ import torch
 
 from stella_assets.evaluation.encoders import PooledStates, Question, StudentEmbedder
 from stella_assets.evaluation.samples import estimate
-from stella_assets.evaluation.score import TaskScorer, read_samples
+from stella_assets.evaluation.score import TaskScorer
 from stella_assets.evaluation.tasks import EvaluationTask
 from stella_assets.manifest import Manifest
 from stella_assets.recipe import Recipe
@@ -127,7 +127,7 @@ def test_samples_give_mtebs_score_again(kind, student, bench, places):
     expected = score(own_task(kind, places[kind]), student, bench)
     (artefact,) = artefacts(bench)
     statistic = json.loads((artefact.folder / "score.json").read_text())["statistic"]
-    rows = read_samples(artefact).to_pylist()
+    rows = pl.read_parquet(artefact.folder / "samples.parquet").to_dicts()
     assert estimate(statistic, rows) == pytest.approx(expected, abs=1e-4)
 
 

@@ -1,26 +1,125 @@
-"""What the scores say."""
+"""What the scores say, and how sure that is."""
 
-from stella_assets.evaluation.summary import summarise
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import average_precision_score
+
+from stella_assets.evaluation.bootstrap import interval, resample
+from stella_assets.evaluation.published import PublishedError, compare, read_published
+from stella_assets.evaluation.samples import average_precision
+from stella_assets.evaluation.summary import Scoreboard, summarise
 from stella_assets.recipe import Recipe
 
+ORDER = ["teacher/minilm", "concatenation", "untouched_student", "stage_1"]
+MEANS = {
+    ("teacher/minilm", 384): 0.8,
+    ("concatenation", 416): 0.9,
+    ("untouched_student", 384): 0.5,
+    ("stage_1", 416): 0.7,
+    ("stage_1", 32): 0.6,
+}
+TASKS = (("A", "Retrieval", -0.1), ("B", "Classification", 0.1), ("C", "Classification", 0.1))
 
-def test_retention_and_gain_compare_full_dimensions_by_task_type(tiny: Recipe):
-    means = {("teacher/minilm", 384): 0.8, ("concatenation", 416): 0.9, ("untouched_student", 384): 0.5}
-    means |= {("stage_1", 416): 0.7, ("stage_1", 32): 0.6}
-    rows = [
-        {"model": model, "dimension": dim, "task": task, "type": kind, "score": mean + shift}
-        for (model, dim), mean in means.items()
-        for task, kind, shift in (("A", "Retrieval", -0.1), ("B", "Classification", 0.1))
-    ]
-    order = ["teacher/minilm", "concatenation", "untouched_student", "stage_1"]
-    summary = summarise(tiny, rows, order)
-    assert [(m["name"], m["dimension"], m["mean"]) for m in summary["models"]] == [
-        ("teacher/minilm", 384, 0.8),
-        ("concatenation", 416, 0.9),
-        ("untouched_student", 384, 0.5),
-        ("stage_1", 416, 0.7),
-        ("stage_1", 32, 0.6),
-    ]
-    assert summary["gain"] == 20.0
-    assert summary["retention"]["teacher/minilm"] == {"Retrieval": 0.8571, "Classification": 0.8889, "mean": 0.875}
+
+def samples_of(model: str, dimension: int, task: str, values: np.ndarray, statistic: str = "mean") -> pl.DataFrame:
+    rows: dict[str, Any] = {"model": model, "dimension": dimension, "task": task, "part": task, "statistic": statistic}
+    rows |= {"subset": "default", "split": "test", "sample": [f"{i}" for i in range(len(values))], "value": values}
+    return pl.DataFrame(rows | {"gold": 0.0})
+
+
+@pytest.fixture
+def board() -> Scoreboard:
+    """Scores whose samples are the model's mean, give or take what is the same for all models."""
+    random = np.random.default_rng(0)
+    rows, frames = [], []
+    for task, kind, shift in TASKS:
+        noise = random.normal(0, 0.1, 200)
+        for (model, dimension), mean in MEANS.items():
+            values = mean + shift + noise - noise.mean()
+            frames.append(samples_of(model, dimension, task, values))
+            rows.append({"model": model, "dimension": dimension, "task": task, "type": kind, "score": values.mean()})
+    samples = pl.concat(frames)
+    return Scoreboard(rows, {name: samples.filter(pl.col("model") == name) for name in ORDER}, ORDER)
+
+
+def test_retention_and_gain_compare_full_dimensions_by_task_type(tiny: Recipe, board: Scoreboard):
+    summary = summarise(tiny, board, ORDER)
+    found = [(m["name"], m["dimension"], round(m["mean"], 4), round(m["mean_of_types"], 4)) for m in summary["models"]]
+    third = 0.1 / 3
+    assert found == [(name, dim, round(mean + third, 4), mean) for (name, dim), mean in MEANS.items()]
+    assert summary["gain"]["value"] == pytest.approx(20)
+    shares = {kind: share["value"] for kind, share in summary["retention"]["teacher/minilm"].items()}
+    assert shares == pytest.approx({"Retrieval": 0.6 / 0.7, "Classification": 0.8 / 0.9, "mean": 2.2 / 2.5})
     assert set(summary["retention"]) == {"teacher/minilm", "concatenation"}
+
+
+def test_what_models_have_in_common_is_in_their_intervals_but_not_in_that_of_their_difference(board: Scoreboard):
+    tasks = board.groups["mean"]
+    low, high = interval(board.resampled_means(("stage_1", 416), tasks))
+    assert high - low > 0.01
+    gain = board.difference(("stage_1", 416), ("stage_1", 32), tasks)
+    assert gain["interval"] == pytest.approx((10, 10))
+
+
+def test_an_interval_is_as_wide_as_statistics_say():
+    values = np.random.default_rng(1).normal(0.5, 0.2, 400)
+    points = {("a", 1): {"T": float(values.mean())}}
+    low, high = interval(resample({"a": samples_of("a", 1, "T", values)}, points)["a", 1]["T"])
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+
+
+def test_a_task_that_models_have_other_samples_of_adds_no_spread():
+    points = {("a", 1): {"T": 0.5}, ("b", 1): {"T": 0.6}}
+    samples = {name: samples_of(name, 1, "T", np.full(count, 0.5)) for name, count in (("a", 10), ("b", 9))}
+    resampled = resample(samples, points)
+    assert {model: set(tasks["T"]) for model, tasks in resampled.items()} == {("a", 1): {0.5}, ("b", 1): {0.6}}
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_average_precision_is_that_of_scikit_learn(ties):
+    random = np.random.default_rng(2)
+    for _ in range(20):
+        gold = random.integers(0, 2, 50)
+        values = random.integers(0, 5, 50).astype(float) if ties else random.normal(size=50)
+        assert average_precision(values, gold) == pytest.approx(average_precision_score(gold, values))
+
+
+def test_published_models_stand_beside_on_the_tasks_that_most_of_them_have():
+    published = pl.DataFrame(
+        [("x", "A", 0.5), ("x", "B", 0.7), ("y", "A", 0.6), ("y", "B", 0.8), ("z", "A", 0.9), ("x", "Rare", 0.1)],
+        schema=["model", "task", "score"],
+        orient="row",
+    )
+    types = {"A": "STS", "B": "Retrieval", "Mine": "STS"}
+    found = compare(published, {"stage_1": {"A": 0.55, "B": 0.75, "Mine": 0.2}}, types)
+    assert found is not None
+    assert found["tasks"] == ["A", "B"]
+    assert [(m["name"], m["own"], m["mean"]) for m in found["models"]] == [
+        ("y", False, 0.7),
+        ("stage_1", True, 0.65),
+        ("x", False, 0.6),
+    ]
+    assert compare(published, {}, {"Mine": "STS"}) is None
+
+
+def test_the_figures_that_come_with_the_package_are_those_of_the_public_results():
+    minilm = read_published(None).filter(model="sentence-transformers/all-MiniLM-L6-v2")
+    scores = dict(minilm.select("task", "score").iter_rows())
+    assert scores["STSBenchmark"] == pytest.approx(0.8203, abs=1e-4)
+    assert len(scores) > 56
+
+
+def test_a_file_of_published_scores_is_looked_at(tmp_path):
+    path = tmp_path / "scores.csv"
+    for text, message in (
+        ("model,score\nx,0.5", "has no column `task`"),
+        ("model,task,score\nx,A,55", "Divide them by 100"),
+    ):
+        path.write_text(text)
+        with pytest.raises(PublishedError, match=message):
+            read_published(path)
+    with pytest.raises(PublishedError, match="cannot be read"):
+        read_published(tmp_path / "absent.csv")
