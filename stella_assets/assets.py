@@ -18,6 +18,7 @@ from stella_assets.step import Artefact, Launch, Step, Workshop
 from storage.home import Home
 from storage.statistics import record_run, refresh_views
 
+LAST = "release"
 Show = Callable[[Artefact], Mapping[str, Any]]
 Group = Literal["corpus", "teachers", "training", "evaluation", "release"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -52,7 +53,7 @@ def step_asset(
 
     @dg.asset(
         key=key,
-        deps=[asset_key(step.recipe, need.name) for need in step.needs],
+        deps=[asset_key(step.recipe, name) for name in dict.fromkeys(s.name for s in (*step.needs, *step.after))],
         group_name=f"{step.recipe}_{GROUPS.index(group) + 1}_{group}",
         kinds=kinds,
         description=description,
@@ -70,7 +71,7 @@ def step_asset(
         with recorded(home, context.run_id, step) as record:
             workshop = Workshop(home, context.log, launcher.within(context))
             artefact = record.artefact = workshop.make(step)
-            if group == GROUPS[-1]:  # it rests on every other asset that the recipe has
+            if step.name == LAST:  # it rests on every other asset that the recipe has
                 workshop.keep_links(step)
         refresh_views(home)
         verb = "reused, nothing to do" if artefact.reused else f"made in {artefact.manifest.about['seconds']:.1f} s"

@@ -12,6 +12,7 @@ from stella_assets.corpus.sources import check_source
 from stella_assets.evaluation.tasks import check_tasks
 from stella_assets.models import model_folder
 from stella_assets.recipe import LsaTeacher, Recipe, RecipeError, Teacher
+from stella_assets.release.gate import check_gate
 from storage.home import Home
 
 WORKING_SPACE = 512 * 2**20
@@ -32,7 +33,7 @@ def check_recipe(recipe: Recipe, home: Home) -> int | None:
         load_identifier()
     for chosen in recipe.corpus.decontaminate.sets if recipe.corpus.decontaminate else ():
         set_digest(chosen)
-    check_tasks(recipe)
+    check_gate(recipe, check_tasks(recipe))
     _check_student(recipe)
     dims = [_teacher_dim(teacher) for teacher in recipe.teachers]
     target = sum(dim for dim in dims if dim is not None) if None not in dims else None

@@ -58,6 +58,11 @@ class Home:
         return self.root / recipe / asset
 
     @property
+    def releases(self) -> Path:
+        """What was promoted, by recipe and name."""
+        return self.root / "releases"
+
+    @property
     def runs(self) -> Path:
         """What each run made, JSON Lines, a file a run."""
         return self.root / "runs"

@@ -23,7 +23,8 @@ from stella_assets.recipe.corpus import (
 from stella_assets.recipe.evaluation import HELD_OUT, Evaluation, HeldOut, HeldOutKind, OwnKind, OwnTask
 from stella_assets.recipe.part import Located, ModelSource, Part, RecipeError
 from stella_assets.recipe.read import parse_recipe, read_raw, read_recipe
-from stella_assets.recipe.recipe import Recipe, Release
+from stella_assets.recipe.recipe import Recipe
+from stella_assets.recipe.release import Gate, Release
 from stella_assets.recipe.teachers import LsaTeacher, SentenceTransformersTeacher, Teacher
 from stella_assets.recipe.training import LossWeights, ShortHeadLossWeights, Stage, Student
 
@@ -39,6 +40,7 @@ __all__ = [
     "Evaluation",
     "EvaluationSet",
     "FileSource",
+    "Gate",
     "HeldOut",
     "HeldOutKind",
     "HuggingFace",

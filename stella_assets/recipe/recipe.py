@@ -9,21 +9,14 @@ from pydantic import Field, field_validator, model_validator
 from stella_assets.manifest import digest
 from stella_assets.recipe.corpus import Corpus
 from stella_assets.recipe.evaluation import Evaluation
-from stella_assets.recipe.part import Name, Part, Positive
+from stella_assets.recipe.part import Name, Part
 from stella_assets.recipe.presets import expand_preset
+from stella_assets.recipe.release import Release
 from stella_assets.recipe.teachers import Teacher
 from stella_assets.recipe.training import Stage, Student
 
-
-class Release(Part):
-    """The published model folder."""
-
-    dimension: Positive
-    licence: str
-
-
 RESERVED_NAMES = frozenset(
-    {"artefacts", "lancedb", "locks", "runs", "shards", "history", "schedules", "storage", "logs"}
+    {"artefacts", "lancedb", "locks", "releases", "runs", "shards", "history", "schedules", "storage", "logs"}
 )
 
 

@@ -36,7 +36,10 @@ mteb/stage_3 mteb/teacher_lsa mteb/teacher_minilm mteb/untouched_student stage_1
 teacher_vectors/lsa teacher_vectors/minilm vector_stats
 study_runs: -
 study: study_runs
-release: concatenated_vectors corpus evaluation_report stage_1 stage_2 stage_3 teacher_vectors/lsa \
+mteb/released: evaluation_tasks
+release_gate: evaluation_report mteb/concatenation mteb/released mteb/stage_1 mteb/stage_2 mteb/stage_3 \
+mteb/teacher_lsa mteb/teacher_minilm mteb/untouched_student
+release: concatenated_vectors corpus evaluation_report release_gate stage_1 stage_2 stage_3 teacher_vectors/lsa \
 teacher_vectors/minilm
 """
 GROUPS = {
@@ -44,7 +47,7 @@ GROUPS = {
     "tiny_2_teachers": 4,
     "tiny_3_training": 4,
     "tiny_4_evaluation": 9,
-    "tiny_5_release": 1,
+    "tiny_5_release": 3,
     "tiny_6_study": 2,
 }
 
@@ -81,7 +84,7 @@ def test_several_recipes_live_side_by_side(tiny: Recipe, home: Home):
     other = tiny.model_copy(update={"name": "other"})
     definitions = build_definitions([tiny, other], home)
     dg.Definitions.validate_loadable(definitions)
-    assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 46
+    assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 50
     assert {job_name(tiny), job_name(other)} <= {job.name for job in definitions.resolve_all_job_defs()}
 
 

@@ -73,7 +73,7 @@ def test_a_second_run_recomputes_nothing(finished: Run):
     made_at = {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")}
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
-    assert done.stderr.count("reused, nothing to do") == len(assets(made_at)) == 21
+    assert done.stderr.count("reused, nothing to do") == len(assets(made_at)) == 23
     assert {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")} == made_at
 
 
@@ -152,7 +152,7 @@ with dg.DagsterInstance.get() as instance:
     statuses, data_version, checks = json.loads(done.stdout.splitlines()[-1])
     assert set(statuses) == {"DagsterRunStatus.SUCCESS"}
     assert data_version == finished.manifest("release")["digest"]
-    assert checks == 21
+    assert checks == 29
 
 
 def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
@@ -165,10 +165,10 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     with duckdb.connect(str(finished.home / "statistics.duckdb"), read_only=True) as connection:
         query = "SELECT count(*), min(seconds) >= 0 FROM artefacts WHERE NOT starts_with(asset, 'task_scores/')"
         seconds = connection.execute(query).fetchone()
-    assert seconds == (21, True)
+    assert seconds == (23, True)
     wrong = finished.stella("sql", "SELECT * FROM score")
     assert wrong.returncode == 2
-    views = "Views: artefacts, contamination, dimension_stats, drift, dropped, evaluation_tasks, funnel, runs, scores"
+    views = "Views: artefacts, contamination, dimension_stats, drift, dropped, evaluation_tasks, funnel, gate, "
     assert views in wrong.stderr.replace("\n", " ")
 
 

@@ -1,0 +1,75 @@
+"""The step `mteb/released`: what is released now, on the tasks and data of now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stella_assets.evaluation.score import SAMPLES_FILE, SCORES_FILE, score_model, student_prompts
+from stella_assets.evaluation.tasks import tasks_step
+from stella_assets.manifest import Check, Manifest
+from stella_assets.recipe import Recipe
+from stella_assets.step import Result, Step, Workbench
+from storage.artefacts import MANIFEST
+from storage.home import Home
+from storage.releases import Releases
+from storage.statistics import MODEL_SAMPLES, SCORES, write_table
+
+if TYPE_CHECKING:
+    from stella_assets.evaluation.encoders import Embedder
+
+CODE_VERSION = "1"
+RELEASED = "released"
+
+
+def released_step(recipe: Recipe) -> Step:
+    """The step that scores what is released now; without a release it makes an empty table."""
+    return Step(
+        recipe=recipe.name,
+        name=f"mteb/{RELEASED}",
+        code_version=CODE_VERSION,
+        settings={"prompts": recipe.evaluation.prompts},
+        needs=(tasks_step(recipe),),
+        sources=lambda home: {RELEASED: _released_digest(recipe, home)},
+        build=lambda bench: _score_released(recipe, bench),
+    )
+
+
+def _released_digest(recipe: Recipe, home: Home) -> str:
+    folder = released_folder(recipe, home)
+    return Manifest.read(folder / MANIFEST).digest if folder else "none"
+
+
+def released_folder(recipe: Recipe, home: Home) -> Path | None:
+    """The model folder that is served now, if anything was promoted.
+
+    Raises:
+        ReleaseError: Its files are gone.
+    """
+    releases = Releases(home, recipe.name)
+    name = releases.current()
+    return releases.folder(name) if name else None
+
+
+def _score_released(recipe: Recipe, bench: Workbench) -> Result:
+    folder = released_folder(recipe, bench.home)
+    if folder is not None:
+        return score_model(recipe, RELEASED, _embedders(recipe, folder, bench.home), bench)
+    write_table(bench.folder / SCORES_FILE, SCORES, [])
+    write_table(bench.folder / SAMPLES_FILE, MODEL_SAMPLES, [])
+    bench.log.info("nothing was promoted yet, so there is nothing to compare with")
+    return Result(facts={"scores": []}, checks=(Check("scores_are_in_range", True, "nothing was promoted yet"),))
+
+
+def _embedders(recipe: Recipe, folder: Path, home: Home) -> Iterator[Embedder]:
+    """The release at its largest dimension, asked with its own prompts."""
+    from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
+    from stella_assets.training.student import Student
+
+    config = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+    spec = recipe.student.model_copy(update={"short_heads": "independent"})
+    asked = recipe.model_copy(update={"student": spec.model_copy(update={"prompts": config["prompts"]})})
+    student = Student.load(folder, spec)
+    yield StudentEmbedder(PooledStates(student, home), student.dims[0], student_prompts(asked))

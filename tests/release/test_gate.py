@@ -1,0 +1,117 @@
+"""The gate opens and closes on evidence, not on noise."""
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from stella_assets.evaluation.summary import Scoreboard
+from stella_assets.preflight import check_recipe
+from stella_assets.recipe import Gate, RecipeError, parse_recipe
+from stella_assets.release.gate import Verdict, judge, judge_contamination
+
+ORDER = ["teacher/minilm", "concatenation", "untouched_student", "stage_1", "released"]
+MEANS = {
+    ("teacher/minilm", 384): 0.8,
+    ("concatenation", 416): 0.8,
+    ("untouched_student", 384): 0.5,
+    ("stage_1", 416): 0.7,
+    ("stage_1", 32): 0.65,
+    ("released", 416): 0.7,
+}
+
+
+def board(samples: int, noise: float = 0.2, **shift: float) -> Scoreboard:
+    """Two tasks; each model's samples have noise of their own. `shift` moves the score of what is released, by task."""
+    random = np.random.default_rng(0)
+    rows, frames = [], []
+    for task, kind in (("A", "Retrieval"), ("B", "STS")):
+        for (model, dimension), mean in MEANS.items():
+            moved = mean + (shift.get(task, 0.0) if model == "released" else 0.0)
+            drawn = random.normal(0, noise, samples)
+            values = moved + drawn - drawn.mean()
+            about: dict[str, Any] = {"model": model, "dimension": dimension, "task": task, "part": task}
+            about |= {"statistic": "mean", "subset": "default", "split": "test", "gold": 0.0}
+            frames.append(pl.DataFrame(about | {"sample": [str(i) for i in range(samples)], "value": values}))
+            rows.append({"model": model, "dimension": dimension, "task": task, "type": kind, "score": values.mean()})
+    joined = pl.concat(frames)
+    return Scoreboard(rows, {name: joined.filter(pl.col("model") == name) for name in ORDER}, ORDER)
+
+
+def verdicts(gate: dict[str, Any], of: Scoreboard) -> dict[tuple[str, str], Verdict]:
+    found = judge(Gate.model_validate({"largest_fall": None, **gate}), of, "stage_1")
+    return {(verdict.requirement, verdict.subject): verdict for verdict in found}
+
+
+def test_retention_below_the_limit_closes_the_gate_and_says_by_how_much():
+    found = verdicts({"retention": {"Retrieval": 0.95, "mean": 0.8}}, board(2000))
+    assert not found["retention", "Retrieval"].passed
+    assert "retention, Retrieval: 0.875 (95%:" in str(found["retention", "Retrieval"])
+    assert "limit 0.95, short by 0.075" in str(found["retention", "Retrieval"])
+    assert found["retention", "mean"].passed
+    assert found["retention", "mean"].sure
+
+
+def test_noise_does_not_close_the_gate():
+    """0.875 is below 0.9, but on twenty samples that means nothing."""
+    few = verdicts({"retention": {"mean": 0.9}}, board(20))["retention", "mean"]
+    assert few.found < few.limit < few.high
+    assert (few.passed, few.sure) == (True, False)
+    assert "within the noise" in str(few)
+
+
+def test_noise_does_not_open_the_gate():
+    """A point more than the release, on twenty samples, is no gain yet; on many it is."""
+    gate = {"gain_over_release": 0.5}
+    assert not verdicts(gate, board(20, A=-0.02, B=-0.02))["gain_over_release", "mean"].passed
+    assert verdicts(gate, board(20_000, A=-0.02, B=-0.02))["gain_over_release", "mean"].passed
+
+
+def test_one_task_that_falls_closes_the_gate_though_the_mean_rises():
+    found = verdicts({"largest_fall": 2.0}, board(5000, A=0.05, B=-0.2))
+    assert not found["largest_fall", "A"].passed
+    assert found["largest_fall", "B"].passed
+
+
+def test_short_dimensions_and_gain_are_held_against_their_limits():
+    found = verdicts({"dimensions": {32: 0.95}, "gain": 10}, board(5000))
+    assert not found["dimensions", "32"].passed
+    assert found["gain", "mean"].passed
+    assert found["gain", "mean"].found == pytest.approx(20)
+
+
+def test_without_a_release_nothing_is_compared_with_it():
+    whole = board(100)
+    for model in [model for model in whole.points if model[0] == "released"]:
+        del whole.points[model]
+    assert verdicts({"largest_fall": 0.0, "gain_over_release": 0.0}, whole) == {}
+
+
+def test_the_release_itself_passes_when_it_is_run_again():
+    same = board(100, noise=0.0)
+    assert verdicts({"largest_fall": 0.0, "gain_over_release": 1.0}, same) == {}
+
+
+def test_texts_left_in_the_corpus_close_the_gate():
+    rows = [{"task": "A", "reported": 3}, {"task": "B", "reported": 0}]
+    found = list(judge_contamination(Gate(contamination=1), rows))
+    assert [(verdict.subject, verdict.passed) for verdict in found] == [("A", False), ("B", True)]
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (
+            {"retention": {"Clustering": 0.9}},
+            "retention 'Clustering': no task is of this type. There are Classification",
+        ),
+        ({"retention_of": "minilmm"}, "retention_of 'minilmm': there is concatenation, minilm, lsa"),
+        ({"dimensions": {48: 0.9}}, "dimensions 48: student.short_dims has no such dimension"),
+        ({"contamination": 0}, "contamination: the corpus is held against no texts"),
+    ],
+)
+def test_a_gate_that_asks_for_what_is_not_there_is_refused(gate, message, raw, home, tmp_path):
+    raw["release"]["gate"] = gate
+    with pytest.raises(RecipeError, match=message):
+        check_recipe(parse_recipe(raw, tmp_path / "tiny.yaml"), home)
