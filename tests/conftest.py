@@ -73,7 +73,7 @@ TINY: dict[str, Any] = {
         },
     ],
     "evaluation": {"prompts": {"query": "s2p_query"}},
-    "release": {"dimension": 64, "licence": "MIT"},
+    "release": {"dimension": 64, "licence": "MIT", "onnx": False},
 }
 
 

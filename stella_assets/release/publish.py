@@ -1,28 +1,41 @@
-"""The release: the last stage's student as a SentenceTransformers folder, with its card and its lineage."""
+"""The release: the last stage's student as a SentenceTransformers folder and as ONNX, with its card and its lineage."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-from stella_assets.corpus.build import corpus_step, licence_counts
-from stella_assets.evaluation import tables
+import pyarrow.parquet as pq
+
+from stella_assets.corpus.build import corpus_step
+from stella_assets.evaluation.held_out import write_probe
 from stella_assets.evaluation.report import read_summary, report_step
+from stella_assets.evaluation.summary import at_full_dimension
 from stella_assets.manifest import Check
-from stella_assets.models import load_sentence_transformer
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench
+from stella_assets.release.card import model_card, model_meta
+from stella_assets.release.gate import gate_step
+from stella_assets.release.reload import cosines, vectors_of_release
+from stella_assets.step import Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.training.stages import model_folder, stage_step
+from storage.statistics import RELEASED_VECTORS, write_table
 
-CODE_VERSION = "2"
-PROBES = ("Return a sorted copy of an array.", "Open a network connection.", "how do I sort an array?")
+CODE_VERSION = "3"
+DRIFT_FILE = "vectors.parquet"
+SAME = 0.99999
+"""Least cosine of a vector that a loader gives with the one that was scored, both in float32."""
+DRIFTED = 0.97
+"""Least mean cosine of vectors of int8 weights."""
 
 
 class DimensionError(ValueError):
     """The recipe releases a dimension that no head has."""
+
+
+class LoaderError(ValueError):
+    """The files give other vectors, in a clean process, than those that were scored."""
 
 
 def release_step(recipe: Recipe) -> Step:
@@ -34,77 +47,95 @@ def release_step(recipe: Recipe) -> Step:
         name="release",
         code_version=CODE_VERSION,
         settings={
-            "release": recipe.release.settings(),
+            "release": recipe.release.settings("gate"),
             "prompts": recipe.student.prompts,
             "teachers": [{"name": t.name, "licence": t.licence, "weight": t.weight} for t in recipe.teachers],
         },
         needs=(corpus_step(recipe), *teachers, concatenation_step(recipe), *stages, report_step(recipe)),
+        after=(gate_step(recipe),),
         build=lambda bench: _publish(recipe, bench),
     )
 
 
 def _publish(recipe: Recipe, bench: Workbench) -> Result:
-    import numpy as np
-
+    from stella_assets.release.onnx import export_onnx
     from stella_assets.training.student import Student
 
-    source = model_folder(bench.inputs[f"stage_{len(recipe.stages)}"])
-    student = Student.load(source, recipe.student)
-    dims = list(student.dims)
-    if recipe.release.dimension not in dims:
+    student = Student.load(model_folder(bench.inputs[f"stage_{len(recipe.stages)}"]), recipe.student)
+    dims, chosen = list(student.dims), recipe.release.dimension
+    if chosen not in dims:
         raise DimensionError(
-            f"release.dimension {recipe.release.dimension}: the student has heads of {', '.join(map(str, dims))} "
-            "dimensions. Name one of these, or add it to student.short_dims."
+            f"release.dimension {chosen}: the student has heads of {', '.join(map(str, dims))} dimensions. Name one "
+            "of these, or add it to student.short_dims."
         )
-    student.save(bench.folder, recipe.release.dimension, recipe.student.prompts)
-    lineage = {name: json.loads(artefact.manifest.to_json())["identity"] for name, artefact in bench.inputs.items()}
+    student.save(bench.folder, chosen, recipe.student.prompts)
+    lineage = {
+        name: {"digest": artefact.digest, **json.loads(artefact.manifest.to_json())["identity"]}
+        for name, artefact in bench.inputs.items()
+    }
     (bench.folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    student.dtype = "float32"
+    if recipe.release.onnx:
+        bench.log.info(f"release: exporting {chosen} dimensions as ONNX, in float32 and with int8 weights")
+        export_onnx(student, chosen, bench.folder)
+    drift = _compare_loaders(recipe, student, bench)
+    worst = min((row for row in drift if row["loader"] != "onnx_int8"), key=lambda row: row["least_cosine"])
+    if worst["least_cosine"] < SAME:
+        raise LoaderError(
+            f"release: {worst['loader']} gives other vectors of {worst['dimension']} dimensions than were scored, "
+            f"with a cosine of {worst['least_cosine']:.6f} at least, not {SAME}. Nothing was released; look at the "
+            "student's architecture and pooling."
+        )
+    write_table(bench.folder / DRIFT_FILE, RELEASED_VECTORS, drift)
+    summary = read_summary(bench.inputs["evaluation_report"])
     parameters = sum(p.numel() for p in student.parameters())
-    card = _model_card(recipe, bench.inputs, dims, parameters)
-    (bench.folder / "README.md").write_text(card, encoding="utf-8")
-    expected = student.encode(PROBES, recipe.release.dimension)
-    deviation = float(np.abs(_reloaded_vectors(bench.folder, recipe.student.trust_remote_code) - expected).max())
+    scored = at_full_dimension(summary["models"])[f"stage_{len(recipe.stages)}"]
+    about = {"dims": dims, "parameters": parameters, "loaders": drift}
+    (bench.folder / "README.md").write_text(model_card(recipe, bench.inputs, summary, about), encoding="utf-8")
+    (bench.folder / "model_meta.json").write_text(model_meta(recipe, student), encoding="utf-8")
+    int8 = next((row for row in drift if row["loader"] == "onnx_int8"), None)
     return Result(
         facts={
             "dimensions": dims,
-            "default_dimension": recipe.release.dimension,
+            "default_dimension": chosen,
             "parameters": parameters,
             "megabytes": round(sum(f.stat().st_size for f in bench.folder.rglob("*") if f.is_file()) / 1e6, 1),
             "licence": recipe.release.licence,
+            "mean_score": round(100 * scored["mean"], 2),
+            **({"int8_cosine": round(int8["mean_cosine"], 5)} if int8 else {}),
         },
         checks=(
             Check(
-                "sentence_transformers_gives_the_same_vectors",
-                deviation < 0.02,  # bfloat16 here, float32 there
-                f"largest difference of an entry after loading the folder: {deviation:.1e}",
+                "every_loader_gives_the_same_vectors",
+                True,  # else there were no release
+                f"least cosine {worst['least_cosine']:.6f}, of {worst['loader']} at {worst['dimension']} dimensions",
+            ),
+            Check(
+                "int8_drifts_little",
+                int8 is None or int8["mean_cosine"] >= DRIFTED,
+                f"cosine {int8['mean_cosine']:.4f} in the mean, {int8['least_cosine']:.4f} at least"
+                if int8
+                else "the recipe asks for no ONNX",
             ),
         ),
+        views=(DRIFT_FILE,),
     )
 
 
-def _reloaded_vectors(folder: Path, trust_remote_code: bool) -> Any:
-    model = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
-    return model.encode(list(PROBES), show_progress_bar=False)
-
-
-def _model_card(recipe: Recipe, inputs: dict[str, Artefact] | Any, dims: list[int], parameters: int) -> str:
-    from jinja2 import Environment, PackageLoader
-
-    summary = read_summary(inputs["evaluation_report"])
-    teachers = [
-        [t.name, t.kind, inputs[f"teacher_vectors/{t.name}"].manifest.facts["dim"], t.weight, t.licence]
-        for t in recipe.teachers
-    ]
-    # No times here: the card is part of the release's digest.
-    lineage = [[name, a.digest[:12], a.manifest.identity.code_version] for name, a in inputs.items()]
-    templates = Environment(loader=PackageLoader("stella_assets.release"), trim_blocks=True, autoescape=False)  # noqa: S701 (Markdown)
-    return templates.get_template("model_card.md.j2").render(
-        recipe=recipe,
-        dims=dims,
-        parameters=parameters,
-        licence_table=tables.markdown_table(["licence of the text", "texts"], licence_counts(inputs["corpus"])),
-        score_table=tables.markdown_table(*tables.score_rows(summary)),
-        retention_table=tables.markdown_table(*tables.retention_rows(summary)),
-        teacher_table=tables.markdown_table(["teacher", "kind", "dimensions", "weight", "licence"], teachers),
-        lineage_table=tables.markdown_table(["artefact", "digest", "code version"], lineage),
-    )
+def _compare_loaders(recipe: Recipe, student: Any, bench: Workbench) -> list[dict[str, Any]]:
+    """Cosines of what a clean process gets from the files with what the student gives, both in float32."""
+    probe = bench.scratch / "probe.parquet"
+    write_probe(bench.inputs["corpus"], probe)
+    texts = pq.read_table(probe).column("text").to_pylist()
+    prompts = list(recipe.student.prompts.values())
+    texts += [prompt + text for prompt in prompts for text in texts[:8]]
+    trusted = recipe.student.trust_remote_code
+    loaded = vectors_of_release(bench.folder, texts, bench.scratch, trust_remote_code=trusted)
+    rows = []
+    for name, vectors in loaded.items():
+        loader, _, dim = name.rpartition("_")
+        found = cosines(vectors, student.encode(texts, int(dim)))
+        least, mean = float(found.min()), float(found.mean())
+        of_texts = {"texts": len(texts), "least_cosine": least, "mean_cosine": mean}
+        rows.append({"loader": loader, "dimension": int(dim), **of_texts})
+    return rows

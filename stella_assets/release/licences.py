@@ -1,0 +1,25 @@
+"""What the licences of teachers ask of a student, as far as their names say it. No legal advice."""
+
+from __future__ import annotations
+
+import re
+
+OBLIGATIONS = (
+    (r"\bnc\b|non-?commercial", "no commercial use"),
+    (r"\bby\b|apache|mit|bsd", "keep licence and attribution"),
+    (r"\bsa\b|gpl|odbl", "share under the same terms"),
+    (r"\bnd\b", "no derived works"),
+    (
+        r"proprietary|openai|cohere|voyage",
+        "as agreed with the owner; providers of APIs restrict training",
+    ),
+    (r"gemma|llama|community", "as the model's own terms of use say"),
+)
+"""Pattern in the lower-case name, with everything but letters and digits as spaces, and what it asks."""
+
+
+def obligations(licence: str) -> str:
+    """What a licence asks, in words; says so where its name tells nothing."""
+    plain = re.sub(r"[^a-z0-9]+", " ", licence.lower())
+    asked = [words for pattern, words in OBLIGATIONS if re.search(pattern, plain)]
+    return "; ".join(asked) or "unknown here: read it"

@@ -1,0 +1,134 @@
+"""Load a release in a clean process, as people will, and give the vectors that it makes.
+
+`python -m stella_assets.release.reload FOLDER TEXTS.json VECTORS.npz` writes a matrix `[texts, dim]` for each of:
+`sentence_transformers_<dim>` of every head, `transformers_<dim>` (plain transformers, pooling and head by hand),
+`onnx_<dim>` and `onnx_int8_<dim>`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+REMOTE_CODE = "--trust-remote-code"
+
+
+class ReloadError(ValueError):
+    """A release that a clean process cannot load."""
+
+
+def vectors_of_release(folder: Path, texts: Sequence[str], scratch: Path, *, trust_remote_code: bool) -> dict[str, Any]:
+    """What a release's files give, loaded in a process of its own.
+
+    Raises:
+        ReloadError: The folder cannot be loaded.
+    """
+    asked, answered = scratch / "texts.json", scratch / "vectors.npz"
+    asked.write_text(json.dumps(list(texts)), encoding="utf-8")
+    command = [sys.executable, "-W", "ignore", "-m", __name__, str(folder), str(asked), str(answered)]
+    done = subprocess.run(
+        [*command, *([REMOTE_CODE] if trust_remote_code else [])], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ReloadError(f"{folder}: the release cannot be loaded in a clean process.\n{done.stderr[-2000:]}")
+    with np.load(answered, allow_pickle=False) as matrices:
+        return {name: matrices[name] for name in matrices.files}
+
+
+def cosines(vectors_ND: np.ndarray, expected_ND: np.ndarray) -> np.ndarray:
+    """`[N]`: cosine of each vector with what was expected."""
+    norms = np.linalg.norm(vectors_ND, axis=1) * np.linalg.norm(expected_ND, axis=1)
+    return (vectors_ND * expected_ND).sum(axis=1) / norms
+
+
+def load_and_encode(folder: Path, texts: list[str], *, trust_remote_code: bool = False) -> dict[str, np.ndarray]:
+    """Vectors of every loader and head, by name."""
+    from stella_assets.release.onnx import FOLDER
+    from stella_assets.training.heads import INNER_FOLDER, saved_dims
+
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    default = int(next(m["path"] for m in modules if m["path"].startswith(INNER_FOLDER)).removeprefix(INNER_FOLDER))
+    found = {}
+    for dim in saved_dims(folder):
+        found[f"sentence_transformers_{dim}"] = _by_library(folder, texts, default, dim, trust_remote_code)
+    found[f"transformers_{default}"] = _by_transformers(folder, texts, default, trust_remote_code)
+    for path in sorted((folder / FOLDER).glob("model_*.onnx")):
+        kind = "onnx_int8" if path.stem.endswith("_int8") else "onnx"
+        found[f"{kind}_{path.stem.split('_')[1]}"] = _by_onnx(folder, path, texts)
+    return found
+
+
+def _by_library(folder: Path, texts: list[str], default: int, dim: int, trust_remote_code: bool) -> np.ndarray:
+    """As the card says: another dimension's folder takes the place of the default one in `modules.json`."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code)
+    for place, module in enumerate(json.loads((folder / "modules.json").read_text(encoding="utf-8"))):
+        if module["path"].endswith(f"_Dense_{default}"):
+            model[place] = Dense.load(str(folder), subfolder=module["path"].replace(str(default), str(dim)))
+    return np.asarray(model.encode(texts, show_progress_bar=False))
+
+
+def _by_transformers(folder: Path, texts: list[str], dim: int, trust_remote_code: bool) -> np.ndarray:
+    """Without sentence-transformers: tokenizer, encoder, pooling by hand, and the head's own weights."""
+    import torch
+    from transformers import AutoModel
+
+    from stella_assets.training.heads import Head
+
+    features = _tokens(folder, texts, "pt")
+    model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code).float().eval()
+    with torch.inference_mode():
+        states_BWH = model(**features).last_hidden_state
+        pooled_BH = _pool(folder, states_BWH, features["attention_mask"])
+        return torch.nn.functional.normalize(Head.load(folder, dim)(pooled_BH), dim=1).numpy()
+
+
+def _pool(folder: Path, states_BWH: Any, mask_BW: Any) -> Any:
+    import torch
+
+    config: Mapping[str, Any] = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    if config["pooling_mode_cls_token"]:
+        return states_BWH[:, 0]
+    if config["pooling_mode_lasttoken"]:
+        last_B = mask_BW.cumsum(dim=1).argmax(dim=1)
+        return states_BWH[torch.arange(len(states_BWH)), last_B]
+    weights_BW1 = mask_BW.unsqueeze(-1).float()
+    return (states_BWH * weights_BW1).sum(dim=1) / weights_BW1.sum(dim=1)
+
+
+def _by_onnx(folder: Path, path: Path, texts: list[str]) -> np.ndarray:
+    import onnxruntime
+
+    from stella_assets.release.onnx import INPUTS
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    features = _tokens(folder, texts, "np")
+    return session.run(None, {name: features[name].astype(np.int64) for name in INPUTS})[0]
+
+
+def _tokens(folder: Path, texts: list[str], kind: str) -> Any:
+    from transformers import AutoTokenizer
+
+    limit = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors=kind)
+
+
+def main() -> None:
+    """Write the vectors that the arguments ask for."""
+    folder, texts, vectors, *flags = sys.argv[1:]
+    asked = json.loads(Path(texts).read_text(encoding="utf-8"))
+    found: dict[str, Any] = dict(load_and_encode(Path(folder), asked, trust_remote_code=REMOTE_CODE in flags))
+    np.savez(vectors, allow_pickle=False, **found)
+
+
+if __name__ == "__main__":
+    main()

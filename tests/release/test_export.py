@@ -1,0 +1,63 @@
+"""The folder gives the same vectors to whoever loads it."""
+
+from pathlib import Path
+
+import pytest
+
+from stella_assets.release.licences import obligations
+from stella_assets.release.onnx import export_onnx, float_file, int8_file
+from stella_assets.release.reload import cosines, load_and_encode, vectors_of_release
+from stella_assets.training.student import Student
+
+TEXTS = ["Return a sorted copy of an array.", "Open a network connection.", "sort", "word " * 60]
+
+
+@pytest.fixture(params=["mean", "cls"])
+def student(request, tiny) -> Student:
+    made = Student.initialise(tiny.student.model_copy(update={"pooling": request.param}), 48, seed=0)
+    made.dtype = "float32"
+    return made
+
+
+def test_every_loader_and_head_gives_the_same_vectors(student, tmp_path):
+    student.save(tmp_path, 64, {})
+    export_onnx(student, 64, tmp_path)
+    found = load_and_encode(tmp_path, TEXTS)
+    expected = {str(dim): student.encode(TEXTS, dim) for dim in student.dims}
+    least = {name: cosines(found[name], expected[name.rpartition("_")[2]]).min() for name in found}
+    assert set(least) == {
+        *(f"sentence_transformers_{dim}" for dim in (64, 48, 32)),
+        *("transformers_64", "onnx_64", "onnx_int8_64"),
+    }
+    assert least.pop("onnx_int8_64") > 0.9
+    assert min(least.values()) > 0.99999
+
+
+def test_a_graph_is_the_same_bytes_each_time(student, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        export_onnx(student, 64, tmp_path / name)
+    for file in (float_file(64), int8_file(64)):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_folder_that_cannot_be_loaded_is_no_release(student, tmp_path):
+    folder: Path = tmp_path / "model"
+    student.save(folder, 64, {})
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="cannot be loaded in a clean process"):
+        vectors_of_release(folder, TEXTS, tmp_path, trust_remote_code=False)
+
+
+@pytest.mark.parametrize(
+    ("licence", "asked"),
+    [
+        ("Apache-2.0", "keep licence and attribution"),
+        ("CC-BY-NC-4.0", "no commercial use; keep licence and attribution"),
+        ("CC-BY-SA-4.0", "keep licence and attribution; share under the same terms"),
+        ("proprietary", "as agreed with the owner; providers of APIs restrict training"),
+        ("Zlib", "unknown here: read it"),
+    ],
+)
+def test_what_a_licence_asks(licence, asked):
+    assert obligations(licence) == asked
