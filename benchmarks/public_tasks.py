@@ -50,6 +50,6 @@ def evaluate(embedder: Embedder, folder: Path, home: Home) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         nowhere = Path(scratch)
         bench = Workbench("benchmark", "", nowhere, nowhere, {}, home, logging.getLogger("stella"))
-        rows = [TaskScorer(task, "student", bench).score(embedder)[1] for task in load_tasks(folder)]
+        rows = [TaskScorer(task, bench).score("student", embedder)[1] for task in load_tasks(folder)]
     scores = {row["task"]: 100 * row["score"] for row in rows}
     return {**scores, "mean": sum(scores.values()) / len(scores)}

@@ -13,6 +13,7 @@ from stella_assets.evaluation import tables
 from stella_assets.evaluation.report import HTML_FILE, read_summary, report_step
 from stella_assets.evaluation.score import score_steps
 from stella_assets.evaluation.tasks import tasks_step
+from stella_assets.evaluation.variants import variants_step
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact
 
@@ -38,6 +39,18 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         )
         for step in score_steps(recipe)
     ]
+    variants = variants_step(recipe)
+    if variants:
+        scores.append(
+            step_asset(
+                variants,
+                group="evaluation",
+                kinds={"mteb"},
+                description="mteb scores of the last stage with vectors of fewer bits and with other prompts.",
+                checks={"scores_are_in_range": "Every score lies between 0 and 1."},
+                show=_show_variants,
+            )
+        )
     report = step_asset(
         report_step(recipe),
         group="evaluation",
@@ -58,6 +71,14 @@ def _show_scores(artefact: Artefact) -> Mapping[str, Any]:
     largest = max(row["dimension"] for row in rows)
     plain = {row["task"]: 100 * row["score"] for row in rows if row["dimension"] == largest}
     return {"scores": dg.MetadataValue.md(table), **plain}
+
+
+def _show_variants(artefact: Artefact) -> Mapping[str, Any]:
+    rows = artefact.manifest.facts["scores"]
+    cells = [[row["model"], row["dimension"], row["task"], f"{100 * row['score']:.2f}"] for row in rows]
+    return {
+        "scores": dg.MetadataValue.md(tables.markdown_table(["variant", "dimension", "task", "score x 100"], cells))
+    }
 
 
 def _show_report(artefact: Artefact) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from stella_assets.corpus.text import text_id
 from stella_assets.manifest import digest
 from stella_assets.teachers.concatenate import concatenate
 from stella_assets.teachers.device import resolve_dtype
-from stella_assets.teachers.encode import TeacherVectors
+from stella_assets.teachers.encode import TeacherVectors, measure_speed
 from stella_assets.teachers.sentence_transformer import AS_PROMPT
 from stella_assets.training.student import Student
 from storage.home import Home
@@ -86,12 +86,6 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
         """Vectors `[len(texts), dim]`."""
 
-    def parameters(self) -> int | None:
-        """Of encoder and head; None where they were not loaded."""
-
-    def encode(self, texts: list[str]) -> None:
-        """Encode texts and keep nothing, to see how long it takes."""
-
 
 class MtebEncoder(AbsEncoder):
     """An embedder for mteb, with an identity of its own: name, digest of all that decides its vectors, dimension."""
@@ -156,14 +150,6 @@ class TeacherEmbedder:
         prompt = self.prompt(question)
         return self.vectors.embed(texts, question.role if prompt is None else AS_PROMPT + prompt)
 
-    def parameters(self) -> int | None:
-        """Of a model that had to be loaded, since not all texts had vectors."""
-        return self.vectors.parameters()
-
-    def encode(self, texts: list[str]) -> None:
-        """Encode as documents."""
-        self.vectors.compute(texts, "document")
-
 
 class ConcatenationEmbedder:
     """The concatenation of several teachers, each behind its own prompts: what the student learns from."""
@@ -185,16 +171,6 @@ class ConcatenationEmbedder:
     def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float32."""
         return concatenate([teacher.embed(texts, question) for teacher in self._teachers], self._weights)
-
-    def parameters(self) -> int | None:
-        """Of all teachers."""
-        each = [teacher.parameters() for teacher in self._teachers]
-        return None if None in each else sum(count for count in each if count)
-
-    def encode(self, texts: list[str]) -> None:
-        """Encode with one teacher after the other."""
-        for teacher in self._teachers:
-            teacher.encode(texts)
 
 
 class PooledStates:
@@ -237,11 +213,11 @@ class StudentEmbedder:
         """The recipe's for the task; a student has none of its own."""
         return question.choose(self._prompts) or ""
 
-    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
-        """Unit vectors `[len(texts), dim]` float32."""
+    def embed(self, texts: Sequence[str], question: Question | None) -> np.ndarray:
+        """Unit vectors `[len(texts), dim]` float32; without a question, of texts as they are."""
         import torch
 
-        prompt = self.prompt(question)
+        prompt = self.prompt(question) if question else ""
         pooled = self._states.get([prompt + text for text in texts]).astype(np.float32)
         pooled_BH = torch.from_numpy(pooled).to(self._states.student.device)
         if self._head is None:
@@ -255,6 +231,6 @@ class StudentEmbedder:
         head = student.head(self._head).first(self._head).parameters() if self._head else ()
         return sum(p.numel() for p in (*student.backbone.parameters(), *head))
 
-    def encode(self, texts: list[str]) -> None:
-        """Pool; a head costs little."""
-        self._states.student.encode_pooled(texts)
+    def texts_per_second(self, texts: list[str]) -> float:
+        """How fast texts are pooled; a head costs little."""
+        return measure_speed(self._states.student.encode_pooled, texts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -18,6 +18,7 @@ from stella_assets.evaluation.published import compare, read_published
 from stella_assets.evaluation.score import SAMPLES_FILE, SCORES_FILE, model_names, score_steps
 from stella_assets.evaluation.summary import Scoreboard, at_full_dimension, summarise
 from stella_assets.evaluation.tasks import BETWEEN_BENCHMARKS, TASKS_FILE, tasks_step
+from stella_assets.evaluation.variants import summarise_variants, variants_step
 from stella_assets.manifest import Check, digest
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
@@ -54,10 +55,16 @@ def report_step(recipe: Recipe) -> Step:
             *stages,
             tasks_step(recipe),
             *score_steps(recipe),
+            *_variants(recipe),
         ),
         sources=lambda _home: {"published": digest(published_scores(recipe).to_dict(as_series=False))},
         build=lambda bench: _write_report(recipe, bench),
     )
+
+
+def _variants(recipe: Recipe) -> list[Step]:
+    step = variants_step(recipe)
+    return [step] if step else []
 
 
 def published_scores(recipe: Recipe) -> pl.DataFrame:
@@ -77,29 +84,53 @@ def _with_speeds(summary: dict[str, Any], speeds: Mapping[str, float | None]) ->
     return summary | {"models": models}
 
 
-def scoreboard(recipe: Recipe, inputs: Mapping[str, Artefact]) -> Scoreboard:
-    """The scores of all models, with their samples."""
-    artefacts = [inputs[step.name] for step in score_steps(recipe)]
-    scores = [row for artefact in artefacts for row in _rows(artefact, SCORES_FILE)]
-    samples = [pl.read_parquet(artefact.folder / SAMPLES_FILE) for artefact in artefacts]
-    by_model = {step.settings["model"]: frame for step, frame in zip(score_steps(recipe), samples, strict=True)}
-    return Scoreboard(scores, by_model, model_names(recipe))
+def scoreboard(recipe: Recipe, inputs: Mapping[str, Artefact], more: Sequence[Step] = ()) -> Scoreboard:
+    """The scores of all models and of `more` that were scored, with their samples."""
+    artefacts = [inputs[step.name] for step in (*score_steps(recipe), *more)]
+    scores = pl.concat(pl.read_parquet(artefact.folder / SCORES_FILE) for artefact in artefacts)
+    samples = pl.concat(pl.read_parquet(artefact.folder / SAMPLES_FILE) for artefact in artefacts)
+    by_model = {name: samples.filter(pl.col("model") == name) for name in scores["model"].unique()}
+    names = model_names(recipe)
+    order = [*names, *(name for name in scores["model"].unique(maintain_order=True) if name not in names)]
+    return Scoreboard(scores.to_dicts(), by_model, order)
 
 
 def _summarise(recipe: Recipe, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
     """The summary of the scores, and what stands beside them: tasks, sizes, speeds, contamination, public scores."""
-    board = scoreboard(recipe, inputs)
+    board = scoreboard(recipe, inputs, _variants(recipe))
     summary = summarise(recipe, board, model_names(recipe))
+    summary |= summarise_variants(recipe, board)
     summary["tasks"] = _rows(inputs["evaluation_tasks"], TASKS_FILE)
-    facts = {step.settings["model"]: inputs[step.name].manifest.facts for step in score_steps(recipe)}
     for model in summary["models"]:
-        model["parameters"] = facts[model["name"]]["parameters"][str(model["dimension"])]
+        model["parameters"] = _parameters(recipe, inputs, model["name"], model["dimension"])
     summary["benchmarks"] = _benchmarks(summary)
     summary["contamination"] = _contamination(recipe, inputs, summary["task_types"])
     official = {row["task"]: row["type"] for row in summary["tasks"] if row["data"] in ("hub", "local")}
     own = {f"{m['name']}, {m['dimension']} dimensions": m["scores"] for m in summary["models"]}
     summary["published"] = compare(published_scores(recipe), own, official)
     return summary
+
+
+def _facts(recipe: Recipe, inputs: Mapping[str, Artefact], model: str) -> list[Mapping[str, Any]]:
+    """What is known of a model's size and speed; of all teachers where it is their concatenation."""
+    if model == "concatenation":
+        return [inputs[f"teacher_vectors/{teacher.name}"].manifest.facts for teacher in recipe.teachers]
+    name = model.replace("teacher/", "teacher_vectors/") if model.startswith("teacher/") else f"mteb/{model}"
+    return [inputs[name].manifest.facts]
+
+
+def _parameters(recipe: Recipe, inputs: Mapping[str, Artefact], model: str, dimension: int) -> int | None:
+    """Of all that a model is made of; None for teachers whose artefacts are older than this figure."""
+    counts = [facts.get("parameters") for facts in _facts(recipe, inputs, model)]
+    if None in counts:
+        return None
+    return sum(count[str(dimension)] if isinstance(count, Mapping) else count for count in counts)
+
+
+def _speed(recipe: Recipe, inputs: Mapping[str, Artefact], model: str) -> float | None:
+    """Texts a second; teachers of a concatenation encode one after the other."""
+    speeds = [facts.get("texts_per_second") for facts in _facts(recipe, inputs, model)]
+    return None if None in speeds else round(1 / sum(1 / speed for speed in speeds), 1)
 
 
 def _benchmarks(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,8 +172,7 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     inputs = bench.inputs
     summary = _summarise(recipe, inputs)
     (bench.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    steps = score_steps(recipe)
-    speeds = {step.settings["model"]: inputs[step.name].manifest.facts["texts_per_second"] for step in steps}
+    speeds = {name: _speed(recipe, inputs, name) for name in model_names(recipe)}
     (bench.folder / SPEEDS_FILE).write_text(json.dumps(speeds, indent=1) + "\n", encoding="utf-8")
     summary = _with_speeds(summary, speeds)
     log = [row for n in range(1, len(recipe.stages) + 1) for row in _rows(inputs[f"stage_{n}"], LOG_FILE)]
@@ -174,6 +204,10 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     }
     if summary["benchmarks"]:
         content["benchmark_table"] = tables.benchmark_rows(summary)
+    if summary["quantised"]:
+        content["quantised_table"] = tables.quantised_rows(summary)
+    if summary["paraphrases"]:
+        content["paraphrase_table"] = tables.paraphrase_rows(summary)
     if summary["contamination"]:
         content["contamination_table"] = tables.contamination_rows(summary)
     if summary["published"]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +81,7 @@ def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: 
         settings=settings,
         needs=(tasks_step(recipe), *needs),
         sources=lambda _home: {"student": model_digest(recipe.student)} if untouched else {},
-        build=lambda bench: score_model(recipe, model, embedders(bench), bench),
+        build=lambda bench: score_model(recipe, [(model, embedder) for embedder in embedders(bench)], bench),
     )
 
 
@@ -133,38 +132,36 @@ def _stage_embedders(recipe: Recipe, number: int) -> Embedders:
     return make
 
 
-def score_model(recipe: Recipe, model: str, embedders: Iterable[Embedder], bench: Workbench) -> Result:
-    """Score a model at each of its dimensions on every task; write scores, samples and mteb's results."""
-    chosen = list(embedders)
+def score_model(recipe: Recipe, named: Sequence[tuple[str, Embedder]], bench: Workbench) -> Result:
+    """Score embedders, each under the name of its model, on every task; write scores, samples and mteb's results."""
     tasks = open_tasks(recipe, bench.inputs["evaluation_tasks"])
     rows: list[dict[str, Any]] = []
     samples: list[pa.Table] = []
     views = []
-    with progress_bar(len(tasks) * len(chosen), f"mteb/{model}", "scores") as bar:
+    several = len({model for model, _ in named}) > 1
+    with progress_bar(len(tasks) * len(named), named[0][0], "scores") as bar:
         for task in tasks:
-            scorer = TaskScorer(task, model, bench)
-            for embedder in chosen:
-                result, row, parts = scorer.score(embedder)
+            scorer = TaskScorer(task, bench)
+            for model, embedder in named:
+                result, row, parts = scorer.score(model, embedder)
                 rows.append(row)
                 samples += [_of_model(row, name, artefact) for name, artefact in parts.items()]
-                view = f"results/{embedder.dim}/{task.name}.json"
+                view = f"results/{f'{model}/' if several else ''}{embedder.dim}/{task.name}.json"
                 (bench.folder / view).parent.mkdir(parents=True, exist_ok=True)
                 (bench.folder / view).write_text(_to_json(result), encoding="utf-8")
                 views.append(view)
                 bar.update(1)
-    for embedder in chosen:
-        scores = [row["score"] for row in rows if row["dimension"] == embedder.dim]
+    for model, embedder in named:
+        scores = [row["score"] for row in rows if (row["model"], row["dimension"]) == (model, embedder.dim)]
         bench.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * sum(scores) / len(scores):.2f}")
     write_table(bench.folder / SCORES_FILE, SCORES, rows)
     write_table(bench.folder / SAMPLES_FILE, MODEL_SAMPLES, pa.concat_tables(samples))
-    speed = _texts_per_second(chosen[0], bench.inputs["evaluation_tasks"])
     in_range = all(-1 <= row["score"] <= 1 for row in rows)
     shown = ("model", "dimension", "task", "type", "metric", "score")
     return Result(
         facts={
             "scores": [{name: row[name] for name in shown} for row in rows],
-            "parameters": {str(embedder.dim): embedder.parameters() for embedder in chosen},
-            "texts_per_second": speed,
+            **({} if several else _size_and_speed([e for _, e in named], bench.inputs["evaluation_tasks"])),
             "mteb": rows[0]["mteb"],
         },
         checks=(Check("scores_are_in_range", in_range, "every score lies between 0 and 1, correlations above -1"),),
@@ -172,15 +169,18 @@ def score_model(recipe: Recipe, model: str, embedders: Iterable[Embedder], bench
     )
 
 
-def _texts_per_second(embedder: Embedder, tasks: Artefact) -> float | None:
-    """How fast a model encodes; None where it was not loaded, since every text had its vector."""
-    if embedder.parameters() is None:
-        return None
+def _size_and_speed(embedders: Sequence[Embedder], tasks: Artefact) -> dict[str, Any]:
+    """Parameters by dimension, and texts a second; a teacher's are measured where its vectors are made."""
+    from stella_assets.evaluation.encoders import StudentEmbedder
+
+    students = [embedder for embedder in embedders if isinstance(embedder, StudentEmbedder)]
+    if not students:
+        return {}
     texts = pq.read_table(tasks.folder / PROBE_FILE).column("text").to_pylist()
-    embedder.encode(texts[:16])
-    started = time.monotonic()
-    embedder.encode(texts)
-    return round(len(texts) / (time.monotonic() - started), 1)
+    return {
+        "parameters": {str(student.dim): student.parameters() for student in students},
+        "texts_per_second": students[0].texts_per_second(texts),
+    }
 
 
 class TaskScorer:
@@ -190,23 +190,22 @@ class TaskScorer:
     is the only one that is scored anew.
     """
 
-    def __init__(self, task: EvaluationTask, model: str, bench: Workbench) -> None:
+    def __init__(self, task: EvaluationTask, bench: Workbench) -> None:
         self._task = task
-        self._model = model
         self._bench = bench
         self._loaded: dict[str, Any] = {}
 
-    def score(self, embedder: Embedder) -> tuple[Any, dict[str, Any], dict[str, Artefact]]:
+    def score(self, model: str, embedder: Embedder) -> tuple[Any, dict[str, Any], dict[str, Artefact]]:
         """mteb's result, the row of `SCORES`, and by name the artefacts that the score comes from."""
         import mteb
 
-        made = {part.name: self._make(part, embedder) for part in self._task.parts or (self._task,)}
+        made = {part.name: self._make(part, model, embedder) for part in self._task.parts or (self._task,)}
         results = [_read_result(artefact) for artefact in made.values()]
         result = self._task.task.combine_task_results(results) if self._task.parts else results[0]
         task, loader = self._task, embedder.loader()
         prompts = _prompts(embedder, (task.parts or (task,))[0])
         row = {
-            "model": self._model,
+            "model": model,
             "dimension": embedder.dim,
             "task": task.name,
             "type": task.type,
@@ -224,8 +223,10 @@ class TaskScorer:
         }
         return result, row, made
 
-    def _make(self, part: EvaluationTask, embedder: Embedder) -> Artefact:
+    def _make(self, part: EvaluationTask, model: str, embedder: Embedder) -> Artefact:
         import mteb
+
+        from stella_assets.evaluation.encoders import MtebEncoder
 
         identity = {
             **part.describe(),
@@ -239,22 +240,20 @@ class TaskScorer:
             name=f"{TASK_SCORES}/{part.name}",
             code_version=CODE_VERSION,
             settings=identity,
-            build=lambda bench: self._evaluate(part, embedder, digest(identity), bench),
+            build=lambda bench: self._evaluate(part, MtebEncoder(embedder, model, digest(identity)), bench),
         )
         return Workshop(self._bench.home, self._bench.log, links=False).make(step)
 
-    def _evaluate(self, part: EvaluationTask, embedder: Embedder, revision: str, bench: Workbench) -> Result:
+    def _evaluate(self, part: EvaluationTask, encoder: Any, bench: Workbench) -> Result:
         import datasets
         import mteb
 
-        from stella_assets.evaluation.encoders import MtebEncoder
         from stella_assets.evaluation.samples import collect, watch_queries
 
         logging.getLogger("mteb").setLevel(logging.ERROR)
         if part.name not in self._loaded:
             self._loaded = {part.name: part.load()}
         task = fresh(self._loaded[part.name])
-        encoder: Any = MtebEncoder(embedder, self._model, revision)
         per_query = watch_queries(task)
         retrieval = hasattr(task, "task_specific_scores")
         datasets.disable_progress_bars()

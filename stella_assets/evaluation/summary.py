@@ -89,7 +89,7 @@ def summarise(recipe: Recipe, board: Scoreboard, order: Sequence[str]) -> dict[s
     groups = board.groups
     types = [kind for kind in groups if kind != ALL_TASKS]
     models = []
-    for model in board.models:
+    for model in (model for model in board.models if model[0] in order):
         by_type = {kind: round(board.mean(model, groups[kind]), 6) for kind in types}
         models.append(
             {

@@ -99,6 +99,36 @@ def cost_rows(summary: Mapping[str, Any]) -> Table:
     return ["model", "dimension", "mean", "million parameters", "texts a second here", "bytes of a vector"], rows
 
 
+def quantised_rows(summary: Mapping[str, Any]) -> Table:
+    """The last stage with vectors of fewer bits."""
+    rows = [
+        [
+            row["precision"],
+            str(row["dimension"]),
+            f"{row['bytes']:,}",
+            _points(row["mean"]),
+            f"{row['difference']['value']:+.2f}",
+            _range([end / 100 for end in row["difference"]["interval"]]),
+        ]
+        for row in summary["quantised"]
+    ]
+    return ["vectors", "dimension", "bytes", "mean", "against float32", "95% of resamples"], rows
+
+
+def paraphrase_rows(summary: Mapping[str, Any]) -> Table:
+    """The last stage with its prompts in other words."""
+    rows = [
+        [
+            row["name"].replace("_", " "),
+            _points(row["mean"]),
+            f"{row['difference']['value']:+.2f}",
+            _range([end / 100 for end in row["difference"]["interval"]]),
+        ]
+        for row in summary["paraphrases"]
+    ]
+    return ["prompts", "mean", "against its own", "95% of resamples"], rows
+
+
 def published_rows(summary: Mapping[str, Any]) -> Table:
     """Other models' public scores on the tasks that both have, beside the recipe's models."""
     published = summary["published"]

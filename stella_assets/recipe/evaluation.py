@@ -45,6 +45,10 @@ class Evaluation(Located):
     splits: dict[str, dict[str, Annotated[tuple[str, ...], Field(min_length=1)]]] = Field(
         default={}, description="by task, then by mteb's split: which splits of a local file are read as it"
     )
+    quantised: tuple[Literal["int8", "binary"], ...] = Field(
+        default=(), description="also score the last stage with vectors stored so, at each dimension"
+    )
+    paraphrases: bool = Field(default=False, description="also score the last stage with its prompts in other words")
     published: str | None = Field(
         default=None, description="a CSV of public scores to stand beside, instead of those that come with this package"
     )

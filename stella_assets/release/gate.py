@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from stella_assets.evaluation.report import read_summary, report_step
-from stella_assets.evaluation.score import SAMPLES_FILE, SCORES_FILE, model_names, score_steps
+from stella_assets.evaluation.report import read_summary, report_step, scoreboard
+from stella_assets.evaluation.score import model_names, score_steps
 from stella_assets.evaluation.summary import ALL_TASKS, Scoreboard
 from stella_assets.evaluation.tasks import EvaluationTask
 from stella_assets.manifest import Check
@@ -107,12 +107,7 @@ def check_gate(recipe: Recipe, tasks: Iterable[EvaluationTask]) -> None:
 
 def _judge(recipe: Recipe, bench: Workbench) -> Result:
     gate = recipe.release.gate
-    steps = [*score_steps(recipe), released_step(recipe)]
-    frames = {step.name.removeprefix("mteb/"): bench.inputs[step.name] for step in steps}
-    names = {step.settings.get("model", RELEASED): step.name.removeprefix("mteb/") for step in steps}
-    scores = [row for name in names.values() for row in pl.read_parquet(frames[name].folder / SCORES_FILE).to_dicts()]
-    samples = {model: pl.read_parquet(frames[name].folder / SAMPLES_FILE) for model, name in names.items()}
-    board = Scoreboard(scores, samples, [*model_names(recipe), RELEASED])
+    board = scoreboard(recipe, bench.inputs, [released_step(recipe)])
     contamination = read_summary(bench.inputs["evaluation_report"])["contamination"]
     verdicts = [*judge(gate, board, model_names(recipe)[-1]), *judge_contamination(gate, contamination)]
     write_table(bench.folder / VERDICTS_FILE, VERDICTS, [asdict(verdict) for verdict in verdicts])

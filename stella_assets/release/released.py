@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,14 +55,14 @@ def released_folder(recipe: Recipe, home: Home) -> Path | None:
 def _score_released(recipe: Recipe, bench: Workbench) -> Result:
     folder = released_folder(recipe, bench.home)
     if folder is not None:
-        return score_model(recipe, RELEASED, _embedders(recipe, folder, bench.home), bench)
+        return score_model(recipe, [(RELEASED, _embedder(recipe, folder, bench.home))], bench)
     write_table(bench.folder / SCORES_FILE, SCORES, [])
     write_table(bench.folder / SAMPLES_FILE, MODEL_SAMPLES, [])
     bench.log.info("nothing was promoted yet, so there is nothing to compare with")
     return Result(facts={"scores": []}, checks=(Check("scores_are_in_range", True, "nothing was promoted yet"),))
 
 
-def _embedders(recipe: Recipe, folder: Path, home: Home) -> Iterator[Embedder]:
+def _embedder(recipe: Recipe, folder: Path, home: Home) -> Embedder:
     """The release at its largest dimension, asked with its own prompts."""
     from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
     from stella_assets.training.student import Student
@@ -72,4 +71,4 @@ def _embedders(recipe: Recipe, folder: Path, home: Home) -> Iterator[Embedder]:
     spec = recipe.student.model_copy(update={"short_heads": "independent"})
     asked = recipe.model_copy(update={"student": spec.model_copy(update={"prompts": config["prompts"]})})
     student = Student.load(folder, spec)
-    yield StudentEmbedder(PooledStates(student, home), student.dims[0], student_prompts(asked))
+    return StudentEmbedder(PooledStates(student, home), student.dims[0], student_prompts(asked))

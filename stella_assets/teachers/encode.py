@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ CODE_VERSION = "2"
 REFERENCE = "vectors.json"
 TEACHERS_FILE = "teachers.parquet"
 BLOCK_ROWS = 8192
+PROBE_TEXTS = 128
+"""Texts that the speed of a model is measured on."""
 Role = str
 
 
@@ -50,8 +53,8 @@ class TeacherModel(Protocol):
     def encode(self, texts: list[str], role: Role) -> np.ndarray:
         """Unit-norm vectors `[len(texts), dim]` float32."""
 
-    def parameters(self) -> int | None:
-        """How many there are; None where the model was not loaded yet, which may take long."""
+    def parameters(self) -> int:
+        """How many there are."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
     embedded = vectors.fill(texts, bench.log)
     bench.log.info(f"{teacher.name}: {embedded:,} texts embedded, {total - embedded:,} were there already")
     content, worst = vectors.digest(texts)
+    probe = texts.take(np.arange(min(PROBE_TEXTS, total)), ["text"]).column("text").to_pylist()
     reference = Reference(model.dim, total, fingerprints(model), content)
     (bench.folder / REFERENCE).write_text(json.dumps(asdict(reference), indent=1, sort_keys=True))
     _write_description(teacher, model, texts, bench.folder / TEACHERS_FILE)
@@ -141,10 +145,20 @@ def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
             "dim": model.dim,
             "licence": teacher.licence,
             "kind": teacher.kind,
+            "parameters": model.parameters(),
+            "texts_per_second": measure_speed(lambda sample: model.encode(sample, "document"), probe),
         },
         checks=(Check("vectors_are_unit_norm", worst < 2e-3, f"largest deviation of a norm from 1: {worst:.1e}"),),
         views=(TEACHERS_FILE,),  # it names the model's folder, which decides nothing
     )
+
+
+def measure_speed(encode: Callable[[list[str]], object], texts: list[str]) -> float:
+    """Texts a second, after some to warm up."""
+    encode(texts[:16])
+    started = time.monotonic()
+    encode(texts)
+    return round(len(texts) / (time.monotonic() - started), 1)
 
 
 def fingerprints(model: TeacherModel) -> dict[Role, str]:
@@ -252,10 +266,6 @@ class TeacherVectors:
     def fetch(self, ids: Sequence[str], roles: Sequence[Role]) -> np.ndarray:
         """Vectors that are there, `[len(ids), dim]` float16."""
         return self._stored.fetch(ids, roles)
-
-    def parameters(self) -> int | None:
-        """Of the model, if it was loaded."""
-        return self._model.parameters()
 
     def compute(self, texts: list[str], role: Role) -> np.ndarray:
         """Vectors of texts, `[len(texts), dim]` float32, computed and not stored: to check what is stored."""

@@ -96,9 +96,9 @@ class SentenceTransformerTeacher:
                 bar.update(len(batch))
         return vectors_ND
 
-    def parameters(self) -> int | None:
-        """How many there are, if the model was loaded."""
-        return sum(p.numel() for p in self.model.parameters()) if "model" in self.__dict__ else None
+    def parameters(self) -> int:
+        """How many there are."""
+        return sum(p.numel() for p in self.model.parameters())
 
     def _prompt(self, role: str) -> str:
         """The recipe's prompt of the role, else the model's own default, as `SentenceTransformer.encode` takes it."""

@@ -48,7 +48,7 @@ class Counted:
 
 def score(task: EvaluationTask, student: Student, bench: Workbench, dim: int | None = 48, **prompts: str) -> float:
     embedder = StudentEmbedder(PooledStates(student, bench.home), dim, prompts)
-    _, row, _ = TaskScorer(task, "student", bench).score(embedder)
+    _, row, _ = TaskScorer(task, bench).score("student", embedder)
     return row["score"]
 
 

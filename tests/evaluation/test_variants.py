@@ -1,0 +1,57 @@
+"""Fewer bits and other words."""
+
+import numpy as np
+import pytest
+
+from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
+from stella_assets.evaluation.variants import QuantisedEmbedder, paraphrase, variants_step
+from stella_assets.recipe import parse_recipe
+from stella_assets.training.student import Student
+
+TEXTS = [f"A text about subject number {i}, and more of it." for i in range(40)]
+
+
+@pytest.fixture
+def embedder(tiny, home) -> StudentEmbedder:
+    return StudentEmbedder(PooledStates(Student.initialise(tiny.student, 48, seed=0), home), 48, {})
+
+
+def test_int8_vectors_are_near_those_of_float32_and_hold_256_values_a_dimension(embedder):
+    quantised = QuantisedEmbedder(embedder, "int8", TEXTS)
+    plain, coarse = embedder.embed(TEXTS, None), quantised.embed(TEXTS, None)
+    steps = (plain.max(axis=0) - plain.min(axis=0)) / 255
+    assert np.abs(plain - coarse).max(axis=0) == pytest.approx(0, abs=steps.max() * 1.01)
+    assert not np.array_equal(plain, coarse)
+
+
+def test_binary_vectors_are_signs(embedder):
+    quantised = QuantisedEmbedder(embedder, "binary", TEXTS)
+    np.testing.assert_array_equal(quantised.embed(TEXTS, None), np.where(embedder.embed(TEXTS, None) > 0, 1, -1))
+
+
+def test_a_quantised_model_has_an_identity_of_its_own(embedder):
+    loaders = [embedder.loader(), *(QuantisedEmbedder(embedder, kind, TEXTS).loader() for kind in ("int8", "binary"))]
+    assert len(set(loaders)) == 3
+
+
+def test_the_published_prompts_have_paraphrases_and_each_differs():
+    prompts = {
+        "query": "Instruct: Given a web search query, retrieve relevant passages that answer the query.\nQuery: "
+    }
+    found = paraphrase(prompts)
+    assert len(found) == len({changed["query"] for changed in found.values()}) == 6
+    assert prompts["query"] not in {changed["query"] for changed in found.values()}
+
+
+def test_any_instruction_can_be_framed_in_another_way_and_other_prompts_stay():
+    assert set(paraphrase({"STS": "Instruct: {instruction}\nQuery: "})) == {"other_frame", "one_line"}
+    assert paraphrase({"STS": "same: "}) == {}
+
+
+def test_a_recipe_that_asks_for_no_variants_has_no_step_for_them(raw, tmp_path):
+    path = tmp_path / "tiny.yaml"
+    assert variants_step(parse_recipe(raw, path)) is None
+    raw["evaluation"]["quantised"] = ["binary"]
+    step = variants_step(parse_recipe(raw, path))
+    assert step is not None
+    assert step.settings["quantised"] == ["binary"]
