@@ -121,15 +121,15 @@ def _facts(recipe: Recipe, inputs: Mapping[str, Artefact], model: str) -> list[M
 
 def _parameters(recipe: Recipe, inputs: Mapping[str, Artefact], model: str, dimension: int) -> int | None:
     """Of all that a model is made of; None for teachers whose artefacts are older than this figure."""
-    counts = [facts.get("parameters") for facts in _facts(recipe, inputs, model)]
+    counts: list[Any] = [facts.get("parameters") for facts in _facts(recipe, inputs, model)]
     if None in counts:
         return None
-    return sum(count[str(dimension)] if isinstance(count, Mapping) else count for count in counts)
+    return sum(int(count[str(dimension)] if isinstance(count, Mapping) else count) for count in counts)
 
 
 def _speed(recipe: Recipe, inputs: Mapping[str, Artefact], model: str) -> float | None:
     """Texts a second; teachers of a concatenation encode one after the other."""
-    speeds = [facts.get("texts_per_second") for facts in _facts(recipe, inputs, model)]
+    speeds: list[Any] = [facts.get("texts_per_second") for facts in _facts(recipe, inputs, model)]
     return None if None in speeds else round(1 / sum(1 / speed for speed in speeds), 1)
 
 

@@ -20,7 +20,7 @@ def test_int8_vectors_are_near_those_of_float32_and_hold_256_values_a_dimension(
     quantised = QuantisedEmbedder(embedder, "int8", TEXTS)
     plain, coarse = embedder.embed(TEXTS, None), quantised.embed(TEXTS, None)
     steps = (plain.max(axis=0) - plain.min(axis=0)) / 255
-    assert np.abs(plain - coarse).max(axis=0) == pytest.approx(0, abs=steps.max() * 1.01)
+    assert (np.abs(plain - coarse).max(axis=0) < 1.01 * steps).all()
     assert not np.array_equal(plain, coarse)
 
 
@@ -35,9 +35,8 @@ def test_a_quantised_model_has_an_identity_of_its_own(embedder):
 
 
 def test_the_published_prompts_have_paraphrases_and_each_differs():
-    prompts = {
-        "query": "Instruct: Given a web search query, retrieve relevant passages that answer the query.\nQuery: "
-    }
+    instruction = "Given a web search query, retrieve relevant passages that answer the query."
+    prompts = {"query": f"Instruct: {instruction}\nQuery: "}
     found = paraphrase(prompts)
     assert len(found) == len({changed["query"] for changed in found.values()}) == 6
     assert prompts["query"] not in {changed["query"] for changed in found.values()}
