@@ -76,8 +76,7 @@ def mtebs(recipe: Recipe, workshop: Workshop, tasks: list[EvaluationTask]) -> fl
             plain = task.load()
             plain.__dict__.pop("_calculate_scores", None)  # as mteb has it
             mteb.evaluate(model, plain, cache=None, co2_tracker=False, show_progress_bar=False)
-        seconds = time.monotonic() - started
-    return seconds
+        return time.monotonic() - started
 
 
 def main(home: Annotated[Path, typer.Option(help="Where the demo was run.")] = Path("var")) -> None:

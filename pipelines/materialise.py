@@ -177,6 +177,8 @@ def _failure(event: dg.DagsterEvent) -> tuple[str, str, bool]:
     message = error.message.strip()
     if "ExecutionInterruptedError" in message:
         return name, "interrupted; run again to go on where it stopped.", False
+    if "DagsterAssetCheckFailedError" in message:
+        return name, "its checks failed, so what comes after was not made.", False
     kind, _, text = message.partition(": ")
     # The exceptions that this project defines are all ValueErrors with a remedy in their message.
     users_fault = kind.startswith(("stella_assets.", "storage.", "ValueError"))

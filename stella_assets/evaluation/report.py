@@ -106,7 +106,7 @@ def _summarise(recipe: Recipe, inputs: Mapping[str, Artefact]) -> dict[str, Any]
     summary["benchmarks"] = _benchmarks(summary)
     summary["contamination"] = _contamination(recipe, inputs, summary["task_types"])
     official = {row["task"]: row["type"] for row in summary["tasks"] if row["data"] in ("hub", "local")}
-    own = {f"{m['name']}, {m['dimension']} dimensions": m["scores"] for m in summary["models"]}
+    own = {f"{recipe.name}: {m['name']}, {m['dimension']} dimensions": m["scores"] for m in summary["models"]}
     summary["published"] = compare(published_scores(recipe), own, official)
     return summary
 
