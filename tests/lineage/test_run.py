@@ -251,3 +251,22 @@ def test_vectors_in_plain_lancedb_are_of_unit_norm_by_teacher(finished: Run):
         vectors = np.stack(rows.column(f"vector_{teacher}").to_numpy()).astype(np.float32)
         assert vectors.shape == (700, dim)
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=2e-3)
+
+
+def test_a_release_is_promoted_listed_shown_and_not_taken_back_further_than_the_first(finished: Run):
+    """The last test here: from now on the home folder has a release to compare with."""
+    assert finished.stella("release", "show", "RECIPE").returncode == 1
+    assert finished.stella("release", "promote", "RECIPE", "--name", "v1").returncode == 0
+    served = finished.home / "releases" / "tiny" / "current"
+    assert json.loads((served / "manifest.json").read_text())["digest"] == finished.manifest("release")["digest"]
+    (listed,) = json.loads(finished.stella("release", "list", "RECIPE", "--json").stdout)
+    assert (listed["name"], listed["served"]) == ("v1", True)
+    shown = json.loads(finished.stella("release", "show", "RECIPE", "v1", "--json").stdout)
+    assert shown["lineage"]["stage_3"]["digest"] == finished.manifest("stage_3")["digest"]
+    refused = finished.stella("release", "rollback", "RECIPE")
+    assert refused.returncode == 2
+    assert "nothing to go back to" in refused.stderr
+    done = finished.stella("run", "RECIPE")
+    assert done.returncode == 0
+    assert "released at 416 dimensions" in done.stderr
+    assert finished.stella("release", "promote", "RECIPE", "--name", "v1").returncode == 0
