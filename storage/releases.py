@@ -67,7 +67,7 @@ class Releases:
         if not (folder / MANIFEST).is_file():
             raise ReleaseError(
                 f"{folder}: the files of release {name!r} are gone. Run `stella release rollback {self._recipe}`, or "
-                "promote another one."
+                f"remove {self._folder / CURRENT} to go on without a release to compare with."
             )
         return folder
 

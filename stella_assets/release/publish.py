@@ -24,6 +24,7 @@ from storage.statistics import RELEASED_VECTORS, write_table
 
 CODE_VERSION = "3"
 DRIFT_FILE = "vectors.parquet"
+COMPARED_TEXTS = 32
 SAME = 0.99999
 """Least cosine of a vector that a loader gives with the one that was scored, both in float32."""
 DRIFTED = 0.97
@@ -124,17 +125,20 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
 
 def _compare_loaders(recipe: Recipe, student: Any, bench: Workbench) -> list[dict[str, Any]]:
     """Cosines of what a clean process gets from the files with what the student gives, both in float32."""
+    import torch
+
     probe = bench.scratch / "probe.parquet"
     write_probe(bench.inputs["corpus"], probe)
-    texts = pq.read_table(probe).column("text").to_pylist()
+    texts = pq.read_table(probe).column("text").to_pylist()[:COMPARED_TEXTS]
     prompts = list(recipe.student.prompts.values())
     texts += [prompt + text for prompt in prompts for text in texts[:8]]
     trusted = recipe.student.trust_remote_code
     loaded = vectors_of_release(bench.folder, texts, bench.scratch, trust_remote_code=trusted)
+    pooled_BH = torch.from_numpy(student.encode_pooled(texts)).to(student.device)
     rows = []
     for name, vectors in loaded.items():
         loader, _, dim = name.rpartition("_")
-        found = cosines(vectors, student.encode(texts, int(dim)))
+        found = cosines(vectors, student.project(pooled_BH, int(dim)).detach().cpu().numpy())
         least, mean = float(found.min()), float(found.mean())
         of_texts = {"texts": len(texts), "least_cosine": least, "mean_cosine": mean}
         rows.append({"loader": loader, "dimension": int(dim), **of_texts})
