@@ -12,11 +12,10 @@ from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
-from stella_assets.corpus.text import text_id
 from stella_assets.manifest import digest
 from stella_assets.teachers.concatenate import concatenate
 from stella_assets.teachers.device import resolve_dtype
-from stella_assets.teachers.encode import TeacherVectors, measure_speed
+from stella_assets.teachers.encode import TeacherVectors, fill_and_fetch, measure_speed
 from stella_assets.teachers.sentence_transformer import AS_PROMPT
 from stella_assets.training.student import Student
 from storage.home import Home
@@ -184,10 +183,7 @@ class PooledStates:
 
     def get(self, texts: Sequence[str]) -> np.ndarray:
         """Pooled states `[len(texts), H]` float16."""
-        unique = {text_id(text): text for text in texts}
-        ordered = sorted(unique)
-        self._table.fill(ordered, lambda at: [unique[ordered[i]] for i in at], self.student.encode_pooled)
-        return self._table.fetch([text_id(text) for text in texts])
+        return fill_and_fetch(self._table, texts, self.student.encode_pooled)
 
 
 class StudentEmbedder:

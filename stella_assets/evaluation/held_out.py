@@ -66,15 +66,13 @@ def write_held_out(
     return Check("no_query_was_trained_on", shared == 0, f"{shared} retrieval queries are in train or dev")
 
 
-def write_probe(corpus: Artefact, path: Path) -> None:
-    """Write some test documents, or others where there are too few: what the speed of models is measured on."""
+def probe_texts(corpus: Artefact) -> list[str]:
+    """Some test documents, or others where there are few: what speed and loaders of models are tried on."""
     rows = pl.from_arrow(read_texts(corpus, ["id", "text", "split", "role"]))
     assert isinstance(rows, pl.DataFrame)
     wanted = (pl.col("split") == "test") & (pl.col("role") == "document")
     order = [uniform("probe", each) for each in rows["id"]]
-    rows.with_columns(order=pl.Series(order)).sort(~wanted, "order").head(PROBE_TEXTS).select("text").write_parquet(
-        path
-    )
+    return rows.with_columns(order=pl.Series(order)).sort(~wanted, "order").head(PROBE_TEXTS)["text"].to_list()
 
 
 def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[Text]:

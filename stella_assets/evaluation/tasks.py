@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import polars as pl
+
 from stella_assets.corpus.build import corpus_step
-from stella_assets.evaluation.held_out import NAMES, write_held_out, write_probe
+from stella_assets.evaluation.held_out import NAMES, probe_texts, write_held_out
 from stella_assets.evaluation.local_data import Splits, TaskDataError, check_columns, content_digest, fill, locate
 from stella_assets.recipe import HELD_OUT, OwnTask, Recipe
 from stella_assets.step import Artefact, Result, Step, Workbench
@@ -154,7 +156,7 @@ def _write_tasks(recipe: Recipe, bench: Workbench) -> Result:
     checks = []
     if HELD_OUT in recipe.evaluation.tasks:
         checks.append(write_held_out(recipe.evaluation.held_out, bench.inputs["corpus"], bench.folder, bench.log))
-    write_probe(bench.inputs["corpus"], bench.folder / PROBE_FILE)
+    pl.DataFrame({"text": probe_texts(bench.inputs["corpus"])}).write_parquet(bench.folder / PROBE_FILE)
     rows = []
     for task in list_tasks(recipe, bench.folder):
         for part in task.parts or (task,):

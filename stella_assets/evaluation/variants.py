@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,15 +93,20 @@ def variants_step(recipe: Recipe) -> Step | None:
 
 def paraphrase(prompts: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """Prompts in other words, by the name of the variant, from those that come with this package."""
-    variants = yaml.safe_load(files(__package__).joinpath("paraphrases.yaml").read_text(encoding="utf-8"))
     found = {}
-    for name, replacements in variants.items():
+    for name, replacements in _shipped().items():
         changed = dict(prompts)
         for old, new in replacements.items():
             changed = {key: prompt.replace(old, new) for key, prompt in changed.items()}
         if changed != dict(prompts):
             found[name] = changed
     return found
+
+
+@lru_cache
+def _shipped() -> dict[str, dict[str, str]]:
+    """Replacements by the name of the variant, read once a process."""
+    return yaml.safe_load(files(__package__).joinpath("paraphrases.yaml").read_text(encoding="utf-8"))
 
 
 def _score_variants(recipe: Recipe, paraphrased: Mapping[str, Mapping[str, str]], bench: Workbench) -> Result:

@@ -14,12 +14,13 @@ from typing import Any
 
 import polars as pl
 
+from stella_assets.evaluation.held_out import NAMES as HELD_OUT_NAMES
 from stella_assets.evaluation.report import read_summary, report_step, scoreboard
 from stella_assets.evaluation.score import model_names, score_steps
 from stella_assets.evaluation.summary import ALL_TASKS, Scoreboard
-from stella_assets.evaluation.tasks import EvaluationTask
+from stella_assets.evaluation.tasks import METRICS, EvaluationTask
 from stella_assets.manifest import Check
-from stella_assets.recipe import Gate, Recipe, RecipeError
+from stella_assets.recipe import HELD_OUT, Gate, Recipe, RecipeError
 from stella_assets.release.released import RELEASED, released_step
 from stella_assets.step import Result, Step, Workbench
 from storage.statistics import VERDICTS, write_table
@@ -86,14 +87,14 @@ def check_gate(recipe: Recipe, tasks: Iterable[EvaluationTask]) -> None:
         RecipeError: A threshold for a type that no task has, a teacher or a dimension that is none.
     """
     gate, where = recipe.release.gate, f"recipe {recipe.name!r}: release.gate"
-    listed = list(tasks)
-    types = {task.type for task in listed}
-    held_out = {"Retrieval", "Classification", "PairClassification"} if "held_out" in recipe.evaluation.tasks else set()
+    types = {task.type for task in tasks}
+    if HELD_OUT in recipe.evaluation.tasks:
+        types |= {METRICS[kind][0] for kind in HELD_OUT_NAMES}
     for kind in gate.retention:
-        if kind not in types | held_out | {ALL_TASKS}:
+        if kind not in types | {ALL_TASKS}:
             raise RecipeError(
-                f"{where}.retention {kind!r}: no task is of this type. There are "
-                f"{', '.join(sorted(types | held_out))}, and `{ALL_TASKS}` for all tasks."
+                f"{where}.retention {kind!r}: no task is of this type. There are {', '.join(sorted(types))}, and "
+                f"`{ALL_TASKS}` for all tasks."
             )
     names = ["concatenation", *(teacher.name for teacher in recipe.teachers)]
     if gate.retention_of not in names:

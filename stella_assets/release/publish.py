@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from stella_assets.corpus.build import corpus_step
-from stella_assets.evaluation.held_out import write_probe
+from stella_assets.evaluation.held_out import probe_texts
 from stella_assets.evaluation.report import read_summary, report_step
 from stella_assets.evaluation.summary import at_full_dimension
 from stella_assets.manifest import Check
@@ -127,9 +125,7 @@ def _compare_loaders(recipe: Recipe, student: Any, bench: Workbench) -> list[dic
     """Cosines of what a clean process gets from the files with what the student gives, both in float32."""
     import torch
 
-    probe = bench.scratch / "probe.parquet"
-    write_probe(bench.inputs["corpus"], probe)
-    texts = pq.read_table(probe).column("text").to_pylist()[:COMPARED_TEXTS]
+    texts = probe_texts(bench.inputs["corpus"])[:COMPARED_TEXTS]
     prompts = list(recipe.student.prompts.values())
     texts += [prompt + text for prompt in prompts for text in texts[:8]]
     trusted = recipe.student.trust_remote_code

@@ -26,7 +26,7 @@ from stella_assets.teachers.sentence_transformer import SentenceTransformerTeach
 from storage.database import to_keys
 from storage.home import Home
 from storage.statistics import TEACHERS, write_table
-from storage.vectors import PREFIX, VectorsByRole, stored_rows
+from storage.vectors import PREFIX, VectorsByRole, VectorTable, stored_rows
 
 CODE_VERSION = "2"
 REFERENCE = "vectors.json"
@@ -273,17 +273,17 @@ class TeacherVectors:
 
     def embed(self, texts: Sequence[str], role: Role) -> np.ndarray:
         """Vectors of any texts, `[len(texts), dim]` float16; the missing ones are computed and stored."""
-        unique = {text_id(text): text for text in texts}
-        ordered = sorted(unique)
         if role not in self._stored.fingerprints:
             self._stored.fingerprints[role] = self._model.fingerprint(role)
-        table = self._stored.table(role)
-        table.fill(
-            ordered,
-            lambda at: [unique[ordered[i]] for i in at],
-            lambda batch: self._model.encode(batch, role),
-        )
-        return table.fetch([text_id(text) for text in texts])
+        return fill_and_fetch(self._stored.table(role), texts, lambda batch: self._model.encode(batch, role))
+
+
+def fill_and_fetch(table: VectorTable, texts: Sequence[str], encode: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+    """What a table has of some texts, `[len(texts), dim]` float16; what is missing is computed and stored."""
+    unique = {text_id(text): text for text in texts}
+    ordered = sorted(unique)
+    table.fill(ordered, lambda at: [unique[ordered[i]] for i in at], encode)
+    return table.fetch([text_id(text) for text in texts])
 
 
 def _by_role(texts: CorpusTexts) -> Iterator[tuple[Role, np.ndarray, np.ndarray]]:
