@@ -29,7 +29,7 @@ def test_every_loader_and_head_gives_the_same_vectors(student, tmp_path):
         *(f"sentence_transformers_{dim}" for dim in (64, 48, 32)),
         *("transformers_64", "onnx_64", "onnx_int8_64"),
     }
-    assert least.pop("onnx_int8_64") > 0.9
+    assert least.pop("onnx_int8_64") > 0.97
     assert min(least.values()) > 0.99999
 
 
