@@ -99,6 +99,11 @@ class Step:
     present: Callable[[Artefact, Home], bool] = lambda _artefact, _home: True
 
 
+def those_of(*steps: Step | None) -> tuple[Step, ...]:
+    """The steps that a recipe has, of some that it may do without."""
+    return tuple(step for step in steps if step is not None)
+
+
 def all_steps(last: Step) -> list[Step]:
     """A step and all that it rests on, inputs first."""
     ordered: dict[str, Step] = {}

@@ -37,7 +37,7 @@ from stella_assets.corpus.words import (
 from stella_assets.manifest import digest
 from stella_assets.progress import progress_bar
 from stella_assets.recipe import Deduplicate, Recipe
-from stella_assets.step import Result, Step, Workbench
+from stella_assets.step import Result, Step, Workbench, those_of
 from storage.shards import ShardStore
 
 CODE_VERSION = "1"
@@ -52,7 +52,6 @@ PAIRS_AT_ONCE = 200_000
 def duplicates_step(recipe: Recipe) -> Step:
     """The step that makes `duplicates`."""
     corpus = recipe.corpus
-    needs = [cleaned_step(recipe), *([contamination_step(recipe)] if corpus.decontaminate else [])]
     return Step(
         recipe=recipe.name,
         name="duplicates",
@@ -61,7 +60,7 @@ def duplicates_step(recipe: Recipe) -> Step:
             "near": corpus.deduplicate.settings() if corpus.deduplicate else None,
             "order": [source.name for source in corpus.sources],
         },
-        needs=tuple(needs),
+        needs=those_of(cleaned_step(recipe), contamination_step(recipe) if corpus.decontaminate else None),
         build=lambda bench: find_duplicates(corpus.deduplicate, [s.name for s in corpus.sources], bench),
     )
 

@@ -12,6 +12,7 @@ from stella_assets.assets import picture, step_asset
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.report import HTML_FILE, read_summary, report_step
 from stella_assets.evaluation.score import score_steps
+from stella_assets.evaluation.seeds import seeds_step
 from stella_assets.evaluation.tasks import tasks_step
 from stella_assets.evaluation.variants import variants_step
 from stella_assets.recipe import Recipe
@@ -51,6 +52,18 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
                 show=_show_variants,
             )
         )
+    seeds = seeds_step(recipe)
+    if seeds:
+        scores.append(
+            step_asset(
+                seeds,
+                group="evaluation",
+                kinds={"mteb", "pytorch"},
+                description="The stages trained with other seeds, and the mteb scores of the last one.",
+                checks={"scores_are_in_range": "Every score lies between 0 and 1."},
+                show=_show_variants,
+            )
+        )
     report = step_asset(
         report_step(recipe),
         group="evaluation",
@@ -76,9 +89,7 @@ def _show_scores(artefact: Artefact) -> Mapping[str, Any]:
 def _show_variants(artefact: Artefact) -> Mapping[str, Any]:
     rows = artefact.manifest.facts["scores"]
     cells = [[row["model"], row["dimension"], row["task"], f"{100 * row['score']:.2f}"] for row in rows]
-    return {
-        "scores": dg.MetadataValue.md(tables.markdown_table(["variant", "dimension", "task", "score x 100"], cells))
-    }
+    return {"scores": dg.MetadataValue.md(tables.markdown_table(["model", "dimension", "task", "score x 100"], cells))}
 
 
 def _show_report(artefact: Artefact) -> Mapping[str, Any]:

@@ -16,19 +16,20 @@ from stella_assets.corpus.contamination import contamination_step
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.published import compare, read_published
 from stella_assets.evaluation.score import SAMPLES_FILE, SCORES_FILE, model_names, score_steps
+from stella_assets.evaluation.seeds import seeds_step, summarise_seeds
 from stella_assets.evaluation.summary import Scoreboard, at_full_dimension, summarise
 from stella_assets.evaluation.tasks import BETWEEN_BENCHMARKS, TASKS_FILE, tasks_step
 from stella_assets.evaluation.variants import summarise_variants, variants_step
 from stella_assets.manifest import Check, digest
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench
+from stella_assets.step import Artefact, Result, Step, Workbench, those_of
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.statistics import AGREEMENT_FILE, ALL, STATS_FILE, statistics_step
 from stella_assets.teachers.suspects import suspects_step
 from stella_assets.training.stages import LOG_FILE, stage_step
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 SUMMARY_FILE = "report.json"
 SPEEDS_FILE = "speeds.json"
 HTML_FILE = "report.html"
@@ -38,33 +39,32 @@ PLOTS_FOLDER = "plots"
 
 def report_step(recipe: Recipe) -> Step:
     """The step that makes `evaluation_report`."""
-    suspects = suspects_step(recipe)
     stages = tuple(stage_step(recipe, number) for number in range(1, len(recipe.stages) + 1))
     return Step(
         recipe=recipe.name,
         name="evaluation_report",
         code_version=CODE_VERSION,
         settings={"name": recipe.name, "description": recipe.description, "seed": recipe.seed},
-        needs=(
+        needs=those_of(
             corpus_step(recipe),
-            *([contamination_step(recipe)] if recipe.corpus.decontaminate else []),
+            contamination_step(recipe) if recipe.corpus.decontaminate else None,
             *(teacher_step(recipe, teacher) for teacher in recipe.teachers),
             concatenation_step(recipe),
             statistics_step(recipe),
-            *([suspects] if suspects else []),
+            suspects_step(recipe),
             *stages,
             tasks_step(recipe),
             *score_steps(recipe),
-            *_variants(recipe),
+            *_more_scores(recipe),
         ),
         sources=lambda _home: {"published": digest(published_scores(recipe).to_dict(as_series=False))},
         build=lambda bench: _write_report(recipe, bench),
     )
 
 
-def _variants(recipe: Recipe) -> list[Step]:
-    step = variants_step(recipe)
-    return [step] if step else []
+def _more_scores(recipe: Recipe) -> tuple[Step, ...]:
+    """What is scored beside the models themselves."""
+    return those_of(variants_step(recipe), seeds_step(recipe))
 
 
 def published_scores(recipe: Recipe) -> pl.DataFrame:
@@ -97,9 +97,9 @@ def scoreboard(recipe: Recipe, inputs: Mapping[str, Artefact], more: Sequence[St
 
 def _summarise(recipe: Recipe, inputs: Mapping[str, Artefact]) -> dict[str, Any]:
     """The summary of the scores, and what stands beside them: tasks, sizes, speeds, contamination, public scores."""
-    board = scoreboard(recipe, inputs, _variants(recipe))
+    board = scoreboard(recipe, inputs, _more_scores(recipe))
     summary = summarise(recipe, board, model_names(recipe))
-    summary |= summarise_variants(recipe, board)
+    summary |= summarise_variants(recipe, board) | summarise_seeds(recipe, board)
     summary["tasks"] = _rows(inputs["evaluation_tasks"], TASKS_FILE)
     for model in summary["models"]:
         model["parameters"] = _parameters(recipe, inputs, model["name"], model["dimension"])
@@ -208,6 +208,8 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         content["quantised_table"] = tables.quantised_rows(summary)
     if summary["paraphrases"]:
         content["paraphrase_table"] = tables.paraphrase_rows(summary)
+    if summary["seeds"]:
+        content["seed_table"] = tables.seed_rows(summary)
     if summary["contamination"]:
         content["contamination_table"] = tables.contamination_rows(summary)
     if summary["published"]:

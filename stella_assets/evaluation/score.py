@@ -7,7 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,18 +154,20 @@ def score_model(recipe: Recipe, named: Sequence[tuple[str, Embedder]], bench: Wo
     for model, embedder in named:
         scores = [row["score"] for row in rows if (row["model"], row["dimension"]) == (model, embedder.dim)]
         bench.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * sum(scores) / len(scores):.2f}")
+    facts = {} if several else _size_and_speed([e for _, e in named], bench.inputs["evaluation_tasks"])
+    result = write_scores(rows, pa.concat_tables(samples), bench)
+    return replace(result, facts={**result.facts, **facts}, views=tuple(views))
+
+
+def write_scores(rows: Sequence[Mapping[str, Any]], samples: pa.Table, bench: Workbench) -> Result:
+    """Write rows of `SCORES` and of `MODEL_SAMPLES`, and look whether a score can be one."""
     write_table(bench.folder / SCORES_FILE, SCORES, rows)
-    write_table(bench.folder / SAMPLES_FILE, MODEL_SAMPLES, pa.concat_tables(samples))
+    write_table(bench.folder / SAMPLES_FILE, MODEL_SAMPLES, samples)
     in_range = all(-1 <= row["score"] <= 1 for row in rows)
     shown = ("model", "dimension", "task", "type", "metric", "score")
     return Result(
-        facts={
-            "scores": [{name: row[name] for name in shown} for row in rows],
-            **({} if several else _size_and_speed([e for _, e in named], bench.inputs["evaluation_tasks"])),
-            "mteb": rows[0]["mteb"],
-        },
+        facts={"scores": [{name: row[name] for name in shown} for row in rows], "mteb": rows[0]["mteb"]},
         checks=(Check("scores_are_in_range", in_range, "every score lies between 0 and 1, correlations above -1"),),
-        views=tuple(views),
     )
 
 

@@ -115,6 +115,21 @@ def quantised_rows(summary: Mapping[str, Any]) -> Table:
     return ["vectors", "dimension", "bytes", "mean", "against float32", "95% of resamples"], rows
 
 
+def seed_rows(summary: Mapping[str, Any]) -> Table:
+    """The last stage over seeds: mean and standard deviation of the mean, and the latter of each task."""
+    tasks = list(summary["task_types"])
+    rows = [
+        [
+            str(row["dimension"]),
+            str(row["seeds"]),
+            *(_points(row[name]) for name in ("mean", "spread", "lowest", "highest")),
+            *(_points(row["tasks"][task]) for task in tasks),
+        ]
+        for row in summary["seeds"]
+    ]
+    return ["dimension", "seeds", "mean", "spread", "lowest", "highest", *(f"spread of {task}" for task in tasks)], rows
+
+
 def paraphrase_rows(summary: Mapping[str, Any]) -> Table:
     """The last stage with its prompts in other words."""
     rows = [

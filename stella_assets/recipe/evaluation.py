@@ -48,6 +48,9 @@ class Evaluation(Located):
     quantised: tuple[Literal["int8", "binary"], ...] = Field(
         default=(), description="also score the last stage with vectors stored so, at each dimension"
     )
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(), description="also train with these seeds and score the last stage: the report gives the spread"
+    )
     paraphrases: bool = Field(default=False, description="also score the last stage with its prompts in other words")
     published: str | None = Field(
         default=None, description="a CSV of public scores to stand beside, instead of those that come with this package"

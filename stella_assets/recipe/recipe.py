@@ -61,6 +61,11 @@ class Recipe(Part):
                 f"release.dimension {self.release.dimension}: no stage trains short_heads, so it is untrained"
             )
         return self
+        seeds = [self.seed, *self.evaluation.seeds]
+        if doubled_seeds := [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
+            raise ValueError(
+                f"evaluation.seeds: {doubled_seeds[0]} is there twice or is the recipe's own seed; name others"
+            )
 
     def _check_stage(self, number: int, stage: Stage, teachers: list[str]) -> None:
         if unknown := [name for name in stage.teachers or () if name not in teachers]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from stella_assets import plots
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.score import SCORES_FILE, score_steps
+from stella_assets.evaluation.seeds import spread
 from stella_assets.manifest import Check
 from stella_assets.recipe import Recipe
 from stella_assets.step import Result, Step, Workbench, Workshop, all_steps
@@ -93,11 +94,7 @@ def compare(rows: Sequence[Row]) -> list[Row]:
             {
                 "variant": variant,
                 "dimension": dimension,
-                "seeds": len(by_seed),
-                "mean": statistics.mean(by_seed),
-                "spread": statistics.stdev(by_seed) if len(by_seed) > 1 else None,
-                "lowest": min(by_seed),
-                "highest": max(by_seed),
+                **spread(by_seed),
                 "tasks": {t: 100 * statistics.mean(r["score"] for r in members if r["task"] == t) for t in tasks},
                 "dev_neighbours": statistics.mean(row["dev_neighbours"] for row in members),
             }

@@ -110,7 +110,7 @@ def derive(recipe: Recipe, variant: Variant) -> Recipe:
             raise VariantError(f"{path}={value}: recipe {recipe.name!r} has no such key. docs/recipe.md lists them.")
         for holder, key in places:
             holder[key] = _changed(holder[key], value, path)
-    raw["seed"] = variant.seed
+    raw["seed"], raw["evaluation"]["seeds"] = variant.seed, []
     try:
         return parse_recipe(raw, recipe.student.resolve(f"{recipe.name}.yaml"))
     except RecipeError as error:

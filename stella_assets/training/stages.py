@@ -10,7 +10,7 @@ import numpy as np
 from stella_assets.manifest import Check
 from stella_assets.models import model_digest
 from stella_assets.recipe import Recipe, Stage
-from stella_assets.step import Artefact, Result, Step, Workbench
+from stella_assets.step import Artefact, Result, Step, Workbench, those_of
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.device import processes
 from stella_assets.teachers.semantic_duplicates import rows_left_out, semantic_duplicates_step
@@ -39,14 +39,17 @@ def stage_step(recipe: Recipe, number: int) -> Step:
         "student": recipe.student.settings("model", "revision"),
         "stage": recipe.stages[number - 1].settings(),
     }
-    alike = semantic_duplicates_step(recipe)
-    before = (stage_step(recipe, number - 1),) if number > 1 else ()
     return Step(
         recipe=recipe.name,
         name=f"stage_{number}",
         code_version=CODE_VERSION,
         settings=settings,
-        needs=(concatenation_step(recipe), tokens_step(recipe), *([alike] if alike else []), *before),
+        needs=those_of(
+            concatenation_step(recipe),
+            tokens_step(recipe),
+            semantic_duplicates_step(recipe),
+            stage_step(recipe, number - 1) if number > 1 else None,
+        ),
         sources=lambda _home: {"student": model_digest(recipe.student)} if number == 1 else {},
         build=lambda bench: _train(recipe, number, bench),
     )

@@ -1,5 +1,6 @@
 """What the scores say, and how sure that is."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from sklearn.metrics import average_precision_score
 from stella_assets.evaluation.bootstrap import interval, resample
 from stella_assets.evaluation.published import PublishedError, compare, read_published
 from stella_assets.evaluation.samples import average_precision
+from stella_assets.evaluation.seeds import summarise_seeds
 from stella_assets.evaluation.summary import Scoreboard, summarise
-from stella_assets.recipe import Recipe
+from stella_assets.recipe import Recipe, RecipeError, parse_recipe
 
 ORDER = ["teacher/minilm", "concatenation", "untouched_student", "stage_1"]
 MEANS = {
@@ -54,6 +56,36 @@ def test_retention_and_gain_compare_full_dimensions_by_task_type(tiny: Recipe, b
     shares = {kind: share["value"] for kind, share in summary["retention"]["teacher/minilm"].items()}
     assert shares == pytest.approx({"Retrieval": 0.6 / 0.7, "Classification": 0.8 / 0.9, "mean": 2.2 / 2.5})
     assert set(summary["retention"]) == {"teacher/minilm", "concatenation"}
+
+
+def test_the_spread_is_over_the_recipes_own_seed_and_the_others(raw: dict[str, Any], tmp_path: Path):
+    raw["stages"], raw["evaluation"]["seeds"] = raw["stages"][:1], [7]
+    raw["release"]["dimension"] = 416
+    recipe = parse_recipe(raw, tmp_path / "tiny.yaml")
+    points = {
+        ("stage_1", 416): (0.5, 0.7),
+        ("seed_7", 416): (0.5, 0.9),
+        ("stage_1", 32): (0.4, 0.4),
+        ("seed_7", 32): (0.4, 0.4),
+    }
+    rows, frames = [], []
+    for (model, dimension), scores in points.items():
+        for task, score in zip("AB", scores, strict=True):
+            rows.append({"model": model, "dimension": dimension, "task": task, "type": "STS", "score": score})
+            frames.append(samples_of(model, dimension, task, np.full(4, score)))
+    samples = pl.concat(frames)
+    by_model = {name: samples.filter(pl.col("model") == name) for name in ("stage_1", "seed_7")}
+    full, short = summarise_seeds(recipe, Scoreboard(rows, by_model, ["stage_1", "seed_7"]))["seeds"]
+    assert (full["dimension"], full["seeds"], full["mean"]) == (416, 2, pytest.approx(0.65))
+    assert (full["spread"], full["lowest"], full["highest"]) == pytest.approx((0.05 * 2**0.5, 0.6, 0.7))
+    assert full["tasks"] == pytest.approx({"A": 0, "B": 0.1 * 2**0.5})
+    assert short["spread"] == 0
+
+
+def test_the_recipes_own_seed_cannot_be_one_of_the_others(raw: dict[str, Any], tmp_path: Path):
+    raw["evaluation"]["seeds"] = [1, 0]
+    with pytest.raises(RecipeError, match="0 is there twice or is the recipe's own seed"):
+        parse_recipe(raw, tmp_path / "tiny.yaml")
 
 
 def test_what_models_have_in_common_is_in_their_intervals_but_not_in_that_of_their_difference(board: Scoreboard):

@@ -72,6 +72,18 @@ def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tm
     facts = json.loads((home / "tiny" / "study" / "manifest.json").read_text())["facts"]
     assert facts["variants"] == 3
 
+    compared = json.loads((home / "tiny" / "study" / "study.json").read_text())
+    as_it_is = next(row for row in compared if row["variant"] == "stages.*.learning_rate=x1")
+    raw["evaluation"]["seeds"] = [1]
+    write_recipe(tmp_path, raw)
+    run = [STELLA, "run", str(recipe), "--select", "evaluation_report"]
+    reported = subprocess.run(run, check=False, env=environment, capture_output=True, text=True)
+    assert reported.returncode == 0, reported.stderr
+    assert "step 3 of 3" not in reported.stderr  # the study has trained both seeds
+    (row,) = json.loads((home / "tiny" / "evaluation_report" / "report.json").read_text())["seeds"]
+    for figure in ("mean", "spread", "lowest", "highest"):
+        assert 100 * row[figure] == pytest.approx(as_it_is[figure])
+
 
 def test_a_mistake_in_a_grid_is_told_before_anything_runs(raw: dict, tmp_path: Path):
     recipe, home = write_recipe(tmp_path, raw), tmp_path / "home"

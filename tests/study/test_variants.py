@@ -1,8 +1,10 @@
 """Variants: what a grid asks for, names that say it all, and mistakes that are told before anything runs."""
 
+from pathlib import Path
+
 import pytest
 
-from stella_assets.recipe import Recipe
+from stella_assets.recipe import Recipe, parse_recipe
 from stella_assets.study.variants import Variant, VariantError, derive, read_grid
 
 
@@ -30,6 +32,12 @@ def test_values_are_set_or_multiplied(tiny: Recipe):
     assert changed.seed == 4
     preset = derive(tiny, Variant((("stages", "{preset: paper, texts: 1000}"),)))
     assert sum(stage.texts or 0 for stage in preset.stages) == pytest.approx(1000, abs=2)
+
+
+def test_a_study_has_seeds_of_its_own(raw: dict, tmp_path: Path):
+    raw["evaluation"]["seeds"] = [4]
+    changed = derive(parse_recipe(raw, tmp_path / "tiny.yaml"), Variant(seed=4))
+    assert (changed.seed, changed.evaluation.seeds) == (4, ())
 
 
 def test_the_recipe_as_it_is_is_itself(tiny: Recipe):
