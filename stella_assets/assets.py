@@ -154,6 +154,7 @@ def _common_metadata(artefact: Artefact) -> dict[str, Any]:
         "folder": dg.MetadataValue.path(str(artefact.folder)),
         "digest": artefact.digest,
         "reused": artefact.reused,
+        "made because": "; ".join(about.get("because", ())),
         "seconds": float(about["seconds"]),
         "peak_memory_mib": int(about["peak_memory_mib"]),
         "inputs": dg.MetadataValue.json(dict(artefact.manifest.identity.inputs)),

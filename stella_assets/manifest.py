@@ -5,12 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_info
+
+DISTRIBUTION = "stella-distil"
+SHOWN = 60
+"""Characters of a value in a reason."""
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "lancedb", "scikit-learn", "mteb", "dagster")
 
 
@@ -100,10 +108,96 @@ class Manifest:
         return manifest
 
 
-def environment() -> dict[str, str]:
-    """Versions and machine, for the record; they are no part of a digest."""
+def changed_values(before: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where two plain values differ, by dotted path; what is not there counts as None."""
+    if before == now:
+        return {}
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = dict.fromkeys([*before, *now])
+        parts = [(str(key), before.get(key), now.get(key)) for key in keys]
+    elif isinstance(before, list) and isinstance(now, list):
+        parts = [(str(i), *pair) for i, pair in enumerate(zip_longest(before, now))]
+    else:
+        return {path: (before, now)}
+    found = {}
+    for name, old, new in parts:
+        found.update(changed_values(old, new, f"{path}.{name}".lstrip(".")))
+    return found
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as a manifest gives them back: tuples are lists."""
+    return json.loads(canonical_json(dict(settings)))
+
+
+def reasons(identity: Identity, before: Manifest | None, follows: Collection[str] = ()) -> list[str]:
+    """Why an artefact has to be made, in words, from what the recipe had before.
+
+    Args:
+        identity: What is to be made; of the inputs in `follows`, the digests are not known yet.
+        before: What the recipe had.
+        follows: Inputs that have to be made first.
+    """
+    if before is None:
+        return ["not made for this recipe before"]
+    old = before.identity
+    found = []
+    if old.code_version != identity.code_version:
+        found.append(f"code version {old.code_version} -> {identity.code_version}")
+    for path, (then, now) in changed_values(old.settings, plain(identity.settings)).items():
+        found.append(f"{path} {_shown(then)} -> {_shown(now)}")
+    for name in dict.fromkeys([*old.inputs, *identity.inputs, *follows]):
+        if name in follows:
+            found.append(f"{name} is made again" if name in old.inputs else f"{name} is new")
+        elif old.inputs.get(name) != identity.inputs.get(name):
+            verb = "is new" if name not in old.inputs else "is gone" if name not in identity.inputs else "changed"
+            found.append(f"{name.replace(':', ' ')} {verb}")
+    return found or ["its files were damaged or removed"]
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else canonical_json(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def environment() -> Mapping[str, str]:
+    """Code, versions and machine, for the record; they are no part of a digest.
+
+    `threads` is of the libraries that are loaded: how many share a sum decides its last bits.
+    """
     return {
+        "commit": _commit(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()} {platform.system()}",
+        "cpu": _cpu(),
+        "threads": str(max((pool["num_threads"] for pool in threadpool_info()), default=1)),
         **{name: version(name) for name in LIBRARIES},
     }
+
+
+@lru_cache
+def _commit() -> str:
+    """The commit of this code, with `-dirty` where files were changed since; the version where it is no checkout."""
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return version(DISTRIBUTION)
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
+    try:
+        found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return version(DISTRIBUTION)
+    return found.stdout.strip() if found.returncode == 0 else version(DISTRIBUTION)
+
+
+@lru_cache
+def _cpu() -> str:
+    """The processor's name, and the widest of the instructions that matrix products use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    about = dict(line.split(":", 1) for line in lines if ":" in line)
+    named = {key.strip(): value.strip() for key, value in about.items()}
+    flags = named.get("flags", "").split()
+    widest = next((flag for flag in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if flag in flags), "")
+    return f"{named.get('model name', platform.processor())} {widest}".strip()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stella_assets.manifest import Check, Identity, Manifest, environment, file_digest
+from stella_assets.manifest import Check, Identity, Manifest, environment, file_digest, reasons
 from storage.artefacts import MANIFEST, ArtefactStore, write_atomically
 from storage.home import Home
 from storage.memory import PeakMemory
@@ -104,13 +104,13 @@ def those_of(*steps: Step | None) -> tuple[Step, ...]:
     return tuple(step for step in steps if step is not None)
 
 
-def all_steps(last: Step) -> list[Step]:
-    """A step and all that it rests on, inputs first."""
+def all_steps(last: Step, *, after: bool = True) -> list[Step]:
+    """A step and all that it rests on, inputs first; without `after`, only what decides its output."""
     ordered: dict[str, Step] = {}
 
     def visit(step: Step) -> None:
         if step.name not in ordered:
-            for need in (*step.needs, *step.after):
+            for need in (*step.needs, *(step.after if after else ())):
                 visit(need)
             ordered[step.name] = step
 
@@ -176,6 +176,14 @@ class Workshop:
         self._found[step.recipe, step.name] = artefact
         return artefact
 
+    def before(self, step: Step) -> Manifest | None:
+        """What the recipe had for this step when it was last made, whatever has changed since."""
+        path = self.home.current(step.recipe, step.name) / MANIFEST
+        try:
+            return Manifest.read(path) if path.is_file() else None
+        except ValueError:  # it is damaged; it is only compared with
+            return None
+
     def make(self, step: Step) -> Artefact:
         """Use the step's artefact if it exists; else build it, and commit it in one rename.
 
@@ -217,6 +225,7 @@ class Workshop:
             views=result.views,
             about={
                 "recipe": step.recipe,
+                "because": reasons(identity, self.before(step)),
                 "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - started, 2),
                 "peak_memory_mib": memory.peak_mib,
