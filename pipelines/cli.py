@@ -14,9 +14,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from pipelines.console import RecipeArgument, err, escape, find_recipe, format_cell, out, refuse
+from pipelines.console import RecipeArgument, err, escape, find_recipe, format_cell, make_table, out, refuse
 from pipelines.corpus import app as corpus_app
+from pipelines.lineage import app as lineage_app
 from pipelines.release import app as release_app
+from pipelines.reproduce import reproduce
 from pipelines.resources import prepare_environment, project_root
 from pipelines.vectors import app as vectors_app
 from stella_assets.recipe import Recipe
@@ -31,6 +33,8 @@ app = typer.Typer(
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(vectors_app, name="vectors")
 app.add_typer(release_app, name="release")
+app.add_typer(lineage_app, name="lineage")
+app.command()(reproduce)
 
 
 class TableFormat(StrEnum):
@@ -189,6 +193,39 @@ def status(recipe: RecipeArgument) -> None:
             state = f"waits for {waits[0]}" if waits else "would be made"
             table.add_row(step.name, f"[yellow]{state}[/]", "", "", "", "")
     out.print(table)
+
+
+@app.command()
+def plan(recipe: RecipeArgument, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Say what the next run would make, why, and how long it would take by the speeds of past runs."""
+    home = prepare_environment()
+    wanted = find_recipe(recipe)
+    import logging
+
+    from stella_assets.lineage.plan import plan as make_plan
+    from stella_assets.step import Workshop
+
+    planned = make_plan(wanted, Workshop(home, logging.getLogger("stella")))
+    if as_json:
+        print(json.dumps([asset.__dict__ for asset in planned], indent=1))
+        return
+    made = [asset for asset in planned if asset.state == "made"]
+    rows = [
+        {
+            "asset": asset.asset,
+            "because": "\n".join(asset.because),
+            "work": asset.work,
+            "seconds": "?" if asset.seconds is None else f"{asset.seconds:,.0f}",
+        }
+        for asset in made
+    ]
+    if rows:
+        out.print(make_table(rows, f"{wanted.name}: would be made", right=("seconds",)))
+    unknown = sum(asset.seconds is None for asset in made)
+    seconds = sum(asset.seconds or 0 for asset in made)
+    more = f", without {unknown} of which no past run tells" if unknown else ""
+    there = f"{len(planned) - len(made)} of {len(planned)} artefacts are there"
+    out.print(f"{there}; the others take some {seconds:,.0f} s{more}." if made else f"{there}.", highlight=False)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,15 @@ def refuse(message: str) -> NoReturn:
     """Print what is wrong with the input, and end with exit code 2."""
     err.print(f"[bold red]error[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(2)
+
+
+def people_log() -> logging.Logger:
+    """A log that people read beside the output."""
+    from rich.logging import RichHandler
+
+    log = logging.Logger("stella", logging.INFO)
+    log.addHandler(RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
+    return log
 
 
 def escape(text: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines.console import err, find_recipe, make_table, out
+from pipelines.console import err, find_recipe, make_table, out, people_log
 from pipelines.resources import prepare_environment, recipe_files
 from stella_assets.recipe import Recipe, read_recipe
 from storage.home import Home
@@ -80,14 +79,14 @@ def verify(
     from stella_assets.teachers.audit import Auditor
 
     known = [find_recipe(name) for name in recipes] if recipes else _recipes_that_were_run(home)
-    auditor = Auditor(home, known, _logger(), sample, seed)
+    auditor = Auditor(home, known, people_log(), sample, seed)
     with progress_bar(auditor.bytes(), "verify", "B") as bar:
         audit = auditor.verify(bar.update)
     repaired: list[str] = []
     if repair and audit.damages:
         _say_damages(audit.damages)
         repaired = auditor.repair(audit)
-        auditor = Auditor(home, known, _logger(), sample, seed)
+        auditor = Auditor(home, known, people_log(), sample, seed)
         audit = auditor.verify()
     if as_json:
         _print_audit_json(audit, repaired)
@@ -224,11 +223,3 @@ def import_vectors(
 def _recipes_that_were_run(home: Home) -> list[Recipe]:
     read = [read_recipe(path) for path in recipe_files() if (home.root / path.stem).is_dir()]
     return [recipe for recipe in read if home.current(recipe.name, "corpus").exists()]
-
-
-def _logger() -> logging.Logger:
-    from rich.logging import RichHandler
-
-    logger = logging.Logger("stella", logging.INFO)
-    logger.addHandler(RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S"))
-    return logger

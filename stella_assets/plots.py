@@ -6,7 +6,10 @@ import base64
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from stella_assets.trace import Node
 
 Row = Mapping[str, Any]
 STAGE_COLOURS = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8a8a8a")
@@ -24,6 +27,36 @@ def figure(width: float, height: float, draw: Callable[[Any], None]) -> bytes:
     FigureCanvasAgg(drawing)
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def lineage(node: Node, kind: Literal["png", "svg"] = "svg") -> bytes:
+    """An artefact and all that it rests on, sources on the left."""
+    import matplotlib as mpl
+    import networkx as nx
+    from matplotlib.figure import Figure
+
+    graph = nx.DiGraph()
+    graph.add_nodes_from(node.all)
+    graph.add_edges_from((each.name, name) for name, at in node.all.items() for each in at.inputs)
+    columns = [sorted(names, key=list(node.all).index) for names in nx.topological_generations(graph)]
+    places = {name: (x, (len(names) - 1) / 2 - y) for x, names in enumerate(columns) for y, name in enumerate(names)}
+    drawing = Figure(figsize=(1.75 * len(columns), 0.75 * max(map(len, columns)) + 0.4), layout="constrained")
+    axes = drawing.add_subplot()
+    axes.set_axis_off()
+    axes.set_xlim(-0.6, len(columns) - 0.4)
+    axes.set_ylim(-max(map(len, columns)) / 2 - 0.1, max(map(len, columns)) / 2 + 0.1)
+    arrow = {"arrowstyle": "-|>", "color": "#9aa5b1", "shrinkA": 38, "shrinkB": 38, "linewidth": 0.8}
+    for start, end in nx.transitive_reduction(graph).edges:
+        axes.annotate("", places[end], places[start], arrowprops=arrow)
+    for name, at in node.all.items():
+        words = name.replace("/", "/\n") if len(name) > 16 else name
+        seconds = f", {at.about['seconds']:,.0f} s" if at.about else ""
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "#f5f7fa", "edgecolor": STAGE_COLOURS[0]}
+        axes.text(*places[name], f"{words}\n{at.digest[:8]}{seconds}", ha="center", va="center", fontsize=7, bbox=box)
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": node.digest}):
+        drawing.savefig(buffer, format=kind, dpi=90, metadata={"Date": None} if kind == "svg" else None)
     return buffer.getvalue()
 
 

@@ -27,6 +27,7 @@ from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.statistics import AGREEMENT_FILE, ALL, STATS_FILE, statistics_step
 from stella_assets.teachers.suspects import suspects_step
+from stella_assets.trace import Node, Tracer
 from stella_assets.training.stages import LOG_FILE, stage_step
 
 CODE_VERSION = "3"
@@ -189,6 +190,7 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         "corpus_funnel": plots.corpus_funnel(_rows(inputs["corpus"], FUNNEL_FILE)),
         "cosine_agreement": plots.cosine_agreement(stats, agreement),
         "cost_by_step": plots.cost_by_step(costs),
+        "lineage": plots.lineage(_node(bench), "png"),
     }
     lineage = [
         [name, a.digest[:12], a.manifest.identity.code_version, a.manifest.about["made_at"]]
@@ -206,10 +208,10 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         content["benchmark_table"] = tables.benchmark_rows(summary)
     if summary["quantised"]:
         content["quantised_table"] = tables.quantised_rows(summary)
-    if summary["paraphrases"]:
-        content["paraphrase_table"] = tables.paraphrase_rows(summary)
     if summary["seeds"]:
         content["seed_table"] = tables.seed_rows(summary)
+    if summary["paraphrases"]:
+        content["paraphrase_table"] = tables.paraphrase_rows(summary)
     if summary["contamination"]:
         content["contamination_table"] = tables.contamination_rows(summary)
     if summary["published"]:
@@ -256,6 +258,13 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         ),
         views=views,
     )
+
+
+def _node(bench: Workbench) -> Node:
+    """The report itself in its lineage, before it has a digest."""
+    tracer = Tracer(bench.home)
+    inputs = tuple(tracer.of_folder(artefact.folder) for artefact in bench.inputs.values())
+    return Node("evaluation_report", bench.key, inputs=inputs)
 
 
 def _rows(artefact: Artefact, file: str) -> list[dict[str, Any]]:

@@ -16,7 +16,21 @@ from stella_assets.recipe.teachers import Teacher
 from stella_assets.recipe.training import Stage, Student
 
 RESERVED_NAMES = frozenset(
-    {"artefacts", "lancedb", "locks", "releases", "runs", "shards", "history", "schedules", "storage", "logs"}
+    {
+        "artefacts",
+        "lancedb",
+        "locks",
+        "releases",
+        "runs",
+        "shards",
+        "history",
+        "schedules",
+        "storage",
+        "logs",
+        "reproductions",
+        "redistillations",
+        "starts",
+    }
 )
 
 

@@ -17,10 +17,11 @@ from stella_assets.release.reload import cosines, vectors_of_release
 from stella_assets.step import Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
+from stella_assets.trace import Tracer
 from stella_assets.training.stages import model_folder, stage_step
 from storage.statistics import RELEASED_VECTORS, write_table
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 DRIFT_FILE = "vectors.parquet"
 COMPARED_TEXTS = 32
 SAME = 0.99999
@@ -68,10 +69,9 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
             "of these, or add it to student.short_dims."
         )
     student.save(bench.folder, chosen, recipe.student.prompts)
-    lineage = {
-        name: {"digest": artefact.digest, **json.loads(artefact.manifest.to_json())["identity"]}
-        for name, artefact in bench.inputs.items()
-    }
+    tracer = Tracer(bench.home)
+    nodes = [tracer.of_folder(artefact.folder) for artefact in bench.inputs.values()]
+    lineage = {name: about for node in nodes for name, about in node.identities().items()}
     (bench.folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     student.dtype = "float32"
     if recipe.release.onnx:

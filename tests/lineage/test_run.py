@@ -1,20 +1,33 @@
 """The whole pipeline by the `stella` command, as a user runs it: real parts, a small recipe, kills in the middle."""
 
+import copy
 import json
+import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import polars as pl
 import pytest
 
+from stella_assets.lineage.plan import plan
+from stella_assets.lineage.reproduce import Reproduction
+from stella_assets.manifest import Manifest, file_digest
+from stella_assets.recipe import parse_recipe, read_recipe
+from stella_assets.step import Workshop
+from stella_assets.trace import Tracer
+from storage.home import Home
 from tests.conftest import TINY, write_recipe
+from tests.lineage.edits import EDITS
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 
@@ -97,7 +110,7 @@ def test_the_report_has_every_model_dimension_and_retention(finished: Run):
         assert model["mean"] == pytest.approx(sum(model["scores"].values()) / 3, abs=1e-5)
     assert set(report["retention"]) == {"teacher/minilm", "teacher/lsa", "concatenation"}
     html = (finished.home / "tiny/evaluation_report/report.html").read_text()
-    assert html.count("data:image/png;base64,") == 7
+    assert html.count("data:image/png;base64,") == 8
     assert "http" not in html.replace("http-equiv", "")  # one page, nothing fetched
 
 
@@ -214,17 +227,119 @@ def test_two_runs_at_once_wait_for_each_other_and_agree(finished: Run, tmp_path:
     assert vectors == json.loads((finished.home / "tiny/teacher_vectors/minilm/vectors.json").read_text())
 
 
-def test_a_changed_stage_redoes_that_stage_and_what_follows_only(finished: Run, tmp_path: Path):
-    import copy
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_makes_stale_what_it_reaches_and_nothing_else(edit: str, finished: Run):
+    change, stale = EDITS[edit]
+    raw = copy.deepcopy(TINY)
+    change(raw)
+    planned = plan(parse_recipe(raw, finished.recipe), Workshop(Home(finished.home), logging.getLogger("test")))
+    assert {asset.asset for asset in planned if asset.state == "made"} == stale
+    assert all(asset.because for asset in planned if asset.state == "made")
 
+
+def test_a_comment_makes_nothing_stale_and_a_plan_says_why_something_is(finished: Run, tmp_path: Path):
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text("# A thought.\n" + finished.recipe.read_text())
+    assert "23 of 23 artefacts are there." in finished.stella("plan", str(recipe)).stdout
+    raw = copy.deepcopy(TINY)
+    raw["stages"][2] |= {"learning_rate": 0.0001, "steps": 24}
+    planned = json.loads(finished.stella("plan", str(write_recipe(tmp_path, raw)), "--json").stdout)
+    changed = {asset["asset"]: asset for asset in planned if asset["state"] == "made"}
+    assert changed["stage_3"]["because"] == ["stage.learning_rate 0.0003 -> 0.0001", "stage.steps 12 -> 24"]
+    assert changed["stage_3"]["work"] == "24 steps of 16 texts"
+    assert changed["stage_3"]["seconds"] == pytest.approx(
+        2 * finished.manifest("stage_3")["about"]["seconds"], rel=0.01
+    )
+    assert changed["release"]["because"] == ["evaluation_report is made again", "stage_3 is made again"]
+
+
+def test_lineage_goes_down_to_the_sources(finished: Run, tmp_path: Path):
+    traced = json.loads(finished.stella("lineage", "tiny", "--json").stdout)
+    assert traced["asset"] == "release"
+    assert traced["artefacts"]["cleaned_texts"]["sources"].keys() == {"docs"}
+    assert traced["artefacts"]["stage_1"]["about"]["cpu"]
+    assert traced["artefacts"]["teacher_vectors/minilm"]["about"]["because"] == ["not made for this recipe before"]
+    digest = finished.manifest("stage_2")["digest"]
+    printed = finished.stella("lineage", digest[:10]).stdout
+    assert printed.startswith(f"stage_2 {digest[:12]}")
+    assert "cleaned_texts" in printed
+    picture = tmp_path / "lineage.svg"
+    assert finished.stella("lineage", "tiny/mteb/stage_3", "--svg", str(picture)).returncode == 0
+    assert all(f">{name}<" in picture.read_text() for name in ("corpus", "stage_1", "stage_2"))
+    unknown = finished.stella("lineage", "tiny@v7")
+    assert unknown.returncode == 2
+    assert "no release or snapshot of this name" in unknown.stderr
+
+
+def linked_copy(finished: Run, folder: Path) -> Run:
+    """A home with the same files, each of which can be replaced."""
+    run = Run(folder)
+    shutil.copytree(finished.home, run.home, symlinks=True, copy_function=os.link)
+    return run
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_of_a_vector_or_a_weight_is_found_and_named(finished: Run, tmp_path: Path):
+    check = ("reproduce", "tiny", "--recipe", str(finished.recipe), "--check")
+    whole = finished.stella(*check)
+    assert whole.returncode == 0, whole.stderr
+    assert "artefacts have the bytes" in whole.stdout
+    run = linked_copy(finished, tmp_path / "damaged")
+    (fingerprint,) = set(
+        json.loads((run.home / "tiny/teacher_vectors/lsa/vectors.json").read_text())["fingerprints"].values()
+    )
+    flip_a_bit(next((run.home / f"lancedb/teacher_vectors.{fingerprint}.lance/data").iterdir()))
+    flip_a_bit(run.home / "tiny" / "stage_2" / "model" / "model.safetensors")
+    found = run.stella(*check, "--json")
+    assert found.returncode == 1
+    damages = json.loads(found.stdout)["damages"]
+    assert {(damage["kind"], damage["asset"]) for damage in damages} == {
+        ("vectors", "teacher_vectors/lsa"),
+        ("content", "stage_2"),
+    }
+
+
+def test_a_release_is_not_made_again_from_another_recipe(finished: Run, tmp_path: Path):
     raw = copy.deepcopy(TINY)
     raw["stages"][2]["learning_rate"] = 0.0001
-    changed = write_recipe(tmp_path, raw)
-    done = finished.stella("status", str(changed))
-    state = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in done.stdout.splitlines() if "│" in line}
-    assert state["stage_2"] == state["vector_stats"] == state["mteb/stage_2"] == "there"
-    assert state["stage_3"] == "would be made"
-    assert state["release"].startswith("waits for")
+    done = finished.stella("reproduce", "tiny", "--recipe", str(write_recipe(tmp_path, raw)), "--json")
+    assert done.returncode == 2
+    assert "would be another release" in done.stderr
+    (mismatch,) = json.loads(done.stdout)["mismatches"]
+    assert (mismatch["asset"], mismatch["what"]) == ("stage_3", "stage.learning_rate")
+    assert (mismatch["before"], mismatch["now"]) == (0.0003, 0.0001)
+
+
+def test_what_comes_out_otherwise_is_measured_and_what_follows_is_told_apart(finished: Run, tmp_path: Path):
+    """A home in which all is there already, but for scores that came out otherwise."""
+    fresh, log = linked_copy(finished, tmp_path / "fresh"), logging.getLogger("test")
+    home, recipe = Home(finished.home), read_recipe(finished.recipe)
+    release = Tracer(home).find("tiny")
+    compared = list(Reproduction(release, recipe, home, Home(fresh.home), log).run())
+    assert {comparison.verdict for comparison in compared} == {"identical"}
+    assert len(compared) == len(release.all) == 21
+    scores = fresh.home / "tiny" / "mteb" / "stage_3" / "scores.parquet"
+    rows = pl.read_parquet(scores)
+    scores.unlink()
+    rows.with_columns(score=pl.col("score") + 0.005).write_parquet(scores)
+    manifest = Manifest.read(scores.with_name("manifest.json"))
+    changed = replace(manifest, outputs={**manifest.outputs, "scores.parquet": file_digest(scores)})
+    scores.with_name("manifest.json").unlink()
+    scores.with_name("manifest.json").write_text(changed.to_json())
+    compared = list(Reproduction(release, recipe, home, Home(fresh.home), log).run())
+    other = {comparison.asset: comparison for comparison in compared if comparison.verdict != "identical"}
+    assert {asset: comparison.verdict for asset, comparison in other.items()} == {
+        "mteb/stage_3": "within tolerance",
+        "evaluation_report": "follows",
+        "release": "follows",
+    }
+    assert other["mteb/stage_3"].measured == "a score is 0.50 points off, tolerance 1"
 
 
 def test_vectors_in_plain_lancedb_are_of_unit_norm_by_teacher(finished: Run):

@@ -1,0 +1,111 @@
+"""`stella lineage`: what an artefact was made of, and what two differ in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.tree import Tree
+from typer.core import TyperGroup
+
+from pipelines.console import err, escape, make_table, out
+from pipelines.resources import prepare_environment
+
+ArtefactArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ARTEFACT",
+        help="RECIPE/ASSET, RECIPE for its release, RECIPE@RELEASE or @SNAPSHOT, a folder, or digits of a digest.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+
+
+class ShowUnlessNamed(TyperGroup):
+    """`stella lineage demo/release` is `stella lineage show demo/release`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put `show` before what names no command."""
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=ShowUnlessNamed, no_args_is_help=True, help="What an artefact was made of, down to sources.")
+
+
+@app.command()
+def show(
+    artefact: ArtefactArgument,
+    as_json: AsJson = False,
+    svg: Annotated[Path | None, typer.Option(help="Draw it into this file instead.")] = None,
+) -> None:
+    """Print an artefact and all that it rests on; `show` may be left out."""
+    home = prepare_environment()
+    from stella_assets.lineage.difference import setups
+    from stella_assets.trace import Tracer
+
+    node = Tracer(home).find(artefact)
+    if svg is not None:
+        from stella_assets import plots
+
+        svg.write_bytes(plots.lineage(node))
+        out.print(f"{escape(str(svg))} shows {len(node.all)} artefacts.", highlight=False, soft_wrap=True)
+        return
+    if as_json:
+        print(json.dumps(node.to_json(), indent=1, ensure_ascii=False))
+        return
+    out.print(_tree(node), soft_wrap=True)
+    out.print(f"{len(node.all)} artefacts, made in {node.seconds:,.0f} s", highlight=False)
+    for name, values in setups(node).items():
+        out.print(f"  {name:<22} {escape(', '.join(values))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def diff(a: ArtefactArgument, b: ArtefactArgument, as_json: AsJson = False) -> None:
+    """Say what differs between two artefacts: settings, sources, texts, vectors, code, libraries, figures."""
+    home = prepare_environment()
+    from stella_assets.lineage.difference import differences
+    from stella_assets.trace import Tracer
+
+    tracer = Tracer(home)
+    before, now = tracer.find(a), tracer.find(b)
+    if before.name != now.name:
+        err.print(f"{a} is a {before.name}, {b} a {now.name}: what only one rests on is listed, too.", soft_wrap=True)
+    found = differences(before, now, home)
+    if as_json:
+        print(json.dumps([difference.__dict__ for difference in found], indent=1, ensure_ascii=False))
+        return
+    if before.digest == now.digest:
+        out.print(f"The same artefact, {before.digest}.", highlight=False)
+    rows = [{k: "" if v is None else str(v) for k, v in difference.__dict__.items()} for difference in found]
+    out.print(make_table(rows, f"From {before.digest[:12]} to {now.digest[:12]}"))
+
+
+def _tree(node: Any) -> Tree:
+    from stella_assets.trace import walk
+
+    branches: list[Tree] = []
+    for depth, at, again in walk(node):
+        label = f"[bold]{escape(at.name)}[/] {at.digest[:12]}"
+        if again:
+            label += " [dim]as above[/]"
+        elif at.manifest is None:
+            label += " [yellow]its files are gone[/]"
+        else:
+            label += f" [dim]{_made(at)}[/]"
+        branch = branches[depth - 1].add(label, highlight=False) if depth else Tree(label, highlight=False)
+        branches[depth:] = [branch]
+        if not again:
+            for name, digest in at.sources.items():
+                branch.add(f"[cyan]{escape(name)}[/] {escape(digest[:12])}", highlight=False)
+    return branches[0]
+
+
+def _made(node: Any) -> str:
+    about, identity = node.about, node.manifest.identity
+    seed = f", seed {identity.settings['seed']}" if "seed" in identity.settings else ""
+    when = str(about["made_at"]).replace("T", " ").removesuffix("+00:00")
+    return f"{when}, {about['seconds']:,.1f} s, code {identity.code_version}{seed}"

@@ -1,0 +1,131 @@
+"""What two artefacts differ in: settings, sources, texts, vectors, code, libraries, machine, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stella_assets.manifest import changed_values
+from stella_assets.trace import Node, setup
+from storage.catalogue import compare
+from storage.home import Home
+from storage.snapshot import Snapshot
+
+SNAPSHOT = "concatenated_vectors"
+Kind = Literal["asset", "code", "setting", "source", "texts", "vectors", "environment", "figure", "content"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same.
+
+    Attributes:
+        kind: What sort of thing.
+        asset: Where.
+        what: Which: a setting's path, a source, a library.
+        before: In the first.
+        now: In the second.
+    """
+
+    kind: Kind
+    asset: str
+    what: str
+    before: Any
+    now: Any
+
+
+def differences(before: Node, now: Node, home: Home) -> list[Difference]:
+    """What the second was made of that the first was not, and the other way round; causes first, figures last.
+
+    An artefact that differs only because one that it rests on does is not named.
+    """
+    old, new = before.all, now.all
+    found: list[Difference] = []
+    for name in dict.fromkeys([*old, *new]):
+        if name not in new or name not in old:
+            found.append(Difference("asset", name, "", _digest(old.get(name)), _digest(new.get(name))))
+        elif old[name].digest != new[name].digest:
+            found += _of_artefact(old[name], new[name])
+    if SNAPSHOT in old and SNAPSHOT in new and old[SNAPSHOT].digest != new[SNAPSHOT].digest:
+        found += _of_snapshots(old[SNAPSHOT], new[SNAPSHOT], home)
+    found += setup_differences(before, now)
+    found += _of_facts(before, now)
+    return found
+
+
+def _digest(node: Node | None) -> str | None:
+    return node.digest[:12] if node else None
+
+
+def _of_artefact(before: Node, now: Node) -> list[Difference]:
+    """What of two artefacts of one asset is not explained by the artefacts that they rest on."""
+    if before.manifest is None or now.manifest is None:
+        return [Difference("content", now.name, "files are gone", _digest(before), _digest(now))]
+    old, new = before.manifest.identity, now.manifest.identity
+    found: list[Difference] = []
+    if old.code_version != new.code_version:
+        found.append(Difference("code", now.name, "code version", old.code_version, new.code_version))
+    found += [
+        Difference("setting", now.name, path, *values)
+        for path, values in changed_values(old.settings, new.settings).items()
+    ]
+    names = dict.fromkeys([*before.sources, *now.sources])
+    pairs = {name: (before.sources.get(name), now.sources.get(name)) for name in names}
+    found += [Difference("source", now.name, name, *_short(pair)) for name, pair in pairs.items() if pair[0] != pair[1]]
+    if not found and dict(old.inputs) == dict(new.inputs):
+        outputs = changed_values(before.manifest.outputs, now.manifest.outputs)
+        found += [Difference("content", now.name, file, *_short(pair)) for file, pair in outputs.items()]
+    return found
+
+
+def _short(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    before, now = (value[:12] if isinstance(value, str) else value for value in pair)
+    return before, now
+
+
+def _of_snapshots(before: Node, now: Node, home: Home) -> Iterator[Difference]:
+    """Texts by source, and teachers, that only one snapshot has."""
+    try:
+        old, new = (
+            Snapshot.open(home, node.manifest.identity.settings["table"], node.manifest.identity.key)
+            for node in (before, now)
+            if node.manifest
+        )
+        found = compare(old, new)
+    except ValueError:  # one of them is gone
+        yield Difference("vectors", SNAPSHOT, "a snapshot is gone", _digest(before), _digest(now))
+        return
+    for row in found["texts"]:
+        for change in ("added", "removed", "changed"):
+            if row[change]:
+                yield Difference("texts", SNAPSHOT, f"{row['source']}, {change}", None, row[change])
+    for row in found["teachers"]:
+        if row["verdict"] != "kept":
+            yield Difference("vectors", SNAPSHOT, row["teacher"], row["before"], row["now"])
+
+
+def setup_differences(before: Node, now: Node) -> Iterator[Difference]:
+    """Code, libraries and machine: those that any part of either was made with."""
+    old, new = setups(before), setups(now)
+    for name in dict.fromkeys([*old, *new]):
+        if old.get(name) != new.get(name):
+            yield Difference("environment", "", name, *(", ".join(each.get(name, ())) for each in (old, new)))
+
+
+def setups(node: Node) -> dict[str, list[str]]:
+    """What an artefact and all that it rests on were made with: of each library and machine the versions, in order."""
+    found: dict[str, dict[str, None]] = {}
+    for each in node.all.values():
+        for name, value in setup(each.about).items():
+            found.setdefault(name, {})[str(value)] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _of_facts(before: Node, now: Node) -> Iterator[Difference]:
+    """Figures that both have."""
+    old, new = (node.manifest.facts if node.manifest else {} for node in (before, now))
+    for name in old:
+        pair = old[name], new.get(name)
+        if pair[0] != pair[1] and all(isinstance(value, int | float) for value in pair):
+            yield Difference("figure", now.name, name, *pair)

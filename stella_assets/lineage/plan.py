@@ -1,0 +1,131 @@
+"""What the next run of a recipe would make, why, and what it would cost by the speeds of past runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.manifest import Identity, Manifest, reasons
+from stella_assets.recipe import Recipe, Stage
+from stella_assets.release.publish import release_step
+from stella_assets.step import Artefact, Step, Workshop, all_steps
+from stella_assets.teachers.encode import read_reference
+from storage.artefacts import MANIFEST
+from storage.database import to_keys
+from storage.vectors import VectorsByRole
+
+State = Literal["there", "made"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What becomes of one asset.
+
+    Attributes:
+        asset: Its name.
+        state: `there`, or that it would be `made`.
+        because: Why.
+        work: How much, in texts and steps; empty where it has no such measure or nothing is done.
+        seconds: What it would take by the last run of its like; None where nothing like it was run.
+    """
+
+    asset: str
+    state: State
+    because: tuple[str, ...] = ()
+    work: str = ""
+    seconds: float | None = 0.0
+
+
+def plan(recipe: Recipe, workshop: Workshop) -> list[Planned]:
+    """What a run would do with each asset, in its order. Nothing is made, and no model is loaded."""
+    planned: dict[str, Planned] = {}
+    for step in all_steps(release_step(recipe)):
+        if workshop.find(step) is not None:
+            planned[step.name] = Planned(step.name, "there")
+            continue
+        follows = [need.name for need in step.needs if planned[need.name].state == "made"]
+        because = reasons(_identity(step, workshop), workshop.before(step), follows)
+        last = _last_of_its_like(step, workshop)
+        work, seconds = _cost(recipe, step, last, workshop)
+        planned[step.name] = Planned(step.name, "made", tuple(because), work, seconds)
+    return list(planned.values())
+
+
+def _identity(step: Step, workshop: Workshop) -> Identity:
+    """The identity as far as it is known: without the inputs that have to be made first."""
+    inputs = {need.name: found.digest for need in step.needs if (found := workshop.find(need))}
+    if step.sources:
+        inputs |= {f"source:{name}": value for name, value in step.sources(workshop.home).items()}
+    return Identity(step.name, step.code_version, step.settings, inputs)
+
+
+def _last_of_its_like(step: Step, workshop: Workshop) -> Manifest | None:
+    """What the recipe had for the step; else the newest of the asset that any recipe has."""
+    before = workshop.before(step)
+    if before is not None:
+        return before
+    paths = [
+        path
+        for path in (workshop.home.artefacts / step.name).glob(f"*/{MANIFEST}")
+        if not path.parent.name.endswith(".draft")
+    ]
+    return Manifest.read(max(paths, key=lambda path: path.stat().st_mtime)) if paths else None
+
+
+def _cost(recipe: Recipe, step: Step, last: Manifest | None, workshop: Workshop) -> tuple[str, float | None]:
+    seconds = float(last.about["seconds"]) if last else None
+    if step.name.startswith("teacher_vectors/"):
+        return _encoding(step, last, workshop)
+    if step.name.startswith("stage_"):
+        return _training(recipe.stages[int(step.name.removeprefix("stage_")) - 1], last, seconds)
+    return "", seconds
+
+
+def _encoding(step: Step, last: Manifest | None, workshop: Workshop) -> tuple[str, float | None]:
+    """Texts without a vector of this teacher; a corpus that is still to be made has no texts to count."""
+    speed = last and last.facts["texts_per_second"]
+    corpus = workshop.find(step.needs[0])
+    if corpus is None:
+        return "the texts that are new", None
+    texts = CorpusTexts(corpus)
+    missing = len(texts)
+    before = workshop.before(step)
+    if before is not None and _same_teacher(before, step, workshop):
+        folder = workshop.home.current(step.recipe, step.name).resolve()
+        missing = _count_missing(Artefact(step.name, folder, before), texts, workshop)
+    return f"{missing:,} of {len(texts):,} texts to embed", missing / speed if speed else None
+
+
+def _same_teacher(before: Manifest, step: Step, workshop: Workshop) -> bool:
+    """Whether the vectors that are there are those of the teacher as the recipe has it now."""
+    changed = reasons(_identity(step, workshop), before)
+    return step.settings["kind"] != "lsa" and changed == ["corpus changed"]
+
+
+def _count_missing(artefact: Artefact, texts: CorpusTexts, workshop: Workshop) -> int:
+    reference = read_reference(artefact)
+    stored = VectorsByRole(workshop.home, reference.fingerprints, reference.dim)
+    missing = 0
+    for batch in texts.scan(["id", "role"]):
+        keys, roles = to_keys(batch.column(0)), batch.column(1).to_numpy(zero_copy_only=False)
+        missing += sum(len(stored.table(role).missing(keys[roles == role])) for role in np.unique(roles))
+    return missing
+
+
+def _training(stage: Stage, last: Manifest | None, seconds: float | None) -> tuple[str, float | None]:
+    """Steps and texts, and the time by the last run's speed."""
+    if stage.method == "solve":
+        return "solved in one pass", seconds
+    facts: Mapping[str, Any] = last.facts if last else {}
+    texts = stage.texts or (stage.steps * stage.batch if stage.steps and stage.batch else None)
+    steps = stage.steps or (round(texts / stage.batch) if texts and stage.batch else None)
+    parts = [f"{steps:,} steps" if steps else "", f"{stage.batch} texts" if stage.batch else ""]
+    work = " of ".join(filter(None, parts))
+    for wanted, done in ((texts, facts.get("texts_seen")), (steps, facts.get("steps"))):
+        if wanted and done and seconds:
+            return work or f"{texts:,} texts", seconds * wanted / done
+    return work or f"{texts:,} texts", None
