@@ -46,14 +46,18 @@ def lineage(node: Node, kind: Literal["png", "svg"] = "svg") -> bytes:
     axes.set_axis_off()
     axes.set_xlim(-0.6, len(columns) - 0.4)
     axes.set_ylim(-max(map(len, columns)) / 2 - 0.1, max(map(len, columns)) / 2 + 0.1)
-    arrow = {"arrowstyle": "-|>", "color": "#9aa5b1", "shrinkA": 38, "shrinkB": 38, "linewidth": 0.8}
-    for start, end in nx.transitive_reduction(graph).edges:
-        axes.annotate("", places[end], places[start], arrowprops=arrow)
+    boxes = {}
     for name, at in node.all.items():
         words = name.replace("/", "/\n") if len(name) > 16 else name
         seconds = f", {at.about['seconds']:,.0f} s" if at.about else ""
         box = {"boxstyle": "round,pad=0.35", "facecolor": "#f5f7fa", "edgecolor": STAGE_COLOURS[0]}
-        axes.text(*places[name], f"{words}\n{at.digest[:8]}{seconds}", ha="center", va="center", fontsize=7, bbox=box)
+        label = f"{words}\n{at.digest[:8]}{seconds}"
+        drawn = axes.text(*places[name], label, ha="center", va="center", fontsize=7, bbox=box, zorder=3)
+        boxes[name] = drawn.get_bbox_patch()
+    arrow = {"arrowstyle": "-|>", "color": "#9aa5b1", "shrinkA": 0, "shrinkB": 1, "linewidth": 0.8}
+    for start, end in nx.transitive_reduction(graph).edges:
+        ends = {"patchA": boxes[start], "patchB": boxes[end]}
+        axes.annotate("", places[end], places[start], arrowprops=arrow | ends, zorder=2)
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": node.digest}):
         drawing.savefig(buffer, format=kind, dpi=90, metadata={"Date": None} if kind == "svg" else None)
