@@ -132,13 +132,16 @@ def judge(gate: Gate, board: Scoreboard, student_name: str) -> Iterator[Verdict]
     everything = groups[ALL_TASKS]
     reference = gate.retention_of if gate.retention_of == "concatenation" else f"teacher/{gate.retention_of}"
     for kind, limit in gate.retention.items():
-        if board.mean(board.full(reference), groups[kind]) > 0:  # else there is nothing to keep
-            yield _keeps("retention", kind, limit, board.ratio(student, board.full(reference), groups[kind]))
+        share = board.ratio(student, board.full(reference), groups[kind])
+        if share["value"] is not None:  # else there is nothing to keep
+            yield _keeps("retention", kind, limit, share)
     if gate.gain is not None:
         gain = board.difference(student, board.full("untouched_student"), everything)
         yield _gains("gain", "mean", gate.gain, gain)
     for dim, limit in gate.dimensions.items():
-        yield _keeps("dimensions", str(dim), limit, board.ratio((student_name, dim), student, everything))
+        share = board.ratio((student_name, dim), student, everything)
+        if share["value"] is not None:
+            yield _keeps("dimensions", str(dim), limit, share)
     if any(name == RELEASED for name, _ in board.points):
         released = board.full(RELEASED)
         if board.points[released] != board.points[student]:  # the same model, promoted before

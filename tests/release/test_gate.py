@@ -53,6 +53,12 @@ def test_retention_below_the_limit_closes_the_gate_and_says_by_how_much():
     assert found["retention", "mean"].sure
 
 
+def test_a_reference_that_may_be_worth_nothing_is_no_limit(monkeypatch):
+    """A share of a score whose resamples reach 0 is no figure."""
+    monkeypatch.setitem(MEANS, ("concatenation", 416), 0.001)
+    assert verdicts({"retention": {"mean": 0.95}}, board(20)) == {}
+
+
 def test_noise_does_not_close_the_gate():
     """0.875 is below 0.9, but on twenty samples that means nothing."""
     few = verdicts({"retention": {"mean": 0.9}}, board(20))["retention", "mean"]
