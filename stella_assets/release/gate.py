@@ -133,15 +133,13 @@ def judge(gate: Gate, board: Scoreboard, student_name: str) -> Iterator[Verdict]
     reference = gate.retention_of if gate.retention_of == "concatenation" else f"teacher/{gate.retention_of}"
     for kind, limit in gate.retention.items():
         share = board.ratio(student, board.full(reference), groups[kind])
-        if share["value"] is not None:  # else there is nothing to keep
-            yield _keeps("retention", kind, limit, share)
+        yield from _keeps_share("retention", kind, limit, share)
     if gate.gain is not None:
         gain = board.difference(student, board.full("untouched_student"), everything)
         yield _gains("gain", "mean", gate.gain, gain)
     for dim, limit in gate.dimensions.items():
         share = board.ratio((student_name, dim), student, everything)
-        if share["value"] is not None:
-            yield _keeps("dimensions", str(dim), limit, share)
+        yield from _keeps_share("dimensions", str(dim), limit, share)
     if any(name == RELEASED for name, _ in board.points):
         released = board.full(RELEASED)
         if board.points[released] != board.points[student]:  # the same model, promoted before
@@ -162,6 +160,12 @@ def judge_contamination(gate: Gate, found: Iterable[dict[str, Any]]) -> Iterator
         yield Verdict(
             "contamination", row["task"], gate.contamination, left, left, left, left <= gate.contamination, True
         )
+
+
+def _keeps_share(requirement: str, subject: str, limit: float, share: dict[str, Any]) -> Iterator[Verdict]:
+    """The verdict on a share; none where the reference may be worth nothing, as there is nothing to keep."""
+    if share["value"] is not None:
+        yield _keeps(requirement, subject, limit, share)
 
 
 def _keeps(requirement: str, subject: str, limit: float, figure: dict[str, Any]) -> Verdict:
