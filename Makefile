@@ -44,6 +44,7 @@ bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder with corpus/ and e
 	$(BIN)/python -m benchmarks.store_scale
 	$(BIN)/python -m benchmarks.kills
 	$(BIN)/python -m benchmarks.seeds
+	$(BIN)/python -m benchmarks.year
 	$(BIN)/stella run demo && $(BIN)/python -m benchmarks.evaluation
 	$(BIN)/stella reproduce demo
 	$(if $(DATA),$(BIN)/python -m benchmarks.corpus steps --data $(DATA))

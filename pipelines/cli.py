@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from pipelines.console import RecipeArgument, err, escape, find_recipe, format_cell, make_table, out, refuse
 from pipelines.corpus import app as corpus_app
 from pipelines.lineage import app as lineage_app
+from pipelines.redistil import app as redistil_app
 from pipelines.release import app as release_app
 from pipelines.reproduce import reproduce
 from pipelines.resources import prepare_environment, project_root
@@ -35,6 +36,7 @@ app.add_typer(vectors_app, name="vectors")
 app.add_typer(release_app, name="release")
 app.add_typer(lineage_app, name="lineage")
 app.command()(reproduce)
+app.add_typer(redistil_app, name="redistil")
 
 
 class TableFormat(StrEnum):

@@ -11,6 +11,7 @@ from stella_assets.assets import Launcher, asset_key
 from stella_assets.corpus.assets import corpus_assets
 from stella_assets.evaluation.assets import evaluation_assets
 from stella_assets.recipe import Recipe, read_recipe
+from stella_assets.redistil.assets import INPUTS, REDISTILLATION, redistil_assets, redistil_automation
 from stella_assets.release.assets import release_assets
 from stella_assets.study.assets import RUNS, STUDY, study_assets
 from stella_assets.teachers.assets import teacher_assets
@@ -18,7 +19,7 @@ from stella_assets.training.assets import training_assets
 from storage.home import Home
 
 
-def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
+def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """All assets of a recipe, in the order that data flows."""
     return [
         *corpus_assets(recipe),
@@ -27,6 +28,7 @@ def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         *evaluation_assets(recipe),
         *release_assets(recipe),
         *study_assets(recipe),
+        *redistil_assets(recipe),
     ]
 
 
@@ -45,9 +47,12 @@ def build_definitions(
 ) -> dg.Definitions:
     """Definitions of these recipes. Steps of a run share one process: models and libraries are loaded once."""
     jobs = [job for recipe in recipes for job in _jobs(recipe)]
+    automation = [redistil_automation(recipe) for recipe in recipes]
     return dg.Definitions(
         assets=[asset for recipe in recipes for asset in recipe_assets(recipe)],
         jobs=jobs,
+        schedules=[schedule for schedules, _ in automation for schedule in schedules],
+        sensors=[sensor for _, sensors in automation for sensor in sensors],
         resources={"home": home, "launcher": Launcher(command=launch_command())},
         executor=dg.in_process_executor,
         loggers=loggers,
@@ -57,7 +62,9 @@ def build_definitions(
 def _jobs(recipe: Recipe) -> list[dg.UnresolvedAssetJobDefinition]:
     tags = {"stella/recipe": recipe.name, "stella/seed": str(recipe.seed)}
     study = {name: dg.AssetSelection.keys(asset_key(recipe.name, name)) for name in (RUNS, STUDY)}
-    everything = dg.AssetSelection.key_prefixes([recipe.name]) - study[RUNS] - study[STUDY]
+    others = [RUNS, STUDY, *((INPUTS, REDISTILLATION) if recipe.redistil else ())]
+    apart = dg.AssetSelection.keys(*(asset_key(recipe.name, name) for name in others))
+    everything = dg.AssetSelection.key_prefixes([recipe.name]) - apart
     return [
         dg.define_asset_job(job_name(recipe), selection=everything, description=recipe.description, tags=tags),
         *(

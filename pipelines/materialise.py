@@ -17,6 +17,7 @@ from pipelines.definitions import build_definitions, job_name, study_job_name
 from stella_assets.assets import asset_key
 from stella_assets.liveness import is_alive, note_process
 from stella_assets.recipe import Recipe
+from stella_assets.redistil.assets import INPUTS, REDISTILLATION
 from stella_assets.study.assets import RUNS, STUDY, partitions_name
 from stella_assets.study.variants import Variant
 from storage.home import Home
@@ -85,7 +86,8 @@ def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.Ass
     """
     graph = build_definitions([recipe], home).resolve_asset_graph()
     names_in_order = ["/".join(key.path[1:]) for key in graph.toposorted_asset_keys]
-    known = [name for name in names_in_order if name not in (RUNS, STUDY)]  # `stella study` makes these
+    apart = (RUNS, STUDY, INPUTS, REDISTILLATION)  # `stella study` and `stella redistil` make these
+    known = [name for name in names_in_order if name not in apart]
     chosen: list[dg.AssetKey] = []
     for name in names:
         plain = name.removeprefix(f"{recipe.name}/")

@@ -132,7 +132,7 @@ class Workshop:
         """Work in a home; without `links`, what is made does not become what its recipe has."""
         self.home = home
         self.store = ArtefactStore(home)
-        self._log = log
+        self.log = log
         self._launch = launch
         self._links = links
         self._found: dict[tuple[str, str], Artefact] = {}
@@ -194,7 +194,7 @@ class Workshop:
         identity = self.identity(step)
 
         def on_wait() -> None:
-            self._log.info(f"{step.name}: another run is making this very artefact; waiting for it.")
+            self.log.info(f"{step.name}: another run is making this very artefact; waiting for it.")
 
         with self.store.lock(step.name, identity.key, on_wait):
             artefact = self.find(step)
@@ -214,7 +214,7 @@ class Workshop:
         started = time.monotonic()
         with PeakMemory() as memory:
             result = step.build(
-                Workbench(step.recipe, identity.key, draft, scratch, inputs, self.home, self._log, self._launch)
+                Workbench(step.recipe, identity.key, draft, scratch, inputs, self.home, self.log, self._launch)
             )
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
         manifest = Manifest(

@@ -63,6 +63,16 @@ class Home:
         return self.root / "releases"
 
     @property
+    def starts(self) -> Path:
+        """What students continue from, a file a recipe; without one they begin with the base model."""
+        return self.root / "starts"
+
+    @property
+    def redistillations(self) -> Path:
+        """What came of each re-distillation, JSON Lines, a file a recipe."""
+        return self.root / "redistillations"
+
+    @property
     def runs(self) -> Path:
         """What each run made, JSON Lines, a file a run."""
         return self.root / "runs"

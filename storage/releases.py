@@ -110,6 +110,14 @@ class Releases:
             _link(self._folder / CURRENT, name)
         return record
 
+    def forget(self, name: str) -> None:
+        """Let a release go that is not served; its artefact may stay for others."""
+        with hold(self._home, f"releases-{self._recipe}"):
+            if name == self.current():
+                raise ReleaseError(f"release {name!r}: is served now. Promote another one first.")
+            (self._folder / f"{name}.json").unlink(missing_ok=True)
+            (self._folder / name).unlink(missing_ok=True)
+
     def roll_back(self) -> tuple[str, str]:
         """Serve again what was served before; gives the names of the one that goes and the one that comes.
 

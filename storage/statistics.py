@@ -84,6 +84,12 @@ RUNS = pa.schema(
         "succeeded": pa.bool_(), "reused": pa.bool_(), "digest": TEXT, "peak_memory_mib": INT, "error": TEXT,
     }.items()
 )  # fmt: skip
+REDISTILLATIONS = pa.schema(
+    {
+        "at": TEXT, "recipe": TEXT, "verdict": TEXT, "why": TEXT, "new_texts": INT, "embedded": INT, "score": REAL,
+        "release": TEXT, "seconds": REAL,
+    }.items()
+)  # fmt: skip
 TRAINING_LOG = pa.schema(
     {"stage": TEXT, "step": INT, "split": TEXT, "term": TEXT, "value": REAL, "learning_rate": REAL}.items()
 )
@@ -208,7 +214,8 @@ def view_definitions(home: Home) -> dict[str, str]:
         **{name: _select_history(home, name, schema) for name, schema in HISTORY_VIEWS.items()},
         "snapshots": _select_manifests(home, SNAPSHOTS_SQL, "concatenated_vectors/*", current),
         "artefacts": _select_manifests(home, ARTEFACTS_SQL, "**", current),
-        "runs": _select_runs(home),
+        "runs": _select_lines(home.runs, RUNS),
+        "redistillations": _select_lines(home.redistillations, REDISTILLATIONS),
     }
 
 
@@ -251,11 +258,12 @@ def _select_manifests(home: Home, select: str, pattern: str, current: str) -> st
     return select.format(files=listed, columns=MANIFEST_COLUMNS, current=current)
 
 
-def _select_runs(home: Home) -> str:
-    if not any(home.runs.glob("*.jsonl")):
-        return f"SELECT {_nulls(RUNS)} WHERE false"
-    columns = ", ".join(f"{field.name}: '{SQL_TYPES[field.type]}'" for field in RUNS)
-    files = ", ".join(_quote_path(path) for path in sorted(home.runs.glob("*.jsonl")))
+def _select_lines(folder: Path, schema: pa.Schema) -> str:
+    """A SELECT over files of JSON Lines."""
+    if not any(folder.glob("*.jsonl")):
+        return f"SELECT {_nulls(schema)} WHERE false"
+    columns = ", ".join(f"{field.name}: '{SQL_TYPES[field.type]}'" for field in schema)
+    files = ", ".join(_quote_path(path) for path in sorted(folder.glob("*.jsonl")))
     return f"SELECT * FROM read_json([{files}], columns={{{columns}}}, format='newline_delimited')"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from stella_assets.recipe import Recipe
 from stella_assets.release.publish import release_step
 from stella_assets.step import Artefact, Step, Workshop, all_steps
 from stella_assets.teachers.encode import read_reference
-from stella_assets.trace import Node
-from stella_assets.training.stages import model_folder
+from stella_assets.trace import Node, Tracer
+from stella_assets.training.stages import START, model_folder
+from stella_assets.training.start import Start, set_start
 from storage.database import table_names
 from storage.home import Home
 from storage.integrity import verify_table
@@ -80,6 +82,8 @@ def mismatches(release: Node, recipe: Recipe, home: Home) -> list[Difference]:
             Difference("setting", name, path, *two) for path, two in changed_values(identity.settings, settings).items()
         ]
         sources = dict(step.sources(home)) if step.sources else {}
+        if START in node.sources:  # a reproduction begins with the same
+            sources[START] = node.sources[START]
         found += [Difference("source", name, path, *two) for path, two in changed_values(node.sources, sources).items()]
     then, now = setups(release), environment()
     return found + [
@@ -141,7 +145,12 @@ class Reproduction:
         self._made: dict[str, Artefact] = {}
 
     def run(self) -> Iterator[Comparison]:
-        """Make and compare, inputs first."""
+        """Make and compare, inputs first.
+
+        Raises:
+            ValueError: What the release continued from is gone, or an input is.
+        """
+        self._begin_with_the_same()
         identical: set[str] = set()
         for name, step in steps_of(self._recipe).items():
             now = self._made[name] = self._workshop.make(step)
@@ -154,6 +163,20 @@ class Reproduction:
             if verdict is None:
                 verdict = "differs" if all(need.name in identical for need in step.needs) else "follows"
             yield Comparison(name, before.digest, now.digest, verdict, measured)
+
+    def _begin_with_the_same(self) -> None:
+        """Take the weights that the release continued from as given: they are another release's, and not made again."""
+        digest = self._release.all["stage_1"].sources.get(START)
+        if digest is None:
+            return
+        home, fresh = self._homes
+        given = Tracer(home).find(digest)
+        assert given.folder is not None
+        place = fresh.artefacts / given.name / given.folder.name
+        if not place.exists():
+            shutil.copytree(given.folder, place.with_suffix(".draft"), dirs_exist_ok=True)
+            place.with_suffix(".draft").rename(place)
+        set_start(fresh, self._recipe.name, Start(given.name, given.folder.name, digest))
 
     def _measure(self, before: Artefact, now: Artefact) -> tuple[Verdict | None, str]:
         """How far two artefacts of one asset lie apart, where a tolerance is stated for their kind."""

@@ -24,6 +24,7 @@ from stella_assets.recipe.evaluation import HELD_OUT, Evaluation, HeldOut, HeldO
 from stella_assets.recipe.part import Located, ModelSource, Part, RecipeError
 from stella_assets.recipe.read import parse_recipe, read_raw, read_recipe
 from stella_assets.recipe.recipe import Recipe
+from stella_assets.recipe.redistil import Redistil
 from stella_assets.recipe.release import Gate, Release
 from stella_assets.recipe.teachers import LsaTeacher, SentenceTransformersTeacher, Teacher
 from stella_assets.recipe.training import LossWeights, ShortHeadLossWeights, Stage, Student
@@ -57,6 +58,7 @@ __all__ = [
     "PythonDocs",
     "Recipe",
     "RecipeError",
+    "Redistil",
     "Release",
     "Role",
     "Rules",

@@ -11,6 +11,7 @@ from stella_assets.recipe.corpus import Corpus
 from stella_assets.recipe.evaluation import Evaluation
 from stella_assets.recipe.part import Name, Part
 from stella_assets.recipe.presets import expand_preset
+from stella_assets.recipe.redistil import Redistil
 from stella_assets.recipe.release import Release
 from stella_assets.recipe.teachers import Teacher
 from stella_assets.recipe.training import Stage, Student
@@ -46,11 +47,17 @@ class Recipe(Part):
     stages: tuple[Stage, ...] = Field(min_length=1, validate_default=True, default="robust")
     evaluation: Evaluation = Evaluation()
     release: Release
+    redistil: Redistil | None = Field(default=None, description="`true` or settings: do it all again by itself")
 
     @field_validator("stages", mode="before")
     @classmethod
     def _preset(cls, raw: Any) -> Any:
         return expand_preset(raw)
+
+    @field_validator("redistil", mode="before")
+    @classmethod
+    def _switch(cls, redistil: Any) -> Any:
+        return {} if redistil is True else None if redistil is False else redistil
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -62,6 +69,11 @@ class Recipe(Part):
         if self.corpus.semantic and self.corpus.semantic.teacher not in names:
             raise ValueError(
                 f"corpus.semantic.teacher names {self.corpus.semantic.teacher!r}; the recipe has {', '.join(names)}"
+            )
+        seeds = [self.seed, *self.evaluation.seeds]
+        if doubled_seeds := [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
+            raise ValueError(
+                f"evaluation.seeds: {doubled_seeds[0]} is there twice or is the recipe's own seed; name others"
             )
         for key, prompt in self.evaluation.prompts.items():
             if prompt not in self.student.prompts and "{instruction}" not in prompt:
@@ -75,11 +87,6 @@ class Recipe(Part):
                 f"release.dimension {self.release.dimension}: no stage trains short_heads, so it is untrained"
             )
         return self
-        seeds = [self.seed, *self.evaluation.seeds]
-        if doubled_seeds := [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
-            raise ValueError(
-                f"evaluation.seeds: {doubled_seeds[0]} is there twice or is the recipe's own seed; name others"
-            )
 
     def _check_stage(self, number: int, stage: Stage, teachers: list[str]) -> None:
         if unknown := [name for name in stage.teachers or () if name not in teachers]:

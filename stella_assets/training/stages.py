@@ -14,7 +14,9 @@ from stella_assets.step import Artefact, Result, Step, Workbench, those_of
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.device import processes
 from stella_assets.teachers.semantic_duplicates import rows_left_out, semantic_duplicates_step
+from stella_assets.training.start import read_start
 from stella_assets.training.tokens import TokenTable, tokens_step
+from storage.home import Home
 from storage.statistics import TRAINING_LOG, write_table
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 CODE_VERSION = "2"
 MODEL_FOLDER = "model"
+START = "start"
+"""The source of the first stage that names what it continues from."""
 LOG_FILE = "training_log.parquet"
 PRINCIPAL_SAMPLE = 4096
 KEPT_RULES = {"best": "lowest dev loss (`total`), the earliest of equal ones", "last": "the last step"}
@@ -50,9 +54,14 @@ def stage_step(recipe: Recipe, number: int) -> Step:
             semantic_duplicates_step(recipe),
             stage_step(recipe, number - 1) if number > 1 else None,
         ),
-        sources=lambda _home: {"student": model_digest(recipe.student)} if number == 1 else {},
+        sources=lambda home: _what_it_begins_with(recipe, home) if number == 1 else {},
         build=lambda bench: _train(recipe, number, bench),
     )
+
+
+def _what_it_begins_with(recipe: Recipe, home: Home) -> dict[str, str]:
+    start = read_start(home, recipe.name)
+    return {"student": model_digest(recipe.student)} | ({START: start.digest} if start else {})
 
 
 def model_folder(artefact: Artefact) -> Path:
@@ -76,7 +85,9 @@ def train_here(recipe: Recipe, number: int, bench: Workbench) -> Result:
     data = _read_data(recipe, stage, name, bench)
     layout = data["train"].snapshot.layout
     if number == 1:
-        student = Student.initialise(recipe.student, layout.dim, recipe.seed_of("heads"))
+        start = read_start(bench.home, recipe.name)
+        weights = start.folder(bench.home) / MODEL_FOLDER if start else None
+        student = Student.initialise(recipe.student, layout.dim, recipe.seed_of("heads"), weights)
     else:
         student = Student.load(model_folder(bench.inputs[f"stage_{number - 1}"]), recipe.student)
     if stage.short_heads and not any(earlier.short_heads for earlier in recipe.stages[: number - 1]):

@@ -65,21 +65,24 @@ class Student(nn.Module):
         self.to(best_device()).eval()
 
     @classmethod
-    def initialise(cls, spec: StudentSpec, teacher_dim: int | None, seed: int) -> Student:
+    def initialise(cls, spec: StudentSpec, teacher_dim: int | None, seed: int, weights: Path | None = None) -> Student:
         """The student before training: the base model with the layers that the recipe keeps, and fresh heads.
 
         Args:
             spec: The recipe's student.
             teacher_dim: Dimensions of the teacher head; without them there are no heads at all.
             seed: Of the heads.
+            weights: A student that was saved; its encoder is taken instead of the base model's.
 
         Raises:
             StudentError: The recipe keeps a layer that the base model does not have.
         """
         name, arguments = place(spec)
+        if weights is not None:
+            name, arguments = str(weights), {"local_files_only": True, "trust_remote_code": spec.trust_remote_code}
         base = load_sentence_transformer(name, **arguments)
         transformer: Any = base[0]
-        if spec.keep_layers is not None:
+        if spec.keep_layers is not None and weights is None:
             keep_layers(transformer.auto_model, spec)
         hidden = transformer.auto_model.config.hidden_size
         backbone = SentenceTransformer(modules=[transformer, Pooling(hidden, spec.pooling)], device="cpu")

@@ -19,7 +19,7 @@ from storage.statistics import (
     write_table,
 )
 
-VIEWS = {"artefacts", "snapshots", "runs", *CURRENT_VIEWS, *HISTORY_VIEWS}
+VIEWS = {"artefacts", "snapshots", "runs", "redistillations", *CURRENT_VIEWS, *HISTORY_VIEWS}
 
 
 def test_views_are_empty_and_typed_before_anything_was_made(home: Home):

@@ -1,0 +1,48 @@
+"""`stella redistil`: do it all again as far as it is worth it, and what came of it each time."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pipelines.console import RecipeArgument, err, escape, find_recipe, out, people_log
+from pipelines.resources import prepare_environment
+
+app = typer.Typer(no_args_is_help=True, help="Embed what is new, train on, and serve what passes the gate.")
+
+
+@app.command()
+def run(recipe: RecipeArgument) -> None:
+    """Do it now, as the schedule would. Exit code 1 if the gate is closed or it failed."""
+    home = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.redistil.redistil import redistil
+    from stella_assets.step import Workshop
+    from storage.statistics import refresh_views
+
+    entry = redistil(wanted, Workshop(home, people_log()))
+    refresh_views(home)
+    out.print(escape(str(entry)), highlight=False, soft_wrap=True)
+    if entry.verdict in ("kept", "failed"):
+        sys.exit(1)
+
+
+@app.command()
+def log(recipe: RecipeArgument, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Say what came of each re-distillation, a line each."""
+    home = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.redistil.ledger import Ledger
+
+    entries = Ledger(home, wanted.name).entries()
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+        return
+    if not entries:
+        err.print(f"{wanted.name}: was never re-distilled. `stella redistil run {recipe}` does it now.")
+    for entry in entries:
+        out.print(escape(str(entry)), highlight=False, soft_wrap=True)

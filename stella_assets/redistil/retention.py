@@ -1,0 +1,113 @@
+"""Letting go: releases beyond those that a recipe keeps, and what nothing that stays rests on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from stella_assets.corpus.cleaned import live_shards
+from stella_assets.evaluation.score import SCORES_FILE, TASK_SCORES
+from stella_assets.manifest import Manifest
+from stella_assets.teachers.keep import needed
+from stella_assets.trace import Node, Tracer
+from stella_assets.training.start import read_start
+from storage.artefacts import MANIFEST
+from storage.garbage import collect
+from storage.home import Home
+from storage.releases import Releases
+from storage.shards import free_shards
+
+
+def sweep(home: Home, keep: Mapping[str, int], unused_days: float, *, dry_run: bool = False) -> list[str]:
+    """Let go of releases beyond the newest of a recipe, and of what nothing rests on any more.
+
+    What stays: what every recipe has now, what the releases that stay rest on, down to the corpus, and what was made
+    in the last days, by a study for example. Vectors of a teacher that anything uses stay all, so no text is embedded
+    twice.
+
+    Args:
+        home: Where.
+        keep: How many releases of a recipe stay.
+        unused_days: How long something stays that nothing rests on.
+        dry_run: Only say what would go.
+
+    Returns:
+        What went, or would go, in words.
+    """
+    lines = [f"release {recipe}@{name}" for recipe, most in keep.items() for name in _old(home, recipe, most)]
+    if not dry_run:
+        for recipe, most in keep.items():
+            for name in _old(home, recipe, most):
+                Releases(home, recipe).forget(name)
+    live = _live(home, [folder for recipe in keep for folder in _release_folders(home, recipe, set(lines))])
+    before = datetime.now(UTC) - timedelta(days=unused_days)
+    used = _scored_weights(live)
+    gone = [
+        folder
+        for folder in _artefacts(home)
+        if folder not in live and _made_at(folder) < before and _score_of(folder, home) not in used
+    ]
+    size = sum(file.stat().st_size for folder in gone for file in folder.rglob("*") if file.is_file())
+    for folder in gone if not dry_run else ():
+        (folder / MANIFEST).unlink()  # from now on it is no artefact, whenever this process is killed
+        shutil.rmtree(folder)
+    if gone:
+        lines.append(f"{len(gone)} artefacts of {size / 2**20:,.0f} MiB")
+    garbage = collect(home, needed(home), dry_run=dry_run, superseded=True)
+    lines += [f"{item.table}: {item.what}, {item.bytes / 2**20:,.1f} MiB" for item in garbage if item.bytes]
+    shards = free_shards(home, live_shards(home), dry_run=dry_run)
+    return lines + [f"{row['files']} shards of {row['kind']}, {row['MiB']} MiB" for row in shards]
+
+
+def _old(home: Home, recipe: str, most: int) -> list[str]:
+    """Names of the releases that go; never what is served, nor what would be served after a roll-back."""
+    releases = Releases(home, recipe)
+    current = releases.current()
+    safe = {current, releases.record(current)["previous"]} if current else set()
+    return [name for name in releases.names()[most:] if name not in safe]
+
+
+def _release_folders(home: Home, recipe: str, gone: set[str]) -> Iterator[Path]:
+    releases = Releases(home, recipe)
+    for name in releases.names():
+        if f"release {recipe}@{name}" not in gone:
+            yield releases.folder(name)
+
+
+def _artefacts(home: Home) -> list[Path]:
+    found = (path.parent for path in home.artefacts.glob(f"**/{MANIFEST}"))
+    return sorted(folder for folder in found if not folder.name.endswith(".draft"))
+
+
+def _made_at(folder: Path) -> datetime:
+    return datetime.fromisoformat(Manifest.read(folder / MANIFEST).about["made_at"])
+
+
+def _live(home: Home, kept: list[Path]) -> set[Path]:
+    """Folders of what recipes have now, of what stays of the releases, and of all that these rest on."""
+    tracer, folders = Tracer(home), list(kept)
+    for link in home.root.glob(f"*/**/{MANIFEST}"):
+        if link.parent.is_symlink() and not link.is_relative_to(home.artefacts):
+            folders.append(link.parent.resolve())
+    for path in home.starts.glob("*.json"):
+        start = read_start(home, path.stem)
+        folders += [start.folder(home)] if start else []
+    nodes: list[Node] = [tracer.of_folder(folder) for folder in folders]
+    return {each.folder for node in nodes for each in node.all.values() if each.folder}
+
+
+def _scored_weights(live: set[Path]) -> set[str]:
+    """Digests of the models that something which stays was scored with."""
+    scores = [place / SCORES_FILE for place in live if place.parent.parent.name == "mteb"]
+    return {w for path in scores for w in pq.read_table(path, columns=["weights"]).column(0).to_pylist()}
+
+
+def _score_of(folder: Path, home: Home) -> str | None:
+    """The digest of the model that a single score is of; None for any other artefact."""
+    if not folder.is_relative_to(home.artefacts / TASK_SCORES):
+        return None
+    return Manifest.read(folder / MANIFEST).identity.settings["loader"]["weights"]

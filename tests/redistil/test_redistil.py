@@ -1,0 +1,80 @@
+"""Some weeks in the life of a recipe: what is new is embedded once, and what is served never gets worse."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from stella_assets.recipe import Recipe, RecipeError
+from stella_assets.redistil.ledger import Ledger
+from stella_assets.redistil.redistil import redistil
+from stella_assets.step import Workshop
+from stella_assets.trace import Tracer
+from storage.database import open_table, table_names
+from storage.home import Home
+from storage.releases import Releases
+from storage.vectors import PREFIX
+from tests.redistil.weeks import WORSE, Weeks
+
+
+def test_weeks_go_by(tmp_path: Path):
+    weeks = Weeks(tmp_path)
+    releases = Releases(weeks.home, "weekly")
+
+    weeks.add(0, 500)
+    first = weeks.redistil(0)
+    assert first.verdict == "promoted"
+    assert first.new_texts == first.embedded > 490  # a few are equal when they are normalised
+    assert releases.names() == [first.release]
+
+    again = weeks.redistil(1)
+    assert (again.verdict, again.embedded, again.release) == ("nothing new", 0, first.release)
+
+    weeks.add(2, 3)
+    little = weeks.redistil(2)
+    assert (little.verdict, little.new_texts, little.embedded) == ("too little new", 3, 3)
+    assert "3 new texts, 0.60% of " in little.why
+
+    bad = weeks.add_bad_file(3)
+    failed = weeks.redistil(3)
+    assert (failed.verdict, failed.release) == ("failed", first.release)
+    assert "week_03.jsonl" in failed.why
+    bad.unlink()
+
+    weeks.add(4, 60)
+    weeks.kill("artefacts/stage_2/*.scratch/checkpoints/checkpoint-00000004")
+    assert releases.names() == [first.release]
+    grown = weeks.redistil(4)
+    assert grown.new_texts == 63
+    texts = first.new_texts + grown.new_texts
+    assert grown.embedded == 0  # the killed one had embedded them
+    assert grown.verdict in ("promoted", "kept")
+    assert releases.current() == grown.release
+    stage = weeks.home.current("weekly", "stage_2").resolve()
+    assert json.loads((stage / "manifest.json").read_text())["facts"]["resumed_at_step"] >= 4
+    begun = Tracer(weeks.home).find("weekly/stage_1").sources["start"]
+    assert begun == Tracer(weeks.home).find(f"weekly@{first.release}").all["stage_2"].digest
+
+    weeks.teacher(WORSE)
+    worse = weeks.redistil(5)
+    assert (worse.verdict, worse.release) == ("kept", grown.release)
+    assert "the gate is closed: largest_fall, HeldOutRetrieval" in worse.why
+    assert worse.embedded == texts  # with another teacher
+    assert pq.read_metadata(weeks.home.current("weekly", "corpus") / "corpus.parquet").num_rows == texts
+    (rows,) = {open_table(weeks.home, name).count_rows() for name in table_names(weeks.home) if name.startswith(PREFIX)}
+    assert rows >= texts
+    weeks.teacher(32)
+    shutil.rmtree(releases.folder(str(grown.release)))
+    lost = weeks.redistil(6)
+    assert lost.verdict == "failed"
+    assert f"the files of release '{grown.release}' are gone. Run `stella release rollback weekly`" in lost.why
+
+    verdicts = [entry.verdict for entry in Ledger(weeks.home, "weekly").entries()]
+    assert verdicts == ["promoted", "nothing new", "too little new", "failed", grown.verdict, "kept", "failed"]
+
+
+def test_a_recipe_that_does_not_ask_for_it_is_told_how(tiny: Recipe, home: Home, log):
+    with pytest.raises(RecipeError, match="Add `redistil: true`"):
+        redistil(tiny, Workshop(home, log))

