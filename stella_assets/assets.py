@@ -57,7 +57,7 @@ def step_asset(
         group_name=f"{step.recipe}_{GROUPS.index(group) + 1}_{group}",
         kinds=kinds,
         description=description,
-        code_version=f"{step.code_version}-{digest(dict(step.settings))[:8]}",
+        code_version=code_version(step),
         check_specs=[
             dg.AssetCheckSpec(name, asset=key, description=what, blocking=name in blocking)
             for name, what in checks.items()
@@ -86,6 +86,17 @@ def step_asset(
         )
 
     return make_artefact
+
+
+def code_version(step: Step) -> str:
+    """Of the code and of the step's part of the recipe, so that a changed recipe shows as out of sync."""
+    return f"{step.code_version}-{digest(dict(step.settings))[:8]}"
+
+
+def materialisation(step: Step, artefact: Artefact) -> dg.AssetMaterialization:
+    """The event that the UI shows for a step that was made by something else than its own asset."""
+    tags = {"dagster/data_version": artefact.digest, "dagster/code_version": code_version(step)}
+    return dg.AssetMaterialization(asset_key(step.recipe, step.name), metadata=_common_metadata(artefact), tags=tags)
 
 
 class Launcher(dg.ConfigurableResource):

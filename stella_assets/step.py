@@ -136,6 +136,8 @@ class Workshop:
         self._launch = launch
         self._links = links
         self._found: dict[tuple[str, str], Artefact] = {}
+        self.made: list[Artefact] = []
+        """What it has built, and not found, in that order."""
 
     def identity(self, step: Step) -> Identity:
         """The step's identity, from the artefacts that this very recipe names, never from the newest ones.
@@ -200,6 +202,7 @@ class Workshop:
             artefact = self.find(step)
             if artefact is None:
                 artefact = self._build(step, identity)
+                self.made.append(artefact)
             if self._links:
                 self.store.point(step.recipe, step.name, identity.key)
         return artefact

@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from croniter import croniter
 
-from stella_assets.assets import Launcher, asset_key, table
+from stella_assets.assets import Launcher, asset_key, materialisation, table
 from stella_assets.manifest import digest
 from stella_assets.recipe import Recipe, Redistil
 from stella_assets.redistil.ledger import Ledger
 from stella_assets.redistil.redistil import inputs_of, redistil
-from stella_assets.step import Workshop
+from stella_assets.release.publish import release_step
+from stella_assets.step import Workshop, all_steps
 from storage.home import Home
 from storage.statistics import refresh_views
 
@@ -55,10 +56,16 @@ def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     def redistillation(
         context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], launcher: Launcher
     ) -> dg.MaterializeResult:
+        workshop = Workshop(home, context.log, launcher.within(context))
         try:
-            entry = redistil(recipe, Workshop(home, context.log, launcher.within(context)))
+            entry = redistil(recipe, workshop)
         except OSError as error:  # a disk, a network, an object store: it may be there again in a minute
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=60) from error
+        finally:
+            steps = {step.name: step for step in all_steps(release_step(recipe))}
+            for artefact in workshop.made:
+                if artefact.name in steps:  # single scores are no assets
+                    context.log_event(materialisation(steps[artefact.name], artefact))
         refresh_views(home)
         if entry.verdict == "failed":
             raise dg.Failure(description=entry.why, allow_retries=False)
