@@ -311,6 +311,22 @@ def validate(recipe: RecipeArgument) -> None:
 
 
 @app.command()
+def pools(
+    limits: Annotated[list[str] | None, typer.Argument(metavar="POOL=LIMIT", help="As training=2.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show, or set, how many steps of a pool run at once, over all runs: of encoding and of training."""
+    home = prepare_environment()
+    from pipelines.materialise import pool_limits
+
+    found = pool_limits(home, limits or [])
+    if as_json:
+        print(json.dumps(found))
+    else:
+        out.print(make_table([{"pool": name, "limit": limit} for name, limit in found.items()], "Steps at once"))
+
+
+@app.command()
 def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
     """Open the Dagster UI, with its scheduler, on 127.0.0.1."""
     prepare_environment()

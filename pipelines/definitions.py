@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from pipelines.resources import launch_command, prepare_environment, recipe_files
+from pipelines.resources import launch_command, parallel_steps, prepare_environment, recipe_files
 from stella_assets.assets import Launcher, asset_key
 from stella_assets.corpus.assets import corpus_assets
 from stella_assets.evaluation.assets import evaluation_assets
@@ -45,7 +45,10 @@ def study_job_name(recipe: Recipe, asset: str) -> str:
 def build_definitions(
     recipes: Sequence[Recipe], home: Home, loggers: Mapping[str, dg.LoggerDefinition] | None = None
 ) -> dg.Definitions:
-    """Definitions of these recipes. Steps of a run share one process: models and libraries are loaded once."""
+    """Definitions of these recipes.
+
+    Steps of a run share one process, so models and libraries are loaded once, unless `STELLA_PARALLEL` says otherwise.
+    """
     jobs = [job for recipe in recipes for job in _jobs(recipe)]
     automation = [redistil_automation(recipe) for recipe in recipes]
     return dg.Definitions(
@@ -54,9 +57,16 @@ def build_definitions(
         schedules=[schedule for schedules, _ in automation for schedule in schedules],
         sensors=[sensor for _, sensors in automation for sensor in sensors],
         resources={"home": home, "launcher": Launcher(command=launch_command())},
-        executor=dg.in_process_executor,
+        executor=_executor(),
         loggers=loggers,
     )
+
+
+def _executor() -> dg.ExecutorDefinition:
+    steps = parallel_steps()
+    if steps == 1:
+        return dg.in_process_executor
+    return dg.multiprocess_executor.configured({"max_concurrent": steps, "start_method": {"spawn": {}}})
 
 
 def _jobs(recipe: Recipe) -> list[dg.UnresolvedAssetJobDefinition]:

@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from pipelines.definitions import build_definitions, job_name, study_job_name
-from stella_assets.assets import asset_key
+from stella_assets.assets import POOLS, asset_key
 from stella_assets.liveness import is_alive, note_process
 from stella_assets.recipe import Recipe
 from stella_assets.redistil.assets import INPUTS, REDISTILLATION
@@ -29,6 +29,10 @@ HOST_TAG = "stella/host"
 
 class UnknownAssetError(ValueError):
     """A selection that names no asset of the recipe."""
+
+
+class PoolError(ValueError):
+    """A limit of a pool that cannot be."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,28 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
             run, f"Process {run.tags[PROCESS_TAG]} is gone; run again to go on where it stopped."
         )
     return [run.run_id for run in dead]
+
+
+def pool_limits(home: Home, wanted: Sequence[str]) -> dict[str, int]:
+    """How many steps of each pool run at once, after setting those of `wanted`, as `training=2`.
+
+    Raises:
+        PoolError: There is no such pool, or the limit is no number above 0.
+    """
+    names = sorted(set(POOLS.values()))
+    limits = {}
+    for words in wanted:
+        name, _, limit = words.partition("=")
+        if name not in names or not limit.isdigit() or int(limit) < 1:
+            raise PoolError(f"{words}: say POOL=LIMIT, as training=2. The pools are {', '.join(names)}.")
+        limits[name] = int(limit)
+    with _open_instance(home) as instance:
+        storage = instance.event_log_storage
+        for name, slots in limits.items():
+            storage.set_concurrency_slots(name, slots)
+        set_ones = {pool.name: pool.limit for pool in storage.get_pool_limits()}
+        default = instance.get_concurrency_config().pool_config.default_pool_limit or 0
+    return {name: set_ones.get(name, default) for name in names}
 
 
 def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Console) -> Outcome:

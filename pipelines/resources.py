@@ -30,6 +30,23 @@ def launch_command() -> str:
     return os.environ.get("STELLA_LAUNCH", "")
 
 
+def parallel_steps() -> int:
+    """`STELLA_PARALLEL`: steps of a run at once, each in a process of its own; 1 for all in one process.
+
+    Raises:
+        ValueError: It is no number above 0.
+    """
+    words = os.environ.get("STELLA_PARALLEL", "1")
+    if not words.isdigit() or int(words) < 1:
+        raise ValueError(f"STELLA_PARALLEL {words!r}: say how many steps may run at once, as 4.")
+    return int(words)
+
+
+def instance_folder() -> Path:
+    """The folder whose `dagster.yaml` counts: with `STELLA_POSTGRES` it is `deploy/`."""
+    return project_root() / "deploy" if os.environ.get("STELLA_POSTGRES") else project_root()
+
+
 def recipe_files() -> list[Path]:
     """The recipes of the project, by name."""
     return sorted((project_root() / "recipes").glob("*.yaml"))
@@ -49,7 +66,7 @@ def prepare_environment() -> Home:
             f"{where.root}: cannot be used as STELLA_HOME ({error.strerror}). Set STELLA_HOME to a folder of your own."
         ) from None
     os.environ["STELLA_HOME"] = str(where.root)
-    os.environ["DAGSTER_HOME"] = str(project_root())
+    os.environ["DAGSTER_HOME"] = str(instance_folder())
     os.environ.setdefault("LANCE_LOG", "error")
     os.environ.setdefault("LANCEDB_LOG", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

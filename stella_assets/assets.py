@@ -20,6 +20,8 @@ from storage.statistics import record_run, refresh_views
 
 LAST = "release"
 Show = Callable[[Artefact], Mapping[str, Any]]
+POOLS = {"teacher_vectors/": "encoding", "stage_": "training", "mteb/seeds": "training"}
+"""By the first part of a step's name: of a pool, only so many steps run at once, over all runs."""
 Group = Literal["corpus", "teachers", "training", "evaluation", "release"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 """In the order that data flows; the UI sorts groups by name, so the place is part of it."""
@@ -64,6 +66,7 @@ def step_asset(
         ],
         tags={"stella/recipe": step.recipe},
         op_tags={"dagster/priority": "1"} if soon else None,
+        pool=next((pool for start, pool in POOLS.items() if step.name.startswith(start)), None),
     )
     def make_artefact(
         context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], launcher: Launcher

@@ -86,8 +86,8 @@ RUNS = pa.schema(
 )  # fmt: skip
 REDISTILLATIONS = pa.schema(
     {
-        "at": TEXT, "recipe": TEXT, "verdict": TEXT, "why": TEXT, "new_texts": INT, "embedded": INT, "score": REAL,
-        "release": TEXT, "seconds": REAL,
+        "started_at": TEXT, "recipe": TEXT, "verdict": TEXT, "why": TEXT, "new_texts": INT, "embedded": INT,
+        "score": REAL, "release": TEXT, "seconds": REAL,
     }.items()
 )  # fmt: skip
 TRAINING_LOG = pa.schema(

@@ -41,6 +41,7 @@ def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         deps=[inputs],
         group_name=group,
         kinds={"pytorch", "huggingface"},
+        pool="training",
         tags=tags,
         description="Embeds what is new, trains on from what is released, and serves what passes the gate.",
         check_specs=[
@@ -70,7 +71,10 @@ def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         if entry.verdict == "failed":
             raise dg.Failure(description=entry.why, allow_retries=False)
         entries = Ledger(home, recipe.name).entries()[-LATEST:]
-        shown = [{"at": e.at, "verdict": e.verdict, "why": e.why, "served": e.release or ""} for e in reversed(entries)]
+        shown = [
+            {"at": e.started_at, "verdict": e.verdict, "why": e.why, "served": e.release or ""}
+            for e in reversed(entries)
+        ]
         figures = {"new_texts": entry.new_texts, "embedded": entry.embedded, "seconds": entry.seconds}
         return dg.MaterializeResult(
             data_version=dg.DataVersion(digest(dict(entry.inputs))),

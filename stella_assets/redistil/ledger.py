@@ -20,7 +20,7 @@ class Entry:
     """One re-distillation.
 
     Attributes:
-        at: When, in UTC.
+        started_at: When, in UTC.
         recipe: Whose.
         verdict: What came of it.
         why: In words.
@@ -32,7 +32,7 @@ class Entry:
         seconds: What it took.
     """
 
-    at: str
+    started_at: str
     recipe: str
     verdict: Verdict
     why: str
@@ -45,7 +45,7 @@ class Entry:
 
     def __str__(self) -> str:
         served = f"; {self.release} is served" if self.release else "; nothing is served"
-        return f"{self.at.replace('T', ' ').removesuffix('+00:00')} {self.verdict}: {self.why}{served}"
+        return f"{self.started_at.replace('T', ' ').removesuffix('+00:00')} {self.verdict}: {self.why}{served}"
 
 
 class Ledger:

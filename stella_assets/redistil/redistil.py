@@ -78,7 +78,7 @@ def redistil(recipe: Recipe, workshop: Workshop, now: datetime | None = None) ->
                 workshop.log.info(f"let go: {line}")
         entry = replace(
             entry,
-            at=at.astimezone(UTC).isoformat(timespec="seconds"),
+            started_at=at.astimezone(UTC).isoformat(timespec="seconds"),
             release=Releases(workshop.home, recipe.name).current(),
             seconds=round(time.monotonic() - began, 2),
         )
@@ -100,7 +100,7 @@ class Attempt:
 
     def entry(self, verdict: Any, why: str) -> Entry:
         """What is known so far, with what came of it."""
-        return Entry(at="", recipe=self._recipe.name, verdict=verdict, why=why, **self._found)
+        return Entry(started_at="", recipe=self._recipe.name, verdict=verdict, why=why, **self._found)
 
     def run(self, at: datetime) -> Entry:
         """Go as far as it is worth it."""

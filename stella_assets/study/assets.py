@@ -35,6 +35,7 @@ def study_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         partitions_def=study_partitions(recipe),
         group_name=group,
         kinds={"pytorch"},
+        pool="training",
         tags=tags,
         description="The recipe with some values changed, a partition `PATH=VALUE; seed=N`. What a change does not "
         "reach is reused.",

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +16,7 @@ from stella_assets.trace import Tracer
 from storage.database import open_table, table_names
 from storage.home import Home
 from storage.releases import Releases
+from storage.statistics import refresh_views
 from storage.vectors import PREFIX
 from tests.redistil.weeks import WORSE, Weeks
 
@@ -71,6 +73,9 @@ def test_weeks_go_by(tmp_path: Path):
     assert lost.verdict == "failed"
     assert f"the files of release '{grown.release}' are gone. Run `stella release rollback weekly`" in lost.why
 
+    with duckdb.connect(str(refresh_views(weeks.home)), read_only=True) as connection:
+        counted = connection.execute("SELECT count(*), sum(embedded) FROM redistillations").fetchone()
+    assert counted == (7, first.embedded + 3 + texts)
     verdicts = [entry.verdict for entry in Ledger(weeks.home, "weekly").entries()]
     assert verdicts == ["promoted", "nothing new", "too little new", "failed", grown.verdict, "kept", "failed"]
 
