@@ -27,7 +27,7 @@ from tests.redistil.weeks import WORSE, Weeks
 
 FIRST, WEEKLY_TEXTS = 800, 24
 EMPTY_EVERY, BAD_FILE, WORSE_TEACHER, KILLED = 4, 10, 20, 30
-MAX_LENGTH = 32
+MAX_LENGTH, STEPS = 32, 120
 MOST_GROWTH = 1.5
 """Of the disk, from a tenth of the year to its end."""
 
@@ -42,7 +42,7 @@ def live(weeks: Weeks, week: int) -> Entry:
     if week in (WORSE_TEACHER, WORSE_TEACHER + 1):
         weeks.teacher(WORSE if week == WORSE_TEACHER else MAX_LENGTH)
     if week == KILLED:
-        weeks.kill("artefacts/stage_2/*.scratch/checkpoints/checkpoint-00000004")
+        weeks.kill()
     entry = weeks.redistil(week)
     if bad is not None:
         bad.unlink()
@@ -55,7 +55,7 @@ def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> N
     logging.getLogger("weeks").addHandler(logging.NullHandler())
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        year = Weeks(Path(folder) / "year")
+        year = Weeks(Path(folder) / "year", STEPS)
         entries, disk, fallen = [], [], 0
         for week in range(weeks):
             entry = live(year, week)

@@ -23,7 +23,7 @@ from stella_assets.recipe.corpus import (
 from stella_assets.recipe.evaluation import HELD_OUT, Evaluation, HeldOut, HeldOutKind, OwnKind, OwnTask
 from stella_assets.recipe.part import Located, ModelSource, Part, RecipeError
 from stella_assets.recipe.read import parse_recipe, read_raw, read_recipe
-from stella_assets.recipe.recipe import Recipe
+from stella_assets.recipe.recipe import RESERVED_NAMES, Recipe
 from stella_assets.recipe.redistil import Redistil
 from stella_assets.recipe.release import Gate, Release
 from stella_assets.recipe.teachers import LsaTeacher, SentenceTransformersTeacher, Teacher
@@ -31,6 +31,7 @@ from stella_assets.recipe.training import LossWeights, ShortHeadLossWeights, Sta
 
 __all__ = [
     "HELD_OUT",
+    "RESERVED_NAMES",
     "Augment",
     "Clean",
     "Columns",

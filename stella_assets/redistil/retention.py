@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from stella_assets.corpus.cleaned import live_shards
 from stella_assets.evaluation.score import SCORES_FILE, TASK_SCORES
 from stella_assets.manifest import Manifest
+from stella_assets.recipe import RESERVED_NAMES
 from stella_assets.teachers.keep import needed
 from stella_assets.trace import Node, Tracer
 from stella_assets.training.start import read_start
@@ -90,9 +91,9 @@ def _made_at(folder: Path) -> datetime:
 def _live(home: Home, kept: list[Path]) -> set[Path]:
     """Folders of what recipes have now, of what stays of the releases, and of all that these rest on."""
     tracer, folders = Tracer(home), list(kept)
-    for link in home.root.glob(f"*/**/{MANIFEST}"):
-        if link.parent.is_symlink() and not link.is_relative_to(home.artefacts):
-            folders.append(link.parent.resolve())
+    for recipe in home.root.iterdir():
+        links = recipe.rglob("*") if recipe.is_dir() and recipe.name not in RESERVED_NAMES else ()
+        folders += [link.resolve() for link in links if link.is_symlink() and (link / MANIFEST).is_file()]
     for path in home.starts.glob("*.json"):
         start = read_start(home, path.stem)
         folders += [start.folder(home)] if start else []

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from stella_assets.recipe import Recipe, RecipeError
-from stella_assets.redistil.ledger import Ledger
 from stella_assets.redistil.redistil import redistil
 from stella_assets.step import Workshop
 from stella_assets.trace import Tracer
@@ -22,22 +21,22 @@ from tests.redistil.weeks import WORSE, Weeks
 
 
 def test_weeks_go_by(tmp_path: Path):
-    weeks = Weeks(tmp_path)
+    weeks = Weeks(tmp_path, steps=12)
     releases = Releases(weeks.home, "weekly")
 
-    weeks.add(0, 500)
+    weeks.add(0, 300)
     first = weeks.redistil(0)
     assert first.verdict == "promoted"
-    assert first.new_texts == first.embedded > 490  # a few are equal when they are normalised
+    assert first.new_texts == first.embedded > 290  # a few are equal when they are normalised
     assert releases.names() == [first.release]
 
     again = weeks.redistil(1)
     assert (again.verdict, again.embedded, again.release) == ("nothing new", 0, first.release)
 
-    weeks.add(2, 3)
+    weeks.add(2, 2)
     little = weeks.redistil(2)
-    assert (little.verdict, little.new_texts, little.embedded) == ("too little new", 3, 3)
-    assert "3 new texts, 0.60% of " in little.why
+    assert (little.verdict, little.new_texts, little.embedded) == ("too little new", 2, 2)
+    assert "2 new texts, 0.6" in little.why
 
     bad = weeks.add_bad_file(3)
     failed = weeks.redistil(3)
@@ -46,10 +45,10 @@ def test_weeks_go_by(tmp_path: Path):
     bad.unlink()
 
     weeks.add(4, 60)
-    weeks.kill("artefacts/stage_2/*.scratch/checkpoints/checkpoint-00000004")
+    weeks.kill()
     assert releases.names() == [first.release]
     grown = weeks.redistil(4)
-    assert grown.new_texts == 63
+    assert grown.new_texts == 62
     texts = first.new_texts + grown.new_texts
     assert grown.embedded == 0  # the killed one had embedded them
     assert grown.verdict in ("promoted", "kept")
@@ -61,23 +60,36 @@ def test_weeks_go_by(tmp_path: Path):
 
     weeks.teacher(WORSE)
     worse = weeks.redistil(5)
-    assert (worse.verdict, worse.release) == ("kept", grown.release)
+    assert (worse.verdict, worse.release) == ("kept", grown.release), worse.why
     assert "the gate is closed: largest_fall, HeldOutRetrieval" in worse.why
     assert worse.embedded == texts  # with another teacher
     assert pq.read_metadata(weeks.home.current("weekly", "corpus") / "corpus.parquet").num_rows == texts
     (rows,) = {open_table(weeks.home, name).count_rows() for name in table_names(weeks.home) if name.startswith(PREFIX)}
     assert rows >= texts
+    links = [link for link in (weeks.home.root / "weekly").rglob("*") if link.is_symlink()]
+    assert all((link / "manifest.json").is_file() for link in links)  # what it has is not let go, gate or no gate
     weeks.teacher(32)
     shutil.rmtree(releases.folder(str(grown.release)))
     lost = weeks.redistil(6)
     assert lost.verdict == "failed"
     assert f"the files of release '{grown.release}' are gone. Run `stella release rollback weekly`" in lost.why
 
-    with duckdb.connect(str(refresh_views(weeks.home)), read_only=True) as connection:
-        counted = connection.execute("SELECT count(*), sum(embedded) FROM redistillations").fetchone()
-    assert counted == (7, first.embedded + 3 + texts)
-    verdicts = [entry.verdict for entry in Ledger(weeks.home, "weekly").entries()]
-    assert verdicts == ["promoted", "nothing new", "too little new", "failed", grown.verdict, "kept", "failed"]
+    rows = _rows(weeks.home)
+    assert [row[0] for row in rows] == [
+        "promoted",
+        "nothing new",
+        "too little new",
+        "failed",
+        grown.verdict,
+        "kept",
+        "failed",
+    ]
+    assert sum(row[1] for row in rows) == first.embedded + 2 + texts
+
+
+def _rows(home: Home) -> list[tuple[str, int]]:
+    with duckdb.connect(str(refresh_views(home)), read_only=True) as connection:
+        return connection.execute("SELECT verdict, embedded FROM redistillations ORDER BY started_at").fetchall()
 
 
 def test_a_recipe_that_does_not_ask_for_it_is_told_how(tiny: Recipe, home: Home, log):

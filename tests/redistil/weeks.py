@@ -55,19 +55,18 @@ WEEKLY: dict[str, Any] = {
     "stages": [
         {"method": "solve", "train_layers": 0, "teacher_head": {"cosine": 1}},
         {
-            "train_layers": 1,
+            "train_layers": "all",
+            "train_embeddings": False,
             "teacher_head": {"cosine": 1},
-            "steps": 16,
             "batch_texts": 16,
-            "learning_rate": 0.0002,
-            "checkpoint_every": 4,
+            "learning_rate": 0.0005,
         },
     ],
     "evaluation": {"held_out": {"kinds": ["retrieval"]}},
     "release": {"dimension": 384, "licence": "MIT", "onnx": False},
     "redistil": {"keep": 2, "unused_days": 0},
 }
-WORSE = 3
+WORSE = 5
 """Tokens that a teacher reads at most, from some week on."""
 
 
@@ -84,11 +83,14 @@ def real_texts() -> Iterator[dict[str, str]]:
 class Weeks:
     """A folder with a recipe, its texts, and a home."""
 
-    def __init__(self, root: Path, **changes: Any) -> None:
+    def __init__(self, root: Path, steps: int) -> None:
+        """The last stage takes so many steps, with three checkpoints."""
         self.root, self.home = root, Home(root / "home")
         (root / "texts").mkdir(parents=True)
         self._texts = real_texts()
-        self._raw = copy.deepcopy(WEEKLY) | changes
+        self._raw = copy.deepcopy(WEEKLY)
+        self._raw["stages"][1] |= {"steps": steps, "checkpoint_every": steps // 3}
+        self._first_checkpoint = f"artefacts/stage_2/*.scratch/checkpoints/checkpoint-{steps // 3:08}"
         self.log = logging.getLogger("weeks")
 
     def add(self, week: int, texts: int) -> None:
@@ -116,10 +118,10 @@ class Weeks:
         """What the schedule does in a week."""
         return redistil(self.recipe(), Workshop(self.home, self.log), BEGIN + timedelta(weeks=week))
 
-    def kill(self, appears: str) -> None:
-        """Begin as the schedule does, and `kill -9` when a new file of this pattern is there."""
+    def kill(self) -> None:
+        """Begin as the schedule does, and `kill -9` in the middle of the last stage."""
         self.recipe()
-        before = set(self.home.root.glob(appears))
+        before = set(self.home.root.glob(self._first_checkpoint))
         process = subprocess.Popen(
             [STELLA, "redistil", "run", str(self.root / "weekly.yaml")],
             env={**os.environ, "STELLA_HOME": str(self.home.root)},
@@ -128,7 +130,7 @@ class Weeks:
             start_new_session=True,
         )
         deadline = time.monotonic() + 240
-        while not set(self.home.root.glob(appears)) - before:
+        while not set(self.home.root.glob(self._first_checkpoint)) - before:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
