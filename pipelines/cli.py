@@ -323,7 +323,9 @@ def pools(
     if as_json:
         print(json.dumps(found))
     else:
-        out.print(make_table([{"pool": name, "limit": limit} for name, limit in found.items()], "Steps at once"))
+        out.print(
+            make_table([{"pool": name, "limit": limit or "none"} for name, limit in found.items()], "Steps at once")
+        )
 
 
 @app.command()

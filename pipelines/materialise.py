@@ -111,14 +111,15 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     )
     dead = [run for run in running if not is_alive(run.tags.get(PROCESS_TAG, ""))]
     for run in dead:
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         instance.report_run_failed(
             run, f"Process {run.tags[PROCESS_TAG]} is gone; run again to go on where it stopped."
         )
     return [run.run_id for run in dead]
 
 
-def pool_limits(home: Home, wanted: Sequence[str]) -> dict[str, int]:
-    """How many steps of each pool run at once, after setting those of `wanted`, as `training=2`.
+def pool_limits(home: Home, wanted: Sequence[str]) -> dict[str, int | None]:
+    """How many steps of each pool run at once, None for any number, after setting those of `wanted`, as `training=2`.
 
     Raises:
         PoolError: There is no such pool, or the limit is no number above 0.
@@ -134,9 +135,8 @@ def pool_limits(home: Home, wanted: Sequence[str]) -> dict[str, int]:
         storage = instance.event_log_storage
         for name, slots in limits.items():
             storage.set_concurrency_slots(name, slots)
-        set_ones = {pool.name: pool.limit for pool in storage.get_pool_limits()}
-        default = instance.get_concurrency_config().pool_config.default_pool_limit or 0
-    return {name: set_ones.get(name, default) for name in names}
+        found = {pool.name: pool.limit for pool in storage.get_pool_limits()}
+    return {name: found.get(name) for name in names}
 
 
 def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Console) -> Outcome:
