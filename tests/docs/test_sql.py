@@ -13,6 +13,7 @@ import pytest
 
 from stella_assets.assets import recorded
 from stella_assets.recipe import read_recipe
+from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.step import Workshop, all_steps
 from stella_assets.teachers.statistics import statistics_step
 from storage.home import Home
@@ -98,6 +99,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         folder = home.current(RECIPE, asset)
         folder.mkdir(parents=True)
         write_table(folder / file, schema, [dict.fromkeys(schema.names) | row for row in table])
+    Ledger(home, RECIPE).add(
+        Entry("2026-01-05T03:00:00+00:00", RECIPE, "promoted", "200 new texts", {}, 200, 200, 70.0)
+    )
     refresh_views(home)
     return home
 
