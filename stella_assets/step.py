@@ -145,15 +145,17 @@ class Workshop:
         Raises:
             NotMaterialisedError: An input was not made yet.
         """
-        inputs = {}
         for need in step.needs:
-            artefact = self.find(need)
-            if artefact is None:
+            if self.find(need) is None:
                 raise NotMaterialisedError(
                     f"{step.recipe}/{step.name}: needs {need.name}, which was not made for this recipe as it stands. "
                     f"Run `stella run {step.recipe}` for everything, or add `--select {need.name}`."
                 )
-            inputs[need.name] = artefact.digest
+        return self.known_identity(step)
+
+    def known_identity(self, step: Step) -> Identity:
+        """The step's identity as far as it is known: without the inputs that have to be made first."""
+        inputs = {need.name: found.digest for need in step.needs if (found := self.find(need))}
         if step.sources:
             inputs |= {f"source:{name}": value for name, value in step.sources(self.home).items()}
         return Identity(step.name, step.code_version, step.settings, inputs)

@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.manifest import Identity, Manifest, reasons
+from stella_assets.manifest import Manifest, reasons
 from stella_assets.recipe import Recipe, Stage
 from stella_assets.release.publish import release_step
 from stella_assets.step import Artefact, Step, Workshop, all_steps
-from stella_assets.teachers.encode import read_reference
+from stella_assets.teachers.encode import TeacherVectors, teacher_step
 from storage.artefacts import MANIFEST
-from storage.database import to_keys
-from storage.vectors import VectorsByRole
 
 State = Literal["there", "made"]
 
@@ -48,19 +44,11 @@ def plan(recipe: Recipe, workshop: Workshop) -> list[Planned]:
             planned[step.name] = Planned(step.name, "there")
             continue
         follows = [need.name for need in step.needs if planned[need.name].state == "made"]
-        because = reasons(_identity(step, workshop), workshop.before(step), follows)
+        because = reasons(workshop.known_identity(step), workshop.before(step), follows)
         last = _last_of_its_like(step, workshop)
         work, seconds = _cost(recipe, step, last, workshop)
         planned[step.name] = Planned(step.name, "made", tuple(because), work, seconds)
     return list(planned.values())
-
-
-def _identity(step: Step, workshop: Workshop) -> Identity:
-    """The identity as far as it is known: without the inputs that have to be made first."""
-    inputs = {need.name: found.digest for need in step.needs if (found := workshop.find(need))}
-    if step.sources:
-        inputs |= {f"source:{name}": value for name, value in step.sources(workshop.home).items()}
-    return Identity(step.name, step.code_version, step.settings, inputs)
 
 
 def _last_of_its_like(step: Step, workshop: Workshop) -> Manifest | None:
@@ -79,13 +67,13 @@ def _last_of_its_like(step: Step, workshop: Workshop) -> Manifest | None:
 def _cost(recipe: Recipe, step: Step, last: Manifest | None, workshop: Workshop) -> tuple[str, float | None]:
     seconds = float(last.about["seconds"]) if last else None
     if step.name.startswith("teacher_vectors/"):
-        return _encoding(step, last, workshop)
+        return _encoding(recipe, step, last, workshop)
     if step.name.startswith("stage_"):
         return _training(recipe.stages[int(step.name.removeprefix("stage_")) - 1], last, seconds)
     return "", seconds
 
 
-def _encoding(step: Step, last: Manifest | None, workshop: Workshop) -> tuple[str, float | None]:
+def _encoding(recipe: Recipe, step: Step, last: Manifest | None, workshop: Workshop) -> tuple[str, float | None]:
     """Texts without a vector of this teacher; a corpus that is still to be made has no texts to count."""
     speed = last and last.facts["texts_per_second"]
     corpus = workshop.find(step.needs[0])
@@ -96,24 +84,16 @@ def _encoding(step: Step, last: Manifest | None, workshop: Workshop) -> tuple[st
     before = workshop.before(step)
     if before is not None and _same_teacher(before, step, workshop):
         folder = workshop.home.current(step.recipe, step.name).resolve()
-        missing = _count_missing(Artefact(step.name, folder, before), texts, workshop)
+        (teacher,) = (teacher for teacher in recipe.teachers if step.name == teacher_step(recipe, teacher).name)
+        vectors = TeacherVectors.open(teacher, Artefact(step.name, folder, before), workshop.home)
+        missing = vectors.count_missing(texts)
     return f"{missing:,} of {len(texts):,} texts to embed", missing / speed if speed else None
 
 
 def _same_teacher(before: Manifest, step: Step, workshop: Workshop) -> bool:
     """Whether the vectors that are there are those of the teacher as the recipe has it now."""
-    changed = reasons(_identity(step, workshop), before)
+    changed = reasons(workshop.known_identity(step), before)
     return step.settings["kind"] != "lsa" and changed == ["corpus changed"]
-
-
-def _count_missing(artefact: Artefact, texts: CorpusTexts, workshop: Workshop) -> int:
-    reference = read_reference(artefact)
-    stored = VectorsByRole(workshop.home, reference.fingerprints, reference.dim)
-    missing = 0
-    for batch in texts.scan(["id", "role"]):
-        keys, roles = to_keys(batch.column(0)), batch.column(1).to_numpy(zero_copy_only=False)
-        missing += sum(len(stored.table(role).missing(keys[roles == role])) for role in np.unique(roles))
-    return missing
 
 
 def _training(stage: Stage, last: Manifest | None, seconds: float | None) -> tuple[str, float | None]:
