@@ -40,30 +40,30 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         )
         for step in score_steps(recipe)
     ]
-    variants = variants_step(recipe)
-    if variants:
-        scores.append(
-            step_asset(
-                variants,
-                group="evaluation",
-                kinds={"mteb"},
-                description="mteb scores of the last stage with vectors of fewer bits and with other prompts.",
-                checks={"scores_are_in_range": "Every score lies between 0 and 1."},
-                show=_show_variants,
-            )
+    more = (
+        (
+            variants_step(recipe),
+            {"mteb"},
+            "mteb scores of the last stage with vectors of fewer bits and with other prompts.",
+        ),
+        (
+            seeds_step(recipe),
+            {"mteb", "pytorch"},
+            "The stages trained with other seeds, and the mteb scores of the last one.",
+        ),
+    )
+    scores += [
+        step_asset(
+            step,
+            group="evaluation",
+            kinds=kinds,
+            description=description,
+            checks={"scores_are_in_range": "Every score lies between 0 and 1."},
+            show=_show_variants,
         )
-    seeds = seeds_step(recipe)
-    if seeds:
-        scores.append(
-            step_asset(
-                seeds,
-                group="evaluation",
-                kinds={"mteb", "pytorch"},
-                description="The stages trained with other seeds, and the mteb scores of the last one.",
-                checks={"scores_are_in_range": "Every score lies between 0 and 1."},
-                show=_show_variants,
-            )
-        )
+        for step, kinds, description in more
+        if step
+    ]
     report = step_asset(
         report_step(recipe),
         group="evaluation",
