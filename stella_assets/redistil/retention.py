@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,12 +39,12 @@ def sweep(home: Home, keep: Mapping[str, int], unused_days: float, *, dry_run: b
     Returns:
         What went, or would go, in words.
     """
-    lines = [f"release {recipe}@{name}" for recipe, most in keep.items() for name in _old(home, recipe, most)]
-    if not dry_run:
-        for recipe, most in keep.items():
-            for name in _old(home, recipe, most):
-                Releases(home, recipe).forget(name)
-    live = _live(home, [folder for recipe in keep for folder in _release_folders(home, recipe, set(lines))])
+    old = {(recipe, name) for recipe, most in keep.items() for name in _old(home, recipe, most)}
+    lines = [f"release {recipe}@{name}" for recipe, name in sorted(old)]
+    kept = [(recipe, name) for recipe in keep for name in Releases(home, recipe).names() if (recipe, name) not in old]
+    live = _live(home, [Releases(home, recipe).folder(name) for recipe, name in kept])
+    for recipe, name in old if not dry_run else ():
+        Releases(home, recipe).forget(name)
     before = datetime.now(UTC) - timedelta(days=unused_days)
     used = _scored_weights(live)
     gone = [
@@ -70,13 +70,6 @@ def _old(home: Home, recipe: str, most: int) -> list[str]:
     current = releases.current()
     safe = {current, releases.record(current)["previous"]} if current else set()
     return [name for name in releases.names()[most:] if name not in safe]
-
-
-def _release_folders(home: Home, recipe: str, gone: set[str]) -> Iterator[Path]:
-    releases = Releases(home, recipe)
-    for name in releases.names():
-        if f"release {recipe}@{name}" not in gone:
-            yield releases.folder(name)
 
 
 def _artefacts(home: Home) -> list[Path]:
