@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from pipelines.console import RecipeArgument, err, escape, find_recipe, make_table, out
+from pipelines.console import AsJson, RecipeArgument, err, escape, find_recipe, make_table, out
 from pipelines.resources import prepare_environment
 from stella_assets.recipe import Recipe
 from storage.home import Home
 from storage.releases import Releases
 
 app = typer.Typer(no_args_is_help=True, help="What is served, and what was: list, show, promote, roll back.")
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 
 @app.command(name="list")
@@ -73,22 +72,14 @@ def promote(
     """Serve the recipe's newest release from now on, if its gate is open."""
     home = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.release.gate import failed_verdicts, gate_step
-    from stella_assets.release.publish import release_step
+    from stella_assets.release.promote import NothingToServeError, promote_newest
     from stella_assets.step import Workshop
 
-    workshop = Workshop(home, logging.getLogger("stella"))
-    artefact, gate = workshop.find(release_step(wanted)), workshop.find(gate_step(wanted))
-    if gate is not None and (failed := failed_verdicts(gate.folder)):
-        for verdict in failed:
-            err.print(f"[bold red]gate closed[/] {escape(verdict)}", highlight=False, soft_wrap=True)
+    try:
+        record = promote_newest(wanted, Workshop(home, logging.getLogger("stella")), name)
+    except NothingToServeError as error:
+        err.print(escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(1)
-    if artefact is None or gate is None:
-        err.print(f"{wanted.name}: there is no release for this recipe as it stands. Run `stella run {recipe}` first.")
-        sys.exit(1)
-    facts: dict[str, Any] = dict(artefact.manifest.facts)
-    about = {"digest": artefact.digest} | {k: facts[k] for k in ("mean_score", "dimensions", "licence")}
-    record = Releases(home, wanted.name).promote(artefact.folder, name, about)
     shown = home.releases / wanted.name / "current"
     out.print(f"[bold]{record['name']}[/] is served now, at {escape(str(shown))}", highlight=False, soft_wrap=True)
 

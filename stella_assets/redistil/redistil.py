@@ -18,6 +18,7 @@ from stella_assets.recipe import Recipe, RecipeError, Redistil
 from stella_assets.redistil.ledger import TRAINED, Entry, Ledger
 from stella_assets.redistil.retention import sweep
 from stella_assets.release.gate import failed_verdicts, gate_step
+from stella_assets.release.promote import promote_release
 from stella_assets.release.publish import release_step
 from stella_assets.release.released import released_folder
 from stella_assets.step import Artefact, Step, Workshop, all_steps
@@ -204,7 +205,4 @@ class Attempt:
     def _promote(self, at: datetime) -> None:
         """Make the release, and serve it."""
         artefact = self._make(release_step(self._recipe))
-        releases = Releases(self._home, self._recipe.name)
-        facts = artefact.manifest.facts
-        about = {"digest": artefact.digest} | {name: facts[name] for name in ("mean_score", "dimensions", "licence")}
-        releases.promote(artefact.folder, f"{at:%Y-%m-%d}-{artefact.folder.name[:8]}", about)
+        promote_release(artefact, self._recipe, self._home, f"{at:%Y-%m-%d}-{artefact.folder.name[:8]}")
