@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from pipelines.console import RecipeArgument, err, escape, find_recipe, format_cell, make_table, out, refuse
+from pipelines.console import AsJson, RecipeArgument, err, escape, find_recipe, format_cell, make_table, out, refuse
 from pipelines.corpus import app as corpus_app
 from pipelines.lineage import app as lineage_app
 from pipelines.redistil import app as redistil_app
@@ -198,7 +198,7 @@ def status(recipe: RecipeArgument) -> None:
 
 
 @app.command()
-def plan(recipe: RecipeArgument, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+def plan(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Say what the next run would make, why, and how long it would take by the speeds of past runs."""
     home = prepare_environment()
     wanted = find_recipe(recipe)
@@ -231,9 +231,7 @@ def plan(recipe: RecipeArgument, as_json: Annotated[bool, typer.Option("--json",
 
 
 @app.command()
-def report(
-    recipe: RecipeArgument, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False
-) -> None:
+def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Print scores and retention of the recipe's current models."""
     home = prepare_environment()
     wanted = find_recipe(recipe)
@@ -313,7 +311,7 @@ def validate(recipe: RecipeArgument) -> None:
 @app.command()
 def pools(
     limits: Annotated[list[str] | None, typer.Argument(metavar="POOL=LIMIT", help="As training=2.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show, or set, how many steps of a pool run at once, over all runs: of encoding and of training."""
     home = prepare_environment()

@@ -16,6 +16,7 @@ from pipelines.resources import project_root, recipe_files
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 

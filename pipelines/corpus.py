@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.console import RecipeArgument, find_recipe, make_table, out
+from pipelines.console import AsJson, RecipeArgument, find_recipe, make_table, out
 from pipelines.resources import prepare_environment
 
 app = typer.Typer(no_args_is_help=True, help="Ask what happened to a text, export the data set, free its shards.")
@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Ask what happened to a text, expor
 def why(
     recipe: RecipeArgument,
     text: Annotated[str, typer.Argument(metavar="TEXT_OR_ID", help="A text, or its id or the first 16 digits of it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say whether the corpus has a text, or which rule dropped it. Exit code 1 if no source has it."""
     wanted = find_recipe(recipe)

@@ -10,7 +10,7 @@ import typer
 from rich.tree import Tree
 from typer.core import TyperGroup
 
-from pipelines.console import err, escape, make_table, out
+from pipelines.console import AsJson, err, escape, make_table, out
 from pipelines.resources import prepare_environment
 
 ArtefactArgument = Annotated[
@@ -20,7 +20,6 @@ ArtefactArgument = Annotated[
         help="RECIPE/ASSET, RECIPE for its release, RECIPE@RELEASE or @SNAPSHOT, a folder, or digits of a digest.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 
 
 class ShowUnlessNamed(TyperGroup):

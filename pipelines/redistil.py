@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated
 
 import typer
 
-from pipelines.console import RecipeArgument, err, escape, find_recipe, out, people_log
+from pipelines.console import AsJson, RecipeArgument, err, escape, find_recipe, out, people_log
 from pipelines.resources import prepare_environment
 
 app = typer.Typer(no_args_is_help=True, help="Embed what is new, train on, and serve what passes the gate.")
@@ -32,7 +31,7 @@ def run(recipe: RecipeArgument) -> None:
 
 
 @app.command()
-def log(recipe: RecipeArgument, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+def log(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Say what came of each re-distillation, a line each."""
     home = prepare_environment()
     wanted = find_recipe(recipe)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.console import err, escape, find_recipe, make_table, out, people_log, refuse
+from pipelines.console import AsJson, err, escape, find_recipe, make_table, out, people_log, refuse
 from pipelines.resources import prepare_environment
 from storage.artefacts import write_atomically
 from storage.home import Home
@@ -29,7 +29,7 @@ def reproduce(
     into: Annotated[Path | None, typer.Option(help="A folder to make it in, and to keep.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare recipe, code, sources and stored bytes.")] = False,
     anyway: Annotated[bool, typer.Option("--anyway", help="Go on although recipe, code or sources differ.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a release again in a fresh folder and compare each artefact. Exit code 1 if one differs or is damaged."""
     home = prepare_environment()

@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines.console import err, find_recipe, make_table, out, people_log
+from pipelines.console import AsJson, err, find_recipe, make_table, out, people_log
 from pipelines.resources import prepare_environment, recipe_files
 from stella_assets.recipe import Recipe, read_recipe
 from storage.home import Home
 
 app = typer.Typer(no_args_is_help=True, help="Look at, verify, clean, export and import the teacher-vector store.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 SnapshotArgument = Annotated[
     str, typer.Argument(metavar="SNAPSHOT", help="A recipe's name for its current snapshot, or RECIPE@TAG.")
 ]
