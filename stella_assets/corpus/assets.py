@@ -59,7 +59,8 @@ def corpus_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             duplicates_step(recipe),
             group="corpus",
             kinds={"polars", "parquet"},
-            description="Equal texts and near copies across sources: MinHash, verified by exact Jaccard similarity.",
+            description="Equal texts and near copies across sources: [MinHash](https://arxiv.org/abs/2107.06499), "
+            "verified by exact Jaccard similarity.",
             checks={},
             show=show_dropped,
         ),

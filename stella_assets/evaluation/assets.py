@@ -18,6 +18,8 @@ from stella_assets.evaluation.variants import variants_step
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact
 
+MTEB = "[mteb](https://github.com/embeddings-benchmark/mteb)"
+
 
 def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """Task data, one asset a scored model, and the report."""
@@ -25,7 +27,7 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         tasks_step(recipe),
         group="evaluation",
         kinds={"parquet"},
-        description="mteb tasks of three types from the held-out texts.",
+        description=f"{MTEB} tasks of three types from the held-out texts.",
         checks={"no_query_was_trained_on": "No retrieval query is a text of train or dev."},
         soon=True,
     )
@@ -34,7 +36,7 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             step,
             group="evaluation",
             kinds={"mteb"},
-            description=f"mteb scores of `{step.settings['model']}` at each of its dimensions.",
+            description=f"{MTEB} scores of `{step.settings['model']}` at each of its dimensions.",
             checks={"scores_are_in_range": "Every score lies between 0 and 1."},
             show=_show_scores,
         )
@@ -44,12 +46,12 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         (
             variants_step(recipe),
             {"mteb"},
-            "mteb scores of the last stage with vectors of fewer bits and with other prompts.",
+            f"{MTEB} scores of the last stage with vectors of fewer bits and with other prompts.",
         ),
         (
             seeds_step(recipe),
             {"mteb", "pytorch"},
-            "The stages trained with other seeds, and the mteb scores of the last one.",
+            f"The stages trained with other seeds, and the {MTEB} scores of the last one.",
         ),
     )
     scores += [

@@ -39,7 +39,8 @@ def release_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             release_step(recipe),
             group="release",
             kinds={"huggingface"},
-            description="The student as a SentenceTransformers folder: prompts, every head, a model card, its lineage.",
+            description="The student as a [SentenceTransformers](https://sbert.net) folder: prompts, every head, a "
+            "model card, its lineage.",
             checks={
                 "every_loader_gives_the_same_vectors": "sentence-transformers at every dimension, transformers with "
                 "the head, and ONNX Runtime, in a clean process: cosine 0.99999 with what was scored.",

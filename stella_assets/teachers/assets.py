@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from stella_assets import plots
 from stella_assets.assets import picture, step_asset, table
 from stella_assets.corpus.assets import EXAMPLES, show_dropped
-from stella_assets.recipe import Recipe
+from stella_assets.recipe import Recipe, Teacher
 from stella_assets.step import Artefact
 from stella_assets.teachers.concatenate import REFERENCE, concatenation_step
 from stella_assets.teachers.encode import TEACHERS_FILE, teacher_step
@@ -28,7 +28,7 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
             teacher_step(recipe, teacher),
             group="teachers",
             kinds={"lancedb", "scikitlearn" if teacher.kind == "lsa" else "huggingface"},
-            description=f"Vectors of `{teacher.name}` ({teacher.kind}, {teacher.licence}); a text is embedded once.",
+            description=_describe(teacher),
             checks={"vectors_are_unit_norm": "Every vector has norm 1, but for float16."},
             show=_show_teacher,
         )
@@ -38,7 +38,8 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         concatenation_step(recipe),
         group="teachers",
         kinds={"lancedb"},
-        description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, a tagged version of a LanceDB table.",
+        description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, a tagged version of a "
+        "[LanceDB](https://lancedb.com) table.",
         checks={"every_text_has_a_vector": "The table has as many rows as the corpus has texts."},
         show=_show_snapshot,
     )
@@ -52,6 +53,13 @@ def teacher_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         soon=True,
     )
     return [*teachers, concatenation, statistics, *_semantic_assets(recipe)]
+
+
+def _describe(teacher: Teacher) -> str:
+    model = f"`{teacher.name}`"
+    if teacher.kind == "sentence_transformers" and teacher.on_hub:
+        model = f"[{teacher.name}](https://huggingface.co/{teacher.model}/tree/{teacher.revision})"
+    return f"Vectors of {model} ({teacher.kind}, {teacher.licence}); a text is embedded once."
 
 
 def _semantic_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:

@@ -14,6 +14,9 @@ from stella_assets.step import Artefact
 from stella_assets.training.stages import LOG_FILE, stage_step
 from stella_assets.training.tokens import tokens_step
 
+JASPER = "[Jasper and Stella](https://arxiv.org/abs/2412.19048)"
+MATRYOSHKA = "[Matryoshka](https://arxiv.org/abs/2205.13147)"
+
 
 def training_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
     """The tokens, and one asset a stage."""
@@ -40,14 +43,14 @@ def training_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 def _describe(stage: Stage) -> str:
     if stage.method == "solve":
-        return "Solves the teacher head by ridge regression on the frozen encoder's states."
+        return f"Solves the teacher head by ridge regression on the frozen encoder's states, in place of {JASPER}."
     trained = {0: "the teacher head", "all": "the whole student"}.get(
         stage.train_layers, f"the teacher head and the last {stage.train_layers} layers"
     )
-    heads = " and the short heads" if stage.short_heads else ""
+    heads = f" and the short heads ({MATRYOSHKA})" if stage.short_heads else ""
     length = f"{stage.steps:,} steps" if stage.steps else f"{stage.texts:,} texts"
     batch = f"{stage.batch} texts" if stage.batch else f"{stage.batch_tokens:,} tokens"
-    return f"Trains {trained}{heads}: {length} in batches of {batch}."
+    return f"Trains {trained}{heads}: {length} in batches of {batch}. A stage as in {JASPER}."
 
 
 def _show(artefact: Artefact) -> Mapping[str, Any]:
