@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -15,7 +16,10 @@ app = typer.Typer(no_args_is_help=True, help="Embed what is new, train on, and s
 
 
 @app.command()
-def run(recipe: RecipeArgument) -> None:
+def run(
+    recipe: RecipeArgument,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Train although nothing, or little, is new.")] = False,
+) -> None:
     """Do it now, as the schedule would. Exit code 1 if the gate is closed or it failed."""
     home = prepare_environment()
     wanted = find_recipe(recipe)
@@ -23,7 +27,7 @@ def run(recipe: RecipeArgument) -> None:
     from stella_assets.step import Workshop
     from storage.statistics import refresh_views
 
-    entry = redistil(wanted, Workshop(home, people_log()))
+    entry = redistil(wanted, Workshop(home, people_log()), anyway=anyway)
     refresh_views(home)
     out.print(escape(str(entry)), highlight=False, soft_wrap=True)
     if entry.verdict in ("kept", "failed"):

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from croniter import croniter
+from pydantic import Field
 
 from stella_assets.assets import Launcher, asset_key, materialisation, table
 from stella_assets.manifest import digest
@@ -21,6 +22,12 @@ LATEST = 12
 MAX_RETRIES = 3
 WATCH_EVERY = 300
 """Seconds between two looks at sources and teachers."""
+
+
+class Wish(dg.Config):
+    """What a person fills in to start a re-distillation."""
+
+    anyway: bool = Field(default=False, description="Train although nothing, or little, is new.")
 
 
 def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -55,11 +62,11 @@ def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=2 * period(settings)),
     )
     def redistillation(
-        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], launcher: Launcher
+        context: dg.AssetExecutionContext, config: Wish, home: dg.ResourceParam[Home], launcher: Launcher
     ) -> dg.MaterializeResult:
         workshop = Workshop(home, context.log, launcher.within(context))
         try:
-            entry = redistil(recipe, workshop)
+            entry = redistil(recipe, workshop, anyway=config.anyway)
         except OSError as error:  # a disk, a network, an object store: it may be there again in a minute
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=60) from error
         finally:

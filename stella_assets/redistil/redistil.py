@@ -42,18 +42,19 @@ def inputs_of(recipe: Recipe, home: Home) -> dict[str, str]:
         ValueError: A source or a teacher is not there, or cannot be read.
     """
     steps = {step.name: step for step in all_steps(release_step(recipe))}
-    found = {"recipe": digest(recipe.settings("redistil", "description"))}
+    found = {"recipe": digest(recipe.settings("redistil", "description", "owners"))}
     for name in (CLEANED, *(teacher_step(recipe, teacher).name for teacher in recipe.teachers)):
         read = steps[name].sources
         found |= {f"{name}: {key}": value for key, value in (read(home) if read else {}).items()}
     return found
 
 
-def redistil(recipe: Recipe, workshop: Workshop, now: datetime | None = None) -> Entry:
+def redistil(recipe: Recipe, workshop: Workshop, now: datetime | None = None, *, anyway: bool = False) -> Entry:
     """Do it all again as far as it is worth it, and note in the ledger what came of it.
 
     What fails for its input leaves what is released in place, and is tried again the next time; so is what was killed,
     from where it stopped. One process at a time does this for a recipe; another one waits, and then finds nothing new.
+    With `anyway` it trains although nothing, or little, is new.
 
     Raises:
         RecipeError: The recipe does not ask for it.
@@ -71,7 +72,7 @@ def redistil(recipe: Recipe, workshop: Workshop, now: datetime | None = None) ->
     with hold(workshop.home, f"redistil-{recipe.name}", wait):
         attempt = Attempt(recipe, recipe.redistil, workshop, ledger)
         try:
-            entry = attempt.run(at)
+            entry = attempt.run(at, anyway)
         except ValueError as refused:
             entry = attempt.entry("failed", str(refused))
         if entry.verdict in TRAINED:
@@ -103,22 +104,24 @@ class Attempt:
         """What is known so far, with what came of it."""
         return Entry(started_at="", recipe=self._recipe.name, verdict=verdict, why=why, **self._found)
 
-    def run(self, at: datetime) -> Entry:
+    def run(self, at: datetime, anyway: bool) -> Entry:
         """Go as far as it is worth it."""
         self._found["inputs"] = inputs = inputs_of(self._recipe, self._home)
-        if self._looked_at and self._looked_at.inputs == inputs:
+        if not anyway and self._looked_at and self._looked_at.inputs == inputs:
             return self.entry("nothing new", "sources, teachers and recipe are as they were")
         check_recipe(self._recipe, self._home)
         self._make(concatenation_step(self._recipe))
         folder = released_folder(self._recipe, self._home)
         released = Tracer(self._home).of_folder(folder) if folder else None
         self._found["new_texts"] = new = self._new_texts(released)
-        little = self._too_little(released, inputs)
-        if little:
+        if not anyway and (little := self._too_little(released, inputs)):
             return self.entry("too little new", little)
         if released and self._settings.continue_from_release:
             self._continue_from(released)
         gate = self._make(gate_step(self._recipe))
+        made = self._workshop.find(release_step(self._recipe))
+        if made and released and made.digest == released.digest:
+            return self.entry("nothing new", "what comes of it is what is served")
         student = self._mean(f"stage_{len(self._recipe.stages)}")
         self._found["score"] = round(student, 2)
         if failed := failed_verdicts(gate.folder):

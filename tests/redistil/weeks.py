@@ -114,9 +114,13 @@ class Weeks:
         path.write_text(yaml.safe_dump(self._raw, sort_keys=False))
         return read_recipe(path)
 
-    def redistil(self, week: int) -> Entry:
-        """What the schedule does in a week."""
-        return redistil(self.recipe(), Workshop(self.home, self.log), BEGIN + timedelta(weeks=week))
+    def redistil(self, week: int, *, anyway: bool = False) -> Entry:
+        """What the schedule does in a week; `anyway` as somebody may ask, here from the base and not the release."""
+        recipe = self.recipe()
+        if anyway and recipe.redistil:
+            afresh = recipe.redistil.model_copy(update={"continue_from_release": False})
+            recipe = recipe.model_copy(update={"redistil": afresh})
+        return redistil(recipe, Workshop(self.home, self.log), BEGIN + timedelta(weeks=week), anyway=anyway)
 
     def kill(self) -> None:
         """Begin as the schedule does, and `kill -9` in the middle of the last stage."""
