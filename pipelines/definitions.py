@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from pipelines.jobs import forget_every_month, forget_old_runs, promotion_job
 from pipelines.resources import launch_command, parallel_steps, prepare_environment, recipe_files
 from stella_assets.assets import Launcher, asset_key
 from stella_assets.corpus.assets import corpus_assets
@@ -21,7 +22,7 @@ from storage.home import Home
 
 def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """All assets of a recipe, in the order that data flows."""
-    return [
+    assets = [
         *corpus_assets(recipe),
         *teacher_assets(recipe),
         *training_assets(recipe),
@@ -30,6 +31,7 @@ def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         *study_assets(recipe),
         *redistil_assets(recipe),
     ]
+    return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=recipe.owners), assets))
 
 
 def job_name(recipe: Recipe) -> str:
@@ -53,8 +55,8 @@ def build_definitions(
     automation = [redistil_automation(recipe) for recipe in recipes]
     return dg.Definitions(
         assets=[asset for recipe in recipes for asset in recipe_assets(recipe)],
-        jobs=jobs,
-        schedules=[schedule for schedules, _ in automation for schedule in schedules],
+        jobs=[*jobs, forget_old_runs],
+        schedules=[forget_every_month, *(schedule for schedules, _ in automation for schedule in schedules)],
         sensors=[sensor for _, sensors in automation for sensor in sensors],
         resources={"home": home, "launcher": Launcher(command=launch_command())},
         executor=_executor(),
@@ -69,7 +71,7 @@ def _executor() -> dg.ExecutorDefinition:
     return dg.multiprocess_executor.configured({"max_concurrent": steps, "start_method": {"spawn": {}}})
 
 
-def _jobs(recipe: Recipe) -> list[dg.UnresolvedAssetJobDefinition]:
+def _jobs(recipe: Recipe) -> list[dg.UnresolvedAssetJobDefinition | dg.JobDefinition]:
     tags = {"stella/recipe": recipe.name, "stella/seed": str(recipe.seed)}
     study = {name: dg.AssetSelection.keys(asset_key(recipe.name, name)) for name in (RUNS, STUDY)}
     others = [RUNS, STUDY, *((INPUTS, REDISTILLATION) if recipe.redistil else ())]
@@ -81,6 +83,7 @@ def _jobs(recipe: Recipe) -> list[dg.UnresolvedAssetJobDefinition]:
             dg.define_asset_job(study_job_name(recipe, name), selection=selection, tags=tags)
             for name, selection in study.items()
         ),
+        promotion_job(recipe, tags),
     ]
 
 

@@ -46,6 +46,7 @@ MISTAKES: dict[str, tuple[Callable[[Raw], Any], list[str]]] = {
     ),
     "fewest steps of a number of steps": (lambda r: r["stages"][0].update(min_steps=9), ["stages.0", "needs `texts`"]),
     "unknown prompt": (lambda r: r["student"].update(query_prompts=["s2x"]), ["query_prompts", "s2x"]),
+    "owner nobody can write to": (lambda r: r.update(owners=["somebody"]), ["owners", "'somebody' is neither"]),
     "infinite weight": (lambda r: r["teachers"][0].update(weight=float("inf")), ["teachers.0.weight"]),
     "reserved name": (lambda r: r.update(name="lancedb"), ["lancedb", "choose another"]),
     "unknown kind": (lambda r: r["teachers"][0].update(kind="word2vec"), ["teachers.0", "word2vec"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -34,12 +35,15 @@ RESERVED_NAMES = frozenset(
     }
 )
 
+OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+")
+
 
 class Recipe(Part):
     """Everything that decides what is distilled."""
 
     name: Name
     description: str
+    owners: tuple[str, ...] = Field(default=(), description="who answers for it: mail addresses, or `team:NAME`")
     seed: Annotated[int, Field(ge=0)] = 0
     corpus: Corpus
     teachers: tuple[Teacher, ...] = Field(min_length=1)
@@ -48,6 +52,14 @@ class Recipe(Part):
     evaluation: Evaluation = Evaluation()
     release: Release
     redistil: Redistil | None = Field(default=None, description="`true` or settings: do it all again by itself")
+
+    @field_validator("owners")
+    @classmethod
+    def _can_be_reached(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in owners:
+            if not OWNER.fullmatch(owner):
+                raise ValueError(f"{owner!r} is neither a mail address nor `team:NAME`")
+        return owners
 
     @field_validator("stages", mode="before")
     @classmethod

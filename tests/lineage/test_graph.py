@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from pipelines.definitions import build_definitions, job_name, recipe_assets
-from stella_assets.recipe import Recipe
+from stella_assets.recipe import Recipe, parse_recipe
 from stella_assets.release.publish import release_step
 from stella_assets.step import all_steps
 from storage.home import Home
@@ -72,6 +74,13 @@ def test_every_asset_has_its_group_description_and_checks(tiny: Recipe):
     assert {asset.key.path[-1] for asset in assets if not asset.check_specs} == unchecked & {
         a.key.path[-1] for a in assets
     }
+
+
+def test_owners_of_a_recipe_own_its_assets(raw: dict[str, Any], tmp_path: Path, home: Home):
+    raw |= {"owners": ["team:search", "a.person@example.org"], "redistil": True}
+    recipe = parse_recipe(raw, tmp_path / "tiny.yaml")
+    graph = build_definitions([recipe], home).resolve_asset_graph()
+    assert {node.owners for node in graph.asset_nodes} == {recipe.owners}
 
 
 def test_dagster_and_the_command_line_see_the_same_steps(tiny: Recipe, home: Home):

@@ -14,11 +14,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import dagster as dg
 import duckdb
 import numpy as np
 import polars as pl
 import pytest
 
+from pipelines.definitions import build_definitions
 from stella_assets.lineage.plan import plan
 from stella_assets.lineage.reproduce import Reproduction
 from stella_assets.manifest import Manifest, file_digest
@@ -358,7 +360,9 @@ def test_vectors_in_plain_lancedb_are_of_unit_norm_by_teacher(finished: Run):
 def test_a_release_is_promoted_listed_shown_and_not_taken_back_further_than_the_first(finished: Run):
     """The last test here: from now on the home folder has a release to compare with."""
     assert finished.stella("release", "show", "RECIPE").returncode == 1
-    assert finished.stella("release", "promote", "RECIPE", "--name", "v1").returncode == 0
+    job = build_definitions([read_recipe(finished.recipe)], Home(finished.home)).resolve_job_def("promote_tiny")
+    fill_in = {"ops": {"serve_newest_of_tiny": {"config": {"name": "v1"}}}}
+    assert job.execute_in_process(fill_in, instance=dg.DagsterInstance.ephemeral()).success
     served = finished.home / "releases" / "tiny" / "current"
     assert json.loads((served / "manifest.json").read_text())["digest"] == finished.manifest("release")["digest"]
     (listed,) = json.loads(finished.stella("release", "list", "RECIPE", "--json").stdout)

@@ -1,0 +1,41 @@
+"""What a person starts from the launchpad."""
+
+import dagster as dg
+import pytest
+
+from pipelines.definitions import build_definitions
+from pipelines.jobs import forget_old_runs
+from stella_assets.recipe import Recipe
+from storage.home import Home
+from storage.releases import ReleaseError
+
+
+@dg.asset
+def scores(context: dg.AssetExecutionContext) -> None:
+    """Scores of something."""
+
+
+@dg.asset(partitions_def=dg.StaticPartitionsDefinition(["seed=1", "seed=2"]))
+def seeds() -> None:
+    """Scores by seed."""
+
+
+def test_old_runs_are_forgotten_but_for_those_that_made_what_is_there():
+    instance = dg.DagsterInstance.ephemeral()
+    runs = [dg.materialize([scores], instance=instance).run_id for _ in range(3)]
+    runs += [dg.materialize([seeds], instance=instance, partition_key=key).run_id for key in ("seed=1", "seed=1")]
+    runs += [dg.materialize([seeds], instance=instance, partition_key="seed=2").run_id]
+    young = forget_old_runs.execute_in_process(instance=instance)
+    assert {run.run_id for run in instance.get_runs()} == {*runs, young.run_id}
+    config = {"ops": {"forget_runs": {"config": {"days": 0}}}}
+    now = forget_old_runs.execute_in_process(config, instance=instance)
+    assert {run.run_id for run in instance.get_runs()} == {runs[2], runs[4], runs[5], now.run_id}
+    assert instance.get_latest_materialization_event(scores.key) is not None
+    assert instance.get_materialized_partitions(seeds.key) == {"seed=1", "seed=2"}
+
+
+def test_nothing_is_served_before_there_is_a_release(tiny: Recipe, home: Home):
+    job = build_definitions([tiny], home).resolve_job_def("promote_tiny")
+    with pytest.raises(ReleaseError, match="there is no release for it as it stands"):
+        job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    assert not (home.releases / "tiny").exists()
