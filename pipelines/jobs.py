@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -19,15 +20,17 @@ ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 class Promotion(dg.Config):
     """What can be filled in to promote a release."""
 
-    name: str | None = Field(default=None, description="What to call the release; left out: the date and its key.")
+    name: str = Field(default="", description="What to call the release; empty: the date and a part of its key.")
 
 
 def promotion_job(recipe: Recipe, tags: Mapping[str, str]) -> dg.JobDefinition:
     """The job that serves the recipe's newest release, if its gate is open."""
 
-    @dg.op(name=f"serve_newest_of_{recipe.name}", description="Serves the newest release from now on.")
+    op = f"serve_newest_of_{recipe.name}"
+
+    @dg.op(name=op, description="Serves the newest release from now on.")
     def serve_newest(context: dg.OpExecutionContext, config: Promotion, home: dg.ResourceParam[Home]) -> None:
-        record = promote_newest(recipe, Workshop(home, context.log), config.name)
+        record = promote_newest(recipe, Workshop(home, context.log), config.name or None)
         context.log.info(f"{record['name']} is served now, at {home.releases / recipe.name / 'current'}")
         shown = {name: record[name] for name in ("name", "mean_score", "digest")}
         context.log_event(dg.AssetObservation(asset_key(recipe.name, "release"), metadata=shown))
@@ -36,11 +39,17 @@ def promotion_job(recipe: Recipe, tags: Mapping[str, str]) -> dg.JobDefinition:
         name=f"promote_{recipe.name}",
         description=f"Serves the newest release of {recipe.name} from now on, if its gate is open.",
         tags=tags,
+        config=filled_in(op, Promotion()),
     )
     def promote() -> None:
         serve_newest()
 
     return promote
+
+
+def filled_in(op: str, config: dg.Config) -> dict[str, Any]:
+    """What a launchpad shows at first, to be changed."""
+    return {"ops": {op: {"config": config.model_dump()}}}
 
 
 class Age(dg.Config):
@@ -63,6 +72,7 @@ def forget_runs(context: dg.OpExecutionContext, config: Age) -> None:
 
 @dg.job(
     name=FORGET_RUNS,
+    config=filled_in("forget_runs", Age()),
     description="Forgets runs that ended long ago. What assets are now stays, and so does every artefact.",
 )
 def forget_old_runs() -> None:

@@ -135,7 +135,12 @@ def redistil_automation(
         return [], []
     key = asset_key(recipe.name, REDISTILLATION)
     tags = {"stella/recipe": recipe.name}
-    job = dg.define_asset_job(redistil_job_name(recipe), selection=dg.AssetSelection.assets(key), tags=tags)
+    job = dg.define_asset_job(
+        redistil_job_name(recipe),
+        selection=dg.AssetSelection.assets(key),
+        tags=tags,
+        config={"ops": {key.to_python_identifier(): {"config": Wish().model_dump()}}},
+    )
     schedule = dg.ScheduleDefinition(
         name=f"{redistil_job_name(recipe)}_on_schedule",
         job=job,
