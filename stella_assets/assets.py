@@ -83,7 +83,12 @@ def step_asset(
             data_version=dg.DataVersion(artefact.digest),
             metadata={**show(artefact), **_common_metadata(artefact)},
             check_results=[
-                dg.AssetCheckResult(check_name=check.name, passed=check.passed, description=check.description)
+                dg.AssetCheckResult(
+                    check_name=check.name,
+                    passed=check.passed,
+                    description=check.description,
+                    metadata={name: float(value) for name, value in check.figures.items()},
+                )
                 for check in artefact.manifest.checks
             ],
         )

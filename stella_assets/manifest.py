@@ -40,11 +40,12 @@ def file_digest(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """A claim about an artefact that was tested when it was made."""
+    """A claim about an artefact that was tested when it was made, with the figures that it rests on."""
 
     name: str
     passed: bool
     description: str
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

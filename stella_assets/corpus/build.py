@@ -100,6 +100,7 @@ def build_corpus(corpus: Corpus, bench: Workbench) -> Result:
                 f"{tally.forbidden:,} of {tally.texts:,} texts equal one of {len(mix.forbidden):,} evaluation texts"
                 if len(mix.forbidden)
                 else "the recipe names no evaluation set whose texts are dropped",
+                {"equal": tally.forbidden},
             ),
         ),
     )

@@ -63,7 +63,9 @@ def write_held_out(
         table.write_parquet(path)
     queries = tables.get("HeldOutRetrieval/queries")
     shared = 0 if queries is None else len(trained_on.intersection(queries["id"]))
-    return Check("no_query_was_trained_on", shared == 0, f"{shared} retrieval queries are in train or dev")
+    return Check(
+        "no_query_was_trained_on", shared == 0, f"{shared} retrieval queries are in train or dev", {"shared": shared}
+    )
 
 
 def probe_texts(corpus: Artefact) -> list[str]:

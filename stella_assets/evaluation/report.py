@@ -254,6 +254,7 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
                 gain["value"] > 0,
                 f"{gain['value']:+.2f} points on the mean of the tasks (95%: {gain['interval'][0]:+.2f} to "
                 f"{gain['interval'][1]:+.2f})",
+                {"gain": gain["value"]},
             ),
         ),
         views=views,

@@ -123,7 +123,7 @@ def _judge(recipe: Recipe, bench: Workbench) -> Result:
 def _check(name: str, verdicts: list[Verdict]) -> Check:
     failed = [verdict for verdict in verdicts if not verdict.passed]
     said = "; ".join(map(str, failed or verdicts)) or "not asked for, or nothing to compare with"
-    return Check(name, not failed, said)
+    return Check(name, not failed, said, {verdict.subject: verdict.found for verdict in verdicts})
 
 
 def judge(gate: Gate, board: Scoreboard, student_name: str) -> Iterator[Verdict]:

@@ -108,6 +108,7 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
                 "every_loader_gives_the_same_vectors",
                 True,  # else there were no release
                 f"least cosine {worst['least_cosine']:.6f}, of {worst['loader']} at {worst['dimension']} dimensions",
+                {"least_cosine": worst["least_cosine"]},
             ),
             Check(
                 "int8_drifts_little",
@@ -115,6 +116,7 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
                 f"cosine {int8['mean_cosine']:.4f} in the mean, {int8['least_cosine']:.4f} at least"
                 if int8
                 else "the recipe asks for no ONNX",
+                {"mean_cosine": int8["mean_cosine"]} if int8 else {},
             ),
         ),
         views=(DRIFT_FILE,),

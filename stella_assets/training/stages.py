@@ -117,7 +117,14 @@ def train_here(recipe: Recipe, number: int, bench: Workbench) -> Result:
             "parameters": size // 4,
             "parameters_trained": sum(p.numel() for p in student.parameters() if p.requires_grad),
         },
-        checks=(Check("dev_loss_fell", lowest < dev[0, "total"], f"dev loss {dev[0, 'total']:.4f} -> {lowest:.4f}"),),
+        checks=(
+            Check(
+                "dev_loss_fell",
+                lowest < dev[0, "total"],
+                f"dev loss {dev[0, 'total']:.4f} -> {lowest:.4f}",
+                {"before": dev[0, "total"], "lowest": lowest},
+            ),
+        ),
     )
 
 
