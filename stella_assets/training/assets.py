@@ -44,7 +44,7 @@ def training_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
 def _describe(stage: Stage) -> str:
     if stage.method == "solve":
         return f"Solves the teacher head by ridge regression on the frozen encoder's states, in place of {JASPER}."
-    trained = {0: "the teacher head", "all": "the whole student"}.get(
+    trained = {0: "the teacher head", 1: "the teacher head and the last layer", "all": "the whole student"}.get(
         stage.train_layers, f"the teacher head and the last {stage.train_layers} layers"
     )
     heads = f" and the short heads ({MATRYOSHKA})" if stage.short_heads else ""
