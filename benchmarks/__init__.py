@@ -1,12 +1,14 @@
 """Speed and quality, each as a ratio or a difference within one run, printed and written as a JSON row."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from stella_assets.manifest import environment
 
+os.environ.setdefault("LANCE_LOG", "error")
 RESULTS = Path(__file__).parent / "results"
 
 

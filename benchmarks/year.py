@@ -72,11 +72,16 @@ def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> N
         assert len(Ledger(year.home, "weekly").entries()) == weeks
         served = Releases(year.home, "weekly").names()
     verdicts = {verdict: sum(entry.verdict == verdict for entry in entries) for verdict in {e.verdict for e in entries}}
+    embedded = sum(entry.embedded for entry in entries)
+    by_worse = entries[WORSE_TEACHER].embedded if weeks > WORSE_TEACHER else 0
+    twice = max(0, embedded - by_worse - texts)
     early = max(disk[: max(2, weeks // 10)])
     row = {
         "weeks": weeks,
         "verdicts": verdicts,
         "texts": texts,
+        "embedded": embedded,
+        "embedded_twice": twice,
         "stored_vectors": rows,
         "releases_kept": len(served),
         "served_scored_less": fallen,
@@ -85,7 +90,7 @@ def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> N
         "seconds": round(time.monotonic() - began),
     }
     write_row("year", row)
-    if fallen or max(disk) > MOST_GROWTH * early or len(served) > 3:
+    if fallen or twice or max(disk) > MOST_GROWTH * early or len(served) > 3:
         sys.exit("the year did not go as it should")
 
 
