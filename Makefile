@@ -25,6 +25,11 @@ demo: $(INSTALLED) ## distil a small model from two teachers, offline
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest
 
+.PHONY: browser
+browser: $(INSTALLED) ## materialise the demo in the UI by a headless Chromium; pictures go to var/screenshots
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	$(BIN)/python -m pytest --numprocesses=0 tests/browser
+
 .PHONY: check
 check: $(INSTALLED) ## lint, types, import contract
 	$(BIN)/ruff check .
