@@ -21,9 +21,9 @@ from stella_assets.recipe import Recipe
 from stella_assets.release.publish import release_step
 from stella_assets.step import Artefact, Step, Workshop, all_steps
 from stella_assets.teachers.encode import read_reference
-from stella_assets.trace import Node, Tracer
+from stella_assets.trace import Node
 from stella_assets.training.stages import START, model_folder
-from stella_assets.training.start import Start, set_start
+from stella_assets.training.start import StartError, find_start, set_start
 from storage.database import table_names
 from storage.home import Home
 from storage.integrity import verify_table
@@ -170,13 +170,17 @@ class Reproduction:
         if digest is None:
             return
         home, fresh = self._homes
-        given = Tracer(home).find(digest)
-        assert given.folder is not None
-        place = fresh.artefacts / given.name / given.folder.name
+        given = find_start(home, digest)
+        if given is None:
+            raise StartError(
+                f"{self._recipe.name}: the release continued from weights with the digest {digest[:12]}, and they are "
+                "gone. Make a later release again; with a higher `redistil.keep` more of them stay."
+            )
+        place = fresh.artefacts / given.asset / given.key
         if not place.exists():
-            shutil.copytree(given.folder, place.with_suffix(".draft"), dirs_exist_ok=True)
+            shutil.copytree(given.folder(home), place.with_suffix(".draft"), dirs_exist_ok=True)
             place.with_suffix(".draft").rename(place)
-        set_start(fresh, self._recipe.name, Start(given.name, given.folder.name, digest))
+        set_start(fresh, self._recipe.name, given)
 
     def _measure(self, before: Artefact, now: Artefact) -> tuple[Verdict | None, str]:
         """How far two artefacts of one asset lie apart, where a tolerance is stated for their kind."""

@@ -15,7 +15,8 @@ from stella_assets.manifest import Manifest
 from stella_assets.recipe import RESERVED_NAMES
 from stella_assets.teachers.keep import needed
 from stella_assets.trace import Node, Tracer
-from stella_assets.training.start import read_start
+from stella_assets.training.stages import START
+from stella_assets.training.start import find_start, read_start
 from storage.artefacts import MANIFEST
 from storage.garbage import collect
 from storage.home import Home
@@ -82,7 +83,10 @@ def _made_at(folder: Path) -> datetime:
 
 
 def _live(home: Home, kept: list[Path]) -> set[Path]:
-    """Folders of what recipes have now, of what stays of the releases, and of all that these rest on."""
+    """Folders of what recipes have now, of what stays of the releases, and of all that these rest on.
+
+    Of a release that another one continued from, the weights stay, so that the later one can be made again.
+    """
     tracer, folders = Tracer(home), list(kept)
     for recipe in home.root.iterdir():
         links = recipe.rglob("*") if recipe.is_dir() and recipe.name not in RESERVED_NAMES else ()
@@ -91,7 +95,9 @@ def _live(home: Home, kept: list[Path]) -> set[Path]:
         start = read_start(home, path.stem)
         folders += [start.folder(home)] if start else []
     nodes: list[Node] = [tracer.of_folder(folder) for folder in folders]
-    return {each.folder for node in nodes for each in node.all.values() if each.folder}
+    rested_on = {each for node in nodes for each in node.all.values()}
+    begun_with = [find_start(home, digest) for digest in {each.sources.get(START) for each in rested_on} if digest]
+    return {each.folder for each in rested_on if each.folder} | {start.folder(home) for start in begun_with if start}
 
 
 def _scored_weights(live: set[Path]) -> set[str]:

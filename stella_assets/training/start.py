@@ -44,6 +44,14 @@ class Start:
         return folder
 
 
+def find_start(home: Home, digest: str) -> Start | None:
+    """The stage of this data version, in any recipe; None where it is gone."""
+    for path in sorted(home.artefacts.glob(f"stage_*/*/{MANIFEST}")):
+        if not path.parent.name.endswith(".draft") and Manifest.read(path).digest == digest:
+            return Start(path.parent.parent.name, path.parent.name, digest)
+    return None
+
+
 def read_start(home: Home, recipe: str) -> Start | None:
     """What the recipe continues from; None for the base model."""
     path = home.starts / f"{recipe}.json"
