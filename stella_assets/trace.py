@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.manifest import LIBRARIES, Manifest
-from storage.artefacts import MANIFEST
+from storage.artefacts import MANIFEST, finished
 from storage.home import Home
 from storage.releases import Releases
 from storage.snapshot import snapshot_tags
@@ -138,7 +138,7 @@ class Tracer:
         if len(found) == 1:
             return self.of_folder(found[0])
         if found:
-            shown = ", ".join(str(folder.relative_to(self._home.artefacts)) for folder in sorted(found))
+            shown = ", ".join(str(folder.relative_to(self._home.artefacts)) for folder in found)
             raise TraceError(f"{words}: {len(found)} artefacts begin with these digits: {shown}. Give more of them.")
         raise TraceError(
             f"{words}: there is no such artefact in {self._home.root}. Give RECIPE/ASSET as `stella status RECIPE` "
@@ -157,12 +157,10 @@ class Tracer:
         raise TraceError(f"{recipe}@{name}: no release or snapshot of this name; recipe {recipe!r} has {known}.")
 
     def _by_digits(self, digits: str) -> list[Path]:
-        manifests = self._home.artefacts.glob(f"**/{MANIFEST}")
         return [
-            path.parent
-            for path in manifests
-            if path.parent.name.startswith(digits)
-            or json.loads(path.read_text(encoding="utf-8"))["digest"].startswith(digits)
+            folder
+            for folder in finished(self._home)
+            if folder.name.startswith(digits) or _digest_of(folder).startswith(digits)
         ]
 
     def of_folder(self, folder: Path) -> Node:
@@ -185,14 +183,13 @@ class Tracer:
     def of_digest(self, asset: str, digest: str) -> Node:
         """The node of an artefact by its data version; without a manifest where it is no longer there."""
         if asset not in self._folders:
-            paths = sorted((self._home.artefacts / asset).glob(f"*/{MANIFEST}"))
-            self._folders[asset] = {
-                json.loads(path.read_text(encoding="utf-8"))["digest"]: path.parent
-                for path in paths
-                if not path.parent.name.endswith(".draft")
-            }
+            self._folders[asset] = {_digest_of(folder): folder for folder in finished(self._home, asset)}
         folder = self._folders[asset].get(digest)
         return self.of_folder(folder) if folder else Node(asset, digest)
+
+
+def _digest_of(folder: Path) -> str:
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["digest"]
 
 
 def walk(node: Node) -> Iterator[tuple[int, Node, bool]]:

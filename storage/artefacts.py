@@ -81,6 +81,12 @@ class ArtefactStore:
                 link.unlink()
 
 
+def finished(home: Home, assets: str = "**") -> list[Path]:
+    """Folders of the artefacts that are complete, of the assets that a glob describes."""
+    folders = (path.parent for path in home.artefacts.glob(f"{assets}/*/{MANIFEST}"))
+    return sorted(folder for folder in folders if folder.suffix != ".draft")
+
+
 def sync(path: Path) -> None:
     """Flush a file or folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -12,7 +12,7 @@ from stella_assets.recipe import Recipe, Stage
 from stella_assets.release.publish import release_step
 from stella_assets.step import Artefact, Step, Workshop, all_steps
 from stella_assets.teachers.encode import TeacherVectors, teacher_step
-from storage.artefacts import MANIFEST
+from storage.artefacts import MANIFEST, finished
 
 State = Literal["there", "made"]
 
@@ -56,11 +56,7 @@ def _last_of_its_like(step: Step, workshop: Workshop) -> Manifest | None:
     before = workshop.before(step)
     if before is not None:
         return before
-    paths = [
-        path
-        for path in (workshop.home.artefacts / step.name).glob(f"*/{MANIFEST}")
-        if not path.parent.name.endswith(".draft")
-    ]
+    paths = [folder / MANIFEST for folder in finished(workshop.home, step.name)]
     return Manifest.read(max(paths, key=lambda path: path.stat().st_mtime)) if paths else None
 
 

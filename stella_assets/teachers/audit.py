@@ -17,7 +17,7 @@ from stella_assets.manifest import Manifest
 from stella_assets.recipe import Recipe
 from stella_assets.step import Artefact, Workshop
 from stella_assets.teachers.encode import REFERENCE, Reference, TeacherVectors, read_reference, teacher_step
-from storage.artefacts import MANIFEST
+from storage.artefacts import MANIFEST, finished
 from storage.database import DamageError, open_table, table_names, to_keys
 from storage.home import Home
 from storage.integrity import (
@@ -211,7 +211,7 @@ class Auditor:
         Raises:
             FileNotFoundError: One of them is gone.
         """
-        manifest = self._manifest(self.home.artefacts / "concatenated_vectors" / tag / MANIFEST)
+        manifest = Manifest.read(self.home.artefacts / "concatenated_vectors" / tag / MANIFEST)
         identity = manifest.identity
         columns = []
         for name, weight in zip(identity.settings["teachers"], identity.settings["weights"], strict=True):
@@ -220,15 +220,12 @@ class Auditor:
             vectors = VectorsByRole(self.home, reference.fingerprints, reference.dim)
             columns.append(TeacherColumn(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch))
         folder = self._artefact("corpus", identity.inputs["corpus"])
-        corpus = Artefact("corpus", folder, self._manifest(folder / MANIFEST))
+        corpus = Artefact("corpus", folder, Manifest.read(folder / MANIFEST))
         lineage = {"recipe": recipe, "asset": "concatenated_vectors", "key": tag, "inputs": dict(identity.inputs)}
         return CorpusTexts(corpus), columns, lineage
 
     def _artefact(self, name: str, digest: str) -> Path:
-        for path in sorted((self.home.artefacts / name).glob(f"*/{MANIFEST}")):
-            if self._manifest(path).digest == digest:
-                return path.parent
+        for folder in finished(self.home, name):
+            if Manifest.read(folder / MANIFEST).digest == digest:
+                return folder
         raise FileNotFoundError(f"the artefact {name} {digest[:12]} that it was made of is gone")
-
-    def _manifest(self, path: Path) -> Manifest:
-        return Manifest.read(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.teachers.encode import REFERENCE
-from storage.artefacts import MANIFEST
+from storage.artefacts import MANIFEST, finished
 from storage.garbage import Needed
 from storage.home import Home
 
@@ -24,8 +24,8 @@ def needed(home: Home) -> Needed:
             snapshots.add((link.parent.name, link.resolve().name))
     teachers += [link for link in home.root.glob("*/teacher_vectors/*") if link.parent.parent != home.artefacts]
     by_digest = _by_digest(home)
-    for path in home.artefacts.glob(f"release/*/{MANIFEST}"):
-        for name, digest in json.loads(path.read_text(encoding="utf-8"))["identity"]["inputs"].items():
+    for release in finished(home, "release"):
+        for name, digest in _manifest(release)["identity"]["inputs"].items():
             artefact = by_digest.get(digest)
             if artefact is None:
                 continue
@@ -39,9 +39,9 @@ def needed(home: Home) -> Needed:
 
 
 def _by_digest(home: Home) -> dict[str, tuple[Path, dict[str, Any]]]:
-    found = {}
-    for pattern in ("concatenated_vectors/*", "teacher_vectors/*/*"):
-        for path in home.artefacts.glob(f"{pattern}/{MANIFEST}"):
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            found[manifest["digest"]] = (path.parent, manifest)
-    return found
+    folders = [*finished(home, "concatenated_vectors"), *finished(home, "teacher_vectors/*")]
+    return {manifest["digest"]: (folder, manifest) for folder in folders for manifest in [_manifest(folder)]}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stella_assets.manifest import Manifest
-from storage.artefacts import MANIFEST, write_atomically
+from storage.artefacts import MANIFEST, finished, write_atomically
 from storage.home import Home
 
 
@@ -46,9 +46,9 @@ class Start:
 
 def find_start(home: Home, digest: str) -> Start | None:
     """The stage of this data version, in any recipe; None where it is gone."""
-    for path in sorted(home.artefacts.glob(f"stage_*/*/{MANIFEST}")):
-        if not path.parent.name.endswith(".draft") and Manifest.read(path).digest == digest:
-            return Start(path.parent.parent.name, path.parent.name, digest)
+    for folder in finished(home, "stage_*"):
+        if Manifest.read(folder / MANIFEST).digest == digest:
+            return Start(folder.parent.name, folder.name, digest)
     return None
 
 
