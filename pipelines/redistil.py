@@ -35,6 +35,20 @@ def run(
 
 
 @app.command()
+def gc(
+    recipe: RecipeArgument,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would go.")] = False,
+) -> None:
+    """Let go of releases beyond those that the recipe keeps, and of what nothing rests on, as after each promotion."""
+    home = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.redistil.redistil import let_go
+
+    for line in let_go(wanted, home, dry_run=dry_run):
+        out.print(f"{'would go' if dry_run else 'let go'}: {escape(line)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
 def log(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Say what came of each re-distillation, a line each."""
     home = prepare_environment()

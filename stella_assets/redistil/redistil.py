@@ -59,10 +59,7 @@ def redistil(recipe: Recipe, workshop: Workshop, now: datetime | None = None, *,
     Raises:
         RecipeError: The recipe does not ask for it.
     """
-    if recipe.redistil is None:
-        raise RecipeError(
-            f"recipe {recipe.name!r}: says nothing of re-distillation. Add `redistil: true`, or settings for it."
-        )
+    settings = _settings(recipe)
     began, at = time.monotonic(), now or datetime.now(UTC)
     ledger = Ledger(workshop.home, recipe.name)
 
@@ -70,13 +67,13 @@ def redistil(recipe: Recipe, workshop: Workshop, now: datetime | None = None, *,
         workshop.log.info("another process is re-distilling this recipe; waiting for it.")
 
     with hold(workshop.home, f"redistil-{recipe.name}", wait):
-        attempt = Attempt(recipe, recipe.redistil, workshop, ledger)
+        attempt = Attempt(recipe, settings, workshop, ledger)
         try:
             entry = attempt.run(at, anyway)
         except ValueError as refused:
             entry = attempt.entry("failed", str(refused))
         if entry.verdict in TRAINED:
-            for line in sweep(workshop.home, {recipe.name: recipe.redistil.keep}, recipe.redistil.unused_days):
+            for line in let_go(recipe, workshop.home):
                 workshop.log.info(f"let go: {line}")
         entry = replace(
             entry,
@@ -87,6 +84,24 @@ def redistil(recipe: Recipe, workshop: Workshop, now: datetime | None = None, *,
         ledger.add(entry)
     workshop.log.info(str(entry))
     return entry
+
+
+def let_go(recipe: Recipe, home: Home, *, dry_run: bool = False) -> list[str]:
+    """Let go of what the recipe's `keep` and `unused_days` do not keep, and say what it was; see `sweep`.
+
+    Raises:
+        RecipeError: The recipe does not ask for re-distillation.
+    """
+    settings = _settings(recipe)
+    return sweep(home, recipe.name, settings.keep, settings.unused_days, dry_run=dry_run)
+
+
+def _settings(recipe: Recipe) -> Redistil:
+    if recipe.redistil is None:
+        raise RecipeError(
+            f"recipe {recipe.name!r}: says nothing of re-distillation. Add `redistil: true`, or settings for it."
+        )
+    return recipe.redistil
 
 
 class Attempt:

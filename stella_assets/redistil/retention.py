@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,40 +16,40 @@ from stella_assets.teachers.keep import needed
 from stella_assets.trace import Node, Tracer
 from stella_assets.training.stages import START
 from stella_assets.training.start import find_start, read_start
-from storage.artefacts import MANIFEST
+from storage.artefacts import MANIFEST, finished
 from storage.garbage import collect
 from storage.home import Home
 from storage.releases import Releases
 from storage.shards import free_shards
 
 
-def sweep(home: Home, keep: Mapping[str, int], unused_days: float, *, dry_run: bool = False) -> list[str]:
+def sweep(home: Home, recipe: str, keep: int, unused_days: float, *, dry_run: bool = False) -> list[str]:
     """Let go of releases beyond the newest of a recipe, and of what nothing rests on any more.
 
-    What stays: what every recipe has now, what the releases that stay rest on, down to the corpus, and what was made
-    in the last days, by a study for example. Vectors of a teacher that anything uses stay all, so no text is embedded
-    twice.
+    What stays: what every recipe has now, what the releases that stay rest on, down to the corpus, those of other
+    recipes too, and what was made in the last days, by a study for example. Vectors of a teacher that anything uses
+    stay all, so no text is embedded twice.
 
     Args:
         home: Where.
-        keep: How many releases of a recipe stay.
+        recipe: Whose releases may go.
+        keep: How many of them stay.
         unused_days: How long something stays that nothing rests on.
         dry_run: Only say what would go.
 
     Returns:
         What went, or would go, in words.
     """
-    old = {(recipe, name) for recipe, most in keep.items() for name in _old(home, recipe, most)}
-    lines = [f"release {recipe}@{name}" for recipe, name in sorted(old)]
-    kept = [(recipe, name) for recipe in keep for name in Releases(home, recipe).names() if (recipe, name) not in old]
-    live = _live(home, [Releases(home, recipe).folder(name) for recipe, name in kept])
-    for recipe, name in old if not dry_run else ():
+    old = _old(home, recipe, keep)
+    lines = [f"release {recipe}@{name}" for name in old]
+    live = _live(home, [folder for (of, name), folder in _releases(home).items() if of != recipe or name not in old])
+    for name in old if not dry_run else ():
         Releases(home, recipe).forget(name)
     before = datetime.now(UTC) - timedelta(days=unused_days)
     used = _scored_weights(live)
     gone = [
         folder
-        for folder in _artefacts(home)
+        for folder in finished(home)
         if folder not in live and _made_at(folder) < before and _score_of(folder, home) not in used
     ]
     size = sum(file.stat().st_size for folder in gone for file in folder.rglob("*") if file.is_file())
@@ -73,9 +72,15 @@ def _old(home: Home, recipe: str, most: int) -> list[str]:
     return [name for name in releases.names()[most:] if name not in safe]
 
 
-def _artefacts(home: Home) -> list[Path]:
-    found = (path.parent for path in home.artefacts.glob(f"**/{MANIFEST}"))
-    return sorted(folder for folder in found if not folder.name.endswith(".draft"))
+def _releases(home: Home) -> dict[tuple[str, str], Path]:
+    """Folders of all releases that were promoted, by recipe and name, but for those that were deleted by hand."""
+    recipes = [path.name for path in home.releases.glob("*/")]
+    folders = {
+        (recipe, name): (home.releases / recipe / name).resolve()
+        for recipe in recipes
+        for name in Releases(home, recipe).names()
+    }
+    return {release: folder for release, folder in folders.items() if (folder / MANIFEST).is_file()}
 
 
 def _made_at(folder: Path) -> datetime:
