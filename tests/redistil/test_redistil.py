@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stella_assets.recipe import Recipe, RecipeError
+from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.redistil.redistil import redistil
 from stella_assets.step import Workshop
 from stella_assets.trace import Tracer
@@ -20,19 +21,27 @@ from storage.vectors import PREFIX
 from tests.redistil.weeks import WORSE, Weeks
 
 
+def done_by_two_daemons(weeks: Weeks) -> list[Entry]:
+    """Two processes that begin at once: one waits for the other."""
+    daemons = [weeks.start() for _ in range(2)]
+    said = [daemon.communicate()[0] for daemon in daemons]
+    assert [daemon.returncode for daemon in daemons] == [0, 0], said
+    assert "another process is re-distilling this recipe; waiting for it." in " ".join("".join(said).split())
+    return Ledger(weeks.home, "weekly").entries()
+
+
 def test_weeks_go_by(tmp_path: Path):
     weeks = Weeks(tmp_path, steps=12)
     releases = Releases(weeks.home, "weekly")
 
     weeks.add(0, 300)
-    first = weeks.redistil(0)
+    first, again = done_by_two_daemons(weeks)
     assert first.verdict == "promoted"
     assert first.new_texts == first.embedded > 290  # a few are equal when they are normalised
     assert releases.names() == [first.release]
-
-    again = weeks.redistil(1)
     assert (again.verdict, again.embedded, again.release) == ("nothing new", 0, first.release)
 
+    # From here on the clock is wrong: it is January again.
     anyway = weeks.redistil(1, anyway=True)
     assert (anyway.verdict, anyway.why, releases.names()) == (
         "nothing new",
@@ -80,8 +89,7 @@ def test_weeks_go_by(tmp_path: Path):
     lost = weeks.redistil(6)
     assert f"the files of release '{grown.release}' are gone. Run `stella release rollback weekly`" in lost.why
 
-    rows = _rows(weeks.home)
-    assert [row[0] for row in rows] == [
+    assert [entry.verdict for entry in Ledger(weeks.home, "weekly").entries()] == [
         "promoted",
         "nothing new",
         "nothing new",
@@ -91,12 +99,9 @@ def test_weeks_go_by(tmp_path: Path):
         "kept",
         "failed",
     ]
-    assert sum(row[1] for row in rows) == first.embedded + 2 + texts
-
-
-def _rows(home: Home) -> list[tuple[str, int]]:
-    with duckdb.connect(str(refresh_views(home)), read_only=True) as connection:
-        return connection.execute("SELECT verdict, embedded FROM redistillations ORDER BY started_at").fetchall()
+    with duckdb.connect(str(refresh_views(weeks.home)), read_only=True) as connection:
+        rows = connection.execute("SELECT count(*), sum(embedded) FROM redistillations").fetchone()
+    assert rows == (8, first.embedded + 2 + texts)
 
 
 def test_a_recipe_that_does_not_ask_for_it_is_told_how(tiny: Recipe, home: Home, log):

@@ -122,24 +122,29 @@ class Weeks:
             recipe = recipe.model_copy(update={"redistil": afresh})
         return redistil(recipe, Workshop(self.home, self.log), BEGIN + timedelta(weeks=week), anyway=anyway)
 
-    def kill(self) -> None:
-        """Begin as the schedule does, and `kill -9` in the middle of the last stage."""
+    def start(self) -> subprocess.Popen[str]:
+        """A process that does what the schedule does, now."""
         self.recipe()
-        before = set(self.home.root.glob(self._first_checkpoint))
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [STELLA, "redistil", "run", str(self.root / "weekly.yaml")],
             env={**os.environ, "STELLA_HOME": str(self.home.root)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             start_new_session=True,
         )
+
+    def kill(self) -> None:
+        """Begin as the schedule does, and `kill -9` in the middle of the last stage."""
+        before = set(self.home.root.glob(self._first_checkpoint))
+        process = self.start()
         deadline = time.monotonic() + 240
         while not set(self.home.root.glob(self._first_checkpoint)) - before:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
 
     def megabytes(self) -> float:
         """Of all files of the home."""
