@@ -218,6 +218,24 @@ def cosine_agreement(stats: Sequence[Row], agreement: Sequence[Row]) -> bytes:
     return figure(6.5, 0.35 * (len(stats) + len(agreement)) + 0.9, draw)
 
 
+def similarity_histograms(similarities: Sequence[Row]) -> bytes:
+    """Cosines of pairs of texts, a line a teacher: how far a set of vectors tells texts apart."""
+    by_teacher: dict[str, list[Row]] = {}
+    for row in similarities:
+        by_teacher.setdefault(row["teacher"], []).append(row)
+
+    def draw(axes: Any) -> None:
+        for teacher, rows in by_teacher.items():
+            pairs = sum(row["pairs"] for row in rows) or 1
+            edges = [rows[0]["low"], *(row["high"] for row in rows)]
+            axes.stairs([100 * row["pairs"] / pairs for row in rows], edges, label=teacher, linewidth=1.5)
+        axes.set_xlabel("cosine of two texts")
+        axes.set_ylabel("% of pairs")
+        axes.legend(fontsize=8)
+
+    return figure(6.5, 2.8, draw)
+
+
 def study_means(compared: Sequence[Row]) -> bytes:
     """Mean score of each variant, a mark a dimension; the line reaches from the lowest seed to the highest."""
     variants = list(dict.fromkeys(row["variant"] for row in compared))

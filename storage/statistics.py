@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.artefacts import MANIFEST, finished
 from storage.home import Home
 
 ROW_GROUP = 65_536
@@ -71,6 +72,9 @@ TEACHER_AGREEMENT = pa.schema(
         "neighbours": INT, "sampled_rows": INT,
     }.items()
 )  # fmt: skip
+SIMILARITIES = pa.schema(
+    {"recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "low": REAL, "high": REAL, "pairs": INT}.items()
+)
 DRIFT = pa.schema(
     {
         "recipe": TEXT, "snapshot": TEXT, "previous": TEXT, "teacher": TEXT, "rows": INT, "rows_added": INT,
@@ -144,6 +148,7 @@ HISTORY_VIEWS: dict[str, pa.Schema] = {
     "vector_stats": VECTOR_STATS,
     "dimension_stats": DIMENSION_STATS,
     "teacher_agreement": TEACHER_AGREEMENT,
+    "similarities": SIMILARITIES,
     "drift": DRIFT,
 }
 """Views over the statistics of every snapshot that was ever made; `current` marks those that a recipe has now."""
@@ -212,7 +217,7 @@ def view_definitions(home: Home) -> dict[str, str]:
     return {
         **{name: _select_current(home, pattern, schema) for name, (pattern, schema) in CURRENT_VIEWS.items()},
         **{name: _select_history(home, name, schema) for name, schema in HISTORY_VIEWS.items()},
-        "snapshots": _select_manifests(home, SNAPSHOTS_SQL, "concatenated_vectors/*", current),
+        "snapshots": _select_manifests(home, SNAPSHOTS_SQL, "concatenated_vectors", current),
         "artefacts": _select_manifests(home, ARTEFACTS_SQL, "**", current),
         "runs": _select_lines(home.runs, RUNS),
         "redistillations": _select_lines(home.redistillations, REDISTILLATIONS),
@@ -234,7 +239,7 @@ def _select_current(home: Home, pattern: str, schema: pa.Schema) -> str:
 def _select_history(home: Home, name: str, schema: pa.Schema) -> str:
     """Statistics of every snapshot, once each: those that a recipe links to, else the newest."""
     linked = {path.resolve() for path in home.root.glob("*/vector_stats")}
-    manifests = [path for path in home.artefacts.glob("vector_stats/*/manifest.json") if "." not in path.parent.name]
+    manifests = [folder / MANIFEST for folder in finished(home, "vector_stats")]
     of_snapshot: dict[str, Path] = {}
     for path in sorted(manifests, key=lambda path: (path.parent.resolve() in linked, path.stat().st_mtime)):
         inputs = json.loads(path.read_text(encoding="utf-8"))["identity"]["inputs"]
@@ -249,12 +254,12 @@ def _select_history(home: Home, name: str, schema: pa.Schema) -> str:
     return " UNION ALL ".join(selects) or f"SELECT {_nulls(schema)}, NULL::BOOLEAN AS current WHERE false"
 
 
-def _select_manifests(home: Home, select: str, pattern: str, current: str) -> str:
+def _select_manifests(home: Home, select: str, assets: str, current: str) -> str:
     """A SELECT over manifests; one that matches no row stands for those that do not exist yet."""
-    files = [p for p in home.artefacts.glob(f"{pattern}/manifest.json") if "." not in p.parent.name]
+    files = [folder / MANIFEST for folder in finished(home, assets)]
     if not files:
         return f"{select.partition('read_json')[0].format(current=current)} {NO_MANIFESTS}"
-    listed = "[" + ", ".join(_quote_path(path) for path in sorted(files)) + "]"
+    listed = "[" + ", ".join(_quote_path(path) for path in files) + "]"
     return select.format(files=listed, columns=MANIFEST_COLUMNS, current=current)
 
 

@@ -17,7 +17,7 @@ from stella_assets.step import Artefact
 from stella_assets.teachers.concatenate import REFERENCE, concatenation_step
 from stella_assets.teachers.encode import TEACHERS_FILE, teacher_step
 from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
-from stella_assets.teachers.statistics import STATS_FILE, statistics_step
+from stella_assets.teachers.statistics import SIMILARITIES_FILE, STATS_FILE, statistics_step
 from stella_assets.teachers.suspects import SUSPECTS_FILE, suspects_step
 
 
@@ -115,6 +115,7 @@ def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
     stats, agreement = artefact.manifest.facts["vectors"], artefact.manifest.facts["agreement"]
     rows = {f"mean_cosine_{row['teacher']}": float(row["mean_cosine"]) for row in stats}
     ranks = {f"effective_rank_{row['teacher']}": float(row["effective_rank"]) for row in stats}
+    similarities = pq.read_table(artefact.folder / SIMILARITIES_FILE).to_pylist()
     columns = ["teacher", "source", "rows", "mean_cosine", "effective_rank", "norm_mean", "nan_rows", "zero_rows"]
     by_source = pq.read_table(artefact.folder / STATS_FILE, columns=columns).to_pylist()
     overlap = {f"neighbour_overlap_{row['a']}_{row['b']}": float(row["neighbour_overlap"]) for row in agreement}
@@ -122,6 +123,7 @@ def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
         **rows,
         **ranks,
         **overlap,
+        "similarities": picture(plots.similarity_histograms(similarities), "cosines of pairs of texts, by teacher"),
         "agreement": picture(plots.cosine_agreement(stats, agreement), "agreement of teachers"),
         "by_source": table(by_source),
         "drift": table(artefact.manifest.facts["drift"]),

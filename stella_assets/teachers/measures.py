@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NEIGHBOURS = 10
+COSINE_EDGES = np.linspace(-1, 1, 51).round(2)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,12 @@ def cosine_spread(sample_SD: np.ndarray) -> float | None:
     if len(sample_SD) < 3:
         return None
     return rounded(float((sample_SD @ sample_SD.T)[np.triu_indices(len(sample_SD), 1)].std()))
+
+
+def cosine_histogram(sample_SD: np.ndarray) -> np.ndarray:
+    """How many pairs of a sample of unit vectors have a cosine between two of `COSINE_EDGES`."""
+    cosines_P = (sample_SD @ sample_SD.T)[np.triu_indices(len(sample_SD), 1)]
+    return np.histogram(np.clip(cosines_P, -1, 1), COSINE_EDGES)[0]
 
 
 def effective_rank(sample_SD: np.ndarray) -> float | None:

@@ -16,9 +16,11 @@ from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.drift import previous_snapshot, snapshot_drift
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.measures import (
+    COSINE_EDGES,
     NEIGHBOURS,
     Accumulator,
     VectorStats,
+    cosine_histogram,
     linear_cka,
     neighbour_overlap,
     rounded,
@@ -26,13 +28,14 @@ from stella_assets.teachers.measures import (
 )
 from storage.database import to_numpy
 from storage.snapshot import VECTOR, Snapshot
-from storage.statistics import DIMENSION_STATS, DRIFT, TEACHER_AGREEMENT, VECTOR_STATS, write_table
+from storage.statistics import DIMENSION_STATS, DRIFT, SIMILARITIES, TEACHER_AGREEMENT, VECTOR_STATS, write_table
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 STATS_FILE = "vector_stats.parquet"
 DIMENSIONS_FILE = "dimension_stats.parquet"
 AGREEMENT_FILE = "teacher_agreement.parquet"
 DRIFT_FILE = "drift.parquet"
+SIMILARITIES_FILE = "similarities.parquet"
 ALL = "*"
 CONCATENATION = "concatenation"
 SAMPLE_ROWS = 2048
@@ -62,6 +65,8 @@ def _measure(recipe: Recipe, bench: Workbench) -> Result:
     write_table(bench.folder / STATS_FILE, VECTOR_STATS, [{**named, **row} for row in measured["stats"]])
     write_table(bench.folder / DIMENSIONS_FILE, DIMENSION_STATS, [{**named, **row} for row in measured["dimensions"]])
     write_table(bench.folder / AGREEMENT_FILE, TEACHER_AGREEMENT, [{**named, **row} for row in measured["agreement"]])
+    similarities = [{**named, **row} for row in measured["similarities"]]
+    write_table(bench.folder / SIMILARITIES_FILE, SIMILARITIES, similarities)
     before = previous_snapshot(bench.home, recipe.name, key)
     drift = snapshot_drift(before[1], snapshot) if before else []
     moved = [{**named, "previous": before[0], **row} for row in drift] if before else []
@@ -71,7 +76,8 @@ def _measure(recipe: Recipe, bench: Workbench) -> Result:
     return Result(
         facts={"vectors": whole, "agreement": measured["agreement"], "drift": moved},
         checks=(Check("no_nan_or_zero_rows", bad == 0, f"{bad} rows hold NaN or only zeros"),),
-        views=(DRIFT_FILE,),  # it depends on what was there before, not on the inputs alone
+        # Drift depends on what was there before, and the last bit of a cosine decides on which side of an edge it is.
+        views=(DRIFT_FILE, SIMILARITIES_FILE),
     )
 
 
@@ -81,8 +87,8 @@ def measure_snapshot(
     """Statistics of a snapshot in one streaming pass over its vectors, and a sample of texts for what needs pairs.
 
     Returns:
-        Rows of the tables `stats`, `dimensions` and `agreement`. Source `*` stands for all sources, teacher
-        `concatenation` for the weighted concatenation of all.
+        Rows of the tables `stats`, `dimensions`, `agreement` and `similarities`. Source `*` stands for all sources,
+        teacher `concatenation` for the weighted concatenation of all.
     """
     sources, groups_N = _sources(snapshot)
     accumulators = _accumulate(snapshot, len(sources), groups_N, on_rows)
@@ -99,7 +105,12 @@ def measure_snapshot(
     dimensions = [
         row for name in snapshot.layout.teachers for row in _dimension_rows(name, accumulators[name], len(snapshot))
     ]
-    return {"stats": stats, "dimensions": dimensions, "agreement": _agreement(samples)}
+    return {
+        "stats": stats,
+        "dimensions": dimensions,
+        "agreement": _agreement(samples),
+        "similarities": [row for name, sample in samples.items() for row in _similarities(name, sample[:SAMPLE_ROWS])],
+    }
 
 
 def _row(teacher: str, source: str, stats: VectorStats) -> dict[str, Any]:
@@ -179,6 +190,11 @@ def _dimension_rows(teacher: str, gathered: Accumulator, rows: int) -> list[dict
         }
         for dimension, (mean, std, least, most) in enumerate(columns)
     ]
+
+
+def _similarities(teacher: str, sample_SD: np.ndarray) -> list[dict[str, Any]]:
+    bins = zip(COSINE_EDGES[:-1].tolist(), COSINE_EDGES[1:].tolist(), cosine_histogram(sample_SD).tolist(), strict=True)
+    return [{"teacher": teacher, "low": low, "high": high, "pairs": pairs} for low, high, pairs in bins]
 
 
 def _agreement(samples: dict[str, np.ndarray]) -> list[dict[str, Any]]:

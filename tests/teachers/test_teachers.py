@@ -11,7 +11,14 @@ from stella_assets.recipe import LsaTeacher, Recipe
 from stella_assets.teachers.batching import token_budget_batches
 from stella_assets.teachers.concatenate import concatenate
 from stella_assets.teachers.lsa import LsaModel, TooFewTermsError, fit_lsa
-from stella_assets.teachers.measures import Accumulator, effective_rank, linear_cka, neighbour_overlap
+from stella_assets.teachers.measures import (
+    COSINE_EDGES,
+    Accumulator,
+    cosine_histogram,
+    effective_rank,
+    linear_cka,
+    neighbour_overlap,
+)
 from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
 
 TEXTS = [
@@ -123,6 +130,17 @@ def test_streamed_statistics_equal_the_naive_ones():
     np.testing.assert_allclose(gathered.sums_GD.sum(axis=0) / 500, vectors.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(gathered.squares_D / 500, (vectors**2).mean(axis=0), atol=1e-6)
     np.testing.assert_array_equal(gathered.most_D, vectors.max(axis=0))
+
+
+def test_a_histogram_counts_every_pair_once_and_none_with_nan():
+    vectors = unit(60, 8)
+    cosines = (vectors @ vectors.T)[np.triu_indices(60, 1)]
+    counts = cosine_histogram(vectors)
+    assert counts.sum() == 60 * 59 / 2
+    assert counts[COSINE_EDGES[:-1] >= 0].sum() == (cosines >= 0).sum()
+    assert cosine_histogram(np.repeat(vectors[:1], 3, axis=0))[-1] == 3
+    vectors[0] = np.nan
+    assert cosine_histogram(vectors).sum() == 59 * 58 / 2
 
 
 def test_statistics_do_not_depend_on_the_order_of_rows():
