@@ -43,6 +43,7 @@ ui: $(INSTALLED) ## the Dagster UI on 127.0.0.1:3000
 
 .PHONY: bench
 bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder with corpus/ and eval/ adds those on real texts
+	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m benchmarks.relative_similarity
 	$(BIN)/python -m benchmarks.snapshot_layout
 	$(BIN)/python -m benchmarks.training_reads

@@ -76,6 +76,13 @@ TINY: dict[str, Any] = {
     "release": {"dimension": 64, "licence": "MIT", "onnx": False},
 }
 
+LONGEST = ("test_run.py", "test_study.py", "test_redistil.py", "test_job.py", "test_postgres.py", "test_vectors.py")
+"""Begun first: a worker that begins one of them last is waited for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
 
 @pytest.fixture
 def raw() -> dict[str, Any]:

@@ -74,7 +74,10 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "home"
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher",
+    ["one process", pytest.param("two processes", marks=pytest.mark.slow), "two processes, weights spread"],
+)
 def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, inside: Path, tmp_path: Path, launcher: str):
     launched = tmp_path / "home"
     shutil.copytree(inside, launched, symlinks=True)
