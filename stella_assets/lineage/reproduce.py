@@ -82,8 +82,8 @@ def mismatches(release: Node, recipe: Recipe, home: Home) -> list[Difference]:
             Difference("setting", name, path, *two) for path, two in changed_values(identity.settings, settings).items()
         ]
         sources = dict(step.sources(home)) if step.sources else {}
-        if START in node.sources:  # a reproduction begins with the same
-            sources[START] = node.sources[START]
+        sources.pop(START, None)  # a reproduction begins with what the release began with
+        sources |= {START: node.sources[START]} if START in node.sources else {}
         found += [Difference("source", name, path, *two) for path, two in changed_values(node.sources, sources).items()]
     then, now = setups(release), environment()
     return found + [

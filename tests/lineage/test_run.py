@@ -27,6 +27,7 @@ from stella_assets.manifest import Manifest, file_digest
 from stella_assets.recipe import parse_recipe, read_recipe
 from stella_assets.step import Workshop
 from stella_assets.trace import Tracer
+from stella_assets.training.start import Start, set_start
 from storage.home import Home
 from tests.conftest import TINY, write_recipe
 from tests.lineage.edits import EDITS
@@ -306,6 +307,15 @@ def test_a_flipped_bit_of_a_vector_or_a_weight_is_found_and_named(finished: Run,
         ("vectors", "teacher_vectors/lsa"),
         ("content", "stage_2"),
     }
+
+
+def test_what_the_recipe_continues_from_now_is_no_part_of_an_older_release(finished: Run, tmp_path: Path):
+    run = linked_copy(finished, tmp_path / "continued")
+    stage = run.manifest("stage_3")
+    set_start(Home(run.home), "tiny", Start("stage_3", stage["key"], stage["digest"]))
+    found = run.stella("reproduce", "tiny", "--recipe", str(finished.recipe), "--check", "--json")
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["mismatches"] == []
 
 
 def test_a_release_is_not_made_again_from_another_recipe(finished: Run, tmp_path: Path):
