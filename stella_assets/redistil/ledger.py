@@ -15,6 +15,10 @@ TRAINED = ("promoted", "kept")
 """Verdicts of a student that was trained."""
 
 
+class LedgerError(ValueError):
+    """A line that is none of a ledger."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One re-distillation.
@@ -55,11 +59,21 @@ class Ledger:
         self._path = home.redistillations / f"{recipe}.jsonl"
 
     def entries(self) -> list[Entry]:
-        """All of them, the oldest first; what a killed process wrote of a line does not count."""
+        """All of them, the oldest first; what a killed process wrote of a line does not count.
+
+        Raises:
+            LedgerError: A line was changed by hand.
+        """
         if not self._path.is_file():
             return []
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [Entry(**json.loads(line)) for line in lines if line.endswith("\n")]
+        return [self._read(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
+
+    def _read(self, number: int, line: str) -> Entry:
+        try:
+            return Entry(**json.loads(line))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise LedgerError(f"{self._path}:{number}: is no entry ({error}). Remove the line.") from None
 
     def trained(self) -> Entry | None:
         """The last one that trained a student, for better or worse."""
@@ -73,7 +87,7 @@ class Ledger:
         """Add a line, whole or not at all."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         before = self._path.read_bytes() if self._path.is_file() else b""
-        broken = before and not before.endswith(b"\n")
         with self._path.open("ab", buffering=0) as file:
-            file.write((b"\n" if broken else b"") + json.dumps(asdict(entry)).encode() + b"\n")
+            file.truncate(before.rfind(b"\n") + 1)  # what a killed process wrote of a line goes
+            file.write(json.dumps(asdict(entry)).encode() + b"\n")
         sync(self._path)
