@@ -20,7 +20,7 @@ from pipelines.lineage import app as lineage_app
 from pipelines.redistil import app as redistil_app
 from pipelines.release import app as release_app
 from pipelines.reproduce import reproduce
-from pipelines.resources import prepare_environment, project_root
+from pipelines.resources import check_postgres, prepare_environment, project_root
 from pipelines.vectors import app as vectors_app
 from stella_assets.recipe import Recipe
 from storage.home import Home
@@ -338,6 +338,7 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
             refuse(
                 f"port {port} on 127.0.0.1 is in use. Stop what uses it, or choose another: stella ui --port {port + 1}"
             )
+    check_postgres()
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-m", "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
     os.chdir(project_root())

@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from pipelines.definitions import build_definitions, job_name, study_job_name
+from pipelines.resources import check_postgres
 from stella_assets.assets import POOLS, asset_key
 from stella_assets.liveness import is_alive, note_process
 from stella_assets.recipe import Recipe
@@ -190,6 +191,7 @@ def _execute(recipe: Recipe, home: Home, job: str, console: Console, **what: Any
 
 def _open_instance(home: Home) -> dg.DagsterInstance:
     """The UI's instance. Opening makes its SQLite files where there are none; two processes must not both do so."""
+    check_postgres()
     with hold(home, "dagster"):
         return dg.DagsterInstance.get()
 

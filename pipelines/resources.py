@@ -47,6 +47,35 @@ def instance_folder() -> Path:
     return project_root() / "deploy" if os.environ.get("STELLA_POSTGRES") else project_root()
 
 
+def check_postgres() -> None:
+    """Make sure that the database of `STELLA_POSTGRES`, if it is set, is there; the address is never shown whole.
+
+    Raises:
+        ValueError: The address is none, a package is missing, or nothing answers there.
+    """
+    address = os.environ.get("STELLA_POSTGRES")
+    if not address:
+        return
+    import sqlalchemy as sa
+
+    form = "postgresql+psycopg2://user:password@host/database"
+    try:
+        url = sa.make_url(address)
+        if url.drivername != "postgresql+psycopg2":
+            raise ValueError(f"STELLA_POSTGRES: begins with {url.drivername}://. Say {form}.")
+        sa.create_engine(url, connect_args={"connect_timeout": 10}).connect().close()
+    except sa.exc.ArgumentError:
+        raise ValueError(f"STELLA_POSTGRES: is no address of a database. Say {form}.") from None
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"STELLA_POSTGRES: needs the package {error.name}. Run `pip install -c constraints.txt -e '.[postgres]'`."
+        ) from None
+    except sa.exc.OperationalError as error:
+        shown = url.render_as_string(hide_password=True)
+        reason = str(error.orig).strip().splitlines()[0]
+        raise ValueError(f"STELLA_POSTGRES: nothing answers at {shown} ({reason}). Start it, or correct it.") from None
+
+
 def recipe_files() -> list[Path]:
     """The recipes of the project, by name."""
     return sorted((project_root() / "recipes").glob("*.yaml"))

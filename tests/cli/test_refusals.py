@@ -116,6 +116,27 @@ def test_a_port_in_use_is_named_with_another(tmp_path: Path):
     assert f"stella ui --port {port + 1}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("no address", "STELLA_POSTGRES: is no address of a database"),
+        ("mysql://u:secret@127.0.0.1/x", "begins with mysql://. Say postgresql+psycopg2://"),
+        (
+            "postgresql+psycopg2://u:secret@127.0.0.1:1/x",
+            "nothing answers at postgresql+psycopg2://u:***@127.0.0.1:1/x",
+        ),
+    ],
+)
+def test_a_database_that_is_not_there_is_named_without_its_password(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STELLA_POSTGRES", address)
+    done = stella(tmp_path, "pools")
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.split())
+    assert "secret" not in done.stderr
+
+
 def test_too_little_disk_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=10 * 2**20))
