@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from stella_assets.assets import asset_key
+from stella_assets.assets import asset_key, filled_in
 from stella_assets.recipe import Recipe
 from stella_assets.release.promote import promote_newest
 from stella_assets.step import Workshop
 from storage.home import Home
 
-FORGET_RUNS = "forget_old_runs"
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
@@ -47,11 +45,6 @@ def promotion_job(recipe: Recipe, tags: Mapping[str, str]) -> dg.JobDefinition:
     return promote
 
 
-def filled_in(op: str, config: dg.Config) -> dict[str, Any]:
-    """What a launchpad shows at first, to be changed."""
-    return {"ops": {op: {"config": config.model_dump()}}}
-
-
 class Age(dg.Config):
     """What can be filled in to forget runs."""
 
@@ -71,7 +64,6 @@ def forget_runs(context: dg.OpExecutionContext, config: Age) -> None:
 
 
 @dg.job(
-    name=FORGET_RUNS,
     config=filled_in("forget_runs", Age()),
     description="Forgets runs that ended long ago. What assets are now stays, and so does every artefact.",
 )

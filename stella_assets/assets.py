@@ -96,6 +96,11 @@ def step_asset(
     return make_artefact
 
 
+def filled_in(op: str, config: dg.Config) -> dict[str, Any]:
+    """What a job's launchpad shows at first, to be changed."""
+    return {"ops": {op: {"config": config.model_dump()}}}
+
+
 def code_version(step: Step) -> str:
     """Of the code and of the step's part of the recipe, so that a changed recipe shows as out of sync."""
     return f"{step.code_version}-{digest(dict(step.settings))[:8]}"

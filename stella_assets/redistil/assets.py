@@ -6,7 +6,7 @@ import dagster as dg
 from croniter import croniter
 from pydantic import Field
 
-from stella_assets.assets import Launcher, asset_key, materialisation, table
+from stella_assets.assets import Launcher, asset_key, filled_in, materialisation, table
 from stella_assets.manifest import digest
 from stella_assets.recipe import Recipe, Redistil
 from stella_assets.redistil.ledger import Ledger
@@ -139,7 +139,7 @@ def redistil_automation(
         redistil_job_name(recipe),
         selection=dg.AssetSelection.assets(key),
         tags=tags,
-        config={"ops": {key.to_python_identifier(): {"config": Wish().model_dump()}}},
+        config=filled_in(key.to_python_identifier(), Wish()),
     )
     schedule = dg.ScheduleDefinition(
         name=f"{redistil_job_name(recipe)}_on_schedule",
