@@ -106,17 +106,21 @@ class Accumulator:
         )
 
 
+def pair_cosines(sample_SD: np.ndarray) -> np.ndarray:
+    """Cosines of all pairs of a sample of unit vectors, each pair once."""
+    return (sample_SD @ sample_SD.T)[np.triu_indices(len(sample_SD), 1)]
+
+
 def cosine_spread(sample_SD: np.ndarray) -> float | None:
     """Standard deviation of the cosines of all pairs of a sample of unit vectors."""
     if len(sample_SD) < 3:
         return None
-    return rounded(float((sample_SD @ sample_SD.T)[np.triu_indices(len(sample_SD), 1)].std()))
+    return rounded(float(pair_cosines(sample_SD).std()))
 
 
 def cosine_histogram(sample_SD: np.ndarray) -> np.ndarray:
     """How many pairs of a sample of unit vectors have a cosine between two of `COSINE_EDGES`."""
-    cosines_P = (sample_SD @ sample_SD.T)[np.triu_indices(len(sample_SD), 1)]
-    return np.histogram(np.clip(cosines_P, -1, 1), COSINE_EDGES)[0]
+    return np.histogram(np.clip(pair_cosines(sample_SD), -1, 1), COSINE_EDGES)[0]
 
 
 def effective_rank(sample_SD: np.ndarray) -> float | None:
