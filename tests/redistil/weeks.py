@@ -122,13 +122,13 @@ class Weeks:
             recipe = recipe.model_copy(update={"redistil": afresh})
         return redistil(recipe, Workshop(self.home, self.log), BEGIN + timedelta(weeks=week), anyway=anyway)
 
-    def start(self) -> subprocess.Popen[str]:
-        """A process that does what the schedule does, now."""
+    def start(self, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        """A process that does what the schedule does, now; who asks for what it says has to read it."""
         self.recipe()
         return subprocess.Popen(
             [STELLA, "redistil", "run", str(self.root / "weekly.yaml")],
             env={**os.environ, "STELLA_HOME": str(self.home.root)},
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
@@ -144,7 +144,7 @@ class Weeks:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
 
     def megabytes(self) -> float:
         """Of all files of the home."""
