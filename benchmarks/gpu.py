@@ -20,16 +20,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import typer
+from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.lesson import MODEL, Lesson, make_stage, prepare
-from stella_assets.models import load_sentence_transformer, place
-from stella_assets.recipe.part import ModelSource
-from stella_assets.recipe.training import LOSSES
+from stella_assets.core.config import ModelSource
+from stella_assets.core.models import load_sentence_transformer, place
 from stella_assets.training.loop import train_stage
 from stella_assets.training.objective import stage_loss
+from stella_assets.training.settings import LOSSES
 from stella_assets.training.targets import Spread, Targets
-from storage.home import Home
 
 app = typer.Typer(add_completion=False)
 TOKENS = 512
@@ -46,10 +46,10 @@ def training(batch: int = 64, peak_tflops: float = 989.0, *, gradient_checkpoint
         folder = Path(name)
         _write_texts(folder / "texts")
         _write_student(folder / "student")
-        student = {"model": str(folder / "student"), "max_length": TOKENS, "short_dims": []}
-        home = Home(folder / "home")
-        lesson = prepare(folder / "texts", TEXTS, home, max_length=TOKENS, max_chars=10**5, student=student)
-        stage = {"batch_texts": batch, "gradient_checkpointing": gradient_checkpointing}
+        student = {"model": str(folder / "student"), "max_length": TOKENS, "matryoshka_dims": []}
+        workspace = Workspace(folder / "workspace")
+        lesson = prepare(folder / "texts", TEXTS, workspace, max_length=TOKENS, max_chars=10**5, student=student)
+        stage = {"batch_size": batch, "gradient_checkpointing": gradient_checkpointing}
         runs = [_train(lesson, steps, stage, folder / str(steps)) for steps in STEPS]
     (fewer, _), (more, parameters) = runs
     texts_per_second = (STEPS[1] - STEPS[0]) * batch / (more - fewer)
@@ -97,8 +97,8 @@ def _train(lesson: Lesson, steps: int, settings: dict[str, Any], scratch: Path) 
     """Seconds of a stage, and the student's parameters: all, and those that take part in matrix products."""
     scratch.mkdir()
     stage = make_stage(
-        train_layers="all", teacher_head={"cosine": 1}, steps=steps, learning_rate=1e-5, checkpoint_every=10**9,
-        keep="last", **settings,
+        train_layers="all", full_head={"cosine": 1}, steps=steps, learning_rate=1e-5, checkpoint_every=10**9,
+        checkpoint_selection="last", **settings,
     )  # fmt: skip
     student = lesson.student()
     sizes = {name: parameter.numel() for name, parameter in student.named_parameters()}
@@ -122,7 +122,7 @@ def losses(batch: int = 4096, heads: int = 8, dim: int = 1024, repeats: int = 5)
     targets = Targets([teacher], [1.0])
 
     def form(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        stage = make_stage(train_layers=0, teacher_head={name: 1}, steps=1, learning_rate=1e-5)
+        stage = make_stage(train_layers=0, full_head={name: 1}, steps=1, learning_rate=1e-5)
         return lambda x: stage_loss(stage, {dim: x}, dim, targets, Spread(1.0, 1.0)).total
 
     form("similarity")(near[0])  # the teachers' Gram matrix is worked out once

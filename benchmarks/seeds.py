@@ -38,7 +38,7 @@ def main(seeds: int = 3, recipe: Path = ROOT / "recipes" / "demo.yaml") -> None:
         rows.append(
             {
                 "seed": seed,
-                "untouched_student": max(v for (name, _), v in means.items() if name == "untouched_student"),
+                "base_model": max(v for (name, _), v in means.items() if name == "base_model"),
                 "by_dimension": {dim: mean for (name, dim), mean in means.items() if name == last},
                 "gain": report["gain"]["value"],
                 "retention": {name: shares["mean"]["value"] for name, shares in report["retention"].items()},

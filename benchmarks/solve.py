@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.lesson import make_stage, prepare
 from stella_assets.training.frozen import frozen_states
 from stella_assets.training.loop import train_stage
 from stella_assets.training.solve import solve_stage
-from storage.home import Home
 
 PUBLISHED = {"cosine": 10, "similarity": 200, "relative_similarity": 20}
 RATES = (1e-4, 1e-3, 2e-3, 4e-3)
@@ -27,15 +27,15 @@ RATES = (1e-4, 1e-3, 2e-3, 4e-3)
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder of Parquet files with texts.")],
-    home: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
+    workspace: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
     texts: int = 9_000,
     steps: int = 4000,
 ) -> None:
     """Solve, then descend at each rate, and compare dev losses and seconds."""
-    lesson = prepare(data, texts, Home(home.absolute()))
-    frozen = {"train_layers": 0, "teacher_head": PUBLISHED}
+    lesson = prepare(data, texts, Workspace(workspace.absolute()))
+    frozen = {"train_layers": 0, "full_head": PUBLISHED}
     started = time.monotonic()
-    solved = solve_stage(lesson.student(), make_stage(method="solve", **frozen), "solve", lesson.data)
+    solved = solve_stage(lesson.student(), make_stage(method="closed_form", **frozen), "solve", lesson.data)
     seconds = {"solve": time.monotonic() - started}
     losses = {"solve": solved.log[-1]["value"]}
     with tempfile.TemporaryDirectory() as folder:
@@ -44,7 +44,7 @@ def main(
         frozen_states(lesson.student(), lesson.data["train"], scratch / "pooled.npy")
         reading = time.monotonic() - started
         for rate in RATES:
-            stage = make_stage(**frozen, batch_texts=128, steps=steps, learning_rate=rate, checkpoint_every=500)
+            stage = make_stage(**frozen, batch_size=128, steps=steps, learning_rate=rate, checkpoint_every=500)
             name = f"descend {rate:g}"
             started = time.monotonic()
             trained = train_stage(lesson.student(), stage, name, lesson.data, 0, scratch, print)

@@ -17,15 +17,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.snapshot_layout import random_block
+from stella_assets.core.manifest import Identity, Manifest
+from stella_assets.core.step import Artefact
 from stella_assets.corpus.build import CORPUS_FILE
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
-from stella_assets.manifest import Identity, Manifest
-from stella_assets.step import Artefact
-from storage.home import Home
 from storage.memory import PeakMemory
 from storage.snapshot import Snapshot
 from storage.statistics import TEXTS
@@ -64,8 +64,8 @@ def operate(root: Path, operation: str, tag: str) -> None:
     from storage.integrity import verify_table
     from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 
-    home, texts = Home(root / "home"), texts_of(root / tag)
-    vectors = VectorsByRole(home, FINGERPRINTS, DIM)
+    workspace, texts = Workspace(root / "workspace"), texts_of(root / tag)
+    vectors = VectorsByRole(workspace, FINGERPRINTS, DIM)
     match operation:
         case "embed":
             keys = np.concatenate([_keys(batch) for batch in texts.scan(["id"])])
@@ -74,16 +74,16 @@ def operate(root: Path, operation: str, tag: str) -> None:
             )
         case "snapshot":
             column = TeacherColumn("synthetic", DIM, 1.0, FINGERPRINTS, vectors.fetch)
-            SnapshotWriter(home, "bench").write(tag, texts, [column], {})
+            SnapshotWriter(workspace, "context").write(tag, texts, [column], {})
         case "statistics":
             from stella_assets.teachers.statistics import measure_snapshot
 
-            assert measure_snapshot(Snapshot.open(home, "bench", tag))["stats"][0]["rows"] == len(texts)
+            assert measure_snapshot(Snapshot.open(workspace, "context", tag))["stats"][0]["rows"] == len(texts)
         case "verify":
-            for name in ("teacher_vectors.synthetic", "bench.concatenated_vectors"):
-                assert verify_table(home, name).damages == []
+            for name in ("teacher_vectors.synthetic", "context.concatenated_vectors"):
+                assert verify_table(workspace, name).damages == []
         case "gc":
-            collect(home, Needed({"synthetic"}, {("bench", tag)}), dry_run=False, superseded=True)
+            collect(workspace, Needed({"synthetic"}, {("context", tag)}), dry_run=False, superseded=True)
 
 
 def _keys(batch: Any) -> np.ndarray:

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.lesson import Lesson, make_stage, prepare
+from stella_assets.students.dense import Student
 from stella_assets.training.loop import train_stage
-from stella_assets.training.student import Student
-from storage.home import Home
 
 BATCH = 64
 
@@ -30,8 +30,8 @@ def ours(lesson: Lesson, texts: int, folder: Path) -> tuple[float, float]:
     """Texts a second, and the share of the time that was spent waiting for vectors and tokens."""
     data = {**lesson.data, "train": lesson.data["train"].first(texts)}
     stage = make_stage(
-        train_layers="all", teacher_head={"cosine": 1}, batch_texts=BATCH, texts=texts, learning_rate=3e-4,
-        checkpoint_every=10**9, keep="last",
+        train_layers="all", full_head={"cosine": 1}, batch_size=BATCH, texts=texts, learning_rate=3e-4,
+        checkpoint_every=10**9, checkpoint_selection="last",
     )  # fmt: skip
     scratch = folder / "ours"
     scratch.mkdir()
@@ -81,13 +81,13 @@ def theirs(lesson: Lesson, texts: int, folder: Path) -> float:
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder of Parquet files with texts.")],
-    home: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
+    workspace: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
     texts: int = 6400,
     repeats: int = 3,
 ) -> None:
     """Train with both in turn."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    lesson = prepare(data, 50_000, Home(home.absolute()))
+    lesson = prepare(data, 50_000, Workspace(workspace.absolute()))
     speeds: dict[str, list[float]] = {"ours": [], "theirs": [], "waiting": []}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(repeats):

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import typer
+from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.snapshot_layout import random_block
 from stella_assets.corpus.text import text_id
 from stella_assets.training.data import READ_TOGETHER, SnapshotDataset, SnapshotReference
-from storage.home import Home
 from storage.snapshot import VECTOR, Snapshot
 from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 from tests.snapshots import MemoryTexts
@@ -30,7 +30,7 @@ DIMS = {"a": 4096, "b": 8192}
 BATCH = 128
 
 
-def write_snapshot(home: Home, rows: int) -> Snapshot:
+def write_snapshot(workspace: Workspace, rows: int) -> Snapshot:
     texts = [f"text number {i} of some words, as long as a sentence is in the middle" for i in range(rows)]
     row = {"source": "s", "section": "s", "role": "document", "split": "train"}
     corpus = MemoryTexts([{"id": text_id(text), "text": text, **row} for text in texts])
@@ -38,8 +38,8 @@ def write_snapshot(home: Home, rows: int) -> Snapshot:
         TeacherColumn(name, dim, 1.0, {}, lambda ids, _roles, dim=dim: random_block(len(ids), dim, int(ids[0][:6], 16)))
         for name, dim in DIMS.items()
     ]
-    SnapshotWriter(home, "bench", unit_rows=2048).write("one", corpus, columns, {})
-    return Snapshot.open(home, "bench", "one")
+    SnapshotWriter(workspace, "context", unit_rows=2048).write("one", corpus, columns, {})
+    return Snapshot.open(workspace, "context", "one")
 
 
 def label_batches(snapshot: Snapshot, folder: Path) -> Iterator[Any]:
@@ -77,9 +77,9 @@ def seconds_a_batch(batches: Iterator[Any], count: int) -> tuple[float, Any]:
 def main(rows: int = 6000, repeats: int = 5) -> None:
     """Read some batches of each in turn, and compare medians."""
     with tempfile.TemporaryDirectory() as root:
-        home = Home(Path(root))
-        snapshot = write_snapshot(home, rows)
-        ours = iter(SnapshotDataset(SnapshotReference(home, "bench", "one"), "train", BATCH, 0, 0, 10_000))
+        workspace = Workspace(Path(root))
+        snapshot = write_snapshot(workspace, rows)
+        ours = iter(SnapshotDataset(SnapshotReference(workspace, "context", "one"), "train", BATCH, 0, 0, 10_000))
         labels = label_batches(snapshot, Path(root) / "datasets")
         random = np.random.default_rng(0)
 

@@ -63,14 +63,14 @@ def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> N
             disk.append(year.megabytes())
             fallen += entry.verdict == "promoted" and not _gained(year)
             print(f"{entry} ({entry.embedded} embedded, {entry.seconds:.0f} s, {disk[-1]:,.0f} MB)", flush=True)
-        texts = pq.read_metadata(year.home.current("weekly", "corpus") / "corpus.parquet").num_rows
+        texts = pq.read_metadata(year.workspace.current("weekly", "corpus") / "corpus.parquet").num_rows
         rows = {
-            name: open_table(year.home, name).count_rows()
-            for name in table_names(year.home)
+            name: open_table(year.workspace, name).count_rows()
+            for name in table_names(year.workspace)
             if name.startswith("teacher_vectors.")
         }
-        assert len(Ledger(year.home, "weekly").entries()) == weeks
-        served = Releases(year.home, "weekly").names()
+        assert len(Ledger(year.workspace, "weekly").entries()) == weeks
+        served = Releases(year.workspace, "weekly").names()
     verdicts = {verdict: sum(entry.verdict == verdict for entry in entries) for verdict in {e.verdict for e in entries}}
     embedded = sum(entry.embedded for entry in entries)
     by_worse = entries[WORSE_TEACHER].embedded if weeks > WORSE_TEACHER else 0
@@ -96,7 +96,7 @@ def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> N
 
 def _gained(year: Weeks) -> bool:
     """Whether what was promoted scores as much as what was served before, on the tasks of its week."""
-    last = Ledger(year.home, "weekly").entries()[-1]
+    last = Ledger(year.workspace, "weekly").entries()[-1]
     if "first release" in last.why:
         return True
     before, now = (float(word.rstrip(",;")) for word in last.why.split("mean ")[1].split(" -> "))

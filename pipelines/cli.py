@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
+from storage.workspace import Workspace
 
 from pipelines.console import AsJson, RecipeArgument, err, escape, find_recipe, format_cell, make_table, out, refuse
 from pipelines.corpus import app as corpus_app
@@ -23,7 +24,6 @@ from pipelines.reproduce import reproduce
 from pipelines.resources import check_postgres, prepare_environment, project_root
 from pipelines.vectors import app as vectors_app
 from stella_assets.recipe import Recipe
-from storage.home import Home
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,15 +68,15 @@ def run(
     ] = None,
 ) -> None:
     """Make what the recipe describes. What exists already is reused, and a killed run goes on where it stopped."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.preflight import check_recipe
+    from stella_assets.recipe.preflight import check_recipe
 
-    check_recipe(wanted, home)
+    check_recipe(wanted, workspace)
     from pipelines.materialise import materialise
 
     started = time.monotonic()
-    outcome = materialise(wanted, home, select or [], err)
+    outcome = materialise(wanted, workspace, select or [], err)
     for asset, check, found in outcome.failed_checks:
         err.print(f"[bold yellow]check failed[/] {asset} {check}: {escape(found)}", highlight=False, soft_wrap=True)
     if not outcome.succeeded:
@@ -87,15 +87,15 @@ def run(
     if select:
         out.print(f"\n[bold]{wanted.name}[/]: the selected assets are there after {time.monotonic() - started:.1f} s.")
     else:
-        _print_summary(wanted, home, time.monotonic() - started)
+        _print_summary(wanted, workspace, time.monotonic() - started)
 
 
-def _print_summary(recipe: Recipe, home: Home, seconds: float) -> None:
-    summary = _summary(recipe, home)
+def _print_summary(recipe: Recipe, workspace: Workspace, seconds: float) -> None:
+    summary = _summary(recipe, workspace)
     out.print(f"\n[bold]{recipe.name}[/] is complete after {seconds:.1f} s.")
     if summary is not None:
         _print_scores(summary)
-    folder = home.root / recipe.name
+    folder = workspace.root / recipe.name
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     out.print(f"  report   {shown}/evaluation_report/report.html", highlight=False, soft_wrap=True)
     out.print(f"  model    {shown}/release", highlight=False, soft_wrap=True)
@@ -103,13 +103,13 @@ def _print_summary(recipe: Recipe, home: Home, seconds: float) -> None:
     out.print("  UI       make ui", highlight=False)
 
 
-def _summary(recipe: Recipe, home: Home) -> dict[str, Any] | None:
+def _summary(recipe: Recipe, workspace: Workspace) -> dict[str, Any] | None:
     import logging
 
+    from stella_assets.core.step import Runner
     from stella_assets.evaluation.report import read_summary, report_step
-    from stella_assets.step import Workshop
 
-    artefact = Workshop(home, logging.getLogger("stella")).find(report_step(recipe))
+    artefact = Runner(workspace, logging.getLogger("stella")).find(report_step(recipe))
     return None if artefact is None else read_summary(artefact)
 
 
@@ -141,22 +141,22 @@ def study(
     ] = False,
 ) -> None:
     """Compare settings: run the recipe's variants with several seeds, as partitions, and write table and plots."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.preflight import check_recipe
+    from stella_assets.recipe.preflight import check_recipe
     from stella_assets.study.variants import derive, read_grid
 
     variants = read_grid(grid, seeds, each=each)
     for variant in variants:
-        check_recipe(derive(wanted, variant), home)
+        check_recipe(derive(wanted, variant), workspace)
     from pipelines.materialise import materialise_study
 
-    outcomes = materialise_study(wanted, home, variants, err)
+    outcomes = materialise_study(wanted, workspace, variants, err)
     for variant, outcome in zip(variants, outcomes, strict=False):
         for asset, message in outcome.failures:
             shown = f"{variant.name}, {asset}: {message}"
             err.print(f"[bold red]failed[/] {escape(shown)}", highlight=False, soft_wrap=True)
-    folder = home.root / wanted.name / "study"
+    folder = workspace.root / wanted.name / "study"
     if outcomes[-1].succeeded:
         out.print((folder / "study.md").read_text(encoding="utf-8"), highlight=False, soft_wrap=True)
         out.print(f"  report   {folder}/study.html", highlight=False, soft_wrap=True)
@@ -168,19 +168,19 @@ def study(
 @app.command()
 def status(recipe: RecipeArgument) -> None:
     """Say which artefacts of the recipe are there, and which the next run would make."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
     import logging
 
+    from stella_assets.core.step import Runner, all_steps
     from stella_assets.release.publish import release_step
-    from stella_assets.step import Workshop, all_steps
 
-    workshop = Workshop(home, logging.getLogger("stella"))
+    runner = Runner(workspace, logging.getLogger("stella"))
     table = Table(Column("asset", no_wrap=True), "state", "digest", "made at", "seconds", "MiB")
     for step in all_steps(release_step(wanted)):
-        artefact = workshop.find(step)
+        artefact = runner.find(step)
         if artefact is not None:
-            about = artefact.manifest.about
+            about = artefact.manifest.run_info
             made = str(about["made_at"]).replace("T", " ").removesuffix("+00:00")
             table.add_row(
                 step.name,
@@ -191,7 +191,7 @@ def status(recipe: RecipeArgument) -> None:
                 str(about["peak_memory_mib"]),
             )
         else:
-            waits = [need.name for need in step.needs if workshop.find(need) is None]
+            waits = [need.name for need in step.needs if runner.find(need) is None]
             state = f"waits for {waits[0]}" if waits else "would be made"
             table.add_row(step.name, f"[yellow]{state}[/]", "", "", "", "")
     out.print(table)
@@ -200,14 +200,14 @@ def status(recipe: RecipeArgument) -> None:
 @app.command()
 def plan(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Say what the next run would make, why, and how long it would take by the speeds of past runs."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
     import logging
 
+    from stella_assets.core.step import Runner
     from stella_assets.lineage.plan import plan as make_plan
-    from stella_assets.step import Workshop
 
-    planned = make_plan(wanted, Workshop(home, logging.getLogger("stella")))
+    planned = make_plan(wanted, Runner(workspace, logging.getLogger("stella")))
     if as_json:
         print(json.dumps([asset.__dict__ for asset in planned], indent=1))
         return
@@ -233,9 +233,9 @@ def plan(recipe: RecipeArgument, as_json: AsJson = False) -> None:
 @app.command()
 def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Print scores and retention of the recipe's current models."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    summary = _summary(wanted, home)
+    summary = _summary(wanted, workspace)
     if summary is None:
         err.print(f"{wanted.name}: there is no report for this recipe as it stands. Run `stella run {recipe}` first.")
         sys.exit(1)
@@ -254,16 +254,16 @@ def sql(
     ] = None,
 ) -> None:
     """Ask DuckDB about corpus, vectors, training and scores; also while a run is in progress."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     import duckdb
 
     from storage.sql import connect_vectors
     from storage.statistics import refresh_views
 
-    views = refresh_views(home)
+    views = refresh_views(workspace)
     recipe, _, tag = (vectors or "").partition("@")
     with (
-        connect_vectors(home, recipe, tag or None)
+        connect_vectors(workspace, recipe, tag or None)
         if recipe
         else duckdb.connect(str(views), read_only=True) as connection
     ):
@@ -296,11 +296,11 @@ def _print_rows(names: list[str], rows: list[tuple[Any, ...]], output: TableForm
 @app.command()
 def validate(recipe: RecipeArgument) -> None:
     """Check a recipe, its files, models and dimensions, without running anything."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.preflight import check_recipe
+    from stella_assets.recipe.preflight import check_recipe
 
-    dims = check_recipe(wanted, home)
+    dims = check_recipe(wanted, workspace)
     target = f"{dims} dimensions" if dims else "dimensions that its hub models will tell"
     out.print(
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
@@ -314,10 +314,10 @@ def pools(
     as_json: AsJson = False,
 ) -> None:
     """Show, or set, how many steps of a pool run at once, over all runs: of encoding and of training."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     from pipelines.materialise import pool_limits
 
-    found = pool_limits(home, limits or [])
+    found = pool_limits(workspace, limits or [])
     if as_json:
         print(json.dumps(found))
     else:

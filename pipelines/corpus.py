@@ -23,13 +23,13 @@ def why(
 ) -> None:
     """Say whether the corpus has a text, or which rule dropped it. Exit code 1 if no source has it."""
     wanted = find_recipe(recipe)
-    home = prepare_environment()
+    workspace = prepare_environment()
+    from stella_assets.core.step import Runner
     from stella_assets.corpus.account import why as traces_of
-    from stella_assets.step import Workshop
     from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
 
     alike = semantic_duplicates_step(wanted)
-    traces = traces_of(wanted, text, Workshop(home, logging.getLogger("stella")), *([alike] if alike else []))
+    traces = traces_of(wanted, text, Runner(workspace, logging.getLogger("stella")), *([alike] if alike else []))
     if as_json:
         print(json.dumps(traces, indent=1, ensure_ascii=False))
     for trace in traces if not as_json else ():
@@ -53,13 +53,13 @@ def export(
 ) -> None:
     """Write the data set as Parquet shards with a card, as `datasets.load_dataset` reads it."""
     wanted = find_recipe(recipe)
-    home = prepare_environment()
-    from stella_assets.progress import progress_bar
+    workspace = prepare_environment()
+    from stella_assets.core.progress import progress_bar
+    from stella_assets.core.step import Runner
     from stella_assets.release.dataset import export_dataset
-    from stella_assets.step import Workshop
 
     with progress_bar(0, "export", "rows") as bar:
-        files = export_dataset(wanted, to, vectors or [], Workshop(home, logging.getLogger("stella")), bar.update)
+        files = export_dataset(wanted, to, vectors or [], Runner(workspace, logging.getLogger("stella")), bar.update)
     for file in files:
         out.print(f"  {file.relative_to(to)}  {file.stat().st_size / 2**20:,.1f} MiB", highlight=False)
 
@@ -67,9 +67,9 @@ def export(
 @app.command()
 def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be freed.")] = False) -> None:
     """Free the shards of texts that no recipe's current corpus is made of; they are made again when needed."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     from stella_assets.corpus.cleaned import live_shards
     from storage.shards import free_shards
 
-    freed = free_shards(home, live_shards(home), dry_run=dry_run)
+    freed = free_shards(workspace, live_shards(workspace), dry_run=dry_run)
     out.print(make_table(freed, "Would be freed" if dry_run else "Freed", right=("files", "MiB")))

@@ -1,10 +1,11 @@
-"""What Dagster loads: every recipe's family of assets, a job each, and the home folder as a resource."""
+"""What Dagster loads: every recipe's family of assets, a job each, and the workspace folder as a resource."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
+from storage.workspace import Workspace
 
 from pipelines.jobs import forget_every_month, forget_old_runs, promotion_job
 from pipelines.resources import launch_command, parallel_steps, prepare_environment, recipe_files
@@ -17,7 +18,6 @@ from stella_assets.release.assets import release_assets
 from stella_assets.study.assets import RUNS, STUDY, study_assets
 from stella_assets.teachers.assets import teacher_assets
 from stella_assets.training.assets import training_assets
-from storage.home import Home
 
 
 def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -45,7 +45,7 @@ def study_job_name(recipe: Recipe, asset: str) -> str:
 
 
 def build_definitions(
-    recipes: Sequence[Recipe], home: Home, loggers: Mapping[str, dg.LoggerDefinition] | None = None
+    recipes: Sequence[Recipe], workspace: Workspace, loggers: Mapping[str, dg.LoggerDefinition] | None = None
 ) -> dg.Definitions:
     """Definitions of these recipes.
 
@@ -58,7 +58,7 @@ def build_definitions(
         jobs=[*jobs, forget_old_runs],
         schedules=[forget_every_month, *(schedule for schedules, _ in automation for schedule in schedules)],
         sensors=[sensor for _, sensors in automation for sensor in sensors],
-        resources={"home": home, "launcher": Launcher(command=launch_command())},
+        resources={"workspace": workspace, "launcher": Launcher(command=launch_command())},
         executor=_executor(),
         loggers=loggers,
     )

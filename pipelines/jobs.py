@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from pydantic import Field
+from storage.workspace import Workspace
 
 from stella_assets.assets import asset_key, filled_in
+from stella_assets.core.step import Runner
 from stella_assets.recipe import Recipe
 from stella_assets.release.promote import promote_newest
-from stella_assets.step import Workshop
-from storage.home import Home
 
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
@@ -27,9 +27,9 @@ def promotion_job(recipe: Recipe, tags: Mapping[str, str]) -> dg.JobDefinition:
     op = f"serve_newest_of_{recipe.name}"
 
     @dg.op(name=op, description="Serves the newest release from now on.")
-    def serve_newest(context: dg.OpExecutionContext, config: Promotion, home: dg.ResourceParam[Home]) -> None:
-        record = promote_newest(recipe, Workshop(home, context.log), config.name or None)
-        context.log.info(f"{record['name']} is served now, at {home.releases / recipe.name / 'current'}")
+    def serve_newest(context: dg.OpExecutionContext, config: Promotion, workspace: dg.ResourceParam[Workspace]) -> None:
+        record = promote_newest(recipe, Runner(workspace, context.log), config.name or None)
+        context.log.info(f"{record['name']} is served now, at {workspace.releases / recipe.name / 'current'}")
         shown = {name: record[name] for name in ("name", "mean_score", "digest")}
         context.log_event(dg.AssetObservation(asset_key(recipe.name, "release"), metadata=shown))
 

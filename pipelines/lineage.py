@@ -42,11 +42,11 @@ def show(
     svg: Annotated[Path | None, typer.Option(help="Draw it into this file instead.")] = None,
 ) -> None:
     """Print an artefact and all that it rests on; `show` may be left out."""
-    home = prepare_environment()
+    workspace = prepare_environment()
+    from stella_assets.core.trace import Tracer
     from stella_assets.lineage.difference import setups
-    from stella_assets.trace import Tracer
 
-    node = Tracer(home).find(artefact)
+    node = Tracer(workspace).find(artefact)
     if svg is not None:
         from stella_assets import plots
 
@@ -65,15 +65,15 @@ def show(
 @app.command()
 def diff(a: ArtefactArgument, b: ArtefactArgument, as_json: AsJson = False) -> None:
     """Say what differs between two artefacts: settings, sources, texts, vectors, code, libraries, figures."""
-    home = prepare_environment()
+    workspace = prepare_environment()
+    from stella_assets.core.trace import Tracer
     from stella_assets.lineage.difference import differences
-    from stella_assets.trace import Tracer
 
-    tracer = Tracer(home)
+    tracer = Tracer(workspace)
     before, now = tracer.find(a), tracer.find(b)
     if before.name != now.name:
         err.print(f"{a} is a {before.name}, {b} a {now.name}: what only one rests on is listed, too.", soft_wrap=True)
-    found = differences(before, now, home)
+    found = differences(before, now, workspace)
     if as_json:
         print(json.dumps([difference.__dict__ for difference in found], indent=1, ensure_ascii=False))
         return
@@ -84,7 +84,7 @@ def diff(a: ArtefactArgument, b: ArtefactArgument, as_json: AsJson = False) -> N
 
 
 def _tree(node: Any) -> Tree:
-    from stella_assets.trace import walk
+    from stella_assets.core.trace import walk
 
     branches: list[Tree] = []
     for depth, at, again in walk(node):
@@ -104,7 +104,7 @@ def _tree(node: Any) -> Tree:
 
 
 def _made(node: Any) -> str:
-    about, identity = node.about, node.manifest.identity
+    about, identity = node.run_info, node.manifest.identity
     seed = f", seed {identity.settings['seed']}" if "seed" in identity.settings else ""
     when = str(about["made_at"]).replace("T", " ").removesuffix("+00:00")
     return f"{when}, {about['seconds']:,.1f} s, code {identity.code_version}{seed}"

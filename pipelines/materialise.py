@@ -12,17 +12,17 @@ import dagster as dg
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from storage.workspace import Workspace
 
 from pipelines.definitions import build_definitions, job_name, study_job_name
 from pipelines.resources import check_postgres
 from stella_assets.assets import POOLS, asset_key
-from stella_assets.liveness import is_alive, note_process
+from stella_assets.core.processes import is_alive, note_process
 from stella_assets.recipe import Recipe
 from stella_assets.redistil.assets import INPUTS, REDISTILLATION
 from stella_assets.study.assets import RUNS, STUDY, partitions_name
 from stella_assets.study.variants import Variant
-from storage.home import Home
-from storage.locks import hold
+from storage.locks import file_lock
 
 PROCESS_TAG = "stella/process"
 HOST_TAG = "stella/host"
@@ -83,13 +83,13 @@ class _PlainFormatter(logging.Formatter):
         return str(getattr(record, "dagster_meta", {}).get("orig_message", record.getMessage()))
 
 
-def select_keys(recipe: Recipe, home: Home, names: Sequence[str]) -> list[dg.AssetKey]:
+def select_keys(recipe: Recipe, workspace: Workspace, names: Sequence[str]) -> list[dg.AssetKey]:
     """The assets that names stand for, with all that they rest on; a name may be the first part of several, as `mteb`.
 
     Raises:
         UnknownAssetError: A name stands for none.
     """
-    graph = build_definitions([recipe], home).resolve_asset_graph()
+    graph = build_definitions([recipe], workspace).resolve_asset_graph()
     names_in_order = ["/".join(key.path[1:]) for key in graph.toposorted_asset_keys]
     apart = (RUNS, STUDY, INPUTS, REDISTILLATION)  # `stella study` and `stella redistil` make these
     known = [name for name in names_in_order if name not in apart]
@@ -119,7 +119,7 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     return [run.run_id for run in dead]
 
 
-def pool_limits(home: Home, wanted: Sequence[str]) -> dict[str, int | None]:
+def pool_limits(workspace: Workspace, wanted: Sequence[str]) -> dict[str, int | None]:
     """How many steps of each pool run at once, None for any number, after setting those of `wanted`, as `training=2`.
 
     Raises:
@@ -132,7 +132,7 @@ def pool_limits(home: Home, wanted: Sequence[str]) -> dict[str, int | None]:
         if name not in names or not limit.isdigit() or int(limit) < 1:
             raise PoolError(f"{words}: say POOL=LIMIT, as training=2. The pools are {', '.join(names)}.")
         limits[name] = int(limit)
-    with _open_instance(home) as instance:
+    with _open_instance(workspace) as instance:
         storage = instance.event_log_storage
         for name, slots in limits.items():
             storage.set_concurrency_slots(name, slots)
@@ -140,36 +140,38 @@ def pool_limits(home: Home, wanted: Sequence[str]) -> dict[str, int | None]:
     return {name: found.get(name) for name in names}
 
 
-def materialise(recipe: Recipe, home: Home, select: Sequence[str], console: Console) -> Outcome:
+def materialise(recipe: Recipe, workspace: Workspace, select: Sequence[str], console: Console) -> Outcome:
     """Run the recipe's job, or the selected assets of it.
 
     Raises:
         UnknownAssetError: The selection names no asset.
     """
-    selection = select_keys(recipe, home, select) if select else None
-    return _execute(recipe, home, job_name(recipe), console, asset_selection=selection)
+    selection = select_keys(recipe, workspace, select) if select else None
+    return _execute(recipe, workspace, job_name(recipe), console, asset_selection=selection)
 
 
-def materialise_study(recipe: Recipe, home: Home, variants: Sequence[Variant], console: Console) -> list[Outcome]:
+def materialise_study(
+    recipe: Recipe, workspace: Workspace, variants: Sequence[Variant], console: Console
+) -> list[Outcome]:
     """Run each variant as a partition of the recipe's study, then compare all that were ever run.
 
     What fails is left out of the comparison; the outcomes are in the order of the variants, the comparison's last.
     """
-    with _open_instance(home) as instance:
+    with _open_instance(workspace) as instance:
         instance.add_dynamic_partitions(partitions_name(recipe), [variant.name for variant in variants])
     outcomes = []
     for number, variant in enumerate(variants, 1):
         console.print(f"[bold]{number} of {len(variants)}[/]: {escape(variant.name)}", highlight=False)
         job = study_job_name(recipe, RUNS)
-        outcomes.append(_execute(recipe, home, job, console, partition_key=variant.name))
-    return [*outcomes, _execute(recipe, home, study_job_name(recipe, STUDY), console)]
+        outcomes.append(_execute(recipe, workspace, job, console, partition_key=variant.name))
+    return [*outcomes, _execute(recipe, workspace, study_job_name(recipe, STUDY), console)]
 
 
-def _execute(recipe: Recipe, home: Home, job: str, console: Console, **what: Any) -> Outcome:
+def _execute(recipe: Recipe, workspace: Workspace, job: str, console: Console, **what: Any) -> Outcome:
     """Run a job in this process."""
-    definitions = build_definitions([recipe], home, loggers={"console": _console_logger(console)})
+    definitions = build_definitions([recipe], workspace, loggers={"console": _console_logger(console)})
     tags = {PROCESS_TAG: note_process(), HOST_TAG: socket.gethostname()}
-    with _open_instance(home) as instance:
+    with _open_instance(workspace) as instance:
         for run_id in close_dead_runs(instance):
             console.print(f"Run {run_id[:8]} was killed; going on where it stopped.")
         result = definitions.resolve_job_def(job).execute_in_process(
@@ -189,10 +191,10 @@ def _execute(recipe: Recipe, home: Home, job: str, console: Console, **what: Any
     )
 
 
-def _open_instance(home: Home) -> dg.DagsterInstance:
+def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
     """The UI's instance. Opening makes its SQLite files where there are none; two processes must not both do so."""
     check_postgres()
-    with hold(home, "dagster"):
+    with file_lock(workspace, "dagster"):
         return dg.DagsterInstance.get()
 
 

@@ -18,19 +18,19 @@ app = typer.Typer(no_args_is_help=True, help="Embed what is new, train on, and s
 @app.command()
 def run(
     recipe: RecipeArgument,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Train although nothing, or little, is new.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Train although nothing, or little, is new.")] = False,
 ) -> None:
     """Do it now, as the schedule would. Exit code 1 if the gate is closed or it failed."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
+    from stella_assets.core.step import Runner
     from stella_assets.redistil.redistil import redistil
-    from stella_assets.step import Workshop
     from storage.statistics import refresh_views
 
-    entry = redistil(wanted, Workshop(home, people_log()), anyway=anyway)
-    refresh_views(home)
+    entry = redistil(wanted, Runner(workspace, people_log()), force=force)
+    refresh_views(workspace)
     out.print(escape(str(entry)), highlight=False, soft_wrap=True)
-    if entry.verdict in ("kept", "failed"):
+    if entry.verdict in ("rejected", "failed"):
         sys.exit(1)
 
 
@@ -40,22 +40,22 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would go.")] = False,
 ) -> None:
     """Let go of releases beyond those that the recipe keeps, and of what nothing rests on, as after each promotion."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.redistil.redistil import let_go
+    from stella_assets.redistil.redistil import apply_retention
 
-    for line in let_go(wanted, home, dry_run=dry_run):
+    for line in apply_retention(wanted, workspace, dry_run=dry_run):
         out.print(f"{'would go' if dry_run else 'let go'}: {escape(line)}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def log(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Say what came of each re-distillation, a line each."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
     from stella_assets.redistil.ledger import Ledger
 
-    entries = Ledger(home, wanted.name).entries()
+    entries = Ledger(workspace, wanted.name).entries()
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], indent=1))
         return

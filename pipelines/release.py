@@ -8,11 +8,11 @@ import sys
 from typing import Annotated
 
 import typer
+from storage.workspace import Workspace
 
 from pipelines.console import AsJson, RecipeArgument, err, escape, find_recipe, make_table, out
 from pipelines.resources import prepare_environment
 from stella_assets.recipe import Recipe
-from storage.home import Home
 from storage.releases import Releases
 
 app = typer.Typer(no_args_is_help=True, help="What is served, and what was: list, show, promote, roll back.")
@@ -70,17 +70,17 @@ def promote(
     name: Annotated[str | None, typer.Option(help="Left out: the date and a part of the key.")] = None,
 ) -> None:
     """Serve the recipe's newest release from now on, if its gate is open."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
+    from stella_assets.core.step import Runner
     from stella_assets.release.promote import NothingToServeError, promote_newest
-    from stella_assets.step import Workshop
 
     try:
-        record = promote_newest(wanted, Workshop(home, logging.getLogger("stella")), name)
+        record = promote_newest(wanted, Runner(workspace, logging.getLogger("stella")), name)
     except NothingToServeError as error:
         err.print(escape(str(error)), highlight=False, soft_wrap=True)
         sys.exit(1)
-    shown = home.releases / wanted.name / "current"
+    shown = workspace.releases / wanted.name / "current"
     out.print(f"[bold]{record['name']}[/] is served now, at {escape(str(shown))}", highlight=False, soft_wrap=True)
 
 
@@ -92,6 +92,6 @@ def rollback(recipe: RecipeArgument) -> None:
 
 
 def _releases(argument: str) -> Releases:
-    home: Home = prepare_environment()
+    workspace: Workspace = prepare_environment()
     recipe: Recipe = find_recipe(argument)
-    return Releases(home, recipe.name)
+    return Releases(workspace, recipe.name)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from storage.workspace import Workspace
 
 from pipelines.console import AsJson, err, escape, find_recipe, make_table, out, people_log, refuse
 from pipelines.resources import prepare_environment
 from storage.artefacts import write_atomically
-from storage.home import Home
 
 if TYPE_CHECKING:
     from stella_assets.lineage.reproduce import Comparison, Reproduction
@@ -28,33 +28,33 @@ def reproduce(
     recipe: Annotated[str | None, typer.Option(help="The recipe, where it is not in recipes/.")] = None,
     into: Annotated[Path | None, typer.Option(help="A folder to make it in, and to keep.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare recipe, code, sources and stored bytes.")] = False,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Go on although recipe, code or sources differ.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Go on although recipe, code or sources differ.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a release again in a fresh folder and compare each artefact. Exit code 1 if one differs or is damaged."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe or release.partition("@")[0])
+    from stella_assets.core.trace import Tracer
     from stella_assets.lineage.difference import setup_differences
     from stella_assets.lineage.reproduce import Reproduction, damages, mismatches, reproduction_folder
-    from stella_assets.trace import Tracer
 
-    node = Tracer(home).find(release if "@" in release else f"{wanted.name}/release")
+    node = Tracer(workspace).find(release if "@" in release else f"{wanted.name}/release")
     if node.name != "release":
         refuse(f"{release}: is a {node.name}, not a release.")
-    mismatching, damaged = mismatches(node, wanted, home), list(damages(node, home))
+    mismatching, damaged = mismatches(node, wanted, workspace), list(damages(node, workspace))
     if not as_json:
         _print_differences(mismatching, "Not as it was then", "Recipe, code, sources, libraries, machine: as then.")
         _print_differences(
             damaged, "Damaged", f"All {len(node.all)} artefacts have the bytes that they were made with."
         )
-    other = any(difference.kind != "environment" for difference in mismatching) and not anyway
+    other = any(difference.kind != "environment" for difference in mismatching) and not force
     compared: list[Comparison] = []
     if not (damaged or other or check):
-        folder = (into or reproduction_folder(home, node)).absolute()
+        folder = (into or reproduction_folder(workspace, node)).absolute()
         _claim(folder, node.digest)
-        compared = _compare(Reproduction(node, wanted, home, Home(folder), people_log()), len(node.all))
+        compared = _compare(Reproduction(node, wanted, workspace, Workspace(folder), people_log()), len(node.all))
         if not as_json:
-            made = Tracer(Home(folder)).of_folder(folder / wanted.name / "release")
+            made = Tracer(Workspace(folder)).of_folder(folder / wanted.name / "release")
             setups = list(setup_differences(node, made))
             _print_differences(setups, "Made with", "Made with the same code, libraries, machine and threads.")
         if into is None and not _differing(compared):
@@ -87,7 +87,7 @@ def _end(*, damaged: bool, other: bool, differing: bool) -> None:
         err.print("`stella vectors verify --repair` mends vectors; delete the folder of an artefact to make it again.")
         sys.exit(1)
     if other:
-        err.print("What is made now would be another release. Restore what is listed, or go on with --anyway.")
+        err.print("What is made now would be another release. Restore what is listed, or go on with --force.")
         sys.exit(2)
     if differing:
         sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from storage.home import Home
+from storage.workspace import Workspace
 
 
 def project_root() -> Path:
@@ -16,13 +16,13 @@ def project_root() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def home() -> Home:
+def workspace() -> Workspace:
     """The folder of all state: `STELLA_HOME`, or `var/` in the project; vectors may lie elsewhere: `STELLA_VECTORS`."""
     root = Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute()
     vectors = os.environ.get("STELLA_VECTORS")
     if vectors and "://" not in vectors:
         vectors = str(Path(vectors).expanduser().absolute())
-    return Home(root, vectors or None)
+    return Workspace(root, vectors or None)
 
 
 def launch_command() -> str:
@@ -81,13 +81,13 @@ def recipe_files() -> list[Path]:
     return sorted((project_root() / "recipes").glob("*.yaml"))
 
 
-def prepare_environment() -> Home:
-    """Point Dagster at the project's `dagster.yaml` and its storage at our home, and quieten libraries.
+def prepare_environment() -> Workspace:
+    """Point Dagster at the project's `dagster.yaml` and its storage at our workspace, and quieten libraries.
 
     Raises:
         ValueError: `STELLA_HOME` cannot be a folder.
     """
-    where = home()
+    where = workspace()
     try:
         where.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:

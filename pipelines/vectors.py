@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from storage.workspace import Workspace
 
 from pipelines.console import AsJson, err, find_recipe, make_table, out, people_log
 from pipelines.resources import prepare_environment, recipe_files
 from stella_assets.recipe import Recipe, read_recipe
-from storage.home import Home
 
 app = typer.Typer(no_args_is_help=True, help="Look at, verify, clean, export and import the teacher-vector store.")
 
@@ -23,14 +23,14 @@ SnapshotArgument = Annotated[
 @app.command("list")
 def list_tables(as_json: AsJson = False) -> None:
     """List teachers and snapshots: rows, dimensions, size, and who uses them."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     from storage.catalogue import list_snapshots, list_teachers
 
-    teachers, snapshots = list_teachers(home), list_snapshots(home)
+    teachers, snapshots = list_teachers(workspace), list_snapshots(workspace)
     if as_json:
-        print(json.dumps({"store": home.vectors, "teachers": teachers, "snapshots": snapshots}, indent=1))
+        print(json.dumps({"store": workspace.vectors, "teachers": teachers, "snapshots": snapshots}, indent=1))
         return
-    out.print(f"Store {home.vectors}", highlight=False)
+    out.print(f"Store {workspace.vectors}", highlight=False)
     out.print(make_table(teachers, "Teachers", right=("dim", "rows", "MiB")))
     out.print(make_table(snapshots, "Snapshots", right=("version", "rows", "dim", "MiB")))
 
@@ -38,20 +38,20 @@ def list_tables(as_json: AsJson = False) -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="RECIPE, RECIPE@TAG, or a teacher's fingerprint.")]) -> None:
     """Show what a snapshot or a teacher's table says of itself, as JSON."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     from storage.catalogue import describe
 
-    print(json.dumps(describe(home, name), indent=1, ensure_ascii=False))
+    print(json.dumps(describe(workspace, name), indent=1, ensure_ascii=False))
 
 
 @app.command()
 def diff(a: SnapshotArgument, b: SnapshotArgument, as_json: AsJson = False) -> None:
     """Say what differs between two snapshots: texts by source, teachers, weights, and drift."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     from stella_assets.teachers.drift import snapshot_drift
     from storage.catalogue import compare, open_snapshot
 
-    before, now = open_snapshot(home, a), open_snapshot(home, b)
+    before, now = open_snapshot(workspace, a), open_snapshot(workspace, b)
     found = {**compare(before, now), "drift": snapshot_drift(before, now)}
     if as_json:
         print(json.dumps(found, indent=1))
@@ -73,19 +73,19 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify digests, rows, ids, norms and a recomputed sample. Exit code 1 if something is damaged."""
-    home = prepare_environment()
-    from stella_assets.progress import progress_bar
+    workspace = prepare_environment()
+    from stella_assets.core.progress import progress_bar
     from stella_assets.teachers.audit import Auditor
 
-    known = [find_recipe(name) for name in recipes] if recipes else _recipes_that_were_run(home)
-    auditor = Auditor(home, known, people_log(), sample, seed)
+    known = [find_recipe(name) for name in recipes] if recipes else _recipes_that_were_run(workspace)
+    auditor = Auditor(workspace, known, people_log(), sample, seed)
     with progress_bar(auditor.bytes(), "verify", "B") as bar:
         audit = auditor.verify(bar.update)
     repaired: list[str] = []
     if repair and audit.damages:
         _say_damages(audit.damages)
         repaired = auditor.repair(audit)
-        auditor = Auditor(home, known, people_log(), sample, seed)
+        auditor = Auditor(workspace, known, people_log(), sample, seed)
         audit = auditor.verify()
     if as_json:
         _print_audit_json(audit, repaired)
@@ -150,11 +150,11 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Free what no tag, no release and no live recipe needs."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     from stella_assets.teachers.keep import needed
     from storage.garbage import collect
 
-    garbage = collect(home, needed(home), dry_run=dry_run, superseded=superseded)
+    garbage = collect(workspace, needed(workspace), dry_run=dry_run, superseded=superseded)
     total = sum(item.bytes for item in garbage)
     if as_json:
         print(json.dumps({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]}, indent=1))
@@ -174,12 +174,12 @@ def export(
     teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher; may be given several times.")] = None,
 ) -> None:
     """Write a snapshot's texts and vectors to a folder, with a sidecar that explains them."""
-    home = prepare_environment()
-    from stella_assets.progress import progress_bar
+    workspace = prepare_environment()
+    from stella_assets.core.progress import progress_bar
     from storage.catalogue import open_snapshot
     from storage.transfer import export_snapshot
 
-    opened = open_snapshot(home, snapshot)
+    opened = open_snapshot(workspace, snapshot)
     with progress_bar(len(opened), "export", "rows") as bar:
         files = export_snapshot(opened, to, form, teacher, bar.update)
     out.print(f"{len(opened):,} rows of {snapshot} in {to}:", highlight=False)
@@ -200,17 +200,17 @@ def import_vectors(
     ] = "document",
 ) -> None:
     """Take in vectors that a teacher made elsewhere, after recomputing a sample of them."""
-    home = prepare_environment()
+    workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.progress import progress_bar
+    from stella_assets.core.progress import progress_bar
     from stella_assets.teachers.adopt import adopt_vectors
     from stella_assets.teachers.encode import open_teacher
     from storage.transfer import Memmap
 
     rows, lines = Memmap(vectors, texts, dim, dtype).open()
-    model = open_teacher(wanted, teacher, home)
+    model = open_teacher(wanted, teacher, workspace)
     with progress_bar(len(lines), "import", "rows") as bar:
-        counts = adopt_vectors(rows, lines, model, role, home, teacher, bar.update)
+        counts = adopt_vectors(rows, lines, model, role, workspace, teacher, bar.update)
     out.print(
         f"{counts['stored']:,} of {counts['rows']:,} vectors stored; {counts['there_already']:,} were there, "
         f"{counts['doubled']:,} are of doubled texts, {counts['changed_by_normalisation']:,} of texts that are not in "
@@ -219,6 +219,6 @@ def import_vectors(
     )
 
 
-def _recipes_that_were_run(home: Home) -> list[Recipe]:
-    read = [read_recipe(path) for path in recipe_files() if (home.root / path.stem).is_dir()]
-    return [recipe for recipe in read if home.current(recipe.name, "corpus").exists()]
+def _recipes_that_were_run(workspace: Workspace) -> list[Recipe]:
+    read = [read_recipe(path) for path in recipe_files() if (workspace.root / path.stem).is_dir()]
+    return [recipe for recipe in read if workspace.current(recipe.name, "corpus").exists()]

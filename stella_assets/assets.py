@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import dagster as dg
+from storage.workspace import Workspace
 
-from stella_assets.manifest import digest
+from stella_assets.core.manifest import digest
+from stella_assets.core.step import Artefact, Launch, Runner, Step
 from stella_assets.plots import data_uri
-from stella_assets.step import Artefact, Launch, Step, Workshop
-from storage.home import Home
 from storage.statistics import record_run, refresh_views
 
 LAST = "release"
@@ -69,15 +69,15 @@ def step_asset(
         pool=next((pool for start, pool in POOLS.items() if step.name.startswith(start)), None),
     )
     def make_artefact(
-        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], launcher: Launcher
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace], launcher: Launcher
     ) -> dg.MaterializeResult:
-        with recorded(home, context.run_id, step) as record:
-            workshop = Workshop(home, context.log, launcher.within(context))
-            artefact = record.artefact = workshop.make(step)
+        with recorded(workspace, context.run_id, step) as record:
+            runner = Runner(workspace, context.log, launcher.within(context))
+            artefact = record.artefact = runner.make(step)
             if step.name == LAST:  # it rests on every other asset that the recipe has
-                workshop.keep_links(step)
-        refresh_views(home)
-        verb = "reused, nothing to do" if artefact.reused else f"made in {artefact.manifest.about['seconds']:.1f} s"
+                runner.prune_links(step)
+        refresh_views(workspace)
+        verb = "reused, nothing to do" if artefact.reused else f"made in {artefact.manifest.run_info['seconds']:.1f} s"
         context.log.info(f"{step.name}: {verb} ({artefact.digest[:12]})")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artefact.digest),
@@ -145,7 +145,7 @@ class Record:
 
 
 @contextmanager
-def recorded(home: Home, run_id: str, step: Step) -> Iterator[Record]:
+def recorded(workspace: Workspace, run_id: str, step: Step) -> Iterator[Record]:
     """Add the outcome of the block to the run's record, for the view `runs`."""
     record, started, error = Record(), datetime.now(UTC), ""
     try:
@@ -164,16 +164,16 @@ def recorded(home: Home, run_id: str, step: Step) -> Iterator[Record]:
             "succeeded": artefact is not None,
             "reused": artefact is not None and artefact.reused,
             "digest": artefact.digest if artefact else None,
-            "peak_memory_mib": artefact.manifest.about["peak_memory_mib"] if artefact else None,
+            "peak_memory_mib": artefact.manifest.run_info["peak_memory_mib"] if artefact else None,
             "error": error or None,
         }
-        record_run(home, run_id, row)
+        record_run(workspace, run_id, row)
 
 
 def _common_metadata(artefact: Artefact) -> dict[str, Any]:
-    about, facts = artefact.manifest.about, artefact.manifest.facts
-    plain = {name: value for name, value in facts.items() if isinstance(value, int | float | str)}
-    rows = facts.get("texts") or facts.get("rows")
+    about, metrics = artefact.manifest.run_info, artefact.manifest.metrics
+    plain = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
+    rows = metrics.get("texts") or metrics.get("rows")
     return {
         "folder": dg.MetadataValue.path(str(artefact.folder)),
         "digest": artefact.digest,

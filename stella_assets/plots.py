@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from stella_assets.trace import Node
+    from stella_assets.core.trace import Node
 
 Row = Mapping[str, Any]
 STAGE_COLOURS = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8a8a8a")
@@ -49,7 +49,7 @@ def lineage(node: Node, kind: Literal["png", "svg"] = "svg") -> bytes:
     boxes = {}
     for name, at in node.all.items():
         words = name.replace("/", "/\n") if len(name) > 16 else name
-        seconds = f", {at.about['seconds']:,.0f} s" if at.about else ""
+        seconds = f", {at.run_info['seconds']:,.0f} s" if at.run_info else ""
         box = {"boxstyle": "round,pad=0.35", "facecolor": "#f5f7fa", "edgecolor": STAGE_COLOURS[0]}
         label = f"{words}\n{at.digest[:8]}{seconds}"
         drawn = axes.text(*places[name], label, ha="center", va="center", fontsize=7, bbox=box, zorder=3)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from storage.home import Home
-from storage.locks import hold
+from storage.locks import file_lock
+from storage.workspace import Workspace
 
 MANIFEST = "manifest.json"
 
@@ -17,12 +17,12 @@ MANIFEST = "manifest.json"
 class ArtefactStore:
     """Artefacts by (asset, key). An artefact exists when its manifest does; a half-built one is only a draft."""
 
-    def __init__(self, home: Home) -> None:
-        self.home = home
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
 
     def path(self, asset: str, key: str) -> Path:
         """Where the artefact lies or will lie."""
-        return self.home.artefacts / asset / key
+        return self.workspace.artefacts / asset / key
 
     def exists(self, asset: str, key: str) -> bool:
         """Whether the artefact is complete."""
@@ -30,7 +30,7 @@ class ArtefactStore:
 
     def lock(self, asset: str, key: str, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
         """Hold the artefact for one builder; a second one waits, and `on_wait` is told so first."""
-        return hold(self.home, f"{asset}-{key}", on_wait)
+        return file_lock(self.workspace, f"{asset}-{key}", on_wait)
 
     def draft(self, asset: str, key: str) -> Path:
         """An empty folder to build in; what an interrupted build left there is gone."""
@@ -63,7 +63,7 @@ class ArtefactStore:
 
     def point(self, recipe: str, asset: str, key: str) -> None:
         """Make `<recipe>/<asset>` name this artefact, in one atomic step."""
-        link = self.home.current(recipe, asset)
+        link = self.workspace.current(recipe, asset)
         target = os.path.relpath(self.path(asset, key), link.parent)
         if link.is_symlink() and str(link.readlink()) == target:
             return
@@ -73,17 +73,17 @@ class ArtefactStore:
         fresh.symlink_to(target, target_is_directory=True)
         fresh.replace(link)
 
-    def keep_links(self, recipe: str, assets: Collection[str]) -> None:
+    def prune_links(self, recipe: str, assets: Collection[str]) -> None:
         """Remove the recipe's links to other assets: those of a teacher or a stage that it has no more."""
-        root = self.home.root / recipe
+        root = self.workspace.root / recipe
         for link in sorted(root.rglob("*")):
             if link.is_symlink() and link.relative_to(root).as_posix() not in assets:
                 link.unlink()
 
 
-def finished(home: Home, assets: str = "**") -> list[Path]:
+def finished(workspace: Workspace, assets: str = "**") -> list[Path]:
     """Folders of the artefacts that are complete, of the assets that a glob describes."""
-    folders = (path.parent for path in home.artefacts.glob(f"{assets}/*/{MANIFEST}"))
+    folders = (path.parent for path in workspace.artefacts.glob(f"{assets}/*/{MANIFEST}"))
     return sorted(folder for folder in folders if folder.suffix != ".draft")
 
 

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from storage.database import StoreError, open_table, table_names
-from storage.home import Home
 from storage.integrity import snapshot_tables, teacher_tables
 from storage.snapshot import TABLE, Snapshot, snapshot_tags
 from storage.sql import current_snapshot
 from storage.vectors import PREFIX
+from storage.workspace import Workspace
 
 
-def list_teachers(home: Home) -> list[dict[str, Any]]:
+def list_teachers(workspace: Workspace) -> list[dict[str, Any]]:
     """Each teacher's table: fingerprint, name, model, prompt, dimensions, rows, MiB."""
     rows = []
-    for name in teacher_tables(table_names(home)):
-        dataset = open_table(home, name)
+    for name in teacher_tables(table_names(workspace)):
+        dataset = open_table(workspace, name)
         if dataset is None:
             continue
         about = _teacher(dataset)
@@ -38,15 +38,15 @@ def list_teachers(home: Home) -> list[dict[str, Any]]:
     return rows
 
 
-def list_snapshots(home: Home) -> list[dict[str, Any]]:
+def list_snapshots(workspace: Workspace) -> list[dict[str, Any]]:
     """Each recipe's snapshots, oldest first: tag, version, rows, teachers, MiB of its own table's files."""
     rows = []
-    for name in snapshot_tables(table_names(home)):
+    for name in snapshot_tables(table_names(workspace)):
         recipe = name.removesuffix(TABLE)
-        current = home.current(recipe, "concatenated_vectors")
+        current = workspace.current(recipe, "concatenated_vectors")
         now = current.resolve().name if current.exists() else ""
-        for tag, version in snapshot_tags(home, recipe).items():
-            snapshot = Snapshot.open(home, recipe, tag)
+        for tag, version in snapshot_tags(workspace, recipe).items():
+            snapshot = Snapshot.open(workspace, recipe, tag)
             layout = snapshot.layout
             rows.append(
                 {
@@ -74,33 +74,33 @@ def _teacher(dataset: Any) -> dict[str, Any]:
     return dict(json.loads(dataset.schema.metadata[b"stella.teacher"]))
 
 
-def open_snapshot(home: Home, name: str) -> Snapshot:
+def open_snapshot(workspace: Workspace, name: str) -> Snapshot:
     """A snapshot by `RECIPE` (the current one) or `RECIPE@TAG`; the first digits of a tag will do.
 
     Raises:
         ValueError: There is no such snapshot, or several.
     """
     recipe, _, prefix = name.partition("@")
-    tags = snapshot_tags(home, recipe)
+    tags = snapshot_tags(workspace, recipe)
     if not tags:
-        known = ", ".join(table.removesuffix(TABLE) for table in snapshot_tables(table_names(home))) or "none"
-        raise StoreError(f"{name}: recipe {recipe!r} has no snapshot in {home.vectors}; it has those of {known}.")
+        known = ", ".join(table.removesuffix(TABLE) for table in snapshot_tables(table_names(workspace))) or "none"
+        raise StoreError(f"{name}: recipe {recipe!r} has no snapshot in {workspace.vectors}; it has those of {known}.")
     if not prefix:
-        return Snapshot.open(home, recipe, current_snapshot(home, recipe))
+        return Snapshot.open(workspace, recipe, current_snapshot(workspace, recipe))
     found = [tag for tag in tags if tag.startswith(prefix)]
     if len(found) != 1:
         raise StoreError(f"{name}: {len(found)} snapshots begin with {prefix}; there are {', '.join(tags)}.")
-    return Snapshot.open(home, recipe, found[0])
+    return Snapshot.open(workspace, recipe, found[0])
 
 
-def describe(home: Home, name: str) -> dict[str, Any]:
+def describe(workspace: Workspace, name: str) -> dict[str, Any]:
     """What a snapshot (`RECIPE` or `RECIPE@TAG`) or a teacher's table (its fingerprint) says of itself.
 
     Raises:
         StoreError: There is no such thing.
     """
-    if PREFIX + name in table_names(home):
-        dataset = open_table(home, PREFIX + name)
+    if PREFIX + name in table_names(workspace):
+        dataset = open_table(workspace, PREFIX + name)
         return {
             "table": PREFIX + name,
             "teacher": _teacher(dataset),
@@ -109,7 +109,7 @@ def describe(home: Home, name: str) -> dict[str, Any]:
             "version": int(dataset.version),
             "bytes": _bytes(dataset),
         }
-    snapshot = open_snapshot(home, name)
+    snapshot = open_snapshot(workspace, name)
     dataset = snapshot.dataset
     return {
         "uri": dataset.uri,

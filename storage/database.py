@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.home import DiskSpaceError, Home
+from storage.workspace import DiskSpaceError, Workspace
 
 FORMAT = 1
 """Format of the tables, kept in their metadata. Raised when an older version of this package could misread them."""
@@ -35,18 +35,18 @@ def connect(uri: str) -> Any:
     """Open the LanceDB database that lies at `uri`, made on the first write. Credentials come from the environment."""
     import lancedb
 
-    with explained(uri):
+    with translate_lance_errors(uri):
         return lancedb.connect(uri)
 
 
-def table_names(home: Home) -> list[str]:
+def table_names(workspace: Workspace) -> list[str]:
     """All tables of the database, by name.
 
     Raises:
         StoreError: The database cannot be read.
     """
-    with explained(home.vectors):
-        database, names, token = connect(home.vectors), [], None
+    with translate_lance_errors(workspace.vectors):
+        database, names, token = connect(workspace.vectors), [], None
         while True:
             page = database.list_tables(page_token=token)
             names.extend(page.tables)
@@ -55,12 +55,12 @@ def table_names(home: Home) -> list[str]:
                 return sorted(names)
 
 
-def table_uri(home: Home, name: str) -> str:
+def table_uri(workspace: Workspace, name: str) -> str:
     """Where a table lies."""
-    return f"{home.vectors}/{name}.lance"
+    return f"{workspace.vectors}/{name}.lance"
 
 
-def open_table(home: Home, name: str, version: int | str | None = None) -> Any:
+def open_table(workspace: Workspace, name: str, version: int | str | None = None) -> Any:
     """The Lance dataset of a table, at a version or a tag, or None if there is no such table.
 
     Raises:
@@ -68,9 +68,9 @@ def open_table(home: Home, name: str, version: int | str | None = None) -> Any:
     """
     import lance
 
-    uri = table_uri(home, name)
-    with explained(uri):
-        if name not in table_names(home):
+    uri = table_uri(workspace, name)
+    with translate_lance_errors(uri):
+        if name not in table_names(workspace):
             return None
         try:
             dataset = lance.dataset(uri, version=version)
@@ -119,7 +119,7 @@ def _require_format(uri: str, metadata: Mapping[bytes, bytes]) -> None:
 
 
 @contextmanager
-def explained(uri: str) -> Iterator[None]:
+def translate_lance_errors(uri: str) -> Iterator[None]:
     """Turn what Lance says of disks, permissions and damage into errors with a remedy; others pass as they are.
 
     Raises:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from storage.database import connect, explained, open_table, table_names, table_uri
-from storage.home import Home
+from storage.database import connect, open_table, table_names, table_uri, translate_lance_errors
 from storage.integrity import snapshot_tables, teacher_tables
-from storage.locks import hold
+from storage.locks import file_lock
 from storage.snapshot import TABLE, Snapshot, snapshot_tags
 from storage.units import DIGESTS, session
 from storage.vectors import PREFIX, STATES
+from storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Garbage:
     bytes: int
 
 
-def collect(home: Home, needed: Needed, *, dry_run: bool, superseded: bool) -> list[Garbage]:
+def collect(workspace: Workspace, needed: Needed, *, dry_run: bool, superseded: bool) -> list[Garbage]:
     """Free what nothing needs, or with `dry_run` only say what that would be.
 
     Tags keep what they name, and teachers keep all vectors while anything uses them. With `superseded`, the tags of
@@ -56,59 +56,59 @@ def collect(home: Home, needed: Needed, *, dry_run: bool, superseded: bool) -> l
         StoreError: A table cannot be read; nothing of it is freed.
     """
     found: list[Garbage] = []
-    tables = table_names(home)
+    tables = table_names(workspace)
     fingerprints = set(needed.fingerprints)
     for name in snapshot_tables(tables):
         recipe = name.removesuffix(TABLE)
-        tags = snapshot_tags(home, recipe)
+        tags = snapshot_tags(workspace, recipe)
         stale = [tag for tag in tags if superseded and (recipe, tag) not in needed.snapshots]
         for tag in tags:
             if tag not in stale:
-                snapshot = Snapshot.open(home, recipe, tag)
+                snapshot = Snapshot.open(workspace, recipe, tag)
                 fingerprints |= {f for by_role in snapshot.fingerprints.values() for f in by_role.values()}
-        found += _clean(home, name, stale, dry_run)
+        found += _clean(workspace, name, stale, dry_run)
     for name in teacher_tables(tables):
         if name.removeprefix(PREFIX) in fingerprints:
-            found += _clean(home, name, [], dry_run)
+            found += _clean(workspace, name, [], dry_run)
         else:
-            found += _drop(home, name, dry_run, "vectors of a teacher that nothing uses")
+            found += _drop(workspace, name, dry_run, "vectors of a teacher that nothing uses")
     for name in tables:
         if name.startswith(STATES):
-            found += _drop(home, name, dry_run, "states of evaluated texts, made again when needed")
+            found += _drop(workspace, name, dry_run, "states of evaluated texts, made again when needed")
     return found
 
 
-def _clean(home: Home, name: str, stale_tags: Iterable[str], dry_run: bool) -> list[Garbage]:
+def _clean(workspace: Workspace, name: str, stale_tags: Iterable[str], dry_run: bool) -> list[Garbage]:
     """Versions that no tag names, and files that no version names: what killed writers left."""
-    with hold(home, name):  # nobody on this machine is writing now
-        dataset = open_table(home, name)
+    with file_lock(workspace, name):  # nobody on this machine is writing now
+        dataset = open_table(workspace, name)
         if dataset is None:
-            return [] if dry_run else _drop_uncommitted(home, name)
+            return [] if dry_run else _drop_uncommitted(workspace, name)
         stale = set(stale_tags)
-        with explained(dataset.uri):
-            garbage = _unneeded(home, dataset, name, stale)
+        with translate_lance_errors(dataset.uri):
+            garbage = _unneeded(workspace, dataset, name, stale)
             if not dry_run:
                 for tag in stale:
                     dataset.tags.delete(tag)
                 dataset.cleanup_old_versions(
-                    timedelta(0), delete_unverified=not home.remote, error_if_tagged_old_versions=False
+                    timedelta(0), delete_unverified=not workspace.remote, error_if_tagged_old_versions=False
                 )
                 _forget_digests(dataset)
         return garbage
 
 
-def _unneeded(home: Home, dataset: Any, name: str, stale: Set[str]) -> list[Garbage]:
+def _unneeded(workspace: Workspace, dataset: Any, name: str, stale: Set[str]) -> list[Garbage]:
     """Files that neither the newest version names nor one with a tag that stays.
 
     In an object store, what no version at all names may be what another machine is about to commit: Lance lets it lie
     for a week.
     """
     tags = {tag for tag in dataset.tags.list() if tag not in stale}
-    kept = {path for version in (None, *tags) for path in _files(open_table(home, name, version))}
+    kept = {path for version in (None, *tags) for path in _files(open_table(workspace, name, version))}
     listed = dataset.all_files().read_all().to_pylist()
-    if home.remote:
+    if workspace.remote:
         versions = [known["version"] for known in dataset.versions()]
-        committed = {path for version in versions for path in _files(open_table(home, name, version))}
+        committed = {path for version in versions for path in _files(open_table(workspace, name, version))}
         week_ago = datetime.now(UTC) - timedelta(days=7)
         listed = [row for row in listed if row["path"] in committed or row["last_modified"] < week_ago]
     sizes = [
@@ -142,25 +142,25 @@ def _forget_digests(dataset: Any) -> None:
             files.delete_file(path)
 
 
-def _drop(home: Home, name: str, dry_run: bool, what: str) -> list[Garbage]:
+def _drop(workspace: Workspace, name: str, dry_run: bool, what: str) -> list[Garbage]:
     """A table that nothing uses."""
-    with hold(home, name):
-        dataset = open_table(home, name)
+    with file_lock(workspace, name):
+        dataset = open_table(workspace, name)
         if dataset is None:
-            return [] if dry_run else _drop_uncommitted(home, name)
+            return [] if dry_run else _drop_uncommitted(workspace, name)
         sizes = dataset.all_files().read_all().column("size_bytes").to_pylist()
         rows = dataset.count_rows()
         if not dry_run:
-            with explained(home.vectors):
-                connect(home.vectors).drop_table(name)
+            with translate_lance_errors(workspace.vectors):
+                connect(workspace.vectors).drop_table(name)
         return [Garbage(name, f"{rows:,} {what}", len(sizes), sum(sizes))]
 
 
-def _drop_uncommitted(home: Home, name: str) -> list[Garbage]:
+def _drop_uncommitted(workspace: Workspace, name: str) -> list[Garbage]:
     """A table whose first writer was killed before its first commit, or is another machine's that is still writing."""
-    if home.remote:
+    if workspace.remote:
         return []
-    files = session(table_uri(home, name))
+    files = session(table_uri(workspace, name))
     paths = files.list()
     for path in paths:
         files.delete_file(path)

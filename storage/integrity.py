@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from storage.database import DamageError, open_table, table_uri, to_keys, to_numpy
-from storage.home import Home
-from storage.locks import hold
+from storage.locks import file_lock
 from storage.snapshot import TABLE
 from storage.units import hash_file, read_digest, session
 from storage.vectors import PREFIX, drop_units
+from storage.workspace import Workspace
 
 STORED_NORM_TOLERANCE = 2e-3
 """Of unit vectors kept as float16."""
@@ -59,14 +59,14 @@ class _File:
     tags: set[str]
 
 
-def verify_table(home: Home, name: str, on_bytes: Callable[[int], None] = lambda _bytes: None) -> TableReport:
+def verify_table(workspace: Workspace, name: str, on_bytes: Callable[[int], None] = lambda _bytes: None) -> TableReport:
     """Verify the files and the rows of a table: of its newest version, and of every one that a tag names.
 
     Found are files that are missing, truncated, changed or without a digest, rows with NaN or not of unit norm, and ids
     that are there twice.
     """
     report = TableReport(name)
-    versions = list(_versions(home, name, report))
+    versions = list(_versions(workspace, name, report))
     report.versions = len(versions)
     files = _referenced(versions)
     if not versions:
@@ -86,19 +86,19 @@ def verify_table(home: Home, name: str, on_bytes: Callable[[int], None] = lambda
     return report
 
 
-def table_bytes(home: Home, name: str) -> int:
+def table_bytes(workspace: Workspace, name: str) -> int:
     """Bytes of the files that `verify_table` reads; 0 for a table that cannot be opened."""
     try:
-        dataset = open_table(home, name)
+        dataset = open_table(workspace, name)
     except DamageError:
         return 0
     return 0 if dataset is None else sum(dataset.all_files().read_all().column("size_bytes").to_pylist())
 
 
-def _versions(home: Home, name: str, report: TableReport) -> Iterator[tuple[str, Any]]:
+def _versions(workspace: Workspace, name: str, report: TableReport) -> Iterator[tuple[str, Any]]:
     """The versions that matter, oldest first, with their tags; those that do not open are damages."""
     try:
-        newest = open_table(home, name)
+        newest = open_table(workspace, name)
     except DamageError as error:
         report.damages.append(Damage(name, VERSIONS, f"the table cannot be opened: {error}", 0))
         return
@@ -107,7 +107,7 @@ def _versions(home: Home, name: str, report: TableReport) -> Iterator[tuple[str,
     tags = {tag: int(entry["version"]) for tag, entry in newest.tags.list().items()}
     for tag, _ in sorted(tags.items(), key=lambda item: item[1]):
         try:
-            yield tag, open_table(home, name, tag)
+            yield tag, open_table(workspace, name, tag)
         except DamageError as error:
             report.damages.append(Damage(name, VERSIONS, f"tag {tag} cannot be opened: {error}", 0, (tag,)))
     if newest.version not in tags.values():
@@ -179,16 +179,18 @@ def _count_wrong(fragment: Any, column: str) -> int:
     return wrong
 
 
-def drop_damaged(home: Home, name: str, damages: list[Damage], on_wait: Callable[[], None] = lambda: None) -> int:
+def drop_damaged(
+    workspace: Workspace, name: str, damages: list[Damage], on_wait: Callable[[], None] = lambda: None
+) -> int:
     """Take damaged units out of a teacher's table, so that their texts count as missing; says how many rows went.
 
     A table whose newest version cannot be opened goes back to the one before; the manifest is kept in `_damaged/`.
     """
-    with hold(home, name, on_wait):
-        while _is_unreadable(home, name):
-            manifests = sorted(f for f in session(table_uri(home, name)).list(VERSIONS) if f.endswith(".manifest"))
-            _set_aside(table_uri(home, name), manifests[0])  # names count down: the newest comes first
-        dataset = open_table(home, name)
+    with file_lock(workspace, name, on_wait):
+        while _is_unreadable(workspace, name):
+            manifests = sorted(f for f in session(table_uri(workspace, name)).list(VERSIONS) if f.endswith(".manifest"))
+            _set_aside(table_uri(workspace, name), manifests[0])  # names count down: the newest comes first
+        dataset = open_table(workspace, name)
         if dataset is None:
             return 0
         places = {damage.place for damage in damages}
@@ -204,11 +206,11 @@ def drop_damaged(home: Home, name: str, damages: list[Damage], on_wait: Callable
         return sum(unit.physical_rows for unit in units)
 
 
-def _is_unreadable(home: Home, name: str) -> bool:
+def _is_unreadable(workspace: Workspace, name: str) -> bool:
     try:
-        open_table(home, name)
+        open_table(workspace, name)
     except DamageError:
-        return any(f.endswith(".manifest") for f in session(table_uri(home, name)).list(VERSIONS))
+        return any(f.endswith(".manifest") for f in session(table_uri(workspace, name)).list(VERSIONS))
     return False
 
 

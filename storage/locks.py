@@ -7,17 +7,17 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from storage.home import Home
+from storage.workspace import Workspace
 
 
 @contextmanager
-def hold(home: Home, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+def file_lock(workspace: Workspace, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold what `name` stands for; the operating system frees it when its holder dies.
 
     `on_wait` is told before a second holder waits.
     """
-    home.locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home.locks / f"{name.replace('/', '.')}.lock")
+    workspace.locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace.locks / f"{name.replace('/', '.')}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.artefacts import MANIFEST, write_atomically
-from storage.home import Home
-from storage.locks import hold
+from storage.locks import file_lock
+from storage.workspace import Workspace
 
 CURRENT = "current"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -29,10 +29,10 @@ class ReleaseError(ValueError):
 class Releases:
     """The releases of a recipe."""
 
-    def __init__(self, home: Home, recipe: str) -> None:
-        self._home = home
+    def __init__(self, workspace: Workspace, recipe: str) -> None:
+        self._workspace = workspace
         self._recipe = recipe
-        self._folder = home.releases / recipe
+        self._folder = workspace.releases / recipe
 
     def names(self) -> list[str]:
         """All that were promoted, the newest first."""
@@ -86,7 +86,7 @@ class Releases:
         name = name or f"{now:%Y-%m-%d}-{artefact.name[:8]}"
         if not NAME.fullmatch(name) or name == CURRENT:
             raise ReleaseError(f"release name {name!r}: use letters, digits, `.`, `-` and `_`, and not `{CURRENT}`.")
-        with hold(self._home, f"releases-{self._recipe}"):
+        with file_lock(self._workspace, f"releases-{self._recipe}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             if (self._folder / f"{name}.json").is_file():
                 if self.record(name)["key"] != artefact.name:
@@ -112,7 +112,7 @@ class Releases:
 
     def forget(self, name: str) -> None:
         """Let a release go that is not served; its artefact may stay for others."""
-        with hold(self._home, f"releases-{self._recipe}"):
+        with file_lock(self._workspace, f"releases-{self._recipe}"):
             if name == self.current():
                 raise ReleaseError(f"release {name!r}: is served now. Promote another one first.")
             (self._folder / f"{name}.json").unlink(missing_ok=True)
@@ -124,7 +124,7 @@ class Releases:
         Raises:
             ReleaseError: There is nothing to go back to, or its files are gone.
         """
-        with hold(self._home, f"releases-{self._recipe}"):
+        with file_lock(self._workspace, f"releases-{self._recipe}"):
             current = self.current()
             previous = self.record(current)["previous"] if current else None
             if current is None or previous is None:

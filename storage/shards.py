@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from storage.artefacts import sync
-from storage.home import Home
+from storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class ShardStore:
     """Parquet files by key under `shards/<kind>/`; a file is there whole or not at all.
 
     Attributes:
-        home: The folder of all state.
+        workspace: The folder of all state.
         kind: What the files hold; one schema each.
     """
 
-    home: Home
+    workspace: Workspace
     kind: str
 
     def path(self, key: str) -> Path:
         """Where the shard lies or will lie."""
-        return self.home.shards / self.kind / key[:2] / f"{key}.parquet"
+        return self.workspace.shards / self.kind / key[:2] / f"{key}.parquet"
 
     def get(self, key: str, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
         """The shard, made if it is not there."""
@@ -57,14 +57,14 @@ class ShardStore:
         return pl.read_parquet([self.path(key) for key in keys], columns=columns, glob=False)
 
 
-def free_shards(home: Home, needed: Set[str], *, dry_run: bool) -> list[dict[str, Any]]:
+def free_shards(workspace: Workspace, needed: Set[str], *, dry_run: bool) -> list[dict[str, Any]]:
     """Remove shards whose key is not needed, and what was worked out from them (`<key>-<settings>`).
 
     Returns:
         Kind, files and MiB of what went, or with `dry_run` would go.
     """
     freed = []
-    for folder in sorted(home.shards.glob("*")):
+    for folder in sorted(workspace.shards.glob("*")):
         files = [path for path in folder.rglob("*") if path.is_file() and path.stem.split("-")[0] not in needed]
         size = sum(path.stat().st_size for path in files)
         if files:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.database import FORMAT, explained, open_table, to_keys, to_numpy
-from storage.home import Home
+from storage.database import FORMAT, open_table, to_keys, to_numpy, translate_lance_errors
+from storage.workspace import Workspace
 
 TABLE = ".concatenated_vectors"
 TEXT_COLUMNS = ("id", "text", "source", "section", "role", "split")
@@ -83,19 +83,19 @@ class Snapshot:
         }
 
     @classmethod
-    def open(cls, home: Home, recipe: str, tag: str) -> Snapshot:
+    def open(cls, workspace: Workspace, recipe: str, tag: str) -> Snapshot:
         """The snapshot of a recipe that `tag` names.
 
         Raises:
             ValueError: There is no such snapshot.
         """
-        tags = snapshot_tags(home, recipe)
+        tags = snapshot_tags(workspace, recipe)
         if tag not in tags:
             raise ValueError(
                 f"{recipe}{TABLE}: no snapshot is tagged {tag}. It has {', '.join(tags) or 'none'}; "
                 f"`stella run {recipe} --select concatenated_vectors` makes the recipe's own."
             )
-        return cls(open_table(home, recipe + TABLE, tag))
+        return cls(open_table(workspace, recipe + TABLE, tag))
 
     @property
     def dataset(self) -> Any:
@@ -112,7 +112,7 @@ class Snapshot:
 
     @cached_property
     def _physical_keys(self) -> np.ndarray:
-        with explained(self._dataset.uri):
+        with translate_lance_errors(self._dataset.uri):
             return np.concatenate([to_keys([]), *(to_keys(b.column(0)) for b in self.scan(["id"]))])
 
     @cached_property
@@ -133,7 +133,7 @@ class Snapshot:
 
     def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str]) -> dict[str, list[Any]]:
         """The named text columns of `rows`, in their order."""
-        with explained(self._dataset.uri):
+        with translate_lance_errors(self._dataset.uri):
             table = self._dataset.take(self.order[np.asarray(rows, dtype=np.int64)], columns=list(columns))
         return {name: table.column(name).to_pylist() for name in columns}
 
@@ -151,7 +151,7 @@ class Snapshot:
         names = [VECTOR + teacher for teacher in (self.layout.teachers if teachers is None else teachers)]
         at = self.order[np.asarray(rows, dtype=np.int64)]
         ascending = np.argsort(at, kind="stable")  # Lance reads ascending rows faster
-        with explained(self._dataset.uri):
+        with translate_lance_errors(self._dataset.uri):
             table = self._dataset.take(at[ascending], columns=[*columns, *names])
         parts = [to_numpy(table.column(name)) for name in names]
         block = np.empty((len(at), sum(part.shape[1] for part in parts)), dtype=np.float16)
@@ -164,16 +164,16 @@ class Snapshot:
 
     def scan(self, columns: Sequence[str], batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
         """All rows in the order in which they lie, in batches: the quickest way to see every row once."""
-        with explained(self._dataset.uri):
+        with translate_lance_errors(self._dataset.uri):
             yield from self._dataset.to_batches(columns=list(columns), batch_size=batch_rows)
 
 
-def snapshot_tags(home: Home, recipe: str) -> dict[str, int]:
+def snapshot_tags(workspace: Workspace, recipe: str) -> dict[str, int]:
     """The tags of a recipe's snapshots with their versions, oldest first; a repair gives an old one a new version."""
-    dataset = open_table(home, recipe + TABLE)
+    dataset = open_table(workspace, recipe + TABLE)
     if dataset is None:
         return {}
-    with explained(dataset.uri):
+    with translate_lance_errors(dataset.uri):
         tags = dataset.tags.list()
     ordered = sorted(tags, key=lambda tag: (tags[tag]["created_at"], tags[tag]["version"]))
     return {tag: int(tags[tag]["version"]) for tag in ordered}

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from storage.database import explained, open_table, table_uri, to_arrow, to_keys
-from storage.home import Home
-from storage.locks import hold
+from storage.database import open_table, table_uri, to_arrow, to_keys, translate_lance_errors
+from storage.locks import file_lock
 from storage.snapshot import TABLE, TEXT_COLUMNS, VECTOR, Layout, snapshot_schema, snapshot_tags
-from storage.units import seal, write_unit
+from storage.units import write_digest, write_unit
 from storage.vectors import UNIT_ROWS
+from storage.workspace import Workspace
 
 BLOCK_ROWS = 8192
 COMPARED = tuple(name for name in TEXT_COLUMNS if name not in {"id", "text"})
@@ -85,7 +85,7 @@ class SnapshotWriter:
     """Writes the snapshots of one recipe.
 
     Args:
-        home: Where the store is.
+        workspace: Where the store is.
         recipe: The recipe's name.
         on_wait: Told when another process is writing this table, before waiting for it.
         unit_rows: Rows of a unit.
@@ -93,15 +93,15 @@ class SnapshotWriter:
 
     def __init__(
         self,
-        home: Home,
+        workspace: Workspace,
         recipe: str,
         on_wait: Callable[[], None] = lambda: None,
         unit_rows: int = UNIT_ROWS,
         on_rows: Callable[[int], None] = lambda _rows: None,
     ) -> None:
         self.name = recipe + TABLE
-        self.uri = table_uri(home, self.name)
-        self._home = home
+        self.uri = table_uri(workspace, self.name)
+        self._workspace = workspace
         self._recipe = recipe
         self._on_wait = on_wait
         self._unit_rows = unit_rows
@@ -135,8 +135,8 @@ class SnapshotWriter:
             tuple(teacher.weight for teacher in teachers),
         )
         schema = snapshot_schema(layout, lineage, {teacher.name: teacher.fingerprints for teacher in teachers})
-        with hold(self._home, self.name, self._on_wait):
-            tags = snapshot_tags(self._home, self._recipe)
+        with file_lock(self._workspace, self.name, self._on_wait):
+            tags = snapshot_tags(self._workspace, self._recipe)
             if tag in tags and not damaged:
                 return Written(tags[tag], len(texts), 0, ())
             base = tag if tag in tags else next(reversed(tags), None)
@@ -149,7 +149,7 @@ class SnapshotWriter:
         return Written(version, len(texts), len(plan.new_positions), written)
 
     def _open(self, tag: str | None) -> Any:
-        return None if tag is None else open_table(self._home, self.name, tag)
+        return None if tag is None else open_table(self._workspace, self.name, tag)
 
     def _complete(self, unit: _Reused, plan: _Plan, schema: pa.Schema) -> dict[str, Any]:
         """A unit that is taken over, with a file for each teacher that it lacks."""
@@ -184,7 +184,7 @@ class SnapshotWriter:
         from lance.fragment import FragmentMetadata
 
         metadata = [FragmentMetadata.from_json(json.dumps({**f, "id": i})) for i, f in enumerate(fragments)]
-        with explained(self.uri):
+        with translate_lance_errors(self.uri):
             dataset = lance.LanceDataset.commit(self.uri, lance.LanceOperation.Overwrite(schema, metadata))
             if any(len(offsets) for offsets in dead):
                 dataset = self._delete(dataset, dead)
@@ -209,12 +209,12 @@ class SnapshotWriter:
         sizes = {row["path"]: row["size_bytes"] for row in dataset.all_files().read_all().to_pylist()}
         for fragment in dataset.get_fragments():
             if path := fragment.deletion_file():
-                seal(self.uri, path, sizes[path], fragment.physical_rows)
+                write_digest(self.uri, path, sizes[path], fragment.physical_rows)
         return dataset
 
     def _tag(self, tag: str, version: int) -> None:
-        dataset = open_table(self._home, self.name)
-        with explained(self.uri):
+        dataset = open_table(self._workspace, self.name)
+        with translate_lance_errors(self.uri):
             if tag in dataset.tags.list():
                 dataset.tags.update(tag, version)
             else:
@@ -258,7 +258,7 @@ class _Plan:
 
     def _match(self, fragment: Any, uri: str, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each living row of a unit: its offset, its position in the corpus, and whether it is unchanged there."""
-        with explained(uri):
+        with translate_lance_errors(uri):
             rows = fragment.scanner(columns=["id", *COMPARED], with_row_address=True).to_table()
         keys, found = _index(rows.drop_columns(["_rowaddr"]).to_batches())
         offsets = rows.column("_rowaddr").to_numpy().astype(np.int64) & 0xFFFFFFFF

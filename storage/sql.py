@@ -7,19 +7,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as pads
 
-from storage.home import Home
 from storage.snapshot import TABLE, Snapshot, snapshot_tags
 from storage.statistics import view_definitions
+from storage.workspace import Workspace
 
 
-def connect_vectors(home: Home, recipe: str, tag: str | None = None) -> Any:
+def connect_vectors(workspace: Workspace, recipe: str, tag: str | None = None) -> Any:
     """A DuckDB connection in memory with every view of docs/sql.md, and the table `vectors` of a snapshot.
 
     `vectors` has the text columns and `vector_<teacher>` as `FLOAT[dim]`: DuckDB has no float16, so they are cast as
     they are read. Only the columns that a query names are read, and rows stream.
 
     Args:
-        home: Where the store is.
+        workspace: Where the store is.
         recipe: The recipe's name.
         tag: The snapshot; the recipe's current one when left out, else its newest.
 
@@ -29,23 +29,23 @@ def connect_vectors(home: Home, recipe: str, tag: str | None = None) -> Any:
     import duckdb
 
     connection = duckdb.connect()
-    for name, select in view_definitions(home).items():
+    for name, select in view_definitions(workspace).items():
         connection.execute(f"CREATE VIEW {name} AS {select}")
-    snapshot = Snapshot.open(home, recipe, tag or current_snapshot(home, recipe))
+    snapshot = Snapshot.open(workspace, recipe, tag or current_snapshot(workspace, recipe))
     connection.register("vectors", _Float32Dataset(snapshot.dataset))
     return connection
 
 
-def current_snapshot(home: Home, recipe: str) -> str:
+def current_snapshot(workspace: Workspace, recipe: str) -> str:
     """The tag of the snapshot that a recipe uses now; its newest where no artefact says which.
 
     Raises:
         ValueError: The recipe has no snapshot.
     """
-    link = home.current(recipe, "concatenated_vectors")
+    link = workspace.current(recipe, "concatenated_vectors")
     if link.exists():
         return link.resolve().name
-    tags = snapshot_tags(home, recipe)
+    tags = snapshot_tags(workspace, recipe)
     if not tags:
         raise ValueError(
             f"{recipe}{TABLE}: there is no snapshot. `stella run {recipe} --select concatenated_vectors` makes one."

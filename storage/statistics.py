@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.artefacts import MANIFEST, finished
-from storage.home import Home
+from storage.workspace import Workspace
 
 ROW_GROUP = 65_536
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float64()
@@ -154,26 +154,26 @@ HISTORY_VIEWS: dict[str, pa.Schema] = {
 """Views over the statistics of every snapshot that was ever made; `current` marks those that a recipe has now."""
 
 SNAPSHOTS_SQL = """
-    SELECT about->>'$.recipe' AS recipe, key AS snapshot, facts->>'$.table' AS lance_table,
-           CAST(facts->>'$.lance_version' AS BIGINT) AS lance_version, CAST(facts->>'$.rows' AS BIGINT) AS rows,
-           CAST(facts->>'$.rows_written' AS BIGINT) AS rows_written, CAST(facts->>'$.dim' AS BIGINT) AS dim,
+    SELECT run_info->>'$.recipe' AS recipe, key AS snapshot, metrics->>'$.table' AS lance_table,
+           CAST(metrics->>'$.lance_version' AS BIGINT) AS lance_version, CAST(metrics->>'$.rows' AS BIGINT) AS rows,
+           CAST(metrics->>'$.rows_written' AS BIGINT) AS rows_written, CAST(metrics->>'$.dim' AS BIGINT) AS dim,
            CAST(identity->'$.settings.teachers' AS VARCHAR[]) AS teachers,
            CAST(identity->'$.settings.weights' AS DOUBLE[]) AS weights,
            identity->'$.inputs'->>'corpus' AS corpus_digest, digest,
-           CAST(about->>'$.made_at' AS TIMESTAMP) AS made_at, CAST(about->>'$.seconds' AS DOUBLE) AS seconds,
+           CAST(run_info->>'$.made_at' AS TIMESTAMP) AS made_at, CAST(run_info->>'$.seconds' AS DOUBLE) AS seconds,
            key IN ({current}) AS current
     FROM read_json({files}, columns={columns}, format='auto')
 """
 ARTEFACTS_SQL = """
-    SELECT identity->>'$.asset' AS asset, key, digest, about->>'$.recipe' AS recipe,
-           CAST(about->>'$.made_at' AS TIMESTAMP) AS made_at, CAST(about->>'$.seconds' AS DOUBLE) AS seconds,
-           CAST(about->>'$.peak_memory_mib' AS BIGINT) AS peak_memory_mib, facts
+    SELECT identity->>'$.asset' AS asset, key, digest, run_info->>'$.recipe' AS recipe,
+           CAST(run_info->>'$.made_at' AS TIMESTAMP) AS made_at, CAST(run_info->>'$.seconds' AS DOUBLE) AS seconds,
+           CAST(run_info->>'$.peak_memory_mib' AS BIGINT) AS peak_memory_mib, metrics
     FROM read_json({files}, columns={columns}, format='auto')
 """
-MANIFEST_COLUMNS = "{identity: 'JSON', key: 'VARCHAR', digest: 'VARCHAR', about: 'JSON', facts: 'JSON'}"
+MANIFEST_COLUMNS = "{identity: 'JSON', key: 'VARCHAR', digest: 'VARCHAR', run_info: 'JSON', metrics: 'JSON'}"
 NO_MANIFESTS = (
-    "(SELECT NULL::JSON AS identity, NULL::VARCHAR AS key, NULL::VARCHAR AS digest, NULL::JSON AS about, "
-    "NULL::JSON AS facts) WHERE false"
+    "(SELECT NULL::JSON AS identity, NULL::VARCHAR AS key, NULL::VARCHAR AS digest, NULL::JSON AS run_info, "
+    "NULL::JSON AS metrics) WHERE false"
 )
 SQL_TYPES = {TEXT: "VARCHAR", INT: "BIGINT", REAL: "DOUBLE", pa.bool_(): "BOOLEAN", pa.timestamp("us"): "TIMESTAMP"}
 
@@ -184,62 +184,62 @@ def write_table(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
 
 
-def record_run(home: Home, run_id: str, row: Mapping[str, Any]) -> None:
+def record_run(workspace: Workspace, run_id: str, row: Mapping[str, Any]) -> None:
     """Add what a run did for one asset to the run's record; a line is written whole or not at all."""
-    home.runs.mkdir(parents=True, exist_ok=True)
+    workspace.runs.mkdir(parents=True, exist_ok=True)
     line = json.dumps({name: row.get(name) for name in RUNS.names}, default=str) + "\n"
-    with (home.runs / f"{run_id}.jsonl").open("ab", buffering=0) as file:
+    with (workspace.runs / f"{run_id}.jsonl").open("ab", buffering=0) as file:
         file.write(line.encode())
 
 
-def refresh_views(home: Home) -> Path:
-    """Write the database of views anew, for every recipe of the home folder; docs/sql.md describes them.
+def refresh_views(workspace: Workspace) -> Path:
+    """Write the database of views anew, for every recipe of the workspace folder; docs/sql.md describes them.
 
     A view over files that do not exist yet is empty and has its columns.
     """
     import duckdb
 
-    home.root.mkdir(parents=True, exist_ok=True)
-    fresh = home.root / f".statistics.{os.getpid()}.duckdb"
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    fresh = workspace.root / f".statistics.{os.getpid()}.duckdb"
     fresh.unlink(missing_ok=True)
     with duckdb.connect(str(fresh)) as connection:
-        for name, select in view_definitions(home).items():
+        for name, select in view_definitions(workspace).items():
             connection.execute(f"CREATE VIEW {name} AS {select}")
-    fresh.replace(home.statistics)
-    return home.statistics
+    fresh.replace(workspace.statistics)
+    return workspace.statistics
 
 
-def view_definitions(home: Home) -> dict[str, str]:
+def view_definitions(workspace: Workspace) -> dict[str, str]:
     """The views by name, each as the SELECT that it stands for."""
-    home = Home(home.root.absolute(), home.vectors_uri)
-    links = home.root.glob("*/concatenated_vectors")
+    workspace = Workspace(workspace.root.absolute(), workspace.vectors_uri)
+    links = workspace.root.glob("*/concatenated_vectors")
     current = ", ".join(_quote(path.resolve().name) for path in links) or "''"
     return {
-        **{name: _select_current(home, pattern, schema) for name, (pattern, schema) in CURRENT_VIEWS.items()},
-        **{name: _select_history(home, name, schema) for name, schema in HISTORY_VIEWS.items()},
-        "snapshots": _select_manifests(home, SNAPSHOTS_SQL, "concatenated_vectors", current),
-        "artefacts": _select_manifests(home, ARTEFACTS_SQL, "**", current),
-        "runs": _select_lines(home.runs, RUNS),
-        "redistillations": _select_lines(home.redistillations, REDISTILLATIONS),
+        **{name: _select_current(workspace, pattern, schema) for name, (pattern, schema) in CURRENT_VIEWS.items()},
+        **{name: _select_history(workspace, name, schema) for name, schema in HISTORY_VIEWS.items()},
+        "snapshots": _select_manifests(workspace, SNAPSHOTS_SQL, "concatenated_vectors", current),
+        "artefacts": _select_manifests(workspace, ARTEFACTS_SQL, "**", current),
+        "runs": _select_lines(workspace.runs, RUNS),
+        "redistillations": _select_lines(workspace.redistillations, REDISTILLATIONS),
     }
 
 
-def _select_current(home: Home, pattern: str, schema: pa.Schema) -> str:
+def _select_current(workspace: Workspace, pattern: str, schema: pa.Schema) -> str:
     files = sorted(
-        path for path in home.root.glob(f"*/{pattern}") if path.relative_to(home.root).parts[0] != "artefacts"
+        path for path in workspace.root.glob(f"*/{pattern}") if path.relative_to(workspace.root).parts[0] != "artefacts"
     )
     selects = [
-        f"SELECT {_quote(path.relative_to(home.root).parts[0])} AS recipe, * FROM read_parquet({_quote_path(path)})"
+        f"SELECT {_quote(path.relative_to(workspace.root).parts[0])} AS recipe, * FROM read_parquet({_quote_path(path)})"
         for path in files
         if pq.read_schema(path).names == schema.names
     ]
     return " UNION ALL BY NAME ".join(selects) or f"SELECT NULL::VARCHAR AS recipe, {_nulls(schema)} WHERE false"
 
 
-def _select_history(home: Home, name: str, schema: pa.Schema) -> str:
+def _select_history(workspace: Workspace, name: str, schema: pa.Schema) -> str:
     """Statistics of every snapshot, once each: those that a recipe links to, else the newest."""
-    linked = {path.resolve() for path in home.root.glob("*/vector_stats")}
-    manifests = [folder / MANIFEST for folder in finished(home, "vector_stats")]
+    linked = {path.resolve() for path in workspace.root.glob("*/vector_stats")}
+    manifests = [folder / MANIFEST for folder in finished(workspace, "vector_stats")]
     of_snapshot: dict[str, Path] = {}
     for path in sorted(manifests, key=lambda path: (path.parent.resolve() in linked, path.stat().st_mtime)):
         inputs = json.loads(path.read_text(encoding="utf-8"))["identity"]["inputs"]
@@ -254,9 +254,9 @@ def _select_history(home: Home, name: str, schema: pa.Schema) -> str:
     return " UNION ALL ".join(selects) or f"SELECT {_nulls(schema)}, NULL::BOOLEAN AS current WHERE false"
 
 
-def _select_manifests(home: Home, select: str, assets: str, current: str) -> str:
+def _select_manifests(workspace: Workspace, select: str, assets: str, current: str) -> str:
     """A SELECT over manifests; one that matches no row stands for those that do not exist yet."""
-    files = [folder / MANIFEST for folder in finished(home, assets)]
+    files = [folder / MANIFEST for folder in finished(workspace, assets)]
     if not files:
         return f"{select.partition('read_json')[0].format(current=current)} {NO_MANIFESTS}"
     listed = "[" + ", ".join(_quote_path(path) for path in files) + "]"

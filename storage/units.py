@@ -16,8 +16,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.database import explained
-from storage.home import DiskSpaceError
+from storage.database import translate_lance_errors
+from storage.workspace import DiskSpaceError
 
 READ_BYTES = 16 * 2**20
 DIGESTS = "_digests"
@@ -55,18 +55,18 @@ def write_unit(uri: str, batches: Iterator[pa.RecordBatch] | pa.Table, schema: p
     reader = (
         batches.to_reader() if isinstance(batches, pa.Table) else pa.RecordBatchReader.from_batches(schema, batches)
     )
-    with explained(uri):
+    with translate_lance_errors(uri):
         # "overwrite" says that the fields are numbered by this schema; nothing is replaced before a commit.
         (fragment,) = write_fragments(
             reader, uri, schema=schema, mode="overwrite", max_rows_per_file=2**31, max_bytes_per_file=2**50
         )
     unit = dict(fragment.to_json())
     for file in unit["files"]:
-        seal(uri, f"data/{file['path']}", file["file_size_bytes"], unit["physical_rows"])
+        write_digest(uri, f"data/{file['path']}", file["file_size_bytes"], unit["physical_rows"])
     return unit
 
 
-def seal(uri: str, path: str, size: int, rows: int) -> UnitDigest:
+def write_digest(uri: str, path: str, size: int, rows: int) -> UnitDigest:
     """Read a file back and keep its digest.
 
     Raises:
@@ -79,7 +79,7 @@ def seal(uri: str, path: str, size: int, rows: int) -> UnitDigest:
             f"{uri}/{path}: {size:,} bytes were written and cannot be read back: the disk is full, or failing. Nothing "
             "that was committed is lost; free some space and run again."
         ) from error
-    with explained(uri), tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with translate_lance_errors(uri), tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(asdict(digest), file)
         file.flush()
         session(uri).upload_file(file.name, _digest_path(path))

@@ -10,10 +10,19 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from storage.database import FORMAT, ConflictError, explained, open_table, table_uri, to_arrow, to_keys, to_numpy
-from storage.home import Home
-from storage.locks import hold
+from storage.database import (
+    FORMAT,
+    ConflictError,
+    open_table,
+    table_uri,
+    to_arrow,
+    to_keys,
+    to_numpy,
+    translate_lance_errors,
+)
+from storage.locks import file_lock
 from storage.units import write_unit
+from storage.workspace import Workspace
 
 UNIT_ROWS = 32_768
 """Rows of one unit of work and one commit: small appends cost more than what they write."""
@@ -66,9 +75,9 @@ def vector_schema(dim: int, about: Mapping[str, Any]) -> pa.Schema:
     return pa.schema([("id", pa.string()), ("vector", pa.list_(pa.float16(), dim))], metadata=metadata)
 
 
-def stored_rows(home: Home, fingerprint: str) -> int:
+def stored_rows(workspace: Workspace, fingerprint: str) -> int:
     """How many vectors the store has of a fingerprint, without reading them."""
-    dataset = open_table(home, PREFIX + fingerprint)
+    dataset = open_table(workspace, PREFIX + fingerprint)
     return int(dataset.count_rows()) if dataset is not None else 0
 
 
@@ -84,7 +93,7 @@ class VectorTable:
     In memory are 24 bytes a row: the key and where it lies.
 
     Args:
-        home: Where the store is.
+        workspace: Where the store is.
         fingerprint: Names everything that a vector depends on beside the text.
         dim: Dimensions.
         about: What the fingerprint stands for; kept in the table's metadata.
@@ -97,11 +106,13 @@ class VectorTable:
     prefix = PREFIX
     check: Check = staticmethod(check_vectors)
 
-    def __init__(self, home: Home, fingerprint: str, dim: int, about: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, fingerprint: str, dim: int, about: Mapping[str, Any] | None = None
+    ) -> None:
         self.name = self.prefix + fingerprint
         self.dim = dim
-        self.uri = table_uri(home, self.name)
-        self._home = home
+        self.uri = table_uri(workspace, self.name)
+        self._workspace = workspace
         self._schema = vector_schema(dim, about or {})
         self._dataset: Any = None
         self._seen: list[int] = []
@@ -115,7 +126,7 @@ class VectorTable:
 
     def refresh(self) -> bool:
         """See what was committed since, and say whether there was anything."""
-        dataset = open_table(self._home, self.name)
+        dataset = open_table(self._workspace, self.name)
         if dataset is None or (self._dataset is not None and dataset.version == self._dataset.version):
             return False
         held = dataset.schema.field("vector").type.list_size
@@ -130,7 +141,7 @@ class VectorTable:
         return True
 
     def _read_keys(self, fragments: Sequence[Any]) -> None:
-        with explained(self.uri):
+        with translate_lance_errors(self.uri):
             units = [[to_keys(b.column(0)) for b in f.to_batches(columns=["id"])] for f in fragments]
         sizes = [sum(map(len, unit)) for unit in units]
         self._ends = np.concatenate([self._ends, len(self._keys) + np.cumsum(sizes, dtype=np.int64)])
@@ -164,7 +175,7 @@ class VectorTable:
             )
         rows = self._rows[np.searchsorted(self._keys, wanted)]
         order = np.argsort(rows, kind="stable")
-        with explained(self.uri):
+        with translate_lance_errors(self.uri):
             taken = to_numpy(self._dataset.take(rows[order], columns=["vector"]).column("vector"))
         vectors = np.empty_like(taken)
         vectors[order] = taken
@@ -200,8 +211,8 @@ class VectorTable:
         keys = ids if isinstance(ids, np.ndarray) else to_keys(list(ids))
         embedded, todo = 0, self.missing(keys)
         while todo.size or self._doubled_units().size:
-            with hold(self._home, self.name, on_wait):
-                if self._settle():
+            with file_lock(self._workspace, self.name, on_wait):
+                if self._drop_duplicate_units():
                     todo = todo[self.missing(keys[todo])]
                 unit, todo = todo[:unit_rows], todo[unit_rows:]
                 if unit.size:
@@ -222,9 +233,9 @@ class VectorTable:
             if not self.refresh():
                 raise
             append_units(self.uri, self._schema, [unit], self._dataset)
-        self._settle()
+        self._drop_duplicate_units()
 
-    def _settle(self) -> bool:
+    def _drop_duplicate_units(self) -> bool:
         """Refresh, take out every unit with ids that an earlier one has, and say whether anything changed.
 
         Locks hold on one machine. Where several share a store, two can embed the same texts at once. Whoever sees it
@@ -266,7 +277,7 @@ class VectorsByRole:
     """A teacher's vectors, where the role of a text decides its prompt and so its fingerprint and table.
 
     Args:
-        home: Where the store is.
+        workspace: Where the store is.
         fingerprints: The fingerprint for each role; roles with equal ones share a table.
         dim: Dimensions.
         describe: What the fingerprint of a role stands for; asked when its table is made.
@@ -274,14 +285,14 @@ class VectorsByRole:
 
     def __init__(
         self,
-        home: Home,
+        workspace: Workspace,
         fingerprints: Mapping[str, str],
         dim: int,
         describe: Callable[[str], Mapping[str, Any]] = lambda _role: {},
     ) -> None:
         self.fingerprints = dict(fingerprints)
         self.dim = dim
-        self._home = home
+        self._workspace = workspace
         self._describe = describe
         self._tables: dict[str, VectorTable] = {}
 
@@ -289,8 +300,8 @@ class VectorsByRole:
         """The table of a role, opened when it is first asked for."""
         fingerprint = self.fingerprints[role]
         if fingerprint not in self._tables:
-            about = self._describe(role) if stored_rows(self._home, fingerprint) == 0 else {}
-            self._tables[fingerprint] = VectorTable(self._home, fingerprint, self.dim, about)
+            about = self._describe(role) if stored_rows(self._workspace, fingerprint) == 0 else {}
+            self._tables[fingerprint] = VectorTable(self._workspace, fingerprint, self.dim, about)
         return self._tables[fingerprint]
 
     def fetch(self, ids: Sequence[str], roles: Sequence[str]) -> np.ndarray:
@@ -325,7 +336,7 @@ def append_units(uri: str, schema: pa.Schema, units: Sequence[Mapping[str, Any]]
 
     fragments = [FragmentMetadata.from_json(json.dumps(unit)) for unit in units]
     operation = lance.LanceOperation
-    with explained(uri):
+    with translate_lance_errors(uri):
         if dataset is None:
             lance.LanceDataset.commit(uri, operation.Overwrite(schema, fragments), max_retries=0)
         else:
@@ -340,6 +351,6 @@ def drop_units(uri: str, dataset: Any, fragments: Sequence[int]) -> None:
     """
     import lance
 
-    with explained(uri):
+    with translate_lance_errors(uri):
         operation = lance.LanceOperation.Delete([], list(fragments), "stella: damaged units")
         lance.LanceDataset.commit(uri, operation, read_version=dataset.version)

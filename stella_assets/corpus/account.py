@@ -7,19 +7,19 @@ from typing import Any
 
 import polars as pl
 
+from stella_assets.core.step import Artefact, NotMaterialisedError, Runner, Step, all_steps
 from stella_assets.corpus.build import CORPUS_FILE, corpus_step
 from stella_assets.corpus.clean import repair
 from stella_assets.corpus.cleaned import DROPPED_FILE, KIND, read_shards
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, NotMaterialisedError, Step, Workshop, all_steps
 from storage.shards import ShardStore
 
 ID = re.compile(r"[0-9a-f]{16,32}")
 
 
-def why(recipe: Recipe, text_or_id: str, workshop: Workshop, *later: Step) -> list[dict[str, Any]]:
+def why(recipe: Recipe, text_or_id: str, runner: Runner, *later: Step) -> list[dict[str, Any]]:
     """Every trace of a text, named by itself or by its id (16 digits are enough), in the order of the steps.
 
     A text that differs only in case, punctuation or spacing counts as the same one. `later` are steps after the corpus
@@ -28,15 +28,15 @@ def why(recipe: Recipe, text_or_id: str, workshop: Workshop, *later: Step) -> li
     Raises:
         NotMaterialisedError: The recipe's corpus was not made yet.
     """
-    made = {step.name: workshop.find(step) for step in all_steps(corpus_step(recipe))}
+    made = {step.name: runner.find(step) for step in all_steps(corpus_step(recipe))}
     corpus, cleaned = made["corpus"], made["cleaned_texts"]
     if corpus is None or cleaned is None:
         raise NotMaterialisedError(
             f"{recipe.name}: the corpus was not made for this recipe as it stands. "
             f"Run `stella run {recipe.name} --select corpus`."
         )
-    ids = [text_or_id] if ID.fullmatch(text_or_id) else _ids_of(text_or_id, recipe, cleaned, workshop)
-    before, after = [artefact for artefact in made.values() if artefact], [workshop.find(step) for step in later]
+    ids = [text_or_id] if ID.fullmatch(text_or_id) else _ids_of(text_or_id, recipe, cleaned, runner)
+    before, after = [artefact for artefact in made.values() if artefact], [runner.find(step) for step in later]
     found = [
         trace
         for key in ids
@@ -50,11 +50,11 @@ def why(recipe: Recipe, text_or_id: str, workshop: Workshop, *later: Step) -> li
     return [dict(entries) for entries in dict.fromkeys(tuple(trace.items()) for trace in found)]
 
 
-def _ids_of(text: str, recipe: Recipe, cleaned: Artefact, workshop: Workshop) -> list[str]:
+def _ids_of(text: str, recipe: Recipe, cleaned: Artefact, runner: Runner) -> list[str]:
     """The id of a text, and those of texts that differ from it in nothing but case, punctuation and spacing."""
     repaired = repair(pl.Series([text]), recipe.corpus.clean)
     (key,) = match_keys(match_form(repaired))
-    store, ids = ShardStore(workshop.home, KIND), [text_id(repaired[0])]
+    store, ids = ShardStore(runner.workspace, KIND), [text_id(repaired[0])]
     for shard in read_shards(cleaned.folder):
         ids += store.read(shard.key, ["id", "key"]).filter(pl.col("key") == key)["id"].to_list()
     return list(dict.fromkeys(ids))

@@ -8,13 +8,13 @@ from typing import Any
 import dagster as dg
 
 from stella_assets.assets import picture, step_asset, table
+from stella_assets.core.step import Artefact
 from stella_assets.corpus.build import FUNNEL_FILE, LICENCES_FILE, corpus_step
 from stella_assets.corpus.cleaned import DROPPED_FILE, cleaned_step
 from stella_assets.corpus.contamination import TASKS_FILE, contamination_step
 from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_sets import evaluation_step
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact
 from storage.statistics import TEXTS
 
 EXAMPLES = 12

@@ -11,16 +11,16 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stella_assets.core.manifest import Check
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.cleaned import DROPPED_FILE, as_dropped, cleaned_step, read_shards
 from stella_assets.corpus.contamination import contamination_step
 from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_sets import evaluation_step
 from stella_assets.corpus.mix import Mix
 from stella_assets.corpus.words import match_form, match_keys, sorted_distinct
-from stella_assets.manifest import Check
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Corpus, Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench
 from storage.sorted_rows import SortedRows, write_in_groups
 from storage.statistics import DROPPED, FUNNEL, TEXTS, write_table
 
@@ -52,34 +52,34 @@ def corpus_step(recipe: Recipe) -> Step:
             "min_chars": {role: getattr(corpus.clean, role).min_chars for role in ("document", "query")},
         },
         needs=tuple(needs),
-        build=lambda bench: build_corpus(corpus, bench),
+        build=lambda context: build_corpus(corpus, context),
     )
 
 
-def build_corpus(corpus: Corpus, bench: Workbench) -> Result:
+def build_corpus(corpus: Corpus, context: BuildContext) -> Result:
     """Write `corpus.parquet`, one row a text in the order of ids, and what happened to all others.
 
     Raises:
         EmptyCorpusError: No text, or no training text, is left; the message holds the funnel.
     """
-    mix = Mix(corpus, bench.inputs, bench.home)
-    texts, dropped = SortedRows(bench.scratch / "texts"), SortedRows(bench.scratch / "dropped")
+    mix = Mix(corpus, context.inputs, context.workspace)
+    texts, dropped = SortedRows(context.scratch / "texts"), SortedRows(context.scratch / "dropped")
     with progress_bar(mix.texts, "corpus", "texts") as bar:
         for count, taken, left_out in mix.shards():
             texts.add(taken.select(*TEXTS.names, "key"))
             dropped.add(as_dropped(left_out.with_columns(detail=None)))
             bar.update(count)
     tally = Tally(mix.forbidden)
-    write_in_groups(bench.folder / CORPUS_FILE, TEXTS, _each_once(texts, tally, dropped))
-    write_in_groups(bench.folder / DROPPED_FILE, DROPPED, dropped.parts(DROPPED.names))
-    funnel = _funnel(bench, tally)
-    write_table(bench.folder / FUNNEL_FILE, FUNNEL, funnel)
+    write_in_groups(context.folder / CORPUS_FILE, TEXTS, _each_once(texts, tally, dropped))
+    write_in_groups(context.folder / DROPPED_FILE, DROPPED, dropped.parts(DROPPED.names))
+    funnel = _funnel(context, tally)
+    write_table(context.folder / FUNNEL_FILE, FUNNEL, funnel)
     _require_texts(corpus, tally, funnel)
     pl.DataFrame(
         sorted((*key, n) for key, n in tally.licences.items()), ["licence", "source", "texts"], orient="row"
-    ).write_parquet(bench.folder / LICENCES_FILE)
+    ).write_parquet(context.folder / LICENCES_FILE)
     return Result(
-        facts={
+        metrics={
             "texts": tally.texts,
             **{f"texts_{split}": tally.splits[split] for split in ("train", "dev", "test")},
             "queries": tally.queries,
@@ -161,12 +161,12 @@ def _each_once(texts: SortedRows, tally: Tally, dropped: SortedRows) -> Iterator
         yield once
 
 
-def _funnel(bench: Workbench, tally: Tally) -> list[dict[str, Any]]:
+def _funnel(context: BuildContext, tally: Tally) -> list[dict[str, Any]]:
     """Counts by source and rule: `read`, what each rule dropped, and `kept`."""
     counts: Counter[tuple[str, str]] = Counter()
-    for shard in read_shards(bench.inputs["cleaned_texts"].folder):
+    for shard in read_shards(context.inputs["cleaned_texts"].folder):
         counts[shard.source, "read"] += shard.read
-    folders = [bench.folder, *(artefact.folder for artefact in bench.inputs.values())]
+    folders = [context.folder, *(artefact.folder for artefact in context.inputs.values())]
     for folder in folders:
         if (folder / DROPPED_FILE).is_file():
             dropped = pl.scan_parquet(folder / DROPPED_FILE).group_by("source", "rule").len().collect()

@@ -11,18 +11,18 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+from storage.workspace import Workspace
 
+from stella_assets.core.manifest import digest
+from stella_assets.core.models import load_tokenizer, model_digest
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.clean import Tokens, judge, repair
 from stella_assets.corpus.formats import EXCERPT
 from stella_assets.corpus.sources import SourceError, SourcePart, pinned, read_source, source_digests, source_parts
 from stella_assets.corpus.text import Malformed, RawText, text_id
 from stella_assets.corpus.words import match_form, match_keys
-from stella_assets.manifest import digest
-from stella_assets.models import load_tokenizer, model_digest
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Corpus, FileSource, HuggingFace, PythonDocs, Recipe, Source
-from stella_assets.step import Artefact, Result, Step, Workbench
-from storage.home import Home
 from storage.shards import ShardStore
 from storage.sorted_rows import SortedRows, write_in_groups
 from storage.statistics import DROPPED
@@ -70,8 +70,8 @@ def cleaned_step(recipe: Recipe) -> Step:
         name="cleaned_texts",
         code_version=CODE_VERSION,
         settings=settings,
-        sources=lambda _home: source_digests(corpus) | _tokenizer_digest(recipe),
-        build=lambda bench: clean_texts(recipe, bench),
+        sources=lambda _workspace: source_digests(corpus) | _tokenizer_digest(recipe),
+        build=lambda context: clean_texts(recipe, context),
         present=shards_are_there,
     )
 
@@ -95,14 +95,14 @@ def _tokenizer_digest(recipe: Recipe) -> dict[str, str]:
     return {"tokenizer": model_digest(recipe.student)} if _limits_tokens(recipe) else {}
 
 
-def shards_are_there(artefact: Artefact, home: Home) -> bool:
+def shards_are_there(artefact: Artefact, workspace: Workspace) -> bool:
     """Whether every shard that an artefact names is in the store."""
-    return all(ShardStore(home, KIND).path(shard.key).is_file() for shard in read_shards(artefact.folder))
+    return all(ShardStore(workspace, KIND).path(shard.key).is_file() for shard in read_shards(artefact.folder))
 
 
-def live_shards(home: Home) -> set[str]:
+def live_shards(workspace: Workspace) -> set[str]:
     """Keys of the shards, and of the readings, that some recipe's current cleaned texts name."""
-    files = home.root.glob(f"*/cleaned_texts/{SHARDS_FILE}")
+    files = workspace.root.glob(f"*/cleaned_texts/{SHARDS_FILE}")
     return {key for file in files for shard in read_shards(file.parent) for key in (shard.key, shard.reading)}
 
 
@@ -111,26 +111,26 @@ def read_shards(folder: Path) -> list[Shard]:
     return [Shard(**row) for row in pl.read_parquet(folder / SHARDS_FILE).to_dicts()]
 
 
-def clean_texts(recipe: Recipe, bench: Workbench) -> Result:
+def clean_texts(recipe: Recipe, context: BuildContext) -> Result:
     """Write `shards.parquet`, which names the shards, and `dropped.parquet`, what was not kept and why.
 
     Raises:
         SourceError: A source cannot be read, or more of it is malformed than the recipe allows.
     """
-    reader = _Reader(recipe, bench.home)
+    reader = _Reader(recipe, context.workspace)
     shards: list[Shard] = []
     dropped: list[pl.DataFrame] = []
     with progress_bar(0, "cleaned_texts", "texts") as bar:
         for source in recipe.corpus.sources:
             found, gone = reader.read(source, bar.update)
             read, kept = (sum(getattr(shard, what) for shard in found) for what in ("read", "kept"))
-            bench.log.info(f"cleaned_texts: {kept:,} of {read:,} texts kept of source {source.name}")
+            context.log.info(f"cleaned_texts: {kept:,} of {read:,} texts kept of source {source.name}")
             shards += found
             dropped.append(gone)
-    _table(shards).write_parquet(bench.folder / SHARDS_FILE)
-    write_dropped(bench, dropped)
+    _table(shards).write_parquet(context.folder / SHARDS_FILE)
+    write_dropped(context, dropped)
     return Result(
-        facts={
+        metrics={
             "texts": sum(shard.kept for shard in shards),
             "read": sum(shard.read for shard in shards),
             "malformed": sum(int(frame["rule"].is_in([MALFORMED, UNREADABLE]).sum()) for frame in dropped),
@@ -147,11 +147,11 @@ class _Reader:
         reused: Shards that were there already.
     """
 
-    def __init__(self, recipe: Recipe, home: Home) -> None:
+    def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
         self.reused = 0
         self._corpus, self._tokens = recipe.corpus, _token_counter(recipe)
-        self._cleaned, self._readings = ShardStore(home, KIND), ShardStore(home, READINGS_KIND)
-        self._dropped = ShardStore(home, DROPPED_KIND)
+        self._cleaned, self._readings = ShardStore(workspace, KIND), ShardStore(workspace, READINGS_KIND)
+        self._dropped = ShardStore(workspace, DROPPED_KIND)
         self._settings = digest([CODE_VERSION, recipe.corpus.clean.settings(), _tokenizer_digest(recipe)])
 
     def read(self, source: Source, on_texts: Callable[[int], object]) -> tuple[list[Shard], pl.DataFrame]:
@@ -220,12 +220,12 @@ def compact(frame: pl.DataFrame) -> pl.DataFrame:
 _DROPPED = pl.DataFrame(DROPPED.empty_table()).schema
 
 
-def write_dropped(bench: Workbench, frames: Iterable[pl.DataFrame]) -> None:
+def write_dropped(context: BuildContext, frames: Iterable[pl.DataFrame]) -> None:
     """Write the table of dropped texts, in an order that does not depend on shards."""
-    rows = SortedRows(bench.scratch / "dropped")
+    rows = SortedRows(context.scratch / "dropped")
     for frame in frames:
         rows.add(frame)
-    write_in_groups(bench.folder / DROPPED_FILE, DROPPED, rows.parts(DROPPED.names))
+    write_in_groups(context.folder / DROPPED_FILE, DROPPED, rows.parts(DROPPED.names))
 
 
 def _token_counter(recipe: Recipe) -> Tokens | None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import polars as pl
+from storage.workspace import Workspace
 
+from stella_assets.core.manifest import Check, digest
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.cleaned import (
     KIND,
     Shard,
@@ -21,11 +25,7 @@ from stella_assets.corpus.evaluation_sets import TEXTS_FILE, evaluation_step
 from stella_assets.corpus.formats import EXCERPT
 from stella_assets.corpus.text import text_id, uniform
 from stella_assets.corpus.words import match_form
-from stella_assets.manifest import Check, digest
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Decontaminate, Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench
-from storage.home import Home
 from storage.shards import ShardStore
 from storage.statistics import CONTAMINATION, write_table
 
@@ -51,17 +51,17 @@ def contamination_step(recipe: Recipe) -> Step:
         code_version=CODE_VERSION,
         settings={**settings.settings("sets"), "policies": policies},
         needs=(cleaned_step(recipe), evaluation_step(recipe)),
-        build=lambda bench: find_contamination(settings, bench),
+        build=lambda context: find_contamination(settings, context),
     )
 
 
-def find_contamination(settings: Decontaminate, bench: Workbench) -> Result:
+def find_contamination(settings: Decontaminate, context: BuildContext) -> Result:
     """Write every match with its verdict, the counts by task, and which rows of which shards go."""
-    evaluation = read_evaluation(bench.inputs["evaluation_texts"], settings)
-    index = open_index(bench.inputs["evaluation_texts"], settings, bench.home)
-    shards = read_shards(bench.inputs["cleaned_texts"].folder)
-    cleaned, store = ShardStore(bench.home, KIND), ShardStore(bench.home, MATCHES_KIND)
-    about = digest([CODE_VERSION, bench.inputs["evaluation_texts"].digest, settings.settings("sets")])
+    evaluation = read_evaluation(context.inputs["evaluation_texts"], settings)
+    index = open_index(context.inputs["evaluation_texts"], settings, context.workspace)
+    shards = read_shards(context.inputs["cleaned_texts"].folder)
+    cleaned, store = ShardStore(context.workspace, KIND), ShardStore(context.workspace, MATCHES_KIND)
+    about = digest([CODE_VERSION, context.inputs["evaluation_texts"].digest, settings.settings("sets")])
     found = []
     with progress_bar(sum(shard.kept for shard in shards), "contamination", "texts") as bar:
         for number, shard in enumerate(shards):
@@ -70,15 +70,15 @@ def find_contamination(settings: Decontaminate, bench: Workbench) -> Result:
             bar.update(shard.kept)
     matches = _judged(pl.concat(found), evaluation, index)
     dropped = matches.filter(verdict="drop")
-    _write(bench, matches, dropped, _by_task(matches, evaluation))
+    _write(context, matches, dropped, _by_task(matches, evaluation))
     texts = sum(shard.kept for shard in shards)
     gone = dropped.n_unique(["shard", "row"]) if len(dropped) else 0
-    bench.log.info(f"contamination: {gone:,} of {texts:,} texts hold evaluation texts and go")
+    context.log.info(f"contamination: {gone:,} of {texts:,} texts hold evaluation texts and go")
     missed = _missed_probes(index, evaluation["text"])
     return Result(
-        facts={
+        metrics={
             "evaluation_texts": len(evaluation),
-            "evaluation_digest": bench.inputs["evaluation_texts"].digest,
+            "evaluation_digest": context.inputs["evaluation_texts"].digest,
             "matches": len(matches),
             "texts_dropped": gone,
             "texts_reported": matches.filter(verdict="report").n_unique(["shard", "row"]) if len(matches) else 0,
@@ -110,10 +110,10 @@ def read_evaluation(artefact: Artefact, settings: Decontaminate) -> pl.DataFrame
     return texts.join(policies, on=["set", "role"], how="left", maintain_order="left")
 
 
-def open_index(artefact: Artefact, settings: Decontaminate, home: Home) -> EvaluationIndex:
+def open_index(artefact: Artefact, settings: Decontaminate, workspace: Workspace) -> EvaluationIndex:
     """The index of the evaluation texts; the costly part of it is worked out once."""
     texts = pl.read_parquet(artefact.folder / TEXTS_FILE)["text"]
-    bands = ShardStore(home, BANDS_KIND).get(artefact.digest, partial(evaluation_bands, texts))
+    bands = ShardStore(workspace, BANDS_KIND).get(artefact.digest, partial(evaluation_bands, texts))
     return EvaluationIndex(texts, settings, bands)
 
 
@@ -158,8 +158,8 @@ def _by_task(matches: pl.DataFrame, evaluation: pl.DataFrame) -> pl.DataFrame:
     return evaluation.group_by(keys).len("texts").join(met, on=keys, how="left").sort(keys)
 
 
-def _write(bench: Workbench, matches: pl.DataFrame, dropped: pl.DataFrame, tasks: pl.DataFrame) -> None:
-    folder = bench.folder
+def _write(context: BuildContext, matches: pl.DataFrame, dropped: pl.DataFrame, tasks: pl.DataFrame) -> None:
+    folder = context.folder
     shown = matches.select(
         "id", "source", pl.col("set").alias("evaluation"), "task", "split", pl.col("evaluation_role").alias("role"),
         "rule", "value", "verdict", excerpt("text").alias("excerpt"),
@@ -172,7 +172,7 @@ def _write(bench: Workbench, matches: pl.DataFrame, dropped: pl.DataFrame, tasks
     named = once.with_columns(
         rule="evaluation text, " + pl.col("rule"), detail=pl.col("task") + ": " + excerpt("evaluation_text")
     )
-    write_dropped(bench, [as_dropped(named)])
+    write_dropped(context, [as_dropped(named)])
 
 
 def _missed_probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:

@@ -16,6 +16,9 @@ from itertools import chain
 import numpy as np
 import polars as pl
 
+from stella_assets.core.manifest import digest
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import BuildContext, Result, Step, those_of
 from stella_assets.corpus.cleaned import (
     KIND,
     Shard,
@@ -34,10 +37,7 @@ from stella_assets.corpus.words import (
     min_hashes,
     sorted_distinct,
 )
-from stella_assets.manifest import digest
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Deduplicate, Recipe
-from stella_assets.step import Result, Step, Workbench, those_of
 from storage.shards import ShardStore
 
 CODE_VERSION = "1"
@@ -61,26 +61,26 @@ def duplicates_step(recipe: Recipe) -> Step:
             "order": [source.name for source in corpus.sources],
         },
         needs=those_of(cleaned_step(recipe), contamination_step(recipe) if corpus.decontaminate else None),
-        build=lambda bench: find_duplicates(corpus.deduplicate, [s.name for s in corpus.sources], bench),
+        build=lambda context: find_duplicates(corpus.deduplicate, [s.name for s in corpus.sources], context),
     )
 
 
-def find_duplicates(settings: Deduplicate | None, order: list[str], bench: Workbench) -> Result:
+def find_duplicates(settings: Deduplicate | None, order: list[str], context: BuildContext) -> Result:
     """Write `left.parquet`: shard, row and group of every text that stays, and `dropped.parquet`.
 
     Texts of one group belong on one side of the split: a text and what was taken from it, and chains of near copies.
     """
-    shards = read_shards(bench.inputs["cleaned_texts"].folder)
-    cleaned = ShardStore(bench.home, KIND)
+    shards = read_shards(context.inputs["cleaned_texts"].folder)
+    cleaned = ShardStore(context.workspace, KIND)
     texts = _ranked(shards, order, cleaned)
-    if "contamination" in bench.inputs:
-        gone = pl.read_parquet(bench.inputs["contamination"].folder / CONTAMINATED_FILE)
+    if "contamination" in context.inputs:
+        gone = pl.read_parquet(context.inputs["contamination"].folder / CONTAMINATED_FILE)
         texts = texts.join(gone, on=["shard", "row"], how="anti", maintain_order="left")
     first = texts["key"].is_first_distinct()
     equal, texts = texts.filter(~first), texts.filter(first)
     kept = texts.join(equal, on="key", how="semi").select("key", kept="id")
     equal = equal.join(kept, on="key", how="left").with_columns(rule=pl.lit("duplicate"), value=1.0)
-    near = _near_copies(texts, shards, settings, bench) if settings else _NO_PAIRS
+    near = _near_copies(texts, shards, settings, context) if settings else _NO_PAIRS
     copy, keeper, similarity = _greedy(near)
     near_copies = texts[copy].with_columns(
         kept=texts["id"].gather(keeper), rule=pl.lit("near duplicate"), value=pl.Series(similarity)
@@ -88,13 +88,13 @@ def find_duplicates(settings: Deduplicate | None, order: list[str], bench: Workb
     stays = np.ones(len(texts), bool)
     stays[copy] = False
     left = texts.with_columns(group=_groups(texts, near)).filter(stays)
-    left.select("shard", "row", "group").sort("shard", "row").write_parquet(bench.folder / LEFT_FILE)
-    write_dropped(bench, chain(_with_texts(equal, shards, cleaned), _with_texts(near_copies, shards, cleaned)))
-    bench.log.info(
+    left.select("shard", "row", "group").sort("shard", "row").write_parquet(context.folder / LEFT_FILE)
+    write_dropped(context, chain(_with_texts(equal, shards, cleaned), _with_texts(near_copies, shards, cleaned)))
+    context.log.info(
         f"duplicates: {len(equal):,} equal to another text, {len(near_copies):,} near copies; {len(left):,} left"
     )
     return Result(
-        facts={
+        metrics={
             "texts": len(left),
             "duplicates": len(equal),
             "near_duplicates": len(near_copies),
@@ -150,11 +150,11 @@ _RANKED = {
 }  # fmt: skip
 
 
-def _near_copies(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate, bench: Workbench) -> Pairs:
+def _near_copies(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate, context: BuildContext) -> Pairs:
     """All pairs that share a band and are as similar as the recipe says."""
-    candidates = _candidates(texts, shards, settings, bench)
+    candidates = _candidates(texts, shards, settings, context)
     involved = sorted_distinct(candidates.ravel())
-    shingles, place = _shingles(texts, involved, shards, settings, bench)
+    shingles, place = _shingles(texts, involved, shards, settings, context)
     found = [_NO_PAIRS]
     for start in range(0, len(candidates), PAIRS_AT_ONCE):
         first, second = candidates[start : start + PAIRS_AT_ONCE].T
@@ -170,9 +170,9 @@ def _near_copies(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate
     )
 
 
-def _candidates(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate, bench: Workbench) -> np.ndarray:
+def _candidates(texts: pl.DataFrame, shards: list[Shard], settings: Deduplicate, context: BuildContext) -> np.ndarray:
     """`[P, 2]`: ranks of texts that share a band, the lower one first."""
-    store, cleaned = ShardStore(bench.home, BANDS_KIND), ShardStore(bench.home, KIND)
+    store, cleaned = ShardStore(context.workspace, BANDS_KIND), ShardStore(context.workspace, KIND)
     about = digest([CODE_VERSION, settings.settings("threshold"), SEED])
     keys = [f"{shard.key}-{about}" for shard in shards]
     with progress_bar(sum(shard.kept for shard in shards), "duplicates", "texts") as bar:
@@ -220,10 +220,10 @@ def _pairs_of_equal(hashes: np.ndarray) -> np.ndarray:
 
 
 def _shingles(
-    texts: pl.DataFrame, involved: np.ndarray, shards: list[Shard], settings: Deduplicate, bench: Workbench
+    texts: pl.DataFrame, involved: np.ndarray, shards: list[Shard], settings: Deduplicate, context: BuildContext
 ) -> tuple[Sequences, np.ndarray]:
     """Shingles of the involved texts in a memory-mapped file, and the place of each text in it."""
-    cleaned, file = ShardStore(bench.home, KIND), bench.scratch / "shingles"
+    cleaned, file = ShardStore(context.workspace, KIND), context.scratch / "shingles"
     mine = texts.select("shard", "row")[involved].with_row_index("place")
     counts, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     with file.open("wb") as out:

@@ -23,7 +23,7 @@ from stella_assets.recipe import Decontaminate
 BANDS, ROWS, SEED = 50, 4, 1
 """96% of the pairs with a similarity of 0.5 become candidates, 99.9% of those with 0.6."""
 MIN_INFORMATION = 0.76
-"""A near copy keeps this share of the information in an evaluation text's words: a changed name is another question."""
+"""A near copy keeps this share of the information in an evaluation text's words: a changed name is another request."""
 MIN_BITS = 27.0
 """A short text inside a longer one counts when it is no chance: drawn word by word, it comes once in 2^27 draws."""
 FEWEST_WORDS = 2**16

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from stella_assets.manifest import digest, file_digest
+from stella_assets.core.manifest import digest, file_digest
+from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.recipe import EvaluationSet, Recipe
-from stella_assets.step import Result, Step, Workbench
 
 CODE_VERSION = "1"
 TEXTS_FILE = "evaluation_texts.parquet"
@@ -34,8 +34,8 @@ def evaluation_step(recipe: Recipe) -> Step:
         name="evaluation_texts",
         code_version=CODE_VERSION,
         settings={"sets": [chosen.settings("path", "queries", "documents") for chosen in sets]},
-        sources=lambda _home: {chosen.name: set_digest(chosen) for chosen in sets},
-        build=lambda bench: _write_texts(sets, bench),
+        sources=lambda _workspace: {chosen.name: set_digest(chosen) for chosen in sets},
+        build=lambda context: _write_texts(sets, context),
     )
 
 
@@ -51,15 +51,15 @@ def set_digest(chosen: EvaluationSet) -> str:
     return digest([[task.metadata.name, task.metadata.revision] for task in _mteb_tasks(chosen)])
 
 
-def _write_texts(sets: tuple[EvaluationSet, ...], bench: Workbench) -> Result:
+def _write_texts(sets: tuple[EvaluationSet, ...], context: BuildContext) -> Result:
     rows = chain.from_iterable(read_set(chosen) for chosen in sets)
     frame = pl.DataFrame(rows, schema=TEXTS, orient="row").filter(pl.col("text").str.strip_chars() != "")
     frame = frame.unique().sort(*TEXTS)
     if frame.is_empty():
         raise EvaluationSetError("corpus.decontaminate.sets: they hold no text. Correct `path`, `tasks` or `splits`.")
-    frame.write_parquet(bench.folder / TEXTS_FILE, compression="zstd")
+    frame.write_parquet(context.folder / TEXTS_FILE, compression="zstd")
     counts = frame.group_by("task").len().sort("task")
-    return Result(facts={"texts": len(frame), "tasks": dict(counts.iter_rows())})
+    return Result(metrics={"texts": len(frame), "tasks": dict(counts.iter_rows())})
 
 
 def read_set(chosen: EvaluationSet) -> Iterator[Row]:

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from storage.workspace import Workspace
 
+from stella_assets.core.manifest import digest
+from stella_assets.core.step import Artefact
 from stella_assets.corpus.augment import augmented
 from stella_assets.corpus.cleaned import KIND, Shard, read_shards
 from stella_assets.corpus.contamination import open_index, read_evaluation
@@ -16,10 +19,7 @@ from stella_assets.corpus.duplicates import LEFT_FILE
 from stella_assets.corpus.evaluation_index import EvaluationIndex
 from stella_assets.corpus.text import splits_of, text_id, uniforms
 from stella_assets.corpus.words import match_form, match_keys
-from stella_assets.manifest import digest
 from stella_assets.recipe import Corpus, Source
-from stella_assets.step import Artefact
-from storage.home import Home
 from storage.shards import ShardStore
 
 CODE_VERSION = "1"
@@ -53,22 +53,22 @@ class Mix:
         forbidden: Evaluation texts that must not be there; what augmentation makes is held against them.
     """
 
-    def __init__(self, corpus: Corpus, inputs: Mapping[str, Artefact], home: Home) -> None:
+    def __init__(self, corpus: Corpus, inputs: Mapping[str, Artefact], workspace: Workspace) -> None:
         """Take what the steps before have left."""
-        self._corpus, self._cleaned = corpus, ShardStore(home, KIND)
+        self._corpus, self._cleaned = corpus, ShardStore(workspace, KIND)
         self._shards = read_shards(inputs["cleaned_texts"].folder)
         left = pl.read_parquet(inputs["duplicates"].folder / LEFT_FILE)
         self.texts = len(left)
         self._left = {number: rows.drop("shard") for (number,), rows in left.group_by("shard", maintain_order=True)}
         self._none = left.clear().drop("shard")
-        self._inputs, self._home = inputs, home
+        self._inputs, self._workspace = inputs, workspace
         self._drops = pl.Series([], dtype=pl.Boolean)
         self.forbidden = pl.Series([], dtype=pl.String)
         if corpus.decontaminate:
             evaluation = read_evaluation(inputs["evaluation_texts"], corpus.decontaminate)
             self._drops = evaluation["drops"]
             self.forbidden = evaluation.filter("drops")["text"].unique()
-        self._augmented = ShardStore(home, AUGMENTED_KIND)
+        self._augmented = ShardStore(workspace, AUGMENTED_KIND)
         self._settings = digest(
             [
                 CODE_VERSION,
@@ -82,7 +82,7 @@ class Mix:
     @cached_property
     def _index(self) -> EvaluationIndex:
         assert self._corpus.decontaminate is not None
-        return open_index(self._inputs["evaluation_texts"], self._corpus.decontaminate, self._home)
+        return open_index(self._inputs["evaluation_texts"], self._corpus.decontaminate, self._workspace)
 
     def shards(self) -> Iterator[Mixed]:
         """The texts of each shard that are left; a text made of another has its id as `parent`."""

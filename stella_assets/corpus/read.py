@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stella_assets.core.step import Artefact
 from stella_assets.corpus.build import CORPUS_FILE
-from stella_assets.step import Artefact
 
 
 class CorpusTexts:

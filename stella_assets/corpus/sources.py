@@ -10,10 +10,10 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+from stella_assets.core.manifest import digest, file_digest
 from stella_assets.corpus.formats import COMPRESSED, SUFFIXES, Rows, read_file, read_lance, to_text, wanted_columns
 from stella_assets.corpus.python_docs import docstring_texts, package_versions
 from stella_assets.corpus.text import Malformed
-from stella_assets.manifest import digest, file_digest
 from stella_assets.recipe import Columns, Corpus, FileSource, HuggingFace, LanceTable, Parquet, PythonDocs, Source
 
 FIRST_ROWS = 100

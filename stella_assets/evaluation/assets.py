@@ -9,6 +9,7 @@ import dagster as dg
 
 from stella_assets import plots
 from stella_assets.assets import picture, step_asset
+from stella_assets.core.step import Artefact
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.report import HTML_FILE, read_summary, report_step
 from stella_assets.evaluation.score import score_steps
@@ -16,7 +17,6 @@ from stella_assets.evaluation.seeds import seeds_step
 from stella_assets.evaluation.tasks import tasks_step
 from stella_assets.evaluation.variants import variants_step
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact
 
 MTEB = "[mteb](https://github.com/embeddings-benchmark/mteb)"
 
@@ -71,14 +71,14 @@ def evaluation_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         group="evaluation",
         kinds={"html", "markdown"},
         description="Scores by stage and dimension, retention of each teacher, losses, funnel, time and memory.",
-        checks={"student_beats_untouched_student": "The last stage scores higher than before all training."},
+        checks={"student_beats_base_model": "The last stage scores higher than before all training."},
         show=_show_report,
     )
     return [tasks, *scores, report]
 
 
 def _show_scores(artefact: Artefact) -> Mapping[str, Any]:
-    rows = artefact.manifest.facts["scores"]
+    rows = artefact.manifest.metrics["scores"]
     table = tables.markdown_table(
         ["task", "dimension", "score x 100"],
         [[row["task"], row["dimension"], f"{100 * row['score']:.2f}"] for row in rows],
@@ -89,7 +89,7 @@ def _show_scores(artefact: Artefact) -> Mapping[str, Any]:
 
 
 def _show_variants(artefact: Artefact) -> Mapping[str, Any]:
-    rows = artefact.manifest.facts["scores"]
+    rows = artefact.manifest.metrics["scores"]
     cells = [[row["model"], row["dimension"], row["task"], f"{100 * row['score']:.2f}"] for row in rows]
     return {"scores": dg.MetadataValue.md(tables.markdown_table(["model", "dimension", "task", "score x 100"], cells))}
 

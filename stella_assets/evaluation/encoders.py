@@ -11,14 +11,14 @@ import numpy as np
 from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
+from storage.workspace import Workspace
 
-from stella_assets.manifest import digest
+from stella_assets.core.devices import resolve_dtype
+from stella_assets.core.manifest import digest
+from stella_assets.students.dense import Student
 from stella_assets.teachers.concatenate import concatenate
-from stella_assets.teachers.device import resolve_dtype
 from stella_assets.teachers.encode import TeacherVectors, fill_and_fetch, measure_speed
 from stella_assets.teachers.sentence_transformer import AS_PROMPT
-from stella_assets.training.student import Student
-from storage.home import Home
 from storage.vectors import StateTable
 
 INSTRUCTION = "{instruction}"
@@ -27,7 +27,7 @@ Prompts = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Question:
+class EncodeRequest:
     """Whose texts mteb wants vectors of: a task's, and whether they are queries, documents or neither."""
 
     task: Any
@@ -53,7 +53,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Loader:
+class EncoderIdentity:
     """How a model turned texts into vectors: what a score depends on, beside the task and the prompts.
 
     Attributes:
@@ -76,13 +76,13 @@ class Embedder(Protocol):
     def dim(self) -> int:
         """Dimensions of a vector."""
 
-    def loader(self) -> Loader:
+    def identity(self) -> EncoderIdentity:
         """What the vectors depend on, beside texts and prompts."""
 
-    def prompt(self, question: Question) -> str | None:
+    def prompt(self, request: EncodeRequest) -> str | None:
         """What is put before the texts; None for the model's own default."""
 
-    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
+    def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
         """Vectors `[len(texts), dim]`."""
 
 
@@ -115,7 +115,7 @@ class MtebEncoder(AbsEncoder):
         """Vectors `[n, dim]` float32 of the texts that mteb's loader gives."""
         del hf_split, hf_subset, kwargs
         texts = [text for batch in inputs for text in batch["text"]]
-        return self._embedder.embed(texts, Question(task_metadata, prompt_type)).astype(np.float32)
+        return self._embedder.embed(texts, EncodeRequest(task_metadata, prompt_type)).astype(np.float32)
 
 
 class _NoPrompts(AbsEncoder):
@@ -133,21 +133,21 @@ class TeacherEmbedder:
         self.dim = vectors.dim
         self._prompts = prompts
 
-    def loader(self) -> Loader:
+    def identity(self) -> EncoderIdentity:
         """The fingerprints of both roles."""
         spec, fingerprints = self.vectors.teacher, self.vectors.fingerprints
         dtype = resolve_dtype(spec.dtype) if hasattr(spec, "dtype") else None
         weights = digest([fingerprints["query"], fingerprints["document"]])
-        return Loader(spec.kind, weights, dtype, getattr(spec, "max_length", None))
+        return EncoderIdentity(spec.kind, weights, dtype, getattr(spec, "max_length", None))
 
-    def prompt(self, question: Question) -> str | None:
+    def prompt(self, request: EncodeRequest) -> str | None:
         """The recipe's for the task, if it has one; else the teacher's own for the role."""
-        return question.choose(self._prompts)
+        return request.choose(self._prompts)
 
-    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
+    def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float16."""
-        prompt = self.prompt(question)
-        return self.vectors.embed(texts, question.role if prompt is None else AS_PROMPT + prompt)
+        prompt = self.prompt(request)
+        return self.vectors.embed(texts, request.role if prompt is None else AS_PROMPT + prompt)
 
 
 class ConcatenationEmbedder:
@@ -158,28 +158,28 @@ class ConcatenationEmbedder:
         self._weights = [teacher.vectors.teacher.weight for teacher in teachers]
         self.dim = sum(teacher.dim for teacher in teachers)
 
-    def loader(self) -> Loader:
+    def identity(self) -> EncoderIdentity:
         """The loaders of all teachers, and their weights."""
-        return Loader("concatenation", digest([[t.loader().weights for t in self._teachers], self._weights]))
+        return EncoderIdentity("concatenation", digest([[t.identity().weights for t in self._teachers], self._weights]))
 
-    def prompt(self, question: Question) -> str | None:
+    def prompt(self, request: EncodeRequest) -> str | None:
         """All teachers' prompts; for the record, as each puts its own before the texts."""
-        chosen = [teacher.prompt(question) for teacher in self._teachers]
+        chosen = [teacher.prompt(request) for teacher in self._teachers]
         return None if chosen == [None] * len(chosen) else " | ".join(prompt or "" for prompt in chosen)
 
-    def embed(self, texts: Sequence[str], question: Question) -> np.ndarray:
+    def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float32."""
-        return concatenate([teacher.embed(texts, question) for teacher in self._teachers], self._weights)
+        return concatenate([teacher.embed(texts, request) for teacher in self._teachers], self._weights)
 
 
 class PooledStates:
     """A student's pooled states by text, kept in the store; every head and dimension projects the same ones."""
 
-    def __init__(self, student: Student, home: Home) -> None:
+    def __init__(self, student: Student, workspace: Workspace) -> None:
         self.student = student
         self.fingerprint = student.encoder_digest()
         about = {"dtype": student.dtype, "pooling": student.pooling, "max_length": student.backbone.max_seq_length}
-        self._table = StateTable(home, self.fingerprint, student.hidden, about)
+        self._table = StateTable(workspace, self.fingerprint, student.hidden, about)
 
     def get(self, texts: Sequence[str]) -> np.ndarray:
         """Pooled states `[len(texts), H]` float16."""
@@ -200,20 +200,20 @@ class StudentEmbedder:
         head = self._states.student.head_digest(self._head) if self._head else None
         return digest([self._states.fingerprint, head, self.dim])
 
-    def loader(self) -> Loader:
+    def identity(self) -> EncoderIdentity:
         """Digest of encoder, tokenizer, pooling and head."""
         student = self._states.student
-        return Loader("student", self._weights, student.dtype, student.backbone.max_seq_length)
+        return EncoderIdentity("student", self._weights, student.dtype, student.backbone.max_seq_length)
 
-    def prompt(self, question: Question) -> str:
+    def prompt(self, request: EncodeRequest) -> str:
         """The recipe's for the task; a student has none of its own."""
-        return question.choose(self._prompts) or ""
+        return request.choose(self._prompts) or ""
 
-    def embed(self, texts: Sequence[str], question: Question | None) -> np.ndarray:
-        """Unit vectors `[len(texts), dim]` float32; without a question, of texts as they are."""
+    def embed(self, texts: Sequence[str], request: EncodeRequest | None) -> np.ndarray:
+        """Unit vectors `[len(texts), dim]` float32; without a request, of texts as they are."""
         import torch
 
-        prompt = self.prompt(question) if question else ""
+        prompt = self.prompt(request) if request else ""
         pooled = self._states.get([prompt + text for text in texts]).astype(np.float32)
         pooled_BH = torch.from_numpy(pooled).to(self._states.student.device)
         if self._head is None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import polars as pl
 
+from stella_assets.core.manifest import Check
+from stella_assets.core.step import Artefact
 from stella_assets.corpus.build import read_texts
 from stella_assets.corpus.text import first_sentence, text_id, uniform
 from stella_assets.evaluation.local_data import TaskDataError
-from stella_assets.manifest import Check
 from stella_assets.recipe import HeldOut, HeldOutKind
-from stella_assets.step import Artefact
 
 MIN_SENTENCE_CHARS = 15
 TRAINING_EXAMPLES = 8

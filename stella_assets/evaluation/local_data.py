@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from stella_assets.manifest import digest, file_digest
+from stella_assets.core.manifest import digest, file_digest
 
 Splits = Mapping[str, Sequence[str]]
 

@@ -10,24 +10,24 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from stella_assets import plots
+from stella_assets.core.manifest import Check, digest
+from stella_assets.core.step import Artefact, BuildContext, Result, Step, those_of
+from stella_assets.core.trace import Node, Tracer
 from stella_assets.corpus.build import FUNNEL_FILE, corpus_step
 from stella_assets.corpus.contamination import TASKS_FILE as CONTAMINATION_FILE
 from stella_assets.corpus.contamination import contamination_step
 from stella_assets.evaluation import tables
-from stella_assets.evaluation.published import compare, read_published
+from stella_assets.evaluation.reference_scores import compare, read_published
 from stella_assets.evaluation.score import SAMPLES_FILE, SCORES_FILE, model_names, score_steps
 from stella_assets.evaluation.seeds import seeds_step, summarise_seeds
 from stella_assets.evaluation.summary import Scoreboard, at_full_dimension, summarise
 from stella_assets.evaluation.tasks import BETWEEN_BENCHMARKS, TASKS_FILE, tasks_step
 from stella_assets.evaluation.variants import summarise_variants, variants_step
-from stella_assets.manifest import Check, digest
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench, those_of
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.statistics import AGREEMENT_FILE, ALL, STATS_FILE, statistics_step
 from stella_assets.teachers.suspects import suspects_step
-from stella_assets.trace import Node, Tracer
 from stella_assets.training.stages import LOG_FILE, stage_step
 
 CODE_VERSION = "3"
@@ -58,8 +58,8 @@ def report_step(recipe: Recipe) -> Step:
             *score_steps(recipe),
             *_more_scores(recipe),
         ),
-        sources=lambda _home: {"published": digest(published_scores(recipe).to_dict(as_series=False))},
-        build=lambda bench: _write_report(recipe, bench),
+        sources=lambda _workspace: {"published": digest(published_scores(recipe).to_dict(as_series=False))},
+        build=lambda context: _write_report(recipe, context),
     )
 
 
@@ -71,7 +71,7 @@ def _more_scores(recipe: Recipe) -> tuple[Step, ...]:
 def published_scores(recipe: Recipe) -> pl.DataFrame:
     """The public scores that the recipe's stand beside."""
     wanted = recipe.evaluation
-    return read_published(wanted.resolve(wanted.published) if wanted.published else None)
+    return read_published(wanted.resolve(wanted.reference_scores) if wanted.reference_scores else None)
 
 
 def read_summary(artefact: Artefact) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def _summarise(recipe: Recipe, inputs: Mapping[str, Artefact]) -> dict[str, Any]
 def _facts(recipe: Recipe, inputs: Mapping[str, Artefact], model: str) -> list[Mapping[str, Any]]:
     """What is known of a model's size and speed; of all teachers where it is their concatenation."""
     if model == "concatenation":
-        return [inputs[f"teacher_vectors/{teacher.name}"].manifest.facts for teacher in recipe.teachers]
+        return [inputs[f"teacher_vectors/{teacher.name}"].manifest.metrics for teacher in recipe.teachers]
     name = model.replace("teacher/", "teacher_vectors/") if model.startswith("teacher/") else f"mteb/{model}"
-    return [inputs[name].manifest.facts]
+    return [inputs[name].manifest.metrics]
 
 
 def _parameters(recipe: Recipe, inputs: Mapping[str, Artefact], model: str, dimension: int) -> int | None:
     """Of all that a model is made of; None for teachers whose artefacts are older than this figure."""
-    counts: list[Any] = [facts.get("parameters") for facts in _facts(recipe, inputs, model)]
+    counts: list[Any] = [metrics.get("parameters") for metrics in _facts(recipe, inputs, model)]
     if None in counts:
         return None
     return sum(int(count[str(dimension)] if isinstance(count, Mapping) else count) for count in counts)
@@ -130,7 +130,7 @@ def _parameters(recipe: Recipe, inputs: Mapping[str, Artefact], model: str, dime
 
 def _speed(recipe: Recipe, inputs: Mapping[str, Artefact], model: str) -> float | None:
     """Texts a second; teachers of a concatenation encode one after the other."""
-    speeds: list[Any] = [facts.get("texts_per_second") for facts in _facts(recipe, inputs, model)]
+    speeds: list[Any] = [metrics.get("texts_per_second") for metrics in _facts(recipe, inputs, model)]
     return None if None in speeds else round(1 / sum(1 / speed for speed in speeds), 1)
 
 
@@ -166,21 +166,22 @@ def _contamination(recipe: Recipe, inputs: Mapping[str, Artefact], tasks: Collec
     return found.filter(pl.col("task").is_in(list(tasks))).sort("task").to_dicts()
 
 
-def _write_report(recipe: Recipe, bench: Workbench) -> Result:
+def _write_report(recipe: Recipe, context: BuildContext) -> Result:
     from jinja2 import Environment, PackageLoader, select_autoescape
     from markupsafe import Markup
 
-    inputs = bench.inputs
+    inputs = context.inputs
     summary = _summarise(recipe, inputs)
-    (bench.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    (context.folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     speeds = {name: _speed(recipe, inputs, name) for name in model_names(recipe)}
-    (bench.folder / SPEEDS_FILE).write_text(json.dumps(speeds, indent=1) + "\n", encoding="utf-8")
+    (context.folder / SPEEDS_FILE).write_text(json.dumps(speeds, indent=1) + "\n", encoding="utf-8")
     summary = _with_speeds(summary, speeds)
     log = [row for n in range(1, len(recipe.stages) + 1) for row in _rows(inputs[f"stage_{n}"], LOG_FILE)]
     stats = [row for row in _rows(inputs["vector_stats"], STATS_FILE) if row["source"] == ALL]
     agreement = _rows(inputs["vector_stats"], AGREEMENT_FILE)
     costs = [
-        {"step": name, **{k: a.manifest.about[k] for k in ("seconds", "peak_memory_mib")}} for name, a in inputs.items()
+        {"step": name, **{k: a.manifest.run_info[k] for k in ("seconds", "peak_memory_mib")}}
+        for name, a in inputs.items()
     ]
     drawn = {
         "score_by_model": plots.score_by_model(summary, tables.score_columns(summary)),
@@ -190,10 +191,10 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         "corpus_funnel": plots.corpus_funnel(_rows(inputs["corpus"], FUNNEL_FILE)),
         "cosine_agreement": plots.cosine_agreement(stats, agreement),
         "cost_by_step": plots.cost_by_step(costs),
-        "lineage": plots.lineage(_node(bench), "png"),
+        "lineage": plots.lineage(_node(context), "png"),
     }
     lineage = [
-        [name, a.digest[:12], a.manifest.identity.code_version, a.manifest.about["made_at"]]
+        [name, a.digest[:12], a.manifest.identity.code_version, a.manifest.run_info["made_at"]]
         for name, a in inputs.items()
     ]
     content = {
@@ -206,7 +207,7 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     }
     if summary["benchmarks"]:
         content["benchmark_table"] = tables.benchmark_rows(summary)
-    if summary["quantised"]:
+    if summary["quantizations"]:
         content["quantised_table"] = tables.quantised_rows(summary)
     if summary["seeds"]:
         content["seed_table"] = tables.seed_rows(summary)
@@ -221,7 +222,7 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         "recipe": recipe,
         "summary": summary,
         "student": last,
-        "mteb_version": inputs["mteb/concatenation"].manifest.facts["mteb"],
+        "mteb_version": inputs["mteb/concatenation"].manifest.metrics["mteb"],
         "local": any(row["data"] == "local" for row in summary["tasks"]),
     }
     templates = Environment(
@@ -233,16 +234,16 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
     markdown_tables = {name: tables.markdown_table(*table) for name, table in content.items()}
     markdown = templates.get_template("report.md.j2").render(**shared, **markdown_tables)
 
-    (bench.folder / HTML_FILE).write_text(html, encoding="utf-8")
-    (bench.folder / MARKDOWN_FILE).write_text(markdown, encoding="utf-8")
-    (bench.folder / PLOTS_FOLDER).mkdir(exist_ok=True)
+    (context.folder / HTML_FILE).write_text(html, encoding="utf-8")
+    (context.folder / MARKDOWN_FILE).write_text(markdown, encoding="utf-8")
+    (context.folder / PLOTS_FOLDER).mkdir(exist_ok=True)
     for name, png in drawn.items():
-        (bench.folder / PLOTS_FOLDER / f"{name}.png").write_bytes(png)
+        (context.folder / PLOTS_FOLDER / f"{name}.png").write_bytes(png)
     views = (SPEEDS_FILE, HTML_FILE, MARKDOWN_FILE, *(f"{PLOTS_FOLDER}/{name}.png" for name in drawn))
     gain = summary["gain"]
     shares = {name: by_type["mean"]["value"] for name, by_type in summary["retention"].items()}
     return Result(
-        facts={
+        metrics={
             "mean_score": round(100 * last["mean"], 2),
             "mean_of_types": round(100 * last["mean_of_types"], 2),
             "gain": gain["value"],
@@ -250,22 +251,22 @@ def _write_report(recipe: Recipe, bench: Workbench) -> Result:
         },
         checks=(
             Check(
-                "student_beats_untouched_student",
+                "student_beats_base_model",
                 gain["value"] > 0,
                 f"{gain['value']:+.2f} points on the mean of the tasks (95%: {gain['interval'][0]:+.2f} to "
                 f"{gain['interval'][1]:+.2f})",
                 {"gain": gain["value"]},
             ),
         ),
-        views=views,
+        unhashed_files=views,
     )
 
 
-def _node(bench: Workbench) -> Node:
+def _node(context: BuildContext) -> Node:
     """The report itself in its lineage, before it has a digest."""
-    tracer = Tracer(bench.home)
-    inputs = tuple(tracer.of_folder(artefact.folder) for artefact in bench.inputs.values())
-    return Node("evaluation_report", bench.key, inputs=inputs)
+    tracer = Tracer(context.workspace)
+    inputs = tuple(tracer.of_folder(artefact.folder) for artefact in context.inputs.values())
+    return Node("evaluation_report", context.key, inputs=inputs)
 
 
 def _rows(artefact: Artefact, file: str) -> list[dict[str, Any]]:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stella_assets.core.manifest import Check, digest
+from stella_assets.core.models import model_digest
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import Artefact, BuildContext, Result, Runner, Step
 from stella_assets.evaluation.tasks import PROBE_FILE, EvaluationTask, fresh, open_tasks, tasks_step
-from stella_assets.manifest import Check, digest
-from stella_assets.models import model_digest
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench, Workshop
 from stella_assets.teachers.encode import TeacherVectors, teacher_step
 from stella_assets.training.stages import model_folder, stage_step
 from storage.statistics import MODEL_SAMPLES, SAMPLES, SCORES, write_table
@@ -36,13 +36,13 @@ TASK_SCORES = "task_scores"
 DIGITS = 6
 """Scores are kept to a millionth, so that the last bits of a matrix product do not make another artefact."""
 
-Embedders = Callable[[Workbench], "Iterator[Embedder]"]
+Embedders = Callable[[BuildContext], "Iterator[Embedder]"]
 
 
 def model_names(recipe: Recipe) -> list[str]:
     """The models that are scored, in the order in which they are shown."""
     stages = [f"stage_{number}" for number in range(1, len(recipe.stages) + 1)]
-    return [*(f"teacher/{t.name}" for t in recipe.teachers), "concatenation", "untouched_student", *stages]
+    return [*(f"teacher/{t.name}" for t in recipe.teachers), "concatenation", "base_model", *stages]
 
 
 def score_steps(recipe: Recipe) -> list[Step]:
@@ -54,7 +54,7 @@ def score_steps(recipe: Recipe) -> list[Step]:
     ]
     everyone = tuple(teachers.values())
     steps.append(_score_step(recipe, "concatenation", everyone, _teacher_embedders(recipe, list(teachers))))
-    steps.append(_score_step(recipe, "untouched_student", (), _untouched_embedders(recipe)))
+    steps.append(_score_step(recipe, "base_model", (), _untouched_embedders(recipe)))
     for number in range(1, len(recipe.stages) + 1):
         stage = stage_step(recipe, number)
         steps.append(_score_step(recipe, stage.name, (stage,), _stage_embedders(recipe, number)))
@@ -63,13 +63,15 @@ def score_steps(recipe: Recipe) -> list[Step]:
 
 def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: Embedders) -> Step:
     settings: dict[str, Any] = {"model": model}
-    untouched = model == "untouched_student"
+    untouched = model == "base_model"
     teachers = {teacher.name: teacher for teacher in recipe.teachers}
     if model == "concatenation":
         settings["weights"] = [teacher.weight for teacher in recipe.teachers]
         settings["prompts"] = [getattr(teacher, "evaluation_prompts", {}) for teacher in recipe.teachers]
     elif untouched:
-        settings["student"] = recipe.student.settings("model", "revision", "prompts", "query_prompts", "short_dims")
+        settings["student"] = recipe.student.settings(
+            "model", "revision", "prompts", "query_prompts", "matryoshka_dims"
+        )
     elif model.startswith("teacher/"):
         settings["prompts"] = getattr(teachers[model.removeprefix("teacher/")], "evaluation_prompts", {})
     else:
@@ -80,8 +82,8 @@ def _score_step(recipe: Recipe, model: str, needs: tuple[Step, ...], embedders: 
         code_version=CODE_VERSION,
         settings=settings,
         needs=(tasks_step(recipe), *needs),
-        sources=lambda _home: {"student": model_digest(recipe.student)} if untouched else {},
-        build=lambda bench: score_model(recipe, [(model, embedder) for embedder in embedders(bench)], bench),
+        sources=lambda _workspace: {"student": model_digest(recipe.student)} if untouched else {},
+        build=lambda context: score_model(recipe, [(model, embedder) for embedder in embedders(context)], context),
     )
 
 
@@ -91,13 +93,13 @@ def student_prompts(recipe: Recipe) -> dict[str, str]:
 
 
 def _teacher_embedders(recipe: Recipe, names: list[str]) -> Embedders:
-    def make(bench: Workbench) -> Iterator[Embedder]:
+    def make(context: BuildContext) -> Iterator[Embedder]:
         from stella_assets.evaluation.encoders import ConcatenationEmbedder, TeacherEmbedder
 
         chosen = [teacher for teacher in recipe.teachers if teacher.name in names]
         each = [
             TeacherEmbedder(
-                TeacherVectors.open(teacher, bench.inputs[f"teacher_vectors/{teacher.name}"], bench.home),
+                TeacherVectors.open(teacher, context.inputs[f"teacher_vectors/{teacher.name}"], context.workspace),
                 getattr(teacher, "evaluation_prompts", {}),
             )
             for teacher in chosen
@@ -108,65 +110,65 @@ def _teacher_embedders(recipe: Recipe, names: list[str]) -> Embedders:
 
 
 def _untouched_embedders(recipe: Recipe) -> Embedders:
-    def make(bench: Workbench) -> Iterator[Embedder]:
+    def make(context: BuildContext) -> Iterator[Embedder]:
         from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-        from stella_assets.training.student import Student
+        from stella_assets.students.dense import Student
 
         # It has never seen a prompt, so it is asked without one.
-        states = PooledStates(Student.initialise(recipe.student, None, seed=0), bench.home)
+        states = PooledStates(Student.initialise(recipe.student, None, seed=0), context.workspace)
         yield StudentEmbedder(states, None, {})
 
     return make
 
 
 def _stage_embedders(recipe: Recipe, number: int) -> Embedders:
-    def make(bench: Workbench) -> Iterator[Embedder]:
+    def make(context: BuildContext) -> Iterator[Embedder]:
         from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-        from stella_assets.training.student import Student
+        from stella_assets.students.dense import Student
 
-        student = Student.load(model_folder(bench.inputs[f"stage_{number}"]), recipe.student)
-        states = PooledStates(student, bench.home)
-        for dim in student.dims if recipe.trains_short_heads(number) else student.dims[:1]:
+        student = Student.load(model_folder(context.inputs[f"stage_{number}"]), recipe.student)
+        states = PooledStates(student, context.workspace)
+        for dim in student.dims if recipe.trains_matryoshka_heads(number) else student.dims[:1]:
             yield StudentEmbedder(states, dim, student_prompts(recipe))
 
     return make
 
 
-def score_model(recipe: Recipe, named: Sequence[tuple[str, Embedder]], bench: Workbench) -> Result:
+def score_model(recipe: Recipe, named: Sequence[tuple[str, Embedder]], context: BuildContext) -> Result:
     """Score embedders, each under the name of its model, on every task; write scores, samples and mteb's results."""
-    tasks = open_tasks(recipe, bench.inputs["evaluation_tasks"])
+    tasks = open_tasks(recipe, context.inputs["evaluation_tasks"])
     rows: list[dict[str, Any]] = []
     samples: list[pa.Table] = []
     views = []
     several = len({model for model, _ in named}) > 1
     with progress_bar(len(tasks) * len(named), named[0][0], "scores") as bar:
         for task in tasks:
-            scorer = TaskScorer(task, bench)
+            scorer = TaskScorer(task, context)
             for model, embedder in named:
                 result, row, parts = scorer.score(model, embedder)
                 rows.append(row)
                 samples += [_of_model(row, name, artefact) for name, artefact in parts.items()]
                 view = f"results/{f'{model}/' if several else ''}{embedder.dim}/{task.name}.json"
-                (bench.folder / view).parent.mkdir(parents=True, exist_ok=True)
-                (bench.folder / view).write_text(_to_json(result), encoding="utf-8")
+                (context.folder / view).parent.mkdir(parents=True, exist_ok=True)
+                (context.folder / view).write_text(_to_json(result), encoding="utf-8")
                 views.append(view)
                 bar.update(1)
     for model, embedder in named:
         scores = [row["score"] for row in rows if (row["model"], row["dimension"]) == (model, embedder.dim)]
-        bench.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * sum(scores) / len(scores):.2f}")
-    facts = {} if several else _size_and_speed([e for _, e in named], bench.inputs["evaluation_tasks"])
-    result = write_scores(rows, pa.concat_tables(samples), bench)
-    return replace(result, facts={**result.facts, **facts}, views=tuple(views))
+        context.log.info(f"{model} at {embedder.dim} dimensions: mean score {100 * sum(scores) / len(scores):.2f}")
+    metrics = {} if several else _size_and_speed([e for _, e in named], context.inputs["evaluation_tasks"])
+    result = write_scores(rows, pa.concat_tables(samples), context)
+    return replace(result, metrics={**result.metrics, **metrics}, unhashed_files=tuple(views))
 
 
-def write_scores(rows: Sequence[Mapping[str, Any]], samples: pa.Table, bench: Workbench) -> Result:
+def write_scores(rows: Sequence[Mapping[str, Any]], samples: pa.Table, context: BuildContext) -> Result:
     """Write rows of `SCORES` and of `MODEL_SAMPLES`, and look whether a score can be one."""
-    write_table(bench.folder / SCORES_FILE, SCORES, rows)
-    write_table(bench.folder / SAMPLES_FILE, MODEL_SAMPLES, samples)
+    write_table(context.folder / SCORES_FILE, SCORES, rows)
+    write_table(context.folder / SAMPLES_FILE, MODEL_SAMPLES, samples)
     in_range = all(-1 <= row["score"] <= 1 for row in rows)
     shown = ("model", "dimension", "task", "type", "metric", "score")
     return Result(
-        facts={"scores": [{name: row[name] for name in shown} for row in rows], "mteb": rows[0]["mteb"]},
+        metrics={"scores": [{name: row[name] for name in shown} for row in rows], "mteb": rows[0]["mteb"]},
         checks=(Check("scores_are_in_range", in_range, "every score lies between 0 and 1, correlations above -1"),),
     )
 
@@ -192,9 +194,9 @@ class TaskScorer:
     is the only one that is scored anew.
     """
 
-    def __init__(self, task: EvaluationTask, bench: Workbench) -> None:
+    def __init__(self, task: EvaluationTask, context: BuildContext) -> None:
         self._task = task
-        self._bench = bench
+        self._bench = context
         self._loaded: dict[str, Any] = {}
 
     def score(self, model: str, embedder: Embedder) -> tuple[Any, dict[str, Any], dict[str, Artefact]]:
@@ -204,7 +206,7 @@ class TaskScorer:
         made = {part.name: self._make(part, model, embedder) for part in self._task.parts or (self._task,)}
         results = [_read_result(artefact) for artefact in made.values()]
         result = self._task.task.combine_task_results(results) if self._task.parts else results[0]
-        task, loader = self._task, embedder.loader()
+        task, loader = self._task, embedder.identity()
         prompts = _prompts(embedder, (task.parts or (task,))[0])
         row = {
             "model": model,
@@ -232,7 +234,7 @@ class TaskScorer:
 
         identity = {
             **part.describe(),
-            "loader": asdict(embedder.loader()),
+            "loader": asdict(embedder.identity()),
             "prompts": _prompts(embedder, part),
             "dimension": embedder.dim,
             "mteb": mteb.__version__,
@@ -242,11 +244,11 @@ class TaskScorer:
             name=f"{TASK_SCORES}/{part.name}",
             code_version=CODE_VERSION,
             settings=identity,
-            build=lambda bench: self._evaluate(part, MtebEncoder(embedder, model, digest(identity)), bench),
+            build=lambda context: self._evaluate(part, MtebEncoder(embedder, model, digest(identity)), context),
         )
-        return Workshop(self._bench.home, self._bench.log, links=False).make(step)
+        return Runner(self._bench.workspace, self._bench.log, links=False).make(step)
 
-    def _evaluate(self, part: EvaluationTask, encoder: Any, bench: Workbench) -> Result:
+    def _evaluate(self, part: EvaluationTask, encoder: Any, context: BuildContext) -> Result:
         import datasets
         import mteb
 
@@ -272,11 +274,11 @@ class TaskScorer:
             result = results.task_results[0]
             statistic, rows = collect(task, result, Path(folder), per_query)
         score = {"score": round(float(result.get_score()), DIGITS), "statistic": statistic}
-        (bench.folder / SCORE_FILE).write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
-        (bench.folder / RESULT_FILE).write_text(_to_json(result), encoding="utf-8")
+        (context.folder / SCORE_FILE).write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+        (context.folder / RESULT_FILE).write_text(_to_json(result), encoding="utf-8")
         samples = [{**row, "value": round(row["value"], DIGITS)} for row in rows]
-        write_table(bench.folder / SAMPLES_FILE, SAMPLES, samples)
-        return Result(facts=score, views=(RESULT_FILE,))
+        write_table(context.folder / SAMPLES_FILE, SAMPLES, samples)
+        return Result(metrics=score, unhashed_files=(RESULT_FILE,))
 
 
 def _prompts(embedder: Embedder, task: EvaluationTask) -> dict[str, str | None]:
@@ -284,12 +286,12 @@ def _prompts(embedder: Embedder, task: EvaluationTask) -> dict[str, str | None]:
     from mteb.abstasks import AbsTaskRetrieval
     from mteb.types import PromptType
 
-    from stella_assets.evaluation.encoders import Question
+    from stella_assets.evaluation.encoders import EncodeRequest
 
     sides: dict[str, PromptType | None] = {"query": PromptType.query, "document": PromptType.document}
     if not isinstance(task.task, AbsTaskRetrieval):
         sides = {name: getattr(task.task, f"input{i}_prompt_type", None) for i, name in enumerate(sides, 1)}
-    return {name: embedder.prompt(Question(task.task.metadata, side)) for name, side in sides.items()}
+    return {name: embedder.prompt(EncodeRequest(task.task.metadata, side)) for name, side in sides.items()}
 
 
 def _to_json(result: Any) -> str:
@@ -306,7 +308,7 @@ def _of_model(row: Mapping[str, Any], part: str, artefact: Artefact) -> pa.Table
     """The samples of a single score, with the model, dimension and task that they are of."""
     samples = pq.read_table(artefact.folder / SAMPLES_FILE)
     about = {name: row[name] for name in ("model", "dimension", "task")} | {"part": part}
-    about["statistic"] = artefact.manifest.facts["statistic"]
+    about["statistic"] = artefact.manifest.metrics["statistic"]
     for name, value in about.items():
         samples = samples.append_column(name, pa.array([value] * len(samples), MODEL_SAMPLES.field(name).type))
     return samples.select(MODEL_SAMPLES.names)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from stella_assets.core.step import BuildContext, Result, Runner, Step, all_steps
 from stella_assets.evaluation.score import SAMPLES_FILE, SCORES_FILE, score_steps, write_scores
 from stella_assets.recipe import Recipe
-from stella_assets.step import Result, Step, Workbench, Workshop, all_steps
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.summary import Scoreboard
@@ -40,7 +40,7 @@ def seeds_step(recipe: Recipe) -> Step | None:
         },
         needs=tuple(needs.values()),
         sources=first.sources,
-        build=lambda bench: _score_seeds(recipe, bench),
+        build=lambda context: _score_seeds(recipe, context),
     )
 
 
@@ -55,16 +55,16 @@ def seed_model(seed: int) -> str:
     return f"seed_{seed}"
 
 
-def _score_seeds(recipe: Recipe, bench: Workbench) -> Result:
-    workshop = Workshop(bench.home, bench.log, bench.launch, links=False)
+def _score_seeds(recipe: Recipe, context: BuildContext) -> Result:
+    runner = Runner(context.workspace, context.log, context.launch, links=False)
     scores, samples = [], []
     for seed in recipe.evaluation.seeds:
-        bench.log.info(f"mteb/seeds: training with seed {seed}")
-        *_, scored = (workshop.make(step) for step in _seeded_steps(recipe, seed))
+        context.log.info(f"mteb/seeds: training with seed {seed}")
+        *_, scored = (runner.make(step) for step in _seeded_steps(recipe, seed))
         named = pl.lit(seed_model(seed)).alias("model")
         scores.append(pl.read_parquet(scored.folder / SCORES_FILE).with_columns(named))
         samples.append(pl.read_parquet(scored.folder / SAMPLES_FILE).with_columns(named))
-    return write_scores(pl.concat(scores).to_dicts(), pl.concat(samples).to_arrow(), bench)
+    return write_scores(pl.concat(scores).to_dicts(), pl.concat(samples).to_arrow(), context)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def summarise(recipe: Recipe, board: Scoreboard, order: Sequence[str]) -> dict[s
             name: {kind: board.ratio(student, board.full(name), tasks) for kind, tasks in groups.items()}
             for name in references
         },
-        "gain": board.difference(student, board.full("untouched_student"), groups[ALL_TASKS]),
+        "gain": board.difference(student, board.full("base_model"), groups[ALL_TASKS]),
     }
 
 

@@ -110,7 +110,7 @@ def quantised_rows(summary: Mapping[str, Any]) -> Table:
             f"{row['difference']['value']:+.2f}",
             _range([end / 100 for end in row["difference"]["interval"]]),
         ]
-        for row in summary["quantised"]
+        for row in summary["quantizations"]
     ]
     return ["vectors", "dimension", "bytes", "mean", "against float32", "95% of resamples"], rows
 

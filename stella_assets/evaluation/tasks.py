@@ -11,11 +11,11 @@ from typing import Any, Literal, cast
 
 import polars as pl
 
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.build import corpus_step
 from stella_assets.evaluation.held_out import NAMES, probe_texts, write_held_out
 from stella_assets.evaluation.local_data import Splits, TaskDataError, check_columns, content_digest, fill, locate
-from stella_assets.recipe import HELD_OUT, OwnTask, Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench
+from stella_assets.recipe import HELD_OUT, CustomTask, Recipe
 from storage.statistics import TASKS, write_table
 
 CODE_VERSION = "2"
@@ -143,22 +143,22 @@ def tasks_step(recipe: Recipe) -> Step:
         settings={
             "held_out": wanted.held_out.settings() if held_out else None,
             "tasks": list(wanted.tasks),
-            "own": [task.settings("path") for task in wanted.own],
+            "custom_tasks": [task.settings("path") for task in wanted.custom_tasks],
             "splits": {name: {k: list(v) for k, v in splits.items()} for name, splits in wanted.splits.items()},
         },
         needs=(corpus_step(recipe),),
-        sources=lambda _home: {task.name: task.revision() for task in list_tasks(recipe, None)},
-        build=lambda bench: _write_tasks(recipe, bench),
+        sources=lambda _workspace: {task.name: task.revision() for task in list_tasks(recipe, None)},
+        build=lambda context: _write_tasks(recipe, context),
     )
 
 
-def _write_tasks(recipe: Recipe, bench: Workbench) -> Result:
+def _write_tasks(recipe: Recipe, context: BuildContext) -> Result:
     checks = []
     if HELD_OUT in recipe.evaluation.tasks:
-        checks.append(write_held_out(recipe.evaluation.held_out, bench.inputs["corpus"], bench.folder, bench.log))
-    pl.DataFrame({"text": probe_texts(bench.inputs["corpus"])}).write_parquet(bench.folder / PROBE_FILE)
+        checks.append(write_held_out(recipe.evaluation.held_out, context.inputs["corpus"], context.folder, context.log))
+    pl.DataFrame({"text": probe_texts(context.inputs["corpus"])}).write_parquet(context.folder / PROBE_FILE)
     rows = []
-    for task in list_tasks(recipe, bench.folder):
+    for task in list_tasks(recipe, context.folder):
         for part in task.parts or (task,):
             part.load()
         rows.append(
@@ -171,8 +171,8 @@ def _write_tasks(recipe: Recipe, bench: Workbench) -> Result:
                 "benchmarks": BETWEEN_BENCHMARKS.join(task.benchmarks),
             }
         )
-    write_table(bench.folder / TASKS_FILE, TASKS, rows)
-    return Result(facts={"tasks": [row["task"] for row in rows]}, checks=tuple(checks))
+    write_table(context.folder / TASKS_FILE, TASKS, rows)
+    return Result(metrics={"tasks": [row["task"] for row in rows]}, checks=tuple(checks))
 
 
 def open_tasks(recipe: Recipe, artefact: Artefact) -> list[EvaluationTask]:
@@ -214,9 +214,11 @@ def list_tasks(recipe: Recipe, held_out: Path | None) -> list[EvaluationTask]:
             elif task.benchmarks != known.benchmarks:
                 _same_part_of_it(known, task)
                 found[task.name] = _with_benchmarks(known, (*known.benchmarks, *task.benchmarks))
-    for own in wanted.own:
+    for own in wanted.custom_tasks:
         if own.name in found:
-            raise TaskDataError(f"evaluation.own: {own.name!r} is a task of mteb's among `tasks`. Choose another name.")
+            raise TaskDataError(
+                f"evaluation.custom_tasks: {own.name!r} is a task of mteb's among `tasks`. Choose another name."
+            )
         splits = wanted.splits.get(own.name, {})
         place = own.resolve(own.path)
         found[own.name] = EvaluationTask(_own_task(own), "own", own.kind, place, splits)
@@ -253,7 +255,7 @@ def _held_out_tasks(folder: Path) -> list[EvaluationTask]:
     ]
 
 
-def _own_task(own: OwnTask) -> Any:
+def _own_task(own: CustomTask) -> Any:
     return make_task(own.name, own.kind, f"A task of one's own, {own.kind}.", own.instruction)
 
 

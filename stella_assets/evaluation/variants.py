@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
+from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.evaluation.score import score_model, student_prompts
 from stella_assets.evaluation.tasks import PROBE_FILE, tasks_step
 from stella_assets.recipe import Recipe
-from stella_assets.step import Result, Step, Workbench
 from stella_assets.training.stages import model_folder, stage_step
 
 if TYPE_CHECKING:
-    from stella_assets.evaluation.encoders import Embedder, Loader, Question, StudentEmbedder
+    from stella_assets.evaluation.encoders import Embedder, EncodeRequest, EncoderIdentity, StudentEmbedder
     from stella_assets.evaluation.summary import Scoreboard
 
 CODE_VERSION = "1"
@@ -26,7 +26,7 @@ Precision = Literal["int8", "binary"]
 BITS = {"float32": 32, "int8": 8, "binary": 1}
 
 
-class QuantisedEmbedder:
+class QuantizedEmbedder:
     """A student whose vectors are stored in fewer bits, as sentence-transformers quantises them.
 
     int8 keeps a range a dimension, calibrated on texts of the corpus; binary keeps the sign, so that cosine is Hamming
@@ -45,22 +45,22 @@ class QuantisedEmbedder:
         vectors = self._student.embed(self._calibration, None)
         return np.stack([vectors.min(axis=0), vectors.max(axis=0)])
 
-    def loader(self) -> Loader:
+    def identity(self) -> EncoderIdentity:
         """The student's, and the precision."""
         from dataclasses import replace
 
-        loader = self._student.loader()
+        loader = self._student.identity()
         return replace(loader, name=f"{loader.name}, {self._precision}")
 
-    def prompt(self, question: Question) -> str | None:
+    def prompt(self, request: EncodeRequest) -> str | None:
         """The student's."""
-        return self._student.prompt(question)
+        return self._student.prompt(request)
 
-    def embed(self, texts: Sequence[str], question: Question | None) -> np.ndarray:
+    def embed(self, texts: Sequence[str], request: EncodeRequest | None) -> np.ndarray:
         """Vectors `[len(texts), dim]` float32."""
         from sentence_transformers.quantization import quantize_embeddings
 
-        vectors = self._student.embed(texts, question)
+        vectors = self._student.embed(texts, request)
         if self._precision == "binary":
             packed = quantize_embeddings(vectors, "ubinary")
             return 2.0 * np.unpackbits(np.asarray(packed), axis=1)[:, : self.dim].astype(np.float32) - 1
@@ -73,7 +73,7 @@ def variants_step(recipe: Recipe) -> Step | None:
     """The step that scores variants of the last stage; None where the recipe asks for none."""
     wanted = recipe.evaluation
     paraphrased = paraphrase(student_prompts(recipe)) if wanted.paraphrases else {}
-    if not wanted.quantised and not paraphrased:
+    if not wanted.quantizations and not paraphrased:
         return None
     last = len(recipe.stages)
     return Step(
@@ -81,13 +81,13 @@ def variants_step(recipe: Recipe) -> Step | None:
         name="mteb/variants",
         code_version=CODE_VERSION,
         settings={
-            "quantised": list(wanted.quantised),
+            "quantizations": list(wanted.quantizations),
             "paraphrased": paraphrased,
             "prompts": student_prompts(recipe),
             "dimension": recipe.release.dimension,
         },
         needs=(tasks_step(recipe), stage_step(recipe, last)),
-        build=lambda bench: _score_variants(recipe, paraphrased, bench),
+        build=lambda context: _score_variants(recipe, paraphrased, context),
     )
 
 
@@ -109,23 +109,23 @@ def _shipped() -> dict[str, dict[str, str]]:
     return yaml.safe_load(files(__package__).joinpath("paraphrases.yaml").read_text(encoding="utf-8"))
 
 
-def _score_variants(recipe: Recipe, paraphrased: Mapping[str, Mapping[str, str]], bench: Workbench) -> Result:
-    return score_model(recipe, list(_embedders(recipe, paraphrased, bench)), bench)
+def _score_variants(recipe: Recipe, paraphrased: Mapping[str, Mapping[str, str]], context: BuildContext) -> Result:
+    return score_model(recipe, list(_embedders(recipe, paraphrased, context)), context)
 
 
 def _embedders(
-    recipe: Recipe, paraphrased: Mapping[str, Mapping[str, str]], bench: Workbench
+    recipe: Recipe, paraphrased: Mapping[str, Mapping[str, str]], context: BuildContext
 ) -> Iterator[tuple[str, Embedder]]:
     from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-    from stella_assets.training.student import Student
+    from stella_assets.students.dense import Student
 
     last = len(recipe.stages)
-    student = Student.load(model_folder(bench.inputs[f"stage_{last}"]), recipe.student)
-    states, prompts = PooledStates(student, bench.home), student_prompts(recipe)
-    probe = pq.read_table(bench.inputs["evaluation_tasks"].folder / PROBE_FILE).column("text").to_pylist()
-    for precision in recipe.evaluation.quantised:
-        for dim in student.dims if recipe.trains_short_heads(last) else student.dims[:1]:
-            yield precision, QuantisedEmbedder(StudentEmbedder(states, dim, prompts), precision, probe)
+    student = Student.load(model_folder(context.inputs[f"stage_{last}"]), recipe.student)
+    states, prompts = PooledStates(student, context.workspace), student_prompts(recipe)
+    probe = pq.read_table(context.inputs["evaluation_tasks"].folder / PROBE_FILE).column("text").to_pylist()
+    for precision in recipe.evaluation.quantizations:
+        for dim in student.dims if recipe.trains_matryoshka_heads(last) else student.dims[:1]:
+            yield precision, QuantizedEmbedder(StudentEmbedder(states, dim, prompts), precision, probe)
     for name, changed in paraphrased.items():
         yield name, StudentEmbedder(states, recipe.release.dimension, changed)
 
@@ -134,12 +134,12 @@ def summarise_variants(recipe: Recipe, board: Scoreboard) -> dict[str, Any]:
     """What fewer bits and other words cost.
 
     Returns:
-        `{"quantised": [{"precision", "dimension", "bytes", "mean", "difference"}], "paraphrases": [{"name", "mean",
+        `{"quantizations": [{"precision", "dimension", "bytes", "mean", "difference"}], "paraphrases": [{"name", "mean",
         "difference"}]}`; differences to float32 and to the recipe's own prompts, in points of 100, with intervals.
         Paraphrases are over those tasks alone that have a prompt.
     """
     student, everything = f"stage_{len(recipe.stages)}", board.groups["mean"]
-    quantised = [
+    quantizations = [
         {
             "precision": name,
             "dimension": dim,
@@ -148,7 +148,7 @@ def summarise_variants(recipe: Recipe, board: Scoreboard) -> dict[str, Any]:
             "difference": board.difference((name, dim), (student, dim), everything),
         }
         for name, dim in board.models
-        if name in recipe.evaluation.quantised
+        if name in recipe.evaluation.quantizations
     ]
     plain = (student, recipe.release.dimension)
     names = [name for name in paraphrase(student_prompts(recipe)) if (name, plain[1]) in board.points]
@@ -162,4 +162,4 @@ def summarise_variants(recipe: Recipe, board: Scoreboard) -> dict[str, Any]:
         }
         for name in (names if asked else ())
     ]
-    return {"quantised": quantised, "paraphrases": paraphrases, "paraphrased_tasks": asked}
+    return {"quantizations": quantizations, "paraphrases": paraphrases, "paraphrased_tasks": asked}

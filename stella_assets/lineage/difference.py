@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stella_assets.manifest import changed_values
-from stella_assets.trace import Node, setup
+from storage.workspace import Workspace
+
+from stella_assets.core.manifest import changed_values
+from stella_assets.core.trace import Node, setup
 from storage.catalogue import compare
-from storage.home import Home
 from storage.snapshot import Snapshot
 
 SNAPSHOT = "concatenated_vectors"
@@ -35,7 +36,7 @@ class Difference:
     now: Any
 
 
-def differences(before: Node, now: Node, home: Home) -> list[Difference]:
+def differences(before: Node, now: Node, workspace: Workspace) -> list[Difference]:
     """What the second was made of that the first was not, and the other way round; causes first, figures last.
 
     An artefact that differs only because one that it rests on does is not named.
@@ -48,7 +49,7 @@ def differences(before: Node, now: Node, home: Home) -> list[Difference]:
         elif old[name].digest != new[name].digest:
             found += _of_artefact(old[name], new[name])
     if SNAPSHOT in old and SNAPSHOT in new and old[SNAPSHOT].digest != new[SNAPSHOT].digest:
-        found += _of_snapshots(old[SNAPSHOT], new[SNAPSHOT], home)
+        found += _of_snapshots(old[SNAPSHOT], new[SNAPSHOT], workspace)
     found += setup_differences(before, now)
     found += _of_facts(before, now)
     return found
@@ -59,7 +60,7 @@ def _digest(node: Node | None) -> str | None:
 
 
 def _of_artefact(before: Node, now: Node) -> list[Difference]:
-    """What of two artefacts of one asset is not explained by the artefacts that they rest on."""
+    """What of two artefacts of one asset is not translate_lance_errors by the artefacts that they rest on."""
     if before.manifest is None or now.manifest is None:
         return [Difference("content", now.name, "files are gone", _digest(before), _digest(now))]
     old, new = before.manifest.identity, now.manifest.identity
@@ -84,11 +85,11 @@ def _short(pair: tuple[Any, Any]) -> tuple[Any, Any]:
     return before, now
 
 
-def _of_snapshots(before: Node, now: Node, home: Home) -> Iterator[Difference]:
+def _of_snapshots(before: Node, now: Node, workspace: Workspace) -> Iterator[Difference]:
     """Texts by source, and teachers, that only one snapshot has."""
     try:
         old, new = (
-            Snapshot.open(home, node.manifest.identity.settings["table"], node.manifest.identity.key)
+            Snapshot.open(workspace, node.manifest.identity.settings["table"], node.manifest.identity.key)
             for node in (before, now)
             if node.manifest
         )
@@ -117,14 +118,14 @@ def setups(node: Node) -> dict[str, list[str]]:
     """What an artefact and all that it rests on were made with: of each library and machine the versions, in order."""
     found: dict[str, dict[str, None]] = {}
     for each in node.all.values():
-        for name, value in setup(each.about).items():
+        for name, value in setup(each.run_info).items():
             found.setdefault(name, {})[str(value)] = None
     return {name: list(values) for name, values in found.items()}
 
 
 def _of_facts(before: Node, now: Node) -> Iterator[Difference]:
     """Figures that both have."""
-    old, new = (node.manifest.facts if node.manifest else {} for node in (before, now))
+    old, new = (node.manifest.metrics if node.manifest else {} for node in (before, now))
     for name in old:
         pair = old[name], new.get(name)
         if pair[0] != pair[1] and all(isinstance(value, int | float) for value in pair):

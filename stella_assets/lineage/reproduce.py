@@ -11,21 +11,21 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
+from storage.workspace import Workspace
 
+from stella_assets.core.manifest import changed_values, environment, file_digest, plain
+from stella_assets.core.step import Artefact, Runner, Step, all_steps
+from stella_assets.core.trace import Node
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.evaluation.held_out import probe_texts
 from stella_assets.evaluation.score import SCORES_FILE
 from stella_assets.lineage.difference import Difference, setups
-from stella_assets.manifest import changed_values, environment, file_digest, plain
 from stella_assets.recipe import Recipe
 from stella_assets.release.publish import release_step
-from stella_assets.step import Artefact, Step, Workshop, all_steps
 from stella_assets.teachers.encode import read_reference
-from stella_assets.trace import Node
 from stella_assets.training.stages import START, model_folder
 from stella_assets.training.start import StartError, find_start, set_start
 from storage.database import table_names
-from storage.home import Home
 from storage.integrity import verify_table
 from storage.snapshot import TABLE
 from storage.vectors import PREFIX, VectorsByRole
@@ -66,7 +66,7 @@ def steps_of(recipe: Recipe) -> dict[str, Step]:
     return {step.name: step for step in all_steps(release_step(recipe), after=False)}
 
 
-def mismatches(release: Node, recipe: Recipe, home: Home) -> list[Difference]:
+def mismatches(release: Node, recipe: Recipe, workspace: Workspace) -> list[Difference]:
     """Where recipe, code, sources, libraries and machine of now are not those of the release."""
     steps, found = steps_of(recipe), list[Difference]()
     for name in dict.fromkeys([*release.all, *steps]):
@@ -81,7 +81,7 @@ def mismatches(release: Node, recipe: Recipe, home: Home) -> list[Difference]:
         found += [
             Difference("setting", name, path, *two) for path, two in changed_values(identity.settings, settings).items()
         ]
-        sources = dict(step.sources(home)) if step.sources else {}
+        sources = dict(step.sources(workspace)) if step.sources else {}
         sources.pop(START, None)  # a reproduction begins with what the release began with
         sources |= {START: node.sources[START]} if START in node.sources else {}
         found += [Difference("source", name, path, *two) for path, two in changed_values(node.sources, sources).items()]
@@ -93,9 +93,9 @@ def mismatches(release: Node, recipe: Recipe, home: Home) -> list[Difference]:
     ]
 
 
-def damages(release: Node, home: Home) -> Iterator[Difference]:
+def damages(release: Node, workspace: Workspace) -> Iterator[Difference]:
     """What of a release's lineage is no longer as it was made: files by their digests, vectors by the store's."""
-    damaged = {name: verify_table(home, name).damages for name in table_names(home)}
+    damaged = {name: verify_table(workspace, name).damages for name in table_names(workspace)}
     for name, node in release.all.items():
         if node.manifest is None or node.folder is None:
             yield Difference("content", name, "its files are gone", node.digest[:12], None)
@@ -127,21 +127,23 @@ def _artefact(node: Node) -> Artefact:
 
 
 class Reproduction:
-    """A release that is made again in another home, each artefact compared as soon as it is there.
+    """A release that is made again in another workspace, each artefact compared as soon as it is there.
 
     Args:
         release: The release and all that it rests on.
         recipe: Of it.
-        home: Where it lies.
+        workspace: Where it lies.
         fresh: Where it is made again; what an interrupted reproduction made there is used, as in any run.
         log: For people.
     """
 
-    def __init__(self, release: Node, recipe: Recipe, home: Home, fresh: Home, log: logging.Logger) -> None:
+    def __init__(
+        self, release: Node, recipe: Recipe, workspace: Workspace, fresh: Workspace, log: logging.Logger
+    ) -> None:
         self._release = release
         self._recipe = recipe
-        self._homes = home, fresh
-        self._workshop = Workshop(fresh, log)
+        self._homes = workspace, fresh
+        self._runner = Runner(fresh, log)
         self._made: dict[str, Artefact] = {}
 
     def run(self) -> Iterator[Comparison]:
@@ -153,7 +155,7 @@ class Reproduction:
         self._begin_with_the_same()
         identical: set[str] = set()
         for name, step in steps_of(self._recipe).items():
-            now = self._made[name] = self._workshop.make(step)
+            now = self._made[name] = self._runner.make(step)
             before = _artefact(self._release.all[name])
             if dict(before.manifest.outputs) == dict(now.manifest.outputs):
                 identical.add(name)
@@ -169,8 +171,8 @@ class Reproduction:
         digest = self._release.all["stage_1"].sources.get(START)
         if digest is None:
             return
-        home, fresh = self._homes
-        given = find_start(home, digest)
+        workspace, fresh = self._homes
+        given = find_start(workspace, digest)
         if given is None:
             raise StartError(
                 f"{self._recipe.name}: the release continued from weights with the digest {digest[:12]}, and they are "
@@ -178,7 +180,7 @@ class Reproduction:
             )
         place = fresh.artefacts / given.asset / given.key
         if not place.exists():
-            shutil.copytree(given.folder(home), place.with_suffix(".draft"), dirs_exist_ok=True)
+            shutil.copytree(given.folder(workspace), place.with_suffix(".draft"), dirs_exist_ok=True)
             place.with_suffix(".draft").rename(place)
         set_start(fresh, self._recipe.name, given)
 
@@ -202,8 +204,8 @@ class Reproduction:
         """Least cosine of two sets of vectors of the same texts, a block in memory at a time."""
         texts, references = CorpusTexts(self._made["corpus"]), [read_reference(artefact) for artefact in (before, now)]
         first, second = (
-            VectorsByRole(home, reference.fingerprints, reference.dim)
-            for home, reference in zip(self._homes, references, strict=True)
+            VectorsByRole(workspace, reference.fingerprints, reference.dim)
+            for workspace, reference in zip(self._homes, references, strict=True)
         )
         if first.dim != second.dim:
             return -1.0
@@ -219,7 +221,7 @@ class Reproduction:
         """Mean cosine of what two students make of the same held-out texts."""
         import torch
 
-        from stella_assets.training.student import Student
+        from stella_assets.students.dense import Student
 
         texts, vectors = probe_texts(self._made["corpus"]), []
         for artefact in (before, now):
@@ -245,6 +247,6 @@ def _score_difference(before: Artefact, now: Artefact) -> float:
     return float(np.max(points.to_numpy()))
 
 
-def reproduction_folder(home: Home, release: Node) -> Path:
+def reproduction_folder(workspace: Workspace, release: Node) -> Path:
     """Where a release is made again, the same one each time, so that a reproduction that was killed goes on."""
-    return home.root / "reproductions" / release.digest[:12]
+    return workspace.root / "reproductions" / release.digest[:12]

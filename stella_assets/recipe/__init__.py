@@ -1,6 +1,7 @@
 """The recipe: one YAML file that says what to distil, read into closed, typed models."""
 
-from stella_assets.recipe.corpus import (
+from stella_assets.core.config import ConfigModel, ModelSource, PathAware, RecipeError
+from stella_assets.corpus.settings import (
     Augment,
     Clean,
     Columns,
@@ -20,14 +21,13 @@ from stella_assets.recipe.corpus import (
     Source,
     Text,
 )
-from stella_assets.recipe.evaluation import HELD_OUT, Evaluation, HeldOut, HeldOutKind, OwnKind, OwnTask
-from stella_assets.recipe.part import Located, ModelSource, Part, RecipeError
+from stella_assets.evaluation.settings import HELD_OUT, CustomKind, CustomTask, Evaluation, HeldOut, HeldOutKind
 from stella_assets.recipe.read import parse_recipe, read_raw, read_recipe
 from stella_assets.recipe.recipe import RESERVED_NAMES, Recipe
 from stella_assets.recipe.redistil import Redistil
-from stella_assets.recipe.release import Gate, Release
-from stella_assets.recipe.teachers import LsaTeacher, SentenceTransformersTeacher, Teacher
-from stella_assets.recipe.training import LossWeights, ShortHeadLossWeights, Stage, Student
+from stella_assets.release.settings import Gate, Release
+from stella_assets.teachers.settings import LsaTeacher, SentenceTransformersTeacher, Teacher
+from stella_assets.training.settings import LossWeights, MatryoshkaLossWeights, Stage, Student
 
 __all__ = [
     "HELD_OUT",
@@ -35,8 +35,11 @@ __all__ = [
     "Augment",
     "Clean",
     "Columns",
+    "ConfigModel",
     "Corpus",
     "Csv",
+    "CustomKind",
+    "CustomTask",
     "Decontaminate",
     "Deduplicate",
     "Evaluation",
@@ -48,14 +51,12 @@ __all__ = [
     "HuggingFace",
     "JsonLines",
     "LanceTable",
-    "Located",
     "LossWeights",
     "LsaTeacher",
+    "MatryoshkaLossWeights",
     "ModelSource",
-    "OwnKind",
-    "OwnTask",
     "Parquet",
-    "Part",
+    "PathAware",
     "PythonDocs",
     "Recipe",
     "RecipeError",
@@ -64,7 +65,6 @@ __all__ = [
     "Role",
     "Rules",
     "SentenceTransformersTeacher",
-    "ShortHeadLossWeights",
     "Source",
     "Stage",
     "Student",

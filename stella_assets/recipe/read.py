@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from stella_assets.recipe.part import Part, RecipeError
+from stella_assets.core.config import ConfigModel, RecipeError
 from stella_assets.recipe.recipe import Recipe
 
 
@@ -93,15 +93,15 @@ def _explain(item: Any) -> str:
 
 def _keys_beside(place: tuple[Any, ...]) -> set[str]:
     """Keys that there are where a misspelt one stands; those of every kind where the place has several."""
-    parts: set[type[Part]] = {Recipe}
+    parts: set[type[ConfigModel]] = {Recipe}
     for name in place[:-1]:
         fields = [part.model_fields[name] for part in parts if name in part.model_fields]
         parts = {found for field in fields for found in _parts_in(field.annotation)} if fields else parts
     return {key for part in parts for key in part.model_fields}
 
 
-def _parts_in(annotation: Any) -> Iterator[type[Part]]:
-    if isinstance(annotation, type) and issubclass(annotation, Part):
+def _parts_in(annotation: Any) -> Iterator[type[ConfigModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         yield annotation
     for argument in get_args(annotation):
         yield from _parts_in(argument)

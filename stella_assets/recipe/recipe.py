@@ -7,15 +7,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stella_assets.manifest import digest
-from stella_assets.recipe.corpus import Corpus
-from stella_assets.recipe.evaluation import Evaluation
-from stella_assets.recipe.part import Name, Part
+from stella_assets.core.config import ConfigModel, Name
+from stella_assets.core.manifest import digest
+from stella_assets.corpus.settings import Corpus
+from stella_assets.evaluation.settings import Evaluation
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.redistil import Redistil
-from stella_assets.recipe.release import Release
-from stella_assets.recipe.teachers import Teacher
-from stella_assets.recipe.training import Stage, Student
+from stella_assets.release.settings import Release
+from stella_assets.teachers.settings import Teacher
+from stella_assets.training.settings import Stage, Student
 
 RESERVED_NAMES = frozenset(
     {
@@ -38,7 +38,7 @@ RESERVED_NAMES = frozenset(
 OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+")
 
 
-class Recipe(Part):
+class Recipe(ConfigModel):
     """Everything that decides what is distilled."""
 
     name: Name
@@ -94,28 +94,32 @@ class Recipe(Part):
                 )
         for number, stage in enumerate(self.stages, 1):
             self._check_stage(number, stage, names)
-        if self.release.dimension in self.student.short_dims and not self.trains_short_heads(len(self.stages)):
+        if self.release.dimension in self.student.matryoshka_dims and not self.trains_matryoshka_heads(
+            len(self.stages)
+        ):
             raise ValueError(
-                f"release.dimension {self.release.dimension}: no stage trains short_heads, so it is untrained"
+                f"release.dimension {self.release.dimension}: no stage trains matryoshka_heads, so it is untrained"
             )
         return self
 
     def _check_stage(self, number: int, stage: Stage, teachers: list[str]) -> None:
         if unknown := [name for name in stage.teachers or () if name not in teachers]:
             raise ValueError(f"stages.{number - 1}.teachers names {unknown[0]!r}; the recipe has {', '.join(teachers)}")
-        by_dimension = stage.short_heads if isinstance(stage.short_heads, dict) else {}
-        if unknown_dims := [dim for dim in by_dimension if dim not in self.student.short_dims]:
+        by_dimension = stage.matryoshka_heads if isinstance(stage.matryoshka_heads, dict) else {}
+        if unknown_dims := [dim for dim in by_dimension if dim not in self.student.matryoshka_dims]:
             raise ValueError(
-                f"stages.{number - 1}.short_heads names {unknown_dims[0]}, which student.short_dims does not have"
+                f"stages.{number - 1}.matryoshka_heads names {unknown_dims[0]}, which student.matryoshka_dims does not have"
             )
-        if stage.method == "solve" and self.student.head_hidden:
+        if stage.method == "closed_form" and self.student.head_hidden:
             raise ValueError(
                 f"stages.{number - 1}: a head of two layers (student.head_hidden) cannot be solved; train it"
             )
 
-    def trains_short_heads(self, stages: int) -> bool:
+    def trains_matryoshka_heads(self, stages: int) -> bool:
         """Whether the short heads are worth something after the first `stages` stages."""
-        return self.student.short_heads == "prefix" or any(stage.short_heads for stage in self.stages[:stages])
+        return self.student.matryoshka_heads == "prefix" or any(
+            stage.matryoshka_heads for stage in self.stages[:stages]
+        )
 
     def seed_of(self, *stream: str) -> int:
         """The seed of a named random stream; streams do not disturb one another."""

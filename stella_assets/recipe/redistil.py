@@ -7,25 +7,27 @@ from zoneinfo import ZoneInfo, available_timezones
 from croniter import croniter
 from pydantic import Field, field_validator
 
-from stella_assets.recipe.part import Fraction, Part, Positive, Weight
+from stella_assets.core.config import ConfigModel, Fraction, Positive, Weight
 
 
-class Redistil(Part):
+class Redistil(ConfigModel):
     """Embed what is new, train on from what is released, and promote what passes the gate."""
 
     schedule: str = Field(default="0 3 * * 1", description="when, as a cron expression; weekly, on Monday at 3")
     timezone: str = Field(default="UTC", description="of the schedule")
     watch: bool = Field(default=True, description="also when sources or teachers change")
     continue_from_release: bool = Field(default=True, description="train on from what is released; else from the base")
-    least_new: Fraction = Field(default=0.01, description="share of new texts from which on it is worth training")
-    least_change: Fraction = Field(
+    min_new_fraction: Fraction = Field(
+        default=0.01, description="share of new texts from which on it is worth training"
+    )
+    min_neighbor_change: Fraction = Field(
         default=0.05, description="share of changed neighbours from which on it is worth training all the same"
     )
-    least_gain: float = Field(
+    min_gain: float = Field(
         default=0.0, description="points of the mean above what is released, without which that stays; below 0 lets go"
     )
     keep: Positive = Field(default=4, description="releases that stay, with all that they rest on")
-    unused_days: Weight = Field(default=7.0, description="how long something stays that nothing rests on")
+    retention_days: Weight = Field(default=7.0, description="how long something stays that nothing rests on")
 
     @field_validator("schedule")
     @classmethod

@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from croniter import croniter
 from pydantic import Field
+from storage.workspace import Workspace
 
 from stella_assets.assets import Launcher, asset_key, filled_in, materialisation, table
-from stella_assets.manifest import digest
+from stella_assets.core.manifest import digest
+from stella_assets.core.step import Runner, all_steps
 from stella_assets.recipe import Recipe, Redistil
 from stella_assets.redistil.ledger import Ledger
 from stella_assets.redistil.redistil import inputs_of, redistil
 from stella_assets.release.publish import release_step
-from stella_assets.step import Workshop, all_steps
-from storage.home import Home
 from storage.statistics import refresh_views
 
 INPUTS, REDISTILLATION = "inputs", "redistillation"
@@ -24,10 +24,10 @@ WATCH_EVERY = 300
 """Seconds between two looks at sources and teachers."""
 
 
-class Wish(dg.Config):
+class RunConfig(dg.Config):
     """What a person fills in to start a re-distillation."""
 
-    anyway: bool = Field(default=False, description="Train although nothing, or little, is new.")
+    force: bool = Field(default=False, description="Train although nothing, or little, is new.")
 
 
 def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -62,22 +62,22 @@ def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=2 * period(settings)),
     )
     def redistillation(
-        context: dg.AssetExecutionContext, config: Wish, home: dg.ResourceParam[Home], launcher: Launcher
+        context: dg.AssetExecutionContext, config: RunConfig, workspace: dg.ResourceParam[Workspace], launcher: Launcher
     ) -> dg.MaterializeResult:
-        workshop = Workshop(home, context.log, launcher.within(context))
+        runner = Runner(workspace, context.log, launcher.within(context))
         try:
-            entry = redistil(recipe, workshop, anyway=config.anyway)
+            entry = redistil(recipe, runner, force=config.force)
         except OSError as error:  # a disk, a network, an object store: it may be there again in a minute
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=60) from error
         finally:
             steps = {step.name: step for step in all_steps(release_step(recipe))}
-            for artefact in workshop.made:
+            for artefact in runner.made:
                 if artefact.name in steps:  # single scores are no assets
                     context.log_event(materialisation(steps[artefact.name], artefact))
-        refresh_views(home)
+        refresh_views(workspace)
         if entry.verdict == "failed":
             raise dg.Failure(description=entry.why, allow_retries=False)
-        entries = Ledger(home, recipe.name).entries()[-LATEST:]
+        entries = Ledger(workspace, recipe.name).entries()[-LATEST:]
         shown = [
             {"at": e.started_at, "verdict": e.verdict, "why": e.why, "served": e.release or ""}
             for e in reversed(entries)
@@ -96,7 +96,7 @@ def redistil_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
             check_results=[
                 dg.AssetCheckResult(
                     check_name="what_is_served_is_the_newest",
-                    passed=entry.verdict != "kept",
+                    passed=entry.verdict != "rejected",
                     description=entry.why,
                 )
             ],
@@ -139,7 +139,7 @@ def redistil_automation(
         redistil_job_name(recipe),
         selection=dg.AssetSelection.assets(key),
         tags=tags,
-        config=filled_in(key.to_python_identifier(), Wish()),
+        config=filled_in(key.to_python_identifier(), RunConfig()),
     )
     schedule = dg.ScheduleDefinition(
         name=f"{redistil_job_name(recipe)}_on_schedule",
@@ -169,9 +169,11 @@ def _watch(recipe: Recipe) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Notes the data version of sources and teachers when it changes.",
     )
-    def watch(context: dg.SensorEvaluationContext, home: dg.ResourceParam[Home]) -> dg.SensorResult | dg.SkipReason:
+    def watch(
+        context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.SensorResult | dg.SkipReason:
         try:
-            inputs = inputs_of(recipe, home)
+            inputs = inputs_of(recipe, workspace)
         except (ValueError, OSError) as error:  # gone for now; what was seen before still stands
             return dg.SkipReason(f"cannot be looked at: {error}")
         version = digest(inputs)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from storage.artefacts import sync
-from storage.home import Home
+from storage.workspace import Workspace
 
-Verdict = Literal["promoted", "kept", "too little new", "nothing new", "failed"]
-TRAINED = ("promoted", "kept")
+from storage.artefacts import sync
+
+Verdict = Literal["promoted", "rejected", "too little new", "nothing new", "failed"]
+TRAINED = ("promoted", "rejected")
 """Verdicts of a student that was trained."""
 
 
@@ -55,8 +56,8 @@ class Entry:
 class Ledger:
     """The re-distillations of a recipe."""
 
-    def __init__(self, home: Home, recipe: str) -> None:
-        self._path = home.redistillations / f"{recipe}.jsonl"
+    def __init__(self, workspace: Workspace, recipe: str) -> None:
+        self._path = workspace.redistillations / f"{recipe}.jsonl"
 
     def entries(self) -> list[Entry]:
         """All of them, the oldest first; what a killed process wrote of a line does not count.

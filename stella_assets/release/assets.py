@@ -9,11 +9,11 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from stella_assets.assets import step_asset, table
+from stella_assets.core.step import Artefact
 from stella_assets.recipe import Recipe
 from stella_assets.release.gate import CHECKS, VERDICTS_FILE, gate_step
 from stella_assets.release.publish import DRIFT_FILE, release_step
 from stella_assets.release.released import released_step
-from stella_assets.step import Artefact
 
 
 def release_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:

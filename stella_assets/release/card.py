@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from stella_assets.core.step import Artefact
 from stella_assets.corpus.build import licence_counts
 from stella_assets.evaluation import tables
 from stella_assets.recipe import HuggingFace, LsaTeacher, Recipe
 from stella_assets.release.licences import obligations
-from stella_assets.step import Artefact
 
 
 def model_card(
@@ -52,7 +52,7 @@ def model_card(
 
 def _teacher_row(teacher: Any, artefact: Artefact) -> Sequence[Any]:
     licence = teacher.licence
-    return [teacher.name, teacher.kind, artefact.manifest.facts["dim"], teacher.weight, licence, obligations(licence)]
+    return [teacher.name, teacher.kind, artefact.manifest.metrics["dim"], teacher.weight, licence, obligations(licence)]
 
 
 def _datasets(recipe: Recipe) -> list[str]:

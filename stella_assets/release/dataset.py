@@ -9,15 +9,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from storage.workspace import Workspace
 
+from stella_assets.core.step import Artefact, NotMaterialisedError, Runner, Step
 from stella_assets.corpus.build import FUNNEL_FILE, LICENCES_FILE, corpus_step
 from stella_assets.corpus.contamination import TASKS_FILE, contamination_step
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.evaluation import tables
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, NotMaterialisedError, Step, Workshop
 from stella_assets.teachers.encode import read_reference, teacher_step
-from storage.home import Home
 from storage.statistics import TEXTS
 from storage.vectors import VectorsByRole
 
@@ -34,7 +34,7 @@ def export_dataset(
     recipe: Recipe,
     to: Path,
     teachers: Sequence[str],
-    workshop: Workshop,
+    runner: Runner,
     on_rows: Callable[[int], object] = lambda _rows: None,
 ) -> list[Path]:
     """Write `data/<split>-*.parquet` and `README.md`; each teacher adds a column of its unit vectors, float16.
@@ -48,8 +48,8 @@ def export_dataset(
     known = {teacher.name: teacher for teacher in recipe.teachers}
     if unknown := [name for name in teachers if name not in known]:
         raise ExportError(f"teacher {unknown[0]!r}: the recipe has {', '.join(known)}.")
-    corpus = _made(workshop, corpus_step(recipe))
-    columns = {name: _Vectors(_made(workshop, teacher_step(recipe, known[name])), workshop.home) for name in teachers}
+    corpus = _made(runner, corpus_step(recipe))
+    columns = {name: _Vectors(_made(runner, teacher_step(recipe, known[name])), runner.workspace) for name in teachers}
     texts = CorpusTexts(corpus)
     splits = np.concatenate([np.asarray(batch.column(0).to_pylist()) for batch in texts.scan(["split"])])
     (to / "data").mkdir(parents=True)
@@ -62,25 +62,25 @@ def export_dataset(
             _write(path, texts, rows[number * SHARD_ROWS :][:SHARD_ROWS], columns, on_rows)
             files.append(path)
     card = to / "README.md"
-    card.write_text(_card(recipe, corpus, workshop, columns), encoding="utf-8")
+    card.write_text(_card(recipe, corpus, runner, columns), encoding="utf-8")
     return [card, *files]
 
 
 class _Vectors:
     """A teacher's vectors by id."""
 
-    def __init__(self, artefact: Artefact, home: Home) -> None:
+    def __init__(self, artefact: Artefact, workspace: Workspace) -> None:
         reference = read_reference(artefact)
         self.dim = reference.dim
-        self._stored = VectorsByRole(home, reference.fingerprints, reference.dim)
+        self._stored = VectorsByRole(workspace, reference.fingerprints, reference.dim)
 
     def of(self, rows: pa.Table) -> pa.Array:
         vectors = self._stored.fetch(rows.column("id").to_pylist(), rows.column("role").to_pylist())
         return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), self.dim)
 
 
-def _made(workshop: Workshop, step: Step) -> Artefact:
-    artefact = workshop.find(step)
+def _made(runner: Runner, step: Step) -> Artefact:
+    artefact = runner.find(step)
     if artefact is None:
         raise NotMaterialisedError(
             f"{step.recipe}/{step.name}: was not made for this recipe as it stands. "
@@ -104,11 +104,11 @@ def _write(
     writer.close()
 
 
-def _card(recipe: Recipe, corpus: Artefact, workshop: Workshop, columns: dict[str, _Vectors]) -> str:
+def _card(recipe: Recipe, corpus: Artefact, runner: Runner, columns: dict[str, _Vectors]) -> str:
     from jinja2 import Environment, PackageLoader
 
     funnel = pl.read_parquet(corpus.folder / FUNNEL_FILE)
-    contamination = workshop.find(contamination_step(recipe)) if recipe.corpus.decontaminate else None
+    contamination = runner.find(contamination_step(recipe)) if recipe.corpus.decontaminate else None
     templates = Environment(loader=PackageLoader("stella_assets.release"), trim_blocks=True, autoescape=False)  # noqa: S701 (Markdown)
     return templates.get_template("data_card.md.j2").render(
         recipe=recipe,

@@ -14,15 +14,15 @@ from typing import Any
 
 import polars as pl
 
+from stella_assets.core.manifest import Check
+from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.evaluation.held_out import NAMES as HELD_OUT_NAMES
 from stella_assets.evaluation.report import read_summary, report_step, scoreboard
 from stella_assets.evaluation.score import model_names, score_steps
 from stella_assets.evaluation.summary import ALL_TASKS, Scoreboard
 from stella_assets.evaluation.tasks import METRICS, EvaluationTask
-from stella_assets.manifest import Check
 from stella_assets.recipe import HELD_OUT, Gate, Recipe, RecipeError
 from stella_assets.release.released import RELEASED, released_step
-from stella_assets.step import Result, Step, Workbench
 from storage.statistics import VERDICTS, write_table
 
 CODE_VERSION = "1"
@@ -31,7 +31,7 @@ CHECKS = {
     "retention": "The student keeps enough of the teachers' scores, by task type.",
     "gain": "The student gained enough over the untouched student.",
     "gain_over_release": "The student is better than what is released now, or as good as asked.",
-    "largest_fall": "No task lost more against what is released now than is allowed.",
+    "max_task_regression": "No task lost more against what is released now than is allowed.",
     "dimensions": "Short dimensions keep enough of the largest one's score.",
     "contamination": "The corpus holds no more of the evaluated tasks' texts than is allowed.",
 }
@@ -76,7 +76,7 @@ def gate_step(recipe: Recipe) -> Step:
         code_version=CODE_VERSION,
         settings=recipe.release.gate.settings(),
         needs=(report_step(recipe), *score_steps(recipe), released_step(recipe)),
-        build=lambda bench: _judge(recipe, bench),
+        build=lambda context: _judge(recipe, context),
     )
 
 
@@ -100,22 +100,22 @@ def check_gate(recipe: Recipe, tasks: Iterable[EvaluationTask]) -> None:
     if gate.retention_of not in names:
         raise RecipeError(f"{where}.retention_of {gate.retention_of!r}: there is {', '.join(names)}.")
     for dim in gate.dimensions:
-        if dim not in recipe.student.short_dims:
-            raise RecipeError(f"{where}.dimensions {dim}: student.short_dims has no such dimension.")
+        if dim not in recipe.student.matryoshka_dims:
+            raise RecipeError(f"{where}.dimensions {dim}: student.matryoshka_dims has no such dimension.")
     if gate.contamination is not None and recipe.corpus.decontaminate is None:
         raise RecipeError(f"{where}.contamination: the corpus is held against no texts. Add `corpus.decontaminate`.")
 
 
-def _judge(recipe: Recipe, bench: Workbench) -> Result:
+def _judge(recipe: Recipe, context: BuildContext) -> Result:
     gate = recipe.release.gate
-    board = scoreboard(recipe, bench.inputs, [released_step(recipe)])
-    contamination = read_summary(bench.inputs["evaluation_report"])["contamination"]
+    board = scoreboard(recipe, context.inputs, [released_step(recipe)])
+    contamination = read_summary(context.inputs["evaluation_report"])["contamination"]
     verdicts = [*judge(gate, board, model_names(recipe)[-1]), *judge_contamination(gate, contamination)]
-    write_table(bench.folder / VERDICTS_FILE, VERDICTS, [asdict(verdict) for verdict in verdicts])
+    write_table(context.folder / VERDICTS_FILE, VERDICTS, [asdict(verdict) for verdict in verdicts])
     for verdict in verdicts:
-        bench.log.info(f"gate {'open' if verdict.passed else 'CLOSED'}: {verdict}")
+        context.log.info(f"gate {'open' if verdict.passed else 'CLOSED'}: {verdict}")
     return Result(
-        facts={"requirements": len(verdicts), "failed": sum(not verdict.passed for verdict in verdicts)},
+        metrics={"requirements": len(verdicts), "failed": sum(not verdict.passed for verdict in verdicts)},
         checks=tuple(_check(name, [v for v in verdicts if v.requirement == name]) for name in CHECKS),
     )
 
@@ -135,7 +135,7 @@ def judge(gate: Gate, board: Scoreboard, student_name: str) -> Iterator[Verdict]
         share = board.ratio(student, board.full(reference), groups[kind])
         yield from _keeps_share("retention", kind, limit, share)
     if gate.gain is not None:
-        gain = board.difference(student, board.full("untouched_student"), everything)
+        gain = board.difference(student, board.full("base_model"), everything)
         yield _gains("gain", "mean", gate.gain, gain)
     for dim, limit in gate.dimensions.items():
         share = board.ratio((student_name, dim), student, everything)
@@ -146,9 +146,14 @@ def judge(gate: Gate, board: Scoreboard, student_name: str) -> Iterator[Verdict]
             if gate.gain_over_release is not None:
                 gain = board.difference(student, released, everything)
                 yield _gains("gain_over_release", "mean", gate.gain_over_release, gain)
-            if gate.largest_fall is not None:
+            if gate.max_task_regression is not None:
                 for task in everything:
-                    yield _keeps("largest_fall", task, -gate.largest_fall, board.difference(student, released, [task]))
+                    yield _keeps(
+                        "max_task_regression",
+                        task,
+                        -gate.max_task_regression,
+                        board.difference(student, released, [task]),
+                    )
 
 
 def judge_contamination(gate: Gate, found: Iterable[dict[str, Any]]) -> Iterator[Verdict]:

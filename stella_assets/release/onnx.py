@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from stella_assets.training.student import Student
+from stella_assets.students.dense import Student
 
 FOLDER = "onnx"
 INPUTS = ("input_ids", "attention_mask")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from stella_assets.core.manifest import Check
+from stella_assets.core.step import BuildContext, Result, Step
+from stella_assets.core.trace import Tracer
 from stella_assets.corpus.build import corpus_step
 from stella_assets.evaluation.held_out import probe_texts
 from stella_assets.evaluation.report import read_summary, report_step
 from stella_assets.evaluation.summary import at_full_dimension
-from stella_assets.manifest import Check
 from stella_assets.recipe import Recipe
 from stella_assets.release.card import model_card, model_meta
 from stella_assets.release.gate import gate_step
 from stella_assets.release.reload import cosines, vectors_of_release
-from stella_assets.step import Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
-from stella_assets.trace import Tracer
 from stella_assets.training.stages import model_folder, stage_step
 from storage.statistics import RELEASED_VECTORS, write_table
 
@@ -53,31 +53,31 @@ def release_step(recipe: Recipe) -> Step:
         },
         needs=(corpus_step(recipe), *teachers, concatenation_step(recipe), *stages, report_step(recipe)),
         after=(gate_step(recipe),),
-        build=lambda bench: _publish(recipe, bench),
+        build=lambda context: _publish(recipe, context),
     )
 
 
-def _publish(recipe: Recipe, bench: Workbench) -> Result:
+def _publish(recipe: Recipe, context: BuildContext) -> Result:
     from stella_assets.release.onnx import export_onnx
-    from stella_assets.training.student import Student
+    from stella_assets.students.dense import Student
 
-    student = Student.load(model_folder(bench.inputs[f"stage_{len(recipe.stages)}"]), recipe.student)
+    student = Student.load(model_folder(context.inputs[f"stage_{len(recipe.stages)}"]), recipe.student)
     dims, chosen = list(student.dims), recipe.release.dimension
     if chosen not in dims:
         raise DimensionError(
             f"release.dimension {chosen}: the student has heads of {', '.join(map(str, dims))} dimensions. Name one "
-            "of these, or add it to student.short_dims."
+            "of these, or add it to student.matryoshka_dims."
         )
-    student.save(bench.folder, chosen, recipe.student.prompts)
-    tracer = Tracer(bench.home)
-    nodes = [tracer.of_folder(artefact.folder) for artefact in bench.inputs.values()]
+    student.save(context.folder, chosen, recipe.student.prompts)
+    tracer = Tracer(context.workspace)
+    nodes = [tracer.of_folder(artefact.folder) for artefact in context.inputs.values()]
     lineage = {name: about for node in nodes for name, about in node.identities().items()}
-    (bench.folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (context.folder / "lineage.json").write_text(json.dumps(lineage, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     student.dtype = "float32"
     if recipe.release.onnx:
-        bench.log.info(f"release: exporting {chosen} dimensions as ONNX, in float32 and with int8 weights")
-        export_onnx(student, chosen, bench.folder)
-    drift = _compare_loaders(recipe, student, bench)
+        context.log.info(f"release: exporting {chosen} dimensions as ONNX, in float32 and with int8 weights")
+        export_onnx(student, chosen, context.folder)
+    drift = _compare_loaders(recipe, student, context)
     worst = min((row for row in drift if row["loader"] != "onnx_int8"), key=lambda row: row["least_cosine"])
     if worst["least_cosine"] < SAME:
         raise LoaderError(
@@ -85,20 +85,20 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
             f"with a cosine of {worst['least_cosine']:.6f} at least, not {SAME}. Nothing was released; look at the "
             "student's architecture and pooling."
         )
-    write_table(bench.folder / DRIFT_FILE, RELEASED_VECTORS, drift)
-    summary = read_summary(bench.inputs["evaluation_report"])
+    write_table(context.folder / DRIFT_FILE, RELEASED_VECTORS, drift)
+    summary = read_summary(context.inputs["evaluation_report"])
     parameters = sum(p.numel() for p in student.parameters())
     scored = at_full_dimension(summary["models"])[f"stage_{len(recipe.stages)}"]
     about = {"dims": dims, "parameters": parameters, "loaders": drift}
-    (bench.folder / "README.md").write_text(model_card(recipe, bench.inputs, summary, about), encoding="utf-8")
-    (bench.folder / "model_meta.json").write_text(model_meta(recipe, student), encoding="utf-8")
+    (context.folder / "README.md").write_text(model_card(recipe, context.inputs, summary, about), encoding="utf-8")
+    (context.folder / "model_meta.json").write_text(model_meta(recipe, student), encoding="utf-8")
     int8 = next((row for row in drift if row["loader"] == "onnx_int8"), None)
     return Result(
-        facts={
+        metrics={
             "dimensions": dims,
             "default_dimension": chosen,
             "parameters": parameters,
-            "megabytes": round(sum(f.stat().st_size for f in bench.folder.rglob("*") if f.is_file()) / 1e6, 1),
+            "megabytes": round(sum(f.stat().st_size for f in context.folder.rglob("*") if f.is_file()) / 1e6, 1),
             "licence": recipe.release.licence,
             "mean_score": round(100 * scored["mean"], 2),
             **({"int8_cosine": round(int8["mean_cosine"], 5)} if int8 else {}),
@@ -119,19 +119,19 @@ def _publish(recipe: Recipe, bench: Workbench) -> Result:
                 {"mean_cosine": int8["mean_cosine"]} if int8 else {},
             ),
         ),
-        views=(DRIFT_FILE,),
+        unhashed_files=(DRIFT_FILE,),
     )
 
 
-def _compare_loaders(recipe: Recipe, student: Any, bench: Workbench) -> list[dict[str, Any]]:
+def _compare_loaders(recipe: Recipe, student: Any, context: BuildContext) -> list[dict[str, Any]]:
     """Cosines of what a clean process gets from the files with what the student gives, both in float32."""
     import torch
 
-    texts = probe_texts(bench.inputs["corpus"])[:COMPARED_TEXTS]
+    texts = probe_texts(context.inputs["corpus"])[:COMPARED_TEXTS]
     prompts = list(recipe.student.prompts.values())
     texts += [prompt + text for prompt in prompts for text in texts[:8]]
     trusted = recipe.student.trust_remote_code
-    loaded = vectors_of_release(bench.folder, texts, bench.scratch, trust_remote_code=trusted)
+    loaded = vectors_of_release(context.folder, texts, context.scratch, trust_remote_code=trusted)
     pooled_BH = torch.from_numpy(student.encode_pooled(texts)).to(student.device)
     rows = []
     for name, vectors in loaded.items():

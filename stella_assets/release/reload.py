@@ -50,7 +50,7 @@ def cosines(vectors_ND: np.ndarray, expected_ND: np.ndarray) -> np.ndarray:
 def load_and_encode(folder: Path, texts: list[str], *, trust_remote_code: bool = False) -> dict[str, np.ndarray]:
     """Vectors of every loader and head, by name."""
     from stella_assets.release.onnx import FOLDER
-    from stella_assets.training.heads import INNER_FOLDER, saved_dims
+    from stella_assets.students.heads import INNER_FOLDER, saved_dims
 
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     default = int(next(m["path"] for m in modules if m["path"].startswith(INNER_FOLDER)).removeprefix(INNER_FOLDER))
@@ -81,7 +81,7 @@ def _by_transformers(folder: Path, texts: list[str], dim: int, trust_remote_code
     import torch
     from transformers import AutoModel
 
-    from stella_assets.training.heads import Head
+    from stella_assets.students.heads import Head
 
     features = _tokens(folder, texts, "pt")
     model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code).float().eval()

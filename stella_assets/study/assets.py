@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
+from storage.workspace import Workspace
 
 from stella_assets.assets import Launcher, asset_key, picture, recorded
+from stella_assets.core.step import Runner
 from stella_assets.recipe import Recipe
-from stella_assets.step import Workshop
 from stella_assets.study.study import PLOT_FILES, TABLE_FILE, study_step, variant_steps
 from stella_assets.study.variants import Variant
-from storage.home import Home
 from storage.statistics import refresh_views
 
 RUNS, STUDY = "study_runs", "study"
@@ -41,14 +41,14 @@ def study_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         "reach is reused.",
     )
     def study_runs(
-        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home], launcher: Launcher
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace], launcher: Launcher
     ) -> dg.MaterializeResult:
         variant = Variant.parse(context.partition_key)
-        workshop = Workshop(home, context.log, launcher.within(context), links=False)
+        runner = Runner(workspace, context.log, launcher.within(context), links=False)
         for step in variant_steps(recipe, variant):
-            with recorded(home, context.run_id, step) as record:
-                scored = record.artefact = workshop.make(step)
-        means = {f"mean_{dim}": mean for dim, mean in _means(scored.manifest.facts["scores"]).items()}
+            with recorded(workspace, context.run_id, step) as record:
+                scored = record.artefact = runner.make(step)
+        means = {f"mean_{dim}": mean for dim, mean in _means(scored.manifest.metrics["scores"]).items()}
         context.log.info(f"{variant.name}: " + ", ".join(f"{name} {100 * mean:.2f}" for name, mean in means.items()))
         return dg.MaterializeResult(data_version=dg.DataVersion(scored.digest), metadata=means)
 
@@ -60,12 +60,12 @@ def study_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
         tags=tags,
         description="Scores of the variants that were run, with mean and spread over seeds.",
     )
-    def study(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> dg.MaterializeResult:
+    def study(context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult:
         names = context.instance.get_dynamic_partitions(partitions_name(recipe))
-        step = study_step(recipe, [Variant.parse(name) for name in names], home)
-        with recorded(home, context.run_id, step) as record:
-            artefact = record.artefact = Workshop(home, context.log).make(step)
-        refresh_views(home)
+        step = study_step(recipe, [Variant.parse(name) for name in names], workspace)
+        with recorded(workspace, context.run_id, step) as record:
+            artefact = record.artefact = Runner(workspace, context.log).make(step)
+        refresh_views(workspace)
         pictures = {name: picture((artefact.folder / file).read_bytes(), name) for name, file in PLOT_FILES.items()}
         return dg.MaterializeResult(
             data_version=dg.DataVersion(artefact.digest),

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
+from storage.workspace import Workspace
 
 from stella_assets import plots
+from stella_assets.core.manifest import Check
+from stella_assets.core.step import BuildContext, Result, Runner, Step, all_steps
 from stella_assets.evaluation import tables
 from stella_assets.evaluation.score import SCORES_FILE, score_steps
 from stella_assets.evaluation.seeds import spread
-from stella_assets.manifest import Check
 from stella_assets.recipe import Recipe
-from stella_assets.step import Result, Step, Workbench, Workshop, all_steps
 from stella_assets.study.variants import Variant, derive
-from storage.home import Home
 from storage.statistics import STUDY, write_table
 
 CODE_VERSION = "1"
@@ -38,13 +38,13 @@ def variant_steps(recipe: Recipe, variant: Variant) -> list[Step]:
     return all_steps(score_steps(derive(recipe, variant))[-1])
 
 
-def variant_rows(recipe: Recipe, variant: Variant, home: Home) -> list[Row]:
+def variant_rows(recipe: Recipe, variant: Variant, workspace: Workspace) -> list[Row]:
     """Scores of a variant that was run, a row a dimension and task; none where it was not."""
     derived = derive(recipe, variant)
-    workshop = Workshop(home, logging.getLogger("stella"))
+    runner = Runner(workspace, logging.getLogger("stella"))
     scored = score_steps(derived)[-1]
-    scores = workshop.find(scored)
-    stage = workshop.find(next(step for step in scored.needs if step.name.startswith("stage_")))
+    scores = runner.find(scored)
+    stage = runner.find(next(step for step in scored.needs if step.name.startswith("stage_")))
     if scores is None or stage is None:
         return []
     return [
@@ -53,24 +53,24 @@ def variant_rows(recipe: Recipe, variant: Variant, home: Home) -> list[Row]:
             "seed": variant.seed,
             "stages": len(derived.stages),
             **{key: score[key] for key in ("dimension", "task", "type", "score")},
-            "dev_loss": stage.manifest.facts["dev_loss_after"],
-            "dev_neighbours": stage.manifest.facts["dev_neighbours_after"],
+            "dev_loss": stage.manifest.metrics["dev_loss_after"],
+            "dev_neighbours": stage.manifest.metrics["dev_neighbours_after"],
             "digest": scores.digest,
         }
         for score in pq.read_table(scores.folder / SCORES_FILE).to_pylist()
     ]
 
 
-def study_step(recipe: Recipe, variants: Sequence[Variant], home: Home) -> Step:
+def study_step(recipe: Recipe, variants: Sequence[Variant], workspace: Workspace) -> Step:
     """The step that makes `study` of those variants that were run."""
-    rows = [row for variant in variants for row in variant_rows(recipe, variant, home)]
+    rows = [row for variant in variants for row in variant_rows(recipe, variant, workspace)]
     return Step(
         recipe=recipe.name,
         name="study",
         code_version=CODE_VERSION,
         settings={"recipe": recipe.name, "description": recipe.description},
-        sources=lambda _home: {f"{row['variant']}; seed={row['seed']}": row["digest"] for row in rows},
-        build=lambda bench: _compare(recipe, rows, bench),
+        sources=lambda _workspace: {f"{row['variant']}; seed={row['seed']}": row["digest"] for row in rows},
+        build=lambda context: _compare(recipe, rows, context),
     )
 
 
@@ -122,7 +122,7 @@ def table_rows(compared: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return ["variant", "dimension", "seeds", "mean", "spread", *tasks, "teachers' neighbours"], rows
 
 
-def _compare(recipe: Recipe, rows: list[Row], bench: Workbench) -> Result:
+def _compare(recipe: Recipe, rows: list[Row], context: BuildContext) -> Result:
     from jinja2 import Environment, PackageLoader, select_autoescape
     from markupsafe import Markup
 
@@ -131,11 +131,11 @@ def _compare(recipe: Recipe, rows: list[Row], bench: Workbench) -> Result:
     compared = compare(rows)
     table = table_rows(compared)
     drawn = {"mean": plots.study_means(compared), "tasks": plots.study_tasks(compared)}
-    write_table(bench.folder / STUDY_FILE, STUDY, rows)
-    (bench.folder / TABLE_FILE).write_text(tables.markdown_table(*table) + "\n", encoding="utf-8")
-    (bench.folder / "study.json").write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
+    write_table(context.folder / STUDY_FILE, STUDY, rows)
+    (context.folder / TABLE_FILE).write_text(tables.markdown_table(*table) + "\n", encoding="utf-8")
+    (context.folder / "study.json").write_text(json.dumps(compared, indent=1) + "\n", encoding="utf-8")
     for name, png in drawn.items():
-        (bench.folder / PLOT_FILES[name]).write_bytes(png)
+        (context.folder / PLOT_FILES[name]).write_bytes(png)
     templates = Environment(loader=PackageLoader("stella_assets.study"), autoescape=select_autoescape(["html.j2"]))
     html = templates.get_template("study.html.j2").render(
         recipe=recipe,
@@ -145,10 +145,10 @@ def _compare(recipe: Recipe, rows: list[Row], bench: Workbench) -> Result:
         table=Markup(tables.html_table(*table)),  # noqa: S704 (escaped there)
         plots={name: plots.data_uri(png) for name, png in drawn.items()},
     )
-    (bench.folder / HTML_FILE).write_text(html, encoding="utf-8")
+    (context.folder / HTML_FILE).write_text(html, encoding="utf-8")
     seeds = min(row["seeds"] for row in compared)
     return Result(
-        facts={"variants": len({row["variant"] for row in rows}), "best": compared[0]["variant"], "seeds": seeds},
+        metrics={"variants": len({row["variant"] for row in rows}), "best": compared[0]["variant"], "seeds": seeds},
         checks=(Check("every_variant_has_three_seeds", seeds >= 3, f"the fewest seeds of a variant: {seeds}"),),
-        views=(HTML_FILE, *PLOT_FILES.values()),
+        unhashed_files=(HTML_FILE, *PLOT_FILES.values()),
     )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from storage.workspace import Workspace
 
 from stella_assets.corpus.text import normalise, text_id
 from stella_assets.teachers.encode import Role, TeacherModel
-from storage.home import Home
 from storage.vectors import VectorError, VectorTable
 
 SAMPLE_ROWS = 64
@@ -23,7 +23,7 @@ def adopt_vectors(
     texts: Sequence[str],
     model: TeacherModel,
     role: Role,
-    home: Home,
+    workspace: Workspace,
     name: str,
     on_rows: Callable[[int], None] = lambda _rows: None,
 ) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def adopt_vectors(
     ids = sorted(usable)
     rows = np.array([usable[key] for key in ids], dtype=np.int64)
     about = {"name": name, **model.describe(role), "imported": True}
-    table = VectorTable(home, model.fingerprint(role), model.dim, about)
+    table = VectorTable(workspace, model.fingerprint(role), model.dim, about)
 
     def read_unit(places: list[int]) -> np.ndarray:
         block = np.asarray(vectors[places], dtype=np.float32)

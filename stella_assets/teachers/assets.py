@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from stella_assets import plots
 from stella_assets.assets import picture, step_asset, table
+from stella_assets.core.step import Artefact
 from stella_assets.corpus.assets import EXAMPLES, show_dropped
 from stella_assets.recipe import Recipe, Teacher
-from stella_assets.step import Artefact
 from stella_assets.teachers.concatenate import REFERENCE, concatenation_step
 from stella_assets.teachers.encode import TEACHERS_FILE, teacher_step
 from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
@@ -112,7 +112,7 @@ def _show_snapshot(artefact: Artefact) -> Mapping[str, Any]:
 
 
 def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
-    stats, agreement = artefact.manifest.facts["vectors"], artefact.manifest.facts["agreement"]
+    stats, agreement = artefact.manifest.metrics["vectors"], artefact.manifest.metrics["agreement"]
     rows = {f"mean_cosine_{row['teacher']}": float(row["mean_cosine"]) for row in stats}
     ranks = {f"effective_rank_{row['teacher']}": float(row["effective_rank"]) for row in stats}
     similarities = pq.read_table(artefact.folder / SIMILARITIES_FILE).to_pylist()
@@ -126,5 +126,5 @@ def _show_statistics(artefact: Artefact) -> Mapping[str, Any]:
         "similarities": picture(plots.similarity_histograms(similarities), "cosines of pairs of texts, by teacher"),
         "agreement": picture(plots.cosine_agreement(stats, agreement), "agreement of teachers"),
         "by_source": table(by_source),
-        "drift": table(artefact.manifest.facts["drift"]),
+        "drift": table(artefact.manifest.metrics["drift"]),
     }

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from storage.workspace import Workspace
 
+from stella_assets.core.manifest import Manifest
+from stella_assets.core.step import Artefact, Runner
 from stella_assets.corpus.build import corpus_step
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.manifest import Manifest
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Workshop
 from stella_assets.teachers.encode import REFERENCE, Reference, TeacherVectors, read_reference, teacher_step
 from storage.artefacts import MANIFEST, finished
 from storage.database import DamageError, open_table, table_names, to_keys
-from storage.home import Home
 from storage.integrity import (
     Damage,
     TableReport,
@@ -65,7 +65,7 @@ class Auditor:
     """Verifies and repairs a store.
 
     Args:
-        home: Where it is.
+        workspace: Where it is.
         recipes: Recipes whose texts and teachers are known; what they need is checked and can be computed again.
         log: For people.
         sample: Vectors to recompute for each teacher of each recipe.
@@ -73,22 +73,27 @@ class Auditor:
     """
 
     def __init__(
-        self, home: Home, recipes: Sequence[Recipe], log: logging.Logger, sample: int = SAMPLE_ROWS, seed: int = 0
+        self,
+        workspace: Workspace,
+        recipes: Sequence[Recipe],
+        log: logging.Logger,
+        sample: int = SAMPLE_ROWS,
+        seed: int = 0,
     ) -> None:
-        self.home = home
+        self.workspace = workspace
         self._recipes = recipes
         self._log = log
         self._sample = sample
         self._seed = seed
-        self._workshop = Workshop(home, log)
+        self._runner = Runner(workspace, log)
 
     def bytes(self) -> int:
         """Bytes that `verify` reads."""
-        return sum(table_bytes(self.home, name) for name in table_names(self.home))
+        return sum(table_bytes(self.workspace, name) for name in table_names(self.workspace))
 
     def verify(self, on_bytes: Callable[[int], None] = lambda _bytes: None) -> Audit:
         """Verify every table, that each recipe's texts have vectors, and a random sample by recomputing it."""
-        audit = Audit([verify_table(self.home, name, on_bytes) for name in table_names(self.home)], [], [])
+        audit = Audit([verify_table(self.workspace, name, on_bytes) for name in table_names(self.workspace)], [], [])
         damaged = {table.table for table in audit.tables if table.damages}
         for recipe in self._recipes:
             for vectors, texts in self._teachers(recipe):
@@ -99,16 +104,16 @@ class Auditor:
 
     def _teachers(self, recipe: Recipe) -> list[tuple[TeacherVectors, CorpusTexts]]:
         """The recipe's teachers that have embedded its corpus, damaged or not."""
-        corpus = self._workshop.find(corpus_step(recipe))
+        corpus = self._runner.find(corpus_step(recipe))
         if corpus is None:
             return []
         found = []
         for teacher in recipe.teachers:
             step = teacher_step(recipe, teacher)
-            folder = self._workshop.store.path(step.name, self._workshop.identity(step).key)
+            folder = self._runner.store.path(step.name, self._runner.identity(step).key)
             if (folder / MANIFEST).is_file() and (folder / REFERENCE).is_file():
                 artefact = Artefact(step.name, folder, Manifest.read(folder / MANIFEST))
-                found.append((TeacherVectors.open(teacher, artefact, self.home), CorpusTexts(corpus)))
+                found.append((TeacherVectors.open(teacher, artefact, self.workspace), CorpusTexts(corpus)))
         return found
 
     def _find_missing(self, recipe: Recipe, vectors: TeacherVectors, texts: CorpusTexts) -> list[Damage]:
@@ -150,7 +155,7 @@ class Auditor:
             by_table.setdefault(damage.table, []).append(damage)
         for name in teacher_tables(list(by_table)):
             damages = [self._unit_of(damage) for damage in by_table[name]]
-            rows = drop_damaged(self.home, name, damages, self._say_waiting)
+            rows = drop_damaged(self.workspace, name, damages, self._say_waiting)
             done.append(f"{name}: took out units of {rows:,} rows")
         for recipe in self._recipes:
             for vectors, texts in self._teachers(recipe):
@@ -168,7 +173,7 @@ class Auditor:
         """A vector that is not its text's puts its whole unit in doubt."""
         if not damage.place.startswith("id "):
             return damage
-        dataset = open_table(self.home, damage.table)
+        dataset = open_table(self.workspace, damage.table)
         key = to_keys([damage.place.removeprefix("id ")])
         for fragment in dataset.get_fragments():
             if any(np.isin(key, to_keys(batch.column(0))).any() for batch in fragment.to_batches(columns=["id"])):
@@ -177,7 +182,7 @@ class Auditor:
 
     def _say_if_different(self, recipe: Recipe, vectors: TeacherVectors, texts: CorpusTexts) -> list[str]:
         step = teacher_step(recipe, vectors.teacher)
-        artefact = self._workshop.find(step)
+        artefact = self._runner.find(step)
         if artefact is None or vectors.digest(texts)[0] == read_reference(artefact).digest:
             return []
         return [
@@ -193,7 +198,7 @@ class Auditor:
                 texts, columns, lineage = self._materials(recipe, tag)
                 if any(damage.place == "_versions" and tag in damage.tags for damage in damages):
                     self._forget(recipe, tag)
-                written = SnapshotWriter(self.home, recipe).write(tag, texts, columns, lineage, damaged=places)
+                written = SnapshotWriter(self.workspace, recipe).write(tag, texts, columns, lineage, damaged=places)
                 rewritten = f"{written.rows_written:,} rows and the damaged columns written again"
                 done.append(f"{recipe}{TABLE} {tag}: {rewritten}")
             except (VectorError, DamageError, FileNotFoundError) as error:
@@ -202,8 +207,8 @@ class Auditor:
 
     def _forget(self, recipe: str, tag: str) -> None:
         """Take away a tag whose version cannot be read."""
-        if tag in snapshot_tags(self.home, recipe):
-            open_table(self.home, recipe + TABLE).tags.delete(tag)
+        if tag in snapshot_tags(self.workspace, recipe):
+            open_table(self.workspace, recipe + TABLE).tags.delete(tag)
 
     def _materials(self, recipe: str, tag: str) -> tuple[CorpusTexts, list[TeacherColumn], dict[str, Any]]:
         """What a snapshot was made of: its artefact names texts, teachers and weights, for old snapshots, too.
@@ -211,13 +216,13 @@ class Auditor:
         Raises:
             FileNotFoundError: One of them is gone.
         """
-        manifest = Manifest.read(self.home.artefacts / "concatenated_vectors" / tag / MANIFEST)
+        manifest = Manifest.read(self.workspace.artefacts / "concatenated_vectors" / tag / MANIFEST)
         identity = manifest.identity
         columns = []
         for name, weight in zip(identity.settings["teachers"], identity.settings["weights"], strict=True):
             folder = self._artefact(f"teacher_vectors/{name}", identity.inputs[f"teacher_vectors/{name}"])
             reference = Reference(**json.loads((folder / REFERENCE).read_text()))
-            vectors = VectorsByRole(self.home, reference.fingerprints, reference.dim)
+            vectors = VectorsByRole(self.workspace, reference.fingerprints, reference.dim)
             columns.append(TeacherColumn(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch))
         folder = self._artefact("corpus", identity.inputs["corpus"])
         corpus = Artefact("corpus", folder, Manifest.read(folder / MANIFEST))
@@ -225,7 +230,7 @@ class Auditor:
         return CorpusTexts(corpus), columns, lineage
 
     def _artefact(self, name: str, digest: str) -> Path:
-        for folder in finished(self.home, name):
+        for folder in finished(self.workspace, name):
             if Manifest.read(folder / MANIFEST).digest == digest:
                 return folder
         raise FileNotFoundError(f"the artefact {name} {digest[:12]} that it was made of is gone")

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
+from storage.workspace import Workspace
 
+from stella_assets.core.manifest import Check
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.build import corpus_step
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.manifest import Check
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.encode import TeacherVectors, read_reference, teacher_step
-from storage.home import Home
 from storage.snapshot import Snapshot, snapshot_tags
 from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 
@@ -48,72 +48,74 @@ def concatenation_step(recipe: Recipe) -> Step:
             "weights": [teacher.weight for teacher in recipe.teachers],
         },
         needs=(corpus_step(recipe), *(teacher_step(recipe, teacher) for teacher in recipe.teachers)),
-        build=lambda bench: _write_snapshot(recipe, bench),
-        present=lambda artefact, home: artefact.manifest.identity.key in snapshot_tags(home, recipe.name),
+        build=lambda context: _write_snapshot(recipe, context),
+        present=lambda artefact, workspace: artefact.manifest.identity.key in snapshot_tags(workspace, recipe.name),
     )
 
 
-def _write_snapshot(recipe: Recipe, bench: Workbench) -> Result:
-    texts = CorpusTexts(bench.inputs["corpus"])
-    columns = teacher_columns(recipe, bench.inputs, bench.home)
+def _write_snapshot(recipe: Recipe, context: BuildContext) -> Result:
+    texts = CorpusTexts(context.inputs["corpus"])
+    columns = teacher_columns(recipe, context.inputs, context.workspace)
     dim = sum(column.dim for column in columns)
-    bench.home.require_space(len(texts) * dim * 2, f"a snapshot of {len(texts):,} rows of {dim} dims")
+    context.workspace.require_space(len(texts) * dim * 2, f"a snapshot of {len(texts):,} rows of {dim} dims")
     with progress_bar(len(texts), "concatenated_vectors", "rows") as bar:
         writer = SnapshotWriter(
-            bench.home,
+            context.workspace,
             recipe.name,
-            on_wait=lambda: bench.log.info("concatenated_vectors: another run is writing this table; waiting for it."),
+            on_wait=lambda: context.log.info(
+                "concatenated_vectors: another run is writing this table; waiting for it."
+            ),
             on_rows=bar.update,
         )
-        written = writer.write(bench.key, texts, columns, lineage(recipe, bench))
-    bench.log.info(
+        written = writer.write(context.key, texts, columns, lineage(recipe, context))
+    context.log.info(
         f"concatenated_vectors: {written.rows_written:,} of {written.rows:,} rows written, and for the rows that were "
         f"there the columns of {', '.join(written.columns_written) or 'no teacher'}"
     )
-    snapshot = open_snapshot(recipe, bench.key, bench.home)
-    references = {t.name: read_reference(bench.inputs[f"teacher_vectors/{t.name}"]) for t in recipe.teachers}
+    snapshot = open_snapshot(recipe, context.key, context.workspace)
+    references = {t.name: read_reference(context.inputs[f"teacher_vectors/{t.name}"]) for t in recipe.teachers}
     reference = {
         "table": writer.name,
-        "tag": bench.key,
+        "tag": context.key,
         "layout": asdict(snapshot.layout),
         "teachers": {name: reference.digest for name, reference in references.items()},
     }
-    (bench.folder / REFERENCE).write_text(json.dumps(reference, indent=1, sort_keys=True))
+    (context.folder / REFERENCE).write_text(json.dumps(reference, indent=1, sort_keys=True))
     rows = len(snapshot)
     return Result(
-        facts={
+        metrics={
             "rows": rows,
             "rows_written": written.rows_written,
             "dim": dim,
             "table": writer.name,
-            "tag": bench.key,
+            "tag": context.key,
             "lance_version": written.version,
         },
         checks=(Check("every_text_has_a_vector", rows == len(texts), f"{rows:,} rows for {len(texts):,} texts"),),
     )
 
 
-def teacher_columns(recipe: Recipe, inputs: Mapping[str, Artefact], home: Home) -> list[TeacherColumn]:
+def teacher_columns(recipe: Recipe, inputs: Mapping[str, Artefact], workspace: Workspace) -> list[TeacherColumn]:
     """The recipe's teachers as columns of a snapshot, read from their vectors."""
     columns = []
     for teacher in recipe.teachers:
-        vectors = TeacherVectors.open(teacher, inputs[f"teacher_vectors/{teacher.name}"], home)
+        vectors = TeacherVectors.open(teacher, inputs[f"teacher_vectors/{teacher.name}"], workspace)
         columns.append(TeacherColumn(teacher.name, vectors.dim, teacher.weight, vectors.fingerprints, vectors.fetch))
     return columns
 
 
-def lineage(recipe: Recipe, bench: Workbench) -> dict[str, object]:
+def lineage(recipe: Recipe, context: BuildContext) -> dict[str, object]:
     """What the snapshot is made of, as its table says it."""
     return {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
         "asset": "concatenated_vectors",
-        "key": bench.key,
+        "key": context.key,
         "code_version": CODE_VERSION,
-        "inputs": {name: artefact.digest for name, artefact in bench.inputs.items()},
+        "inputs": {name: artefact.digest for name, artefact in context.inputs.items()},
     }
 
 
-def open_snapshot(recipe: Recipe, key: str, home: Home) -> Snapshot:
+def open_snapshot(recipe: Recipe, key: str, workspace: Workspace) -> Snapshot:
     """The table version of a `concatenated_vectors` artefact's key."""
-    return Snapshot.open(home, recipe.name, key)
+    return Snapshot.open(workspace, recipe.name, key)

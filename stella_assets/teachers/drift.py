@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from storage.workspace import Workspace
 
 from stella_assets.teachers.measures import NEIGHBOURS, linear_cka, nearest, rounded, unit
 from storage.database import to_numpy
-from storage.home import Home
 from storage.snapshot import VECTOR, Snapshot, snapshot_tags
 
 SAMPLE_ROWS = 2048
 BLOCK_ENTRIES = 2**23
 
 
-def previous_snapshot(home: Home, recipe: str, tag: str) -> tuple[str, Snapshot] | None:
+def previous_snapshot(workspace: Workspace, recipe: str, tag: str) -> tuple[str, Snapshot] | None:
     """The recipe's snapshot before this one, with its tag, if a tag still names one."""
-    tags = list(snapshot_tags(home, recipe))
+    tags = list(snapshot_tags(workspace, recipe))
     place = tags.index(tag)
-    return (tags[place - 1], Snapshot.open(home, recipe, tags[place - 1])) if place else None
+    return (tags[place - 1], Snapshot.open(workspace, recipe, tags[place - 1])) if place else None
 
 
 def snapshot_drift(before: Snapshot, now: Snapshot) -> list[dict[str, Any]]:

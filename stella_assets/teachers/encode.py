@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from storage.workspace import Workspace
 
+from stella_assets.core.devices import resolve_dtype
+from stella_assets.core.manifest import Check
+from stella_assets.core.models import model_digest
+from stella_assets.core.step import Artefact, BuildContext, Result, Runner, Step
 from stella_assets.corpus.build import corpus_step, read_texts
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
-from stella_assets.manifest import Check
-from stella_assets.models import model_digest
 from stella_assets.recipe import LsaTeacher, Recipe, RecipeError, Teacher
-from stella_assets.step import Artefact, Result, Step, Workbench, Workshop
-from stella_assets.teachers.device import resolve_dtype
 from stella_assets.teachers.lsa import LsaModel, fit_lsa
 from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
 from storage.database import to_keys
-from storage.home import Home
 from storage.statistics import TEACHERS, write_table
 from storage.vectors import PREFIX, VectorsByRole, VectorTable, stored_rows
 
@@ -82,8 +82,8 @@ def teacher_step(recipe: Recipe, teacher: Teacher) -> Step:
         code_version=CODE_VERSION,
         settings=teacher.settings("weight", "unit_rows", "licence", "model", "revision", "evaluation_prompts"),
         needs=(corpus_step(recipe),),
-        sources=lambda _home: _what_it_loads(teacher),
-        build=lambda bench: _embed_corpus(teacher, bench),
+        sources=lambda _workspace: _what_it_loads(teacher),
+        build=lambda context: _embed_corpus(teacher, context),
         present=_vectors_present,
     )
 
@@ -99,7 +99,7 @@ def open_model(teacher: Teacher, folder: Path) -> TeacherModel:
     return LsaModel(folder) if isinstance(teacher, LsaTeacher) else SentenceTransformerTeacher(teacher)
 
 
-def open_teacher(recipe: Recipe, name: str, home: Home) -> TeacherModel:
+def open_teacher(recipe: Recipe, name: str, workspace: Workspace) -> TeacherModel:
     """A recipe's teacher by name, to encode with.
 
     Raises:
@@ -110,7 +110,7 @@ def open_teacher(recipe: Recipe, name: str, home: Home) -> TeacherModel:
         raise RecipeError(f"recipe {recipe.name!r}: has no teacher {name!r}; it has {', '.join(teachers)}.")
     if not isinstance(teachers[name], LsaTeacher):
         return open_model(teachers[name], Path())
-    artefact = Workshop(home, logging.getLogger(__name__)).find(teacher_step(recipe, teachers[name]))
+    artefact = Runner(workspace, logging.getLogger(__name__)).find(teacher_step(recipe, teachers[name]))
     if artefact is None:
         raise RecipeError(
             f"recipe {recipe.name!r}: teacher {name!r} is fitted to the corpus and was not yet. "
@@ -119,27 +119,27 @@ def open_teacher(recipe: Recipe, name: str, home: Home) -> TeacherModel:
     return open_model(teachers[name], artefact.folder)
 
 
-def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
-    texts = CorpusTexts(bench.inputs["corpus"])
+def _embed_corpus(teacher: Teacher, context: BuildContext) -> Result:
+    texts = CorpusTexts(context.inputs["corpus"])
     if isinstance(teacher, LsaTeacher):
-        columns = read_texts(bench.inputs["corpus"], ["text", "split"]).to_pydict()
+        columns = read_texts(context.inputs["corpus"], ["text", "split"]).to_pydict()
         training = [text for text, split in zip(columns["text"], columns["split"], strict=True) if split == "train"]
-        fit_lsa(teacher, training, bench.folder)
-    model = open_model(teacher, bench.folder)
+        fit_lsa(teacher, training, context.folder)
+    model = open_model(teacher, context.folder)
     total = len(texts)
-    bench.home.require_space(
+    context.workspace.require_space(
         total * model.dim * 2, f"teacher {teacher.name!r} with {total:,} texts of {model.dim} dims"
     )
-    vectors = TeacherVectors(teacher, model, Reference(model.dim, total, fingerprints(model), ""), bench.home)
-    embedded = vectors.fill(texts, bench.log)
-    bench.log.info(f"{teacher.name}: {embedded:,} texts embedded, {total - embedded:,} were there already")
+    vectors = TeacherVectors(teacher, model, Reference(model.dim, total, fingerprints(model), ""), context.workspace)
+    embedded = vectors.fill(texts, context.log)
+    context.log.info(f"{teacher.name}: {embedded:,} texts embedded, {total - embedded:,} were there already")
     content, worst = vectors.digest(texts)
     probe = texts.take(np.arange(min(PROBE_TEXTS, total)), ["text"]).column("text").to_pylist()
     reference = Reference(model.dim, total, fingerprints(model), content)
-    (bench.folder / REFERENCE).write_text(json.dumps(asdict(reference), indent=1, sort_keys=True))
-    _write_description(teacher, model, texts, bench.folder / TEACHERS_FILE)
+    (context.folder / REFERENCE).write_text(json.dumps(asdict(reference), indent=1, sort_keys=True))
+    _write_description(teacher, model, texts, context.folder / TEACHERS_FILE)
     return Result(
-        facts={
+        metrics={
             "texts": total,
             "embedded_now": embedded,
             "dim": model.dim,
@@ -156,7 +156,7 @@ def _embed_corpus(teacher: Teacher, bench: Workbench) -> Result:
                 {"worst": worst},
             ),
         ),
-        views=(TEACHERS_FILE,),  # it names the model's folder, which decides nothing
+        unhashed_files=(TEACHERS_FILE,),  # it names the model's folder, which decides nothing
     )
 
 
@@ -195,28 +195,31 @@ def read_reference(artefact: Artefact) -> Reference:
     return Reference(**json.loads((artefact.folder / REFERENCE).read_text()))
 
 
-def _vectors_present(artefact: Artefact, home: Home) -> bool:
+def _vectors_present(artefact: Artefact, workspace: Workspace) -> bool:
     """Whether the store still holds as many vectors as the artefact speaks of."""
     reference = read_reference(artefact)
-    return sum(stored_rows(home, name) for name in set(reference.fingerprints.values())) >= reference.rows
+    return sum(stored_rows(workspace, name) for name in set(reference.fingerprints.values())) >= reference.rows
 
 
 class TeacherVectors:
     """A teacher's vectors by text; a text that it has not seen is embedded once and kept."""
 
-    def __init__(self, teacher: Teacher, model: TeacherModel, reference: Reference, home: Home) -> None:
+    def __init__(self, teacher: Teacher, model: TeacherModel, reference: Reference, workspace: Workspace) -> None:
         self.teacher = teacher
         self.dim = reference.dim
         self.fingerprints = reference.fingerprints
         self._model = model
         self._stored = VectorsByRole(
-            home, reference.fingerprints, reference.dim, lambda role: {"name": teacher.name, **model.describe(role)}
+            workspace,
+            reference.fingerprints,
+            reference.dim,
+            lambda role: {"name": teacher.name, **model.describe(role)},
         )
 
     @classmethod
-    def open(cls, teacher: Teacher, artefact: Artefact, home: Home) -> TeacherVectors:
+    def open(cls, teacher: Teacher, artefact: Artefact, workspace: Workspace) -> TeacherVectors:
         """The vectors behind a `teacher_vectors` artefact."""
-        return cls(teacher, open_model(teacher, artefact.folder), read_reference(artefact), home)
+        return cls(teacher, open_model(teacher, artefact.folder), read_reference(artefact), workspace)
 
     def tables(self) -> set[str]:
         """The tables that hold the vectors."""

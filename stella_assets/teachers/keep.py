@@ -6,25 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+from storage.workspace import Workspace
+
 from stella_assets.teachers.encode import REFERENCE
 from storage.artefacts import MANIFEST, finished
 from storage.garbage import Needed
-from storage.home import Home
 
 
-def needed(home: Home) -> Needed:
-    """What the recipes of this home folder use now, and what its releases rest on.
+def needed(workspace: Workspace) -> Needed:
+    """What the recipes of this workspace folder use now, and what its releases rest on.
 
     A recipe is live while its folder of links is there.
     """
     snapshots: set[tuple[str, str]] = set()
     teachers: list[Path] = []
-    for link in home.root.glob("*/concatenated_vectors"):
-        if link.parent != home.artefacts:
+    for link in workspace.root.glob("*/concatenated_vectors"):
+        if link.parent != workspace.artefacts:
             snapshots.add((link.parent.name, link.resolve().name))
-    teachers += [link for link in home.root.glob("*/teacher_vectors/*") if link.parent.parent != home.artefacts]
-    by_digest = _by_digest(home)
-    for release in finished(home, "release"):
+    teachers += [
+        link for link in workspace.root.glob("*/teacher_vectors/*") if link.parent.parent != workspace.artefacts
+    ]
+    by_digest = _by_digest(workspace)
+    for release in finished(workspace, "release"):
         for name, digest in _manifest(release)["identity"]["inputs"].items():
             artefact = by_digest.get(digest)
             if artefact is None:
@@ -38,8 +41,8 @@ def needed(home: Home) -> Needed:
     return Needed({f for reference in references for f in reference["fingerprints"].values()}, snapshots)
 
 
-def _by_digest(home: Home) -> dict[str, tuple[Path, dict[str, Any]]]:
-    folders = [*finished(home, "concatenated_vectors"), *finished(home, "teacher_vectors/*")]
+def _by_digest(workspace: Workspace) -> dict[str, tuple[Path, dict[str, Any]]]:
+    folders = [*finished(workspace, "concatenated_vectors"), *finished(workspace, "teacher_vectors/*")]
     return {manifest["digest"]: (folder, manifest) for folder in folders for manifest in [_manifest(folder)]}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stella_assets.manifest import digest, file_digest
+from stella_assets.core.manifest import digest, file_digest
 from stella_assets.recipe import LsaTeacher
 
 VOCABULARY = "vocabulary.json"

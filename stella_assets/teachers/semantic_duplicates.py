@@ -12,12 +12,12 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.build import CORPUS_FILE, corpus_step
 from stella_assets.corpus.cleaned import DROPPED_FILE, as_dropped, write_dropped
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.similarity import EXACT, NEAR, most_similar_before
 from storage.database import to_keys
@@ -43,7 +43,7 @@ def semantic_duplicates_step(recipe: Recipe) -> Step | None:
             "order": [source.name for source in recipe.corpus.sources],
         },
         needs=(corpus_step(recipe), concatenation_step(recipe)),
-        build=lambda bench: _find(recipe, bench),
+        build=lambda context: _find(recipe, context),
     )
 
 
@@ -53,12 +53,12 @@ def rows_left_out(artefact: Artefact, snapshot: Snapshot) -> np.ndarray:
     return np.searchsorted(snapshot.keys, to_keys(ids))
 
 
-def _find(recipe: Recipe, bench: Workbench) -> Result:
+def _find(recipe: Recipe, context: BuildContext) -> Result:
     semantic = recipe.corpus.semantic
     assert semantic is not None
     assert semantic.duplicates is not None
-    snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)
-    order, held_out = _ranked(bench.inputs["corpus"], [source.name for source in recipe.corpus.sources])
+    snapshot = open_snapshot(recipe, context.inputs["concatenated_vectors"].manifest.identity.key, context.workspace)
+    order, held_out = _ranked(context.inputs["corpus"], [source.name for source in recipe.corpus.sources])
     comparisons = len(order) * (1 if len(order) <= EXACT else NEAR)
     with progress_bar(comparisons, "semantic_duplicates", "comparisons") as bar:
         cosines, places = most_similar_before(
@@ -69,11 +69,11 @@ def _find(recipe: Recipe, bench: Workbench) -> Result:
     found = pl.DataFrame(
         {"row": order[copies], "kept": order[places[copies]], "value": np.round(cosines[copies].astype(np.float64), 4)}
     )
-    texts = CorpusTexts(bench.inputs["corpus"])
-    write_dropped(bench, _with_texts(found.sort("row"), texts, snapshot.keys))
-    bench.log.info(f"semantic_duplicates: {len(found):,} of {len(texts) - held_out:,} training texts are left out")
+    texts = CorpusTexts(context.inputs["corpus"])
+    write_dropped(context, _with_texts(found.sort("row"), texts, snapshot.keys))
+    context.log.info(f"semantic_duplicates: {len(found):,} of {len(texts) - held_out:,} training texts are left out")
     return Result(
-        facts={
+        metrics={
             "texts": len(texts),
             "texts_train": len(texts) - held_out,
             "left_out": len(found),

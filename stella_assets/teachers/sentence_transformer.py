@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from stella_assets.manifest import digest
-from stella_assets.models import load_sentence_transformer, model_digest, place
-from stella_assets.progress import progress_bar
+from stella_assets.core.batching import TokenisedTexts, padded_widths, padding_of, token_budget_batches
+from stella_assets.core.devices import best_device, resolve_dtype
+from stella_assets.core.manifest import digest
+from stella_assets.core.models import load_sentence_transformer, model_digest, place
+from stella_assets.core.progress import progress_bar
 from stella_assets.recipe import SentenceTransformersTeacher
-from stella_assets.teachers.batching import TokenisedTexts, padded_widths, padding_of, token_budget_batches
-from stella_assets.teachers.device import best_device, resolve_dtype
 
 AS_PROMPT = "prompt:"
 """What a role begins with that is no `query` or `document` but a prompt itself."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stella_assets.teachers.device import best_device
+from stella_assets.core.devices import best_device
 
 EXACT = 16_384
 """So many texts are compared each with each; more of them meet at pivots."""

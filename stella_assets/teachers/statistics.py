@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from stella_assets.manifest import Check
-from stella_assets.progress import progress_bar
+from stella_assets.core.manifest import Check
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.recipe import Recipe
-from stella_assets.step import Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.drift import previous_snapshot, snapshot_drift
 from stella_assets.teachers.encode import teacher_step
@@ -52,32 +52,32 @@ def statistics_step(recipe: Recipe) -> Step:
         code_version=CODE_VERSION,
         settings={"sample_rows": SAMPLE_ROWS, "source_sample_rows": SOURCE_SAMPLE_ROWS, "neighbours": NEIGHBOURS},
         needs=(*(teacher_step(recipe, teacher) for teacher in recipe.teachers), concatenation_step(recipe)),
-        build=lambda bench: _measure(recipe, bench),
+        build=lambda context: _measure(recipe, context),
     )
 
 
-def _measure(recipe: Recipe, bench: Workbench) -> Result:
-    key = bench.inputs["concatenated_vectors"].manifest.identity.key
-    snapshot = open_snapshot(recipe, key, bench.home)
+def _measure(recipe: Recipe, context: BuildContext) -> Result:
+    key = context.inputs["concatenated_vectors"].manifest.identity.key
+    snapshot = open_snapshot(recipe, key, context.workspace)
     named = {"recipe": recipe.name, "snapshot": key}
     with progress_bar(len(snapshot), "vector_stats", "rows") as bar:
         measured = measure_snapshot(snapshot, bar.update)
-    write_table(bench.folder / STATS_FILE, VECTOR_STATS, [{**named, **row} for row in measured["stats"]])
-    write_table(bench.folder / DIMENSIONS_FILE, DIMENSION_STATS, [{**named, **row} for row in measured["dimensions"]])
-    write_table(bench.folder / AGREEMENT_FILE, TEACHER_AGREEMENT, [{**named, **row} for row in measured["agreement"]])
+    write_table(context.folder / STATS_FILE, VECTOR_STATS, [{**named, **row} for row in measured["stats"]])
+    write_table(context.folder / DIMENSIONS_FILE, DIMENSION_STATS, [{**named, **row} for row in measured["dimensions"]])
+    write_table(context.folder / AGREEMENT_FILE, TEACHER_AGREEMENT, [{**named, **row} for row in measured["agreement"]])
     similarities = [{**named, **row} for row in measured["similarities"]]
-    write_table(bench.folder / SIMILARITIES_FILE, SIMILARITIES, similarities)
-    before = previous_snapshot(bench.home, recipe.name, key)
+    write_table(context.folder / SIMILARITIES_FILE, SIMILARITIES, similarities)
+    before = previous_snapshot(context.workspace, recipe.name, key)
     drift = snapshot_drift(before[1], snapshot) if before else []
     moved = [{**named, "previous": before[0], **row} for row in drift] if before else []
-    write_table(bench.folder / DRIFT_FILE, DRIFT, moved)
+    write_table(context.folder / DRIFT_FILE, DRIFT, moved)
     whole = [row for row in measured["stats"] if row["source"] == ALL]
     bad = sum(row["nan_rows"] + row["zero_rows"] for row in whole)
     return Result(
-        facts={"vectors": whole, "agreement": measured["agreement"], "drift": moved},
+        metrics={"vectors": whole, "agreement": measured["agreement"], "drift": moved},
         checks=(Check("no_nan_or_zero_rows", bad == 0, f"{bad} rows hold NaN or only zeros"),),
         # Drift depends on what was there before, and the last bit of a cosine decides on which side of an edge it is.
-        views=(DRIFT_FILE, SIMILARITIES_FILE),
+        unhashed_files=(DRIFT_FILE, SIMILARITIES_FILE),
     )
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import polars as pl
 
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.corpus.build import corpus_step
 from stella_assets.corpus.cleaned import excerpt
 from stella_assets.corpus.contamination import read_evaluation
 from stella_assets.corpus.evaluation_sets import evaluation_step
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe, Teacher
-from stella_assets.step import Result, Step, Workbench
 from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
 from stella_assets.teachers.encode import TeacherVectors, teacher_step
 from stella_assets.teachers.similarity import similar_pairs
@@ -45,26 +45,26 @@ def suspects_step(recipe: Recipe) -> Step | None:
             teacher_step(recipe, teacher),
             concatenation_step(recipe),
         ),
-        build=lambda bench: _find(recipe, teacher, bench),
+        build=lambda context: _find(recipe, teacher, context),
     )
 
 
-def _find(recipe: Recipe, teacher: Teacher, bench: Workbench) -> Result:
+def _find(recipe: Recipe, teacher: Teacher, context: BuildContext) -> Result:
     semantic, settings = recipe.corpus.semantic, recipe.corpus.decontaminate
     assert semantic is not None
     assert semantic.suspects is not None
     assert settings is not None
-    evaluation = read_evaluation(bench.inputs["evaluation_texts"], settings).filter("drops")
+    evaluation = read_evaluation(context.inputs["evaluation_texts"], settings).filter("drops")
     distinct = evaluation["text"].unique().sort()
-    vectors = TeacherVectors.open(teacher, bench.inputs[f"teacher_vectors/{teacher.name}"], bench.home)
-    bench.log.info(f"contamination_suspects: {len(distinct):,} evaluation texts to hold texts against")
+    vectors = TeacherVectors.open(teacher, context.inputs[f"teacher_vectors/{teacher.name}"], context.workspace)
+    context.log.info(f"contamination_suspects: {len(distinct):,} evaluation texts to hold texts against")
     others = vectors.embed(distinct.to_list(), "document") if len(distinct) else np.empty((0, vectors.dim), np.float16)
-    snapshot = open_snapshot(recipe, bench.inputs["concatenated_vectors"].manifest.identity.key, bench.home)
+    snapshot = open_snapshot(recipe, context.inputs["concatenated_vectors"].manifest.identity.key, context.workspace)
     with progress_bar(len(snapshot), "contamination_suspects", "texts") as bar:
         pairs = similar_pairs(_blocks(snapshot, teacher.name, bar.update), others, semantic.suspects, MOST)
     rows, place = np.unique(pairs["text"], return_inverse=True)
     columns = ["id", "source", "text"]
-    known = pl.DataFrame(CorpusTexts(bench.inputs["corpus"]).take(rows, columns)).select(columns)
+    known = pl.DataFrame(CorpusTexts(context.inputs["corpus"]).take(rows, columns)).select(columns)
     shown = (
         known[place]
         .with_columns(
@@ -78,9 +78,9 @@ def _find(recipe: Recipe, teacher: Teacher, bench: Workbench) -> Result:
         )
         .sort("cosine", "id", "evaluation", "task", "split", "evaluation_excerpt", descending=[True] + [False] * 5)
     )  # fmt: skip
-    write_table(bench.folder / SUSPECTS_FILE, SUSPECTS, shown.to_arrow())
+    write_table(context.folder / SUSPECTS_FILE, SUSPECTS, shown.to_arrow())
     return Result(
-        facts={
+        metrics={
             "evaluation_texts": len(distinct),
             "evaluation_texts_with_suspects": len(np.unique(pairs["other"])),
             "suspects": len(rows),

@@ -9,8 +9,8 @@ import dagster as dg
 
 from stella_assets import plots
 from stella_assets.assets import picture, step_asset
+from stella_assets.core.step import Artefact
 from stella_assets.recipe import Recipe, Stage
-from stella_assets.step import Artefact
 from stella_assets.training.stages import LOG_FILE, stage_step
 from stella_assets.training.tokens import tokens_step
 
@@ -42,12 +42,12 @@ def training_assets(recipe: Recipe) -> list[dg.AssetsDefinition]:
 
 
 def _describe(stage: Stage) -> str:
-    if stage.method == "solve":
+    if stage.method == "closed_form":
         return f"Solves the teacher head by ridge regression on the frozen encoder's states, in place of {JASPER}."
     trained = {0: "the teacher head", 1: "the teacher head and the last layer", "all": "the whole student"}.get(
         stage.train_layers, f"the teacher head and the last {stage.train_layers} layers"
     )
-    heads = f" and the short heads ({MATRYOSHKA})" if stage.short_heads else ""
+    heads = f" and the short heads ({MATRYOSHKA})" if stage.matryoshka_heads else ""
     length = f"{stage.steps:,} steps" if stage.steps else f"{stage.texts:,} texts"
     batch = f"{stage.batch} texts" if stage.batch else f"{stage.batch_tokens:,} tokens"
     return f"Trains {trained}{heads}: {length} in batches of {batch}. A stage as in {JASPER}."

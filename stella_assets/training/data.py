@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from storage.workspace import Workspace
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from stella_assets.teachers.batching import padded_widths
+from stella_assets.core.batching import padded_widths
 from stella_assets.training.plan import GROUP_COST, BatchPlan, equal_groups, length_groups
 from stella_assets.training.targets import Targets
 from stella_assets.training.tokens import TokenTable
-from storage.home import Home
 from storage.snapshot import Snapshot
 
 SHARED_PASSES = 4
@@ -58,13 +58,13 @@ class VectorBatch:
 class SnapshotReference:
     """Names a snapshot; what travels to a worker instead of an open table, which must not be forked."""
 
-    home: Home
+    workspace: Workspace
     recipe: str
     tag: str
 
     def open(self) -> Snapshot:
         """Open the snapshot, in the process that reads it."""
-        return Snapshot.open(self.home, self.recipe, self.tag)
+        return Snapshot.open(self.workspace, self.recipe, self.tag)
 
 
 class SnapshotDataset(IterableDataset[VectorBatch]):
@@ -76,18 +76,18 @@ class SnapshotDataset(IterableDataset[VectorBatch]):
     Args:
         reference: The snapshot.
         split: `train`, `dev` or `test`.
-        batch_texts: Texts of a batch.
+        batch_size: Texts of a batch.
         seed: Of the shuffle.
         start: The step to begin at, to resume.
         steps: The step to end before.
     """
 
     def __init__(
-        self, reference: SnapshotReference, split: str, batch_texts: int, seed: int, start: int, steps: int
+        self, reference: SnapshotReference, split: str, batch_size: int, seed: int, start: int, steps: int
     ) -> None:
         self._reference = reference
         self._split = split
-        self._batch_texts = batch_texts
+        self._batch_texts = batch_size
         self._seed = seed
         self._steps = range(start, steps)
 
@@ -99,7 +99,7 @@ class SnapshotDataset(IterableDataset[VectorBatch]):
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
         snapshot = self._reference.open()
         rows = snapshot.rows(self._split)
-        plan = BatchPlan(snapshot.text_lengths()[rows], self._seed, batch_texts=self._batch_texts)
+        plan = BatchPlan(snapshot.text_lengths()[rows], self._seed, batch_size=self._batch_texts)
 
         def read(steps: Sequence[int]) -> list[VectorBatch]:
             return read_batches(snapshot, {step: rows[plan.positions(step)] for step in steps})

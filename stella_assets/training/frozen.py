@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stella_assets.progress import progress_bar
+from stella_assets.core.progress import progress_bar
+from stella_assets.students.dense import Student
 from stella_assets.training.data import Batch, Reading, TrainingData
 from stella_assets.training.plan import GROUP_COST
-from stella_assets.training.student import Student
 
 BLOCK_TEXTS = 2048
 

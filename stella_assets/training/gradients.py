@@ -45,7 +45,7 @@ class Gradients:
         self._accelerator, self._model = accelerator, model
         self._stage, self._dims, self._part, self._spread = stage, dims, part, spread
         self._states_NH = states_NH
-        self._in_parts = bool(stage.micro_batch_texts) and states_NH is None
+        self._in_parts = bool(stage.micro_batch_size) and states_NH is None
 
     def project(self, batch: Batch) -> dict[int, Tensor]:
         """Unit vectors of this process's share of the batch, by head."""

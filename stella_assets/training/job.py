@@ -20,13 +20,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from stella_assets.liveness import is_alive, note_process
-from stella_assets.manifest import Check, Manifest
+from storage.workspace import Workspace
+
+from stella_assets.core.devices import processes
+from stella_assets.core.manifest import Check, Manifest
+from stella_assets.core.processes import is_alive, note_process
+from stella_assets.core.step import Artefact, BuildContext, Result
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Result, Workbench
-from stella_assets.teachers.device import processes
 from storage.artefacts import MANIFEST, write_atomically
-from storage.home import Home
 
 MODULE = "stella_assets.training.job"
 JOB, RESULT = "job.json", "result.json"
@@ -37,29 +38,29 @@ class JobError(ValueError):
     """A job that could not be done; the message is the job's own."""
 
 
-def run_as_job(recipe: Recipe, number: int, bench: Workbench, launch: Callable[[Sequence[str]], None]) -> Result:
+def run_as_job(recipe: Recipe, number: int, context: BuildContext, launch: Callable[[Sequence[str]], None]) -> Result:
     """Train a stage in other processes.
 
     Args:
         recipe: The recipe.
         number: Of the stage, counting from 1.
-        bench: Where the stage reads and writes.
+        context: Where the stage reads and writes.
         launch: Runs Python with these arguments, in one process or several, and waits for it.
 
     Raises:
         JobError: The job refused its input or diverged; the message says why.
     """
-    path, result = bench.scratch / JOB, bench.scratch / RESULT
+    path, result = context.scratch / JOB, context.scratch / RESULT
     result.unlink(missing_ok=True)
     job = {
         "recipe": recipe.model_dump(mode="json"),
         "recipe_folder": str(recipe.student.resolve(".")),
         "number": number,
-        "home": {"root": str(bench.home.root), "vectors_uri": bench.home.vectors_uri},
-        "key": bench.key,
-        "folder": str(bench.folder),
-        "scratch": str(bench.scratch),
-        "inputs": {name: str(artefact.folder) for name, artefact in bench.inputs.items()},
+        "workspace": {"root": str(context.workspace.root), "vectors_uri": context.workspace.vectors_uri},
+        "key": context.key,
+        "folder": str(context.folder),
+        "scratch": str(context.scratch),
+        "inputs": {name: str(artefact.folder) for name, artefact in context.inputs.items()},
         "run": note_process(),
     }
     write_atomically(path, json.dumps(job, indent=1))
@@ -69,7 +70,9 @@ def run_as_job(recipe: Recipe, number: int, bench: Workbench, launch: Callable[[
         answer = json.loads(result.read_text()) if result.exists() else {}
         if "refused" in answer:
             raise JobError(answer["refused"])
-    return Result(answer["facts"], tuple(Check(**check) for check in answer["checks"]), tuple(answer["views"]))
+    return Result(
+        answer["metrics"], tuple(Check(**check) for check in answer["checks"]), tuple(answer["unhashed_files"])
+    )
 
 
 def main(path: Path) -> None:
@@ -80,17 +83,17 @@ def main(path: Path) -> None:
     _die_with(job["run"])
     recipe = Recipe.model_validate(job["recipe"], context={"folder": Path(job["recipe_folder"])})
     inputs = {name: _artefact(name, Path(folder)) for name, folder in job["inputs"].items()}
-    home = Home(Path(job["home"]["root"]), job["home"]["vectors_uri"])
+    workspace = Workspace(Path(job["workspace"]["root"]), job["workspace"]["vectors_uri"])
     folder, scratch = Path(job["folder"]), Path(job["scratch"])
     with ExitStack() as stack:
         log = _logger(stack)
-        bench = Workbench(recipe.name, job["key"], folder, scratch, inputs, home, log)
+        context = BuildContext(recipe.name, job["key"], folder, scratch, inputs, workspace, log)
         try:
-            result = train_here(recipe, job["number"], bench)
+            result = train_here(recipe, job["number"], context)
             answer: dict[str, Any] = {
-                "facts": dict(result.facts),
+                "metrics": dict(result.metrics),
                 "checks": [asdict(check) for check in result.checks],
-                "views": list(result.views),
+                "unhashed_files": list(result.unhashed_files),
             }
         except ValueError as refused:
             answer = {"refused": str(refused)}

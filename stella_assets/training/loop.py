@@ -17,9 +17,10 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor
 
-from stella_assets.progress import progress_bar
+from stella_assets.core.devices import processes
+from stella_assets.core.progress import progress_bar
 from stella_assets.recipe import Stage
-from stella_assets.teachers.device import processes
+from stella_assets.students.dense import Student, encoder_layers
 from stella_assets.training.checkpoint import Checkpoints, Progress, gathered, optimizer_tensors, whole
 from stella_assets.training.data import Batch, Reading, Stopwatch, TrainingData, read_ahead
 from stella_assets.training.frozen import frozen_states
@@ -27,7 +28,6 @@ from stella_assets.training.gradients import Gradients
 from stella_assets.training.measure import Measurement, measure_spread
 from stella_assets.training.optimiser import Average, learning_rate_factor, make_optimizer, set_learning_rate
 from stella_assets.training.plan import GROUP_COST, BatchPlan
-from stella_assets.training.student import Student, encoder_layers
 from stella_assets.training.targets import teacher_part
 
 LOGGED_STEPS = 2000
@@ -114,12 +114,12 @@ class _Training:
     ) -> None:
         self.kept, self.stage, self.name, self.train = student, stage, name, data["train"]
         self.scratch, self.say = scratch, on_progress
-        dims = [student.dims[0], *(dim for dim in student.dims[1:] if stage.short_weights(dim))]
+        dims = [student.dims[0], *(dim for dim in student.dims[1:] if stage.matryoshka_weights(dim))]
         student.train_only(stage.train_layers, dims, embeddings=stage.train_embeddings)
         student.prepare_training()
         if stage.gradient_checkpointing:
             student.checkpoint_activations()
-        self.plan = BatchPlan(self.train.lengths, seed, batch_texts=stage.batch, batch_tokens=stage.batch_tokens)
+        self.plan = BatchPlan(self.train.lengths, seed, batch_size=stage.batch, batch_tokens=stage.batch_tokens)
         self.steps = stage.steps or self.plan.steps(stage.texts or 0)
         # Encoders have parameters that no vector depends on, such as BERT's pooler.
         self.accelerator = Accelerator(
@@ -131,7 +131,7 @@ class _Training:
         self.student = copy.deepcopy(student) if spreads else student  # FSDP takes a model apart for good
         model, self.optimizer = self.accelerator.prepare(self.student, make_optimizer(self.student, stage))
         self.trained = {n: p for n, p in self.student.named_parameters() if p.requires_grad}
-        self.average = Average(stage.average, self.trained) if stage.average else None
+        self.average = Average(stage.ema_decay, self.trained) if stage.ema_decay else None
         averages = self.average.tensors if self.average else None
         self.checkpoints = Checkpoints(scratch / "checkpoints", self.trained, self.optimizer, averages)
         spread = measure_spread(self.train, stage)
@@ -179,7 +179,7 @@ class _Training:
     def _finish(self, first: int, texts_per_second: float, tokens_per_second: float, waiting: float) -> Trained:
         """Leave the student with the weights that the stage keeps."""
         optimizer = whole(optimizer_tensors(self.optimizer, self.trained).items())
-        kept = self.progress.best_step if self.stage.keep == "best" else self.steps
+        kept = self.progress.best_step if self.stage.checkpoint_selection == "best" else self.steps
         self.checkpoints.load_best(kept)
         if self.kept is not self.student:
             self.kept.load_state_dict(whole(self.student.state_dict().items()))
@@ -191,7 +191,7 @@ class _Training:
     def _batches(self, first: int) -> Iterator[Batch]:
         place = self.accelerator.process_index, self.accelerator.num_processes
         cost = GROUP_COST[self.accelerator.device.type]
-        reading = Reading(cost, self.stage.micro_batch_texts, self.states_NH is None, *place)
+        reading = Reading(cost, self.stage.micro_batch_size, self.states_NH is None, *place)
 
         def read(steps: Sequence[int]) -> list[Batch]:
             return self.train.read([self.plan.positions(step) for step in steps], reading)
@@ -204,7 +204,7 @@ class _Training:
         self._unfreeze(step)
         self.optimizer.zero_grad(set_to_none=True)
         values = self.gradients.backward(batch).values()
-        norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), self.stage.clip_norm)
+        norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), self.stage.max_grad_norm)
         self._require_sound(step, values["total"], gathered(norm).item(), batch)
         self.optimizer.step()
         if self.average:
@@ -216,11 +216,11 @@ class _Training:
 
     def _unfreeze(self, step: int) -> None:
         """With progressive unfreezing, the layers that have joined by now; what comes before the layers joins last."""
-        if not self.stage.unfreeze_over:
+        if not self.stage.unfreeze_fraction:
             return
         stack = list(encoder_layers(self.student.transformer))
         joining = len(stack) if self.stage.train_layers == "all" else self.stage.train_layers
-        joined = int(1 + joining * (step - 1) / (self.stage.unfreeze_over * self.steps))
+        joined = int(1 + joining * (step - 1) / (self.stage.unfreeze_fraction * self.steps))
         resting = {id(p) for layer in stack[: max(0, len(stack) - joined)] for p in layer.parameters()}
         in_stack = {id(p) for layer in stack for p in layer.parameters()}
         for name, parameter in self.trained.items():
@@ -251,7 +251,7 @@ class _Training:
             better = values["total"] < self.progress.best_loss
             if better:
                 self.progress.best_loss, self.progress.best_step = values["total"], step
-            if better if self.stage.keep == "best" else step == self.steps:
+            if better if self.stage.checkpoint_selection == "best" else step == self.steps:
                 self.checkpoints.save_best(step, writes=self.writes)
         self.accelerator.wait_for_everyone()
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from stella_assets.recipe import LossWeights, Stage
-from stella_assets.recipe.training import POINTWISE
 from stella_assets.training.losses import (
     angular_loss,
     cosine_loss,
@@ -21,6 +20,7 @@ from stella_assets.training.losses import (
     relative_similarity_loss,
     similarity_loss,
 )
+from stella_assets.training.settings import POINTWISE
 from stella_assets.training.targets import Spread, Targets
 
 POINTWISE_LOSSES = {"cosine": cosine_loss, "l2": l2_loss, "angular": angular_loss}
@@ -60,16 +60,16 @@ def stage_loss(stage: Stage, heads: Mapping[int, Tensor], teacher_dim: int, targ
             total = total + factor * term
             shown[f"{name}/{loss}"] = term.detach()
 
-    add(str(teacher_dim), stage.teacher_head, teacher_BD, targets)
-    teacher_head = Targets([teacher_BD.detach()], [1.0])
+    add(str(teacher_dim), stage.full_head, teacher_BD, targets)
+    full_head = Targets([teacher_BD.detach()], [1.0])
     for dim, student_BS in heads.items():
-        weights = stage.short_weights(dim) if dim != teacher_dim else None
+        weights = stage.matryoshka_weights(dim) if dim != teacher_dim else None
         if weights is None:
             continue
-        if "teachers" in stage.short_heads_learn_from:
+        if "teachers" in stage.matryoshka_targets:
             add(str(dim), weights, student_BS, targets)
-        if "teacher_head" in stage.short_heads_learn_from:
-            add(f"{dim}/self", weights, student_BS, teacher_head)
+        if "full_head" in stage.matryoshka_targets:
+            add(f"{dim}/self", weights, student_BS, full_head)
     return Loss(total, shown)
 
 
@@ -77,7 +77,7 @@ def _head_terms(
     weights: LossWeights, spread: Spread, student_BS: Tensor, target: Targets
 ) -> dict[str, tuple[float, Tensor]]:
     """Factor and value of each loss of one head that has a weight."""
-    distance, deviation = (spread.distance, spread.deviation) if weights.per_spread else (1.0, 1.0)
+    distance, deviation = (spread.distance, spread.deviation) if weights.normalize_by_teacher_std else (1.0, 1.0)
     terms: dict[str, tuple[float, Tensor]] = {}
     for name in POINTWISE:
         if name in weights.weights:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from stella_assets.recipe import Stage
-from stella_assets.training.student import Student
+from stella_assets.students.dense import Student
 
 
 def learning_rate_factor(stage: Stage, step: int, steps: int) -> float:
-    """Share of the peak at a step: a linear rise, then the stage's schedule down to `final_rate`."""
+    """Share of the peak at a step: a linear rise, then the stage's schedule down to `min_lr_ratio`."""
     rise = max(1, round(stage.warmup * steps))
     if step < rise:
         return (step + 1) / rise
@@ -26,7 +26,7 @@ def learning_rate_factor(stage: Stage, step: int, steps: int) -> float:
             left = 1 - progress
         case "cosine":
             left = (1 + math.cos(math.pi * progress)) / 2
-    return stage.final_rate + (1 - stage.final_rate) * left
+    return stage.min_lr_ratio + (1 - stage.min_lr_ratio) * left
 
 
 def make_optimizer(student: Student, stage: Stage) -> torch.optim.AdamW:

@@ -18,7 +18,7 @@ class BatchPlan:
     """
 
     def __init__(
-        self, lengths_N: np.ndarray, seed: int, *, batch_texts: int | None = None, batch_tokens: int | None = None
+        self, lengths_N: np.ndarray, seed: int, *, batch_size: int | None = None, batch_tokens: int | None = None
     ) -> None:
         """Batches of a number of texts, or of as many texts as fit into a number of tokens.
 
@@ -26,11 +26,11 @@ class BatchPlan:
             ValueError: There are fewer texts than one batch takes.
         """
         self._lengths_N, self._seed = lengths_N, seed
-        self._batch_texts, self._batch_tokens = batch_texts, batch_tokens
+        self._batch_texts, self._batch_tokens = batch_size, batch_tokens
         self._batches: dict[int, list[np.ndarray]] = {}
         self._starts = [0]
         if not self._epoch(0):
-            size = f"batch_texts {batch_texts} is" if batch_texts else f"batch_tokens {batch_tokens} are"
+            size = f"batch_size {batch_size} is" if batch_size else f"batch_tokens {batch_tokens} are"
             raise ValueError(
                 f"{size} more than there is to train on: {len(lengths_N)} texts of {int(lengths_N.sum())} tokens. "
                 "Lower it, or add texts to the corpus."

@@ -7,7 +7,7 @@ it apart from plain ridge, which descent would beat:
   target is r t with r = |y|, and its weight 1 / r^2: `|y - r t|^2 / r^2` is twice the cosine loss. r comes from a
   solution of a sample (iteratively reweighted least squares).
 - Least squares shrinks what it cannot predict, so the student's texts come out more alike than the teachers'. Each
-  principal direction of y is stretched towards the variance that the teachers have along it, by an exponent between
+  principal direction of y is rescaled towards the variance that the teachers have along it, by an exponent between
   0 and 1.
 
 Strength and exponent are those with the lowest dev loss of the stage.
@@ -27,19 +27,19 @@ import torch
 from torch import Tensor
 
 from stella_assets.recipe import Stage
+from stella_assets.students.dense import Student
 from stella_assets.training.data import Batch, TrainingData
 from stella_assets.training.frozen import BLOCK_TEXTS, pooled_blocks
 from stella_assets.training.measure import Measurement, measure_spread
-from stella_assets.training.student import Student
 from stella_assets.training.targets import teacher_part
 
-STRENGTHS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+RIDGE_LAMBDAS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Shares of the mean variance of a pooled dimension."""
 EXPONENT_STEP = 0.25
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SAMPLE_BLOCKS = 4
 REWEIGHTED = 4
-LARGEST_STRETCH = 20.0
+LARGEST_RESCALING = 20.0
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Solved:
     """What came of solving.
 
     Attributes:
-        strength: Of the ridge.
-        exponent: Of the stretch.
-        tried: Dev loss of each strength, without a stretch, and of each exponent with the best of them.
+        ridge_lambda: Of the ridge.
+        exponent: Of the rescale.
+        tried: Dev loss of each ridge_lambda, without a rescale, and of each exponent with the best of them.
         log: One row a measured value, of the table `training_log`: before, as step 0, and after, as step 1.
     """
 
-    strength: float
+    ridge_lambda: float
     exponent: float
     tried: dict[str, float]
     log: list[dict[str, Any]]
@@ -103,14 +103,14 @@ class NormalEquations:
         mean_H = self._x_H / self._weight
         return self._xx_HH / self._weight - torch.outer(mean_H, mean_H)
 
-    def solve(self, strength: float) -> Linear:
-        """The map with the least squared error, `strength` against large weights; the intercept is not held back.
+    def solve(self, ridge_lambda: float) -> Linear:
+        """The map with the least squared error, `ridge_lambda` against large weights; the intercept is not held back.
 
-        `strength` counts in shares of the mean variance of a dimension of x.
+        `ridge_lambda` counts in shares of the mean variance of a dimension of x.
         """
         mean_H, mean_D = self.means()
         covariance_HH = self.covariance()
-        ridge = strength * covariance_HH.diagonal().mean()
+        ridge = ridge_lambda * covariance_HH.diagonal().mean()
         system_HH = covariance_HH + ridge * torch.eye(len(mean_H), dtype=torch.float64, device=mean_H.device)
         cross_HD = self._xy_HD / self._weight - torch.outer(mean_H, mean_D)
         weight_DH = torch.linalg.solve(system_HH, cross_HD).T
@@ -141,7 +141,7 @@ def solve_stage(student: Student, stage: Stage, name: str, data: Mapping[str, Tr
 
     Args:
         student: Its encoder stays as it is.
-        stage: Which teachers, how many texts, and the losses by which strength and exponent are chosen.
+        stage: Which teachers, how many texts, and the losses by which ridge_lambda and exponent are chosen.
         name: For the log.
         data: Splits `train` and `dev`.
     """
@@ -174,26 +174,26 @@ def solve_stage(student: Student, stage: Stage, name: str, data: Mapping[str, Tr
         return measure.total(project)
 
     before = measure(project)
-    losses = {strength: loss(equations.solve(strength)) for strength in STRENGTHS}
-    strength = min(losses, key=losses.__getitem__)
-    stretch = Stretch(equations.solve(strength), equations, t_SD)
-    stretched = {exponent: loss(stretch(exponent)) for exponent in EXPONENTS}
-    nearest = min(stretched, key=stretched.__getitem__)
+    losses = {ridge_lambda: loss(equations.solve(ridge_lambda)) for ridge_lambda in RIDGE_LAMBDAS}
+    ridge_lambda = min(losses, key=losses.__getitem__)
+    rescale = VarianceRescaling(equations.solve(ridge_lambda), equations, t_SD)
+    rescaled = {exponent: loss(rescale(exponent)) for exponent in EXPONENTS}
+    nearest = min(rescaled, key=rescaled.__getitem__)
     beside = [nearest - EXPONENT_STEP / 2, nearest + EXPONENT_STEP / 2]
-    stretched |= {exponent: loss(stretch(exponent)) for exponent in beside if 0 < exponent < 1}
-    exponent = min(stretched, key=stretched.__getitem__)
-    take(stretch(exponent))
+    rescaled |= {exponent: loss(rescale(exponent)) for exponent in beside if 0 < exponent < 1}
+    exponent = min(rescaled, key=rescaled.__getitem__)
+    take(rescale(exponent))
     after = measure(project)
     log = [
         {"stage": name, "step": step, "split": "dev", "term": term, "value": value, "learning_rate": 0.0}
         for step, values in enumerate((before, after))
         for term, value in values.items()
     ]
-    tried = {f"strength {key:g}": value for key, value in losses.items()}
-    return Solved(strength, exponent, tried | {f"exponent {key:g}": value for key, value in stretched.items()}, log)
+    tried = {f"ridge_lambda {key:g}": value for key, value in losses.items()}
+    return Solved(ridge_lambda, exponent, tried | {f"exponent {key:g}": value for key, value in rescaled.items()}, log)
 
 
-class Stretch:
+class VarianceRescaling:
     """Gives back, in part, the variance that least squares takes from what it cannot predict."""
 
     def __init__(self, solution: Linear, equations: NormalEquations, t_SD: Tensor) -> None:
@@ -205,15 +205,15 @@ class Stretch:
         self._directions_DK, deviation_K, _ = torch.linalg.svd(solution.weight_DH @ root_HH, full_matrices=False)
         centred_SD = t_SD.double() - t_SD.double().mean(dim=0)
         teachers_K = (centred_SD @ self._directions_DK).std(dim=0, correction=0)
-        self._ratio_K = (teachers_K / deviation_K.clamp(min=1e-9)).clamp(max=LARGEST_STRETCH)
+        self._ratio_K = (teachers_K / deviation_K.clamp(min=1e-9)).clamp(max=LARGEST_RESCALING)
 
     def __call__(self, exponent: float) -> Linear:
-        """The solution with each direction k stretched by `ratio_k ** exponent` about the centre."""
+        """The solution with each direction k rescaled by `ratio_k ** exponent` about the centre."""
         factor_K = self._ratio_K**exponent
         along_DK = self._directions_DK * (factor_K - 1)
 
-        def stretched(vectors_D: Tensor) -> Tensor:
+        def rescaled(vectors_D: Tensor) -> Tensor:
             return vectors_D + along_DK @ (self._directions_DK.T @ vectors_D)
 
         weight_DH, bias_D = self._solution.weight_DH, self._solution.bias_D
-        return Linear(stretched(weight_DH), self._centre_D + stretched(bias_D - self._centre_D))
+        return Linear(rescaled(weight_DH), self._centre_D + rescaled(bias_D - self._centre_D))

@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stella_assets.core.batching import TokenisedTexts, padding_of
+from stella_assets.core.manifest import Check
+from stella_assets.core.models import load_tokenizer, model_digest
+from stella_assets.core.progress import progress_bar
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.build import corpus_step
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import uniform
-from stella_assets.manifest import Check
-from stella_assets.models import load_tokenizer, model_digest
-from stella_assets.progress import progress_bar
 from stella_assets.recipe import Recipe
 from stella_assets.recipe import Student as StudentSpec
-from stella_assets.step import Artefact, Result, Step, Workbench
-from stella_assets.teachers.batching import TokenisedTexts, padding_of
 
 CODE_VERSION = "1"
 TOKENS_FILE = "tokens.arrow"
@@ -33,8 +33,8 @@ def tokens_step(recipe: Recipe) -> Step:
         code_version=CODE_VERSION,
         settings={key: recipe.student.settings()[key] for key in ("max_length", "prompts", "query_prompts")},
         needs=(corpus_step(recipe),),
-        sources=lambda _home: {"student": model_digest(recipe.student)},
-        build=lambda bench: _tokenise(recipe, bench),
+        sources=lambda _workspace: {"student": model_digest(recipe.student)},
+        build=lambda context: _tokenise(recipe, context),
     )
 
 
@@ -80,17 +80,17 @@ def write_tokens(path: Path, spec: StudentSpec, texts: Iterable[pa.RecordBatch])
     writer.close()
 
 
-def _tokenise(recipe: Recipe, bench: Workbench) -> Result:
-    texts, limit = CorpusTexts(bench.inputs["corpus"]), recipe.student.max_length
+def _tokenise(recipe: Recipe, context: BuildContext) -> Result:
+    texts, limit = CorpusTexts(context.inputs["corpus"]), recipe.student.max_length
     tokens = longest = truncated = 0
     with progress_bar(len(texts), "tokenised_texts", "texts") as bar:
         scan = texts.scan(["id", "role", "text"])
-        for lengths in write_tokens(bench.folder / TOKENS_FILE, recipe.student, scan):
+        for lengths in write_tokens(context.folder / TOKENS_FILE, recipe.student, scan):
             tokens, longest = tokens + int(lengths.sum()), max(longest, int(lengths.max()))
             truncated += int((lengths >= limit).sum())
             bar.update(len(lengths))
     return Result(
-        facts={
+        metrics={
             "texts": len(texts),
             "tokens": tokens,
             "mean_tokens": round(tokens / len(texts), 1),

@@ -28,24 +28,24 @@ MINUTE = 60_000
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`stella ui` on a fresh home; its address."""
+    """`stella ui` on a fresh workspace; its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("home")
-    log = (home / "ui.log").open("w")
+    workspace = tmp_path_factory.mktemp("workspace")
+    log = (workspace / "ui.log").open("w")
     process = subprocess.Popen(
         [str(Path(sys.executable).with_name("stella")), "ui", "--port", str(port)],
         cwd=ROOT,
-        env={**os.environ, "STELLA_HOME": str(home)},
+        env={**os.environ, "STELLA_HOME": str(workspace)},
         stdout=log,
         stderr=log,
         start_new_session=True,
     )
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     while not _answers(address):
-        assert process.poll() is None, (home / "ui.log").read_text()
-        assert time.monotonic() < deadline, (home / "ui.log").read_text()
+        assert process.poll() is None, (workspace / "ui.log").read_text()
+        assert time.monotonic() < deadline, (workspace / "ui.log").read_text()
         time.sleep(0.5)
     yield address
     family = [process, *psutil.Process(process.pid).children(recursive=True)]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_dataset
+from storage.workspace import Workspace
 
-from storage.home import Home
 from tests.conftest import TINY, write_recipe
 from tests.corpus.conftest import different
 
@@ -18,10 +18,10 @@ STELLA = str(Path(sys.executable).with_name("stella"))
 
 
 class Made:
-    """A home folder with the corpus and the vectors of one recipe on two files."""
+    """A workspace folder with the corpus and the vectors of one recipe on two files."""
 
     def __init__(self, root: Path) -> None:
-        self.home = Home(root / "home")
+        self.workspace = Workspace(root / "workspace")
         (root / "a.txt").write_text("\n".join([*(different(i) for i in range(60)), different(3).upper(), "short"]))
         raw = json.loads(json.dumps(TINY))
         source = {"name": "mine", "licence": "CC0-1.0", "kind": "text", "path": "./a.txt", "unit": "line"}
@@ -32,7 +32,7 @@ class Made:
         assert done.returncode == 0, done.stderr
 
     def stella(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "STELLA_HOME": str(self.home.root), "COLUMNS": "200"}
+        environment = {**os.environ, "STELLA_HOME": str(self.workspace.root), "COLUMNS": "200"}
         return subprocess.run([STELLA, *arguments], capture_output=True, text=True, env=environment, check=False)
 
     def why(self, text: str) -> list[dict[str, str]]:
@@ -82,7 +82,7 @@ def test_the_data_set_is_a_folder_that_datasets_reads_with_vectors_of_a_teacher(
 
 def test_gc_frees_only_shards_of_earlier_texts(made: Made):
     assert "Freed: none" in made.stella("corpus", "gc").stdout
-    stray = made.home.shards / "bands" / "ff" / "ffff-0000.parquet"
+    stray = made.workspace.shards / "bands" / "ff" / "ffff-0000.parquet"
     stray.parent.mkdir(parents=True, exist_ok=True)
     stray.write_bytes(b"0" * 2**20)
     assert "1.0" in made.stella("corpus", "gc", "--dry-run").stdout

@@ -12,15 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from storage.workspace import DiskSpaceError, Workspace
 
-from storage.home import DiskSpaceError, Home
 from tests.conftest import write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 
 
-def stella(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "STELLA_HOME": str(home)}
+def stella(workspace: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "STELLA_HOME": str(workspace)}
     return subprocess.run([STELLA, *arguments], capture_output=True, text=True, env=environment, check=False)
 
 
@@ -43,7 +43,10 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "teacher folder": (lambda r: r["teachers"][0].update(model="./no-teacher"), ["no-teacher: no such model folder"]),
     "teacher package": (lambda r: r["teachers"][0].update(model="package:no_such"), ["'no_such' is not installed"]),
     "not a model folder": (lambda r: r["teachers"][0].update(model="./"), ["neither modules.json nor config.json"]),
-    "short dimension": (lambda r: r["student"].update(short_dims=[500, 64]), ["short_dims 500 is above the 416"]),
+    "short dimension": (
+        lambda r: r["student"].update(matryoshka_dims=[500, 64]),
+        ["matryoshka_dims 500 is above the 416"],
+    ),
     "release dimension": (
         lambda r: r["release"].update(dimension=100),
         ["100 is none of the student's heads (416, 64, 32)"],
@@ -59,18 +62,18 @@ def test_bad_input_is_refused_before_anything_runs(case: str, tmp_path: Path, ra
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "a.parquet")
     change, expected = BAD[case]
     change(raw)
-    done = stella(tmp_path / "home", "run", str(write_recipe(tmp_path, raw)))
+    done = stella(tmp_path / "workspace", "run", str(write_recipe(tmp_path, raw)))
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     for part in expected:
         assert part in done.stderr
-    assert not (tmp_path / "home" / "artefacts").exists()
+    assert not (tmp_path / "workspace" / "artefacts").exists()
 
 
 def test_a_corpus_that_filters_down_to_nothing_fails_with_its_funnel(tmp_path: Path, raw: dict[str, Any]):
     (tmp_path / "a.txt").write_text("short\n\ntiny\n")
     own_texts(raw, kind="text", path="./a.txt")
-    done = stella(tmp_path / "home", "run", str(write_recipe(tmp_path, raw)))
+    done = stella(tmp_path / "workspace", "run", str(write_recipe(tmp_path, raw)))
     assert done.returncode == 2
     assert "no training texts are left (mine: read 2; mine: too short 2)" in done.stderr
     assert "Traceback" not in done.stderr
@@ -82,7 +85,7 @@ def test_a_check_that_fails_is_said(tmp_path: Path, raw: dict[str, Any]):
     (tmp_path / "a.txt").write_text("\n".join(sentence.format(i) for i in range(30)))
     own_texts(raw, kind="text", path="./a.txt", unit="line")
     raw["corpus"]["dev"] = 0
-    done = stella(tmp_path / "home", "run", str(write_recipe(tmp_path, raw)), "--select", "corpus")
+    done = stella(tmp_path / "workspace", "run", str(write_recipe(tmp_path, raw)), "--select", "corpus")
     assert done.returncode == 0
     assert "check failed corpus every_split_has_texts: splits: {" in done.stderr
 
@@ -96,12 +99,12 @@ def test_a_home_that_cannot_be_a_folder_is_named(tmp_path: Path):
 
 def test_unknown_recipe_asset_and_report_say_what_there_is(tmp_path: Path, raw: dict[str, Any]):
     recipe = str(write_recipe(tmp_path, raw))
-    home = tmp_path / "home"
-    unknown = stella(home, "run", "demmo")
+    workspace = tmp_path / "workspace"
+    unknown = stella(workspace, "run", "demmo")
     assert (unknown.returncode, "recipes/ has demo, jasper" in unknown.stderr) == (2, True)
-    asset = stella(home, "run", recipe, "--select", "stage_9")
+    asset = stella(workspace, "run", recipe, "--select", "stage_9")
     assert (asset.returncode, "has no such asset. It has cleaned_texts" in asset.stderr) == (2, True)
-    report = stella(home, "report", recipe)
+    report = stella(workspace, "report", recipe)
     assert (report.returncode, "there is no report" in report.stderr) == (1, True)
 
 
@@ -143,10 +146,10 @@ def test_too_little_disk_space_is_said_before_anything_is_written(tmp_path: Path
     with pytest.raises(
         DiskSpaceError, match=r"recipe needs about 512 MiB and 10 MiB are free. Free some space, or set"
     ):
-        Home(tmp_path).require_space(512 * 2**20, "recipe")
+        Workspace(tmp_path).require_space(512 * 2**20, "recipe")
 
 
 def test_a_valid_recipe_is_confirmed_with_its_dimensions(tmp_path: Path, raw: dict[str, Any]):
-    done = stella(tmp_path / "home", "validate", str(write_recipe(tmp_path, raw)))
+    done = stella(tmp_path / "workspace", "validate", str(write_recipe(tmp_path, raw)))
     assert done.returncode == 0
     assert "tiny: valid. 1 sources, 2 teachers with 416 dimensions, 3 stages." in " ".join(done.stdout.split())

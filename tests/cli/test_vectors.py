@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.recipe import read_recipe
-from storage.home import Home
 from storage.snapshot import Snapshot, snapshot_tags
 from tests.conftest import TINY, write_recipe
 
@@ -21,7 +21,7 @@ SELECTED = ("corpus", "teacher_vectors", "concatenated_vectors", "vector_stats")
 
 class Store:
     def __init__(self, root: Path) -> None:
-        self.home = Home(root / "home")
+        self.workspace = Workspace(root / "workspace")
         raw = copy.deepcopy(TINY)
         raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 200}
         self.recipe = write_recipe(root, raw)
@@ -37,7 +37,7 @@ class Store:
         self.said = done.stderr
 
     def stella(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "STELLA_HOME": str(self.home.root)}
+        environment = {**os.environ, "STELLA_HOME": str(self.workspace.root)}
         return subprocess.run([STELLA, *arguments], capture_output=True, text=True, env=environment, check=False)
 
     def vectors(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,7 +82,7 @@ def test_list_and_show_explain_teachers_and_snapshots(store: Store):
 
 
 def test_diff_says_what_changed_between_two_snapshots(store: Store):
-    first, second = snapshot_tags(store.home, "tiny")
+    first, second = snapshot_tags(store.workspace, "tiny")
     found = json.loads(store.vectors("diff", f"tiny@{first[:6]}", "tiny", "--json").stdout)
     assert found["texts"] == [{"source": "docs", "added": 10, "removed": 0, "changed": 0, "kept": 200}]
     assert [(row["teacher"], row["verdict"]) for row in found["teachers"]] == [("minilm", "kept"), ("lsa", "removed")]
@@ -100,7 +100,7 @@ def test_verify_recomputes_a_sample_and_repairs_what_is_damaged(store: Store):
     done = store.vectors("verify", str(store.recipe), "--sample", "16")
     assert done.returncode == 0, done.stderr
     assert "The store is whole." in done.stdout
-    victim = next(Path(store.home.vectors).glob("tiny.*/data/*"))
+    victim = next(Path(store.workspace.vectors).glob("tiny.*/data/*"))
     victim.write_bytes(victim.read_bytes()[:-1])
     damaged = store.vectors("verify", str(store.recipe), "--json")
     assert damaged.returncode == 1
@@ -114,15 +114,15 @@ def test_verify_recomputes_a_sample_and_repairs_what_is_damaged(store: Store):
 
 
 def test_gc_shows_what_it_would_free_and_frees_it(store: Store):
-    first, second = snapshot_tags(store.home, "tiny")
+    first, second = snapshot_tags(store.workspace, "tiny")
     dry = json.loads(store.vectors("gc", "--dry-run", "--superseded", "--json").stdout)
     assert dry["dry_run"]
     assert any(first in item["what"] for item in dry["garbage"])
-    assert list(snapshot_tags(store.home, "tiny")) == [first, second]
+    assert list(snapshot_tags(store.workspace, "tiny")) == [first, second]
     assert "would be freed" in store.vectors("gc", "--dry-run", "--superseded").stdout
     kept = store.vectors("gc")
     assert kept.returncode == 0
-    assert list(snapshot_tags(store.home, "tiny")) == [first, second]  # tags keep them
+    assert list(snapshot_tags(store.workspace, "tiny")) == [first, second]  # tags keep them
 
 
 def test_export_and_import_go_round(store: Store, tmp_path: Path):
@@ -131,7 +131,7 @@ def test_export_and_import_go_round(store: Store, tmp_path: Path):
     assert "210 rows" in done.stdout
     vectors = np.load(tmp_path / "out" / "vectors.npy")
     (tmp_path / "v.mmap").write_bytes(vectors.astype(np.float32).tobytes())
-    snapshot = Snapshot.open(store.home, "tiny", list(snapshot_tags(store.home, "tiny"))[-1])
+    snapshot = Snapshot.open(store.workspace, "tiny", list(snapshot_tags(store.workspace, "tiny"))[-1])
     texts = snapshot.take(np.arange(210), ["text"])["text"]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     fresh = {**os.environ, "STELLA_HOME": str(tmp_path / "fresh")}

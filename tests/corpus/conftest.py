@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from storage.workspace import Workspace
 
+from stella_assets.core.step import Artefact, Runner, all_steps
 from stella_assets.corpus.build import CORPUS_FILE, FUNNEL_FILE, corpus_step
 from stella_assets.recipe import Recipe, read_recipe
-from stella_assets.step import Artefact, Workshop, all_steps
-from storage.home import Home
 from tests.conftest import write_recipe
 
 LONG = (
@@ -22,7 +22,7 @@ DIFFERENT = [
     "Nobody in {} had ever painted a {} horse on the {} wall of the town hall before",
     "She carried {} letters and a {} lamp through the {} forest until the morning",
     "A train from {} takes {} hours and stops at every {} station on its way",
-    "Our teacher of {} explained why {} stars are never {} in the summer sky",
+    "Our teacher of {} translate_lance_errors why {} stars are never {} in the summer sky",
 ]
 
 
@@ -44,10 +44,10 @@ def recipe_with(tmp_path: Path, raw: dict[str, Any]) -> Callable[..., Recipe]:
     return make
 
 
-def build(recipe: Recipe, home: Home) -> dict[str, Artefact]:
+def build(recipe: Recipe, workspace: Workspace) -> dict[str, Artefact]:
     """The corpus and all that it rests on, by name."""
-    workshop = Workshop(home, logging.getLogger("test"))
-    return {step.name: workshop.make(step) for step in all_steps(corpus_step(recipe))}
+    runner = Runner(workspace, logging.getLogger("test"))
+    return {step.name: runner.make(step) for step in all_steps(corpus_step(recipe))}
 
 
 def rows_of(made: dict[str, Artefact]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Builds the corpus of a recipe in a process that may kill itself: driver.py RECIPE HOME [KILL_AT].
 
-KILL_AT counts the renames that make something a part of the home; the process is gone just before that one.
+KILL_AT counts the renames that make something a part of the workspace; the process is gone just before that one.
 """
 
 import logging
@@ -9,11 +9,12 @@ import signal
 import sys
 from pathlib import Path
 
+from storage.workspace import Workspace
+
+from stella_assets.core.step import Runner, all_steps
 from stella_assets.corpus import cleaned
 from stella_assets.corpus.build import corpus_step
 from stella_assets.recipe import read_recipe
-from stella_assets.step import Workshop, all_steps
-from storage.home import Home
 
 
 def kill_at(number: int) -> None:
@@ -30,6 +31,6 @@ if __name__ == "__main__":
     cleaned.SHARD_TEXTS = 10
     if len(sys.argv) > 3:
         kill_at(int(sys.argv[3]))
-    workshop = Workshop(Home(Path(sys.argv[2])), logging.getLogger("driver"))
+    runner = Runner(Workspace(Path(sys.argv[2])), logging.getLogger("driver"))
     for step in all_steps(corpus_step(read_recipe(Path(sys.argv[1])))):
-        print(step.name, workshop.make(step).digest)
+        print(step.name, runner.make(step).digest)

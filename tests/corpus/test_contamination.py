@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.corpus.evaluation_index import EvaluationIndex
 from stella_assets.corpus.evaluation_sets import EvaluationSetError, read_set
 from stella_assets.corpus.words import match_form
 from stella_assets.recipe import Decontaminate, EvaluationSet
-from storage.home import Home
 from tests.corpus.conftest import build, different, dropped_of, rows_of
 
 SETTINGS = Decontaminate.model_validate({"sets": [{"name": "own", "path": "./eval"}]})
@@ -59,7 +59,7 @@ def test_the_same_question_about_something_else_is_another_question():
     assert found(["So what is the capital of Place7, then?"], evaluation) == [(0, 7, "contained")]
 
 
-def test_short_phrases_of_the_language_are_no_leaks(tmp_path: Path, recipe_with, home: Home):
+def test_short_phrases_of_the_language_are_no_leaks(tmp_path: Path, recipe_with, workspace: Workspace):
     (tmp_path / "eval").mkdir()
     rows = {"text": ["as soon as possible", "flux capacitor maintenance", *QUESTIONS]}
     pl.DataFrame(rows).write_parquet(tmp_path / "eval" / "own.parquet")
@@ -67,7 +67,7 @@ def test_short_phrases_of_the_language_are_no_leaks(tmp_path: Path, recipe_with,
     texts += [different(i) for i in range(20, 60)] + [f"{different(70)} It is on flux capacitor maintenance."]
     (tmp_path / "lines.txt").write_text("\n".join(texts))
     decontaminate = {"decontaminate": {"sets": [{"name": "own", "path": "./eval"}]}, "clean": {}}
-    made = build(recipe_with(decontaminate, kind="text", path="./lines.txt", unit="line"), home)
+    made = build(recipe_with(decontaminate, kind="text", path="./lines.txt", unit="line"), workspace)
     kept = {row["text"] for row in rows_of(made)}
     assert set(texts[:8]) <= kept
     matches = pq.read_table(made["contamination"].folder / "matches.parquet").to_pylist()
@@ -75,7 +75,9 @@ def test_short_phrases_of_the_language_are_no_leaks(tmp_path: Path, recipe_with,
     assert verdicts == {("as soon as possible", "phrase"), ("flux capacitor maintenance", "drop")}
 
 
-def test_queries_are_dropped_passages_reported_and_every_one_is_accounted_for(tmp_path: Path, recipe_with, home: Home):
+def test_queries_are_dropped_passages_reported_and_every_one_is_accounted_for(
+    tmp_path: Path, recipe_with, workspace: Workspace
+):
     folder = tmp_path / "eval" / "Retrieval"
     folder.mkdir(parents=True)
     pl.DataFrame({"id": ["d1"], "title": ["A title"], "text": [PASSAGE]}).write_parquet(folder / "corpus.parquet")
@@ -88,7 +90,7 @@ def test_queries_are_dropped_passages_reported_and_every_one_is_accounted_for(tm
         recipe = recipe_with(
             {"decontaminate": {"sets": sets}, "clean": {}}, kind="text", path="./lines.txt", unit="line"
         )
-        made = build(recipe, home)
+        made = build(recipe, workspace)
         assert set(texts) - {row["text"] for row in rows_of(made)} == gone
         dropped = {row["excerpt"]: row for row in dropped_of(made)}
         assert len(dropped) == len(gone)
@@ -97,11 +99,13 @@ def test_queries_are_dropped_passages_reported_and_every_one_is_accounted_for(tm
         tasks = pl.read_parquet(made["contamination"].folder / "tasks.parquet")
         assert tasks.filter(role="document")["texts_dropped"].item() == (documents == "drop")
         assert tasks.filter(role="document")["texts_reported"].item() == (documents == "report")
-        assert made["contamination"].manifest.facts["evaluation_digest"] == made["evaluation_texts"].digest
+        assert made["contamination"].manifest.metrics["evaluation_digest"] == made["evaluation_texts"].digest
         assert all(check.passed for name in ("contamination", "corpus") for check in made[name].manifest.checks)
 
 
-def test_what_augmentation_makes_is_held_against_the_evaluation_texts_too(tmp_path: Path, recipe_with, home: Home):
+def test_what_augmentation_makes_is_held_against_the_evaluation_texts_too(
+    tmp_path: Path, recipe_with, workspace: Workspace
+):
     (tmp_path / "eval").mkdir()
     hidden = "Rituximab delays the relapse of children by many months."
     evaluation = f"{different(800)}. {hidden} {different(801)}. {different(802)}. {different(803)}. {different(804)}."
@@ -112,7 +116,7 @@ def test_what_augmentation_makes_is_held_against_the_evaluation_texts_too(tmp_pa
     (tmp_path / "lines.txt").write_text("\n".join([*(different(i) for i in range(50)), holds]))
     sets = {"decontaminate": {"sets": [{"name": "own", "path": "./eval"}]}, "clean": {}, "dev": 0.2, "test": 0.2}
     cut = {"augment": {"cut": 1.0, "max_sentences": 1}}
-    made = build(recipe_with(sets | cut, kind="text", path="./lines.txt", unit="line"), home)
+    made = build(recipe_with(sets | cut, kind="text", path="./lines.txt", unit="line"), workspace)
     assert hidden not in {row["text"] for row in rows_of(made)}
     assert [row["excerpt"] for row in dropped_of(made)] == [hidden]
 

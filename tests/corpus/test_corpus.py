@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.corpus import cleaned, sources
 from stella_assets.corpus.build import EmptyCorpusError, read_texts
@@ -16,7 +17,6 @@ from stella_assets.corpus.cleaned import compact
 from stella_assets.corpus.formats import Rows, read_file
 from stella_assets.corpus.text import sentences
 from stella_assets.recipe import FileSource, Recipe
-from storage.home import Home
 from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +26,13 @@ def write_lines(path: Path, texts: list[str]) -> None:
     path.write_text("\n".join(texts), encoding="utf-8")
 
 
-def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(tmp_path: Path, recipe_with, home: Home):
+def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(
+    tmp_path: Path, recipe_with, workspace: Workspace
+):
     texts = [different(i) for i in range(40)]
     write_lines(tmp_path / "lines.txt", [*texts, texts[3], texts[4].upper() + "!", "short", "x" * 700])
     recipe = recipe_with({"dev": 0.2, "test": 0.2}, kind="text", path="./lines.txt", unit="line", limit=30)
-    made = build(recipe, home)
+    made = build(recipe, workspace)
     assert funnel_of(made) == {
         "read": 44,
         "too short": 1,
@@ -40,7 +42,7 @@ def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(tmp_
         "kept": 30,
     }
     rows = rows_of(made)
-    assert len({row["id"] for row in rows}) == 30 == made["corpus"].manifest.facts["texts"]
+    assert len({row["id"] for row in rows}) == 30 == made["corpus"].manifest.metrics["texts"]
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     assert all(check.passed for check in made["corpus"].manifest.checks)
     dropped = dropped_of(made)
@@ -52,7 +54,7 @@ def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(tmp_
     assert read_texts(made["corpus"], ["id", "role"]).column_names == ["id", "role"]
 
 
-def test_of_near_copies_the_earlier_source_keeps_its_own(tmp_path: Path, raw, home: Home, recipe_with):
+def test_of_near_copies_the_earlier_source_keeps_its_own(tmp_path: Path, raw, workspace: Workspace, recipe_with):
     words = [f"word{i}" for i in range(60)]
     original = " ".join(words)
     changed = " ".join([*words[:-1], "another"])
@@ -65,15 +67,15 @@ def test_of_near_copies_the_earlier_source_keeps_its_own(tmp_path: Path, raw, ho
             for name in sorted("ab", key=lambda name: name != first)
         ]
         recipe = type(recipe).model_validate(raw, context={"folder": tmp_path})
-        made = build(recipe, home)
+        made = build(recipe, workspace)
         assert kept in {row["text"] for row in rows_of(made)}
         (copy,) = [row for row in dropped_of(made) if row["rule"] == "near duplicate"]
         assert copy["source"] != first
         assert copy["value"] == pytest.approx(55 / 57)  # 56 shingles each, one differs
 
 
-def test_a_query_and_the_document_it_was_taken_from_are_on_one_side(tiny: Recipe, home: Home):
-    rows = rows_of(build(tiny, home))
+def test_a_query_and_the_document_it_was_taken_from_are_on_one_side(tiny: Recipe, workspace: Workspace):
+    rows = rows_of(build(tiny, workspace))
     documents = {row["origin"]: row for row in rows if row["role"] == "document"}
     pairs = [
         (row["split"], documents[row["origin"]]["split"])
@@ -86,7 +88,7 @@ def test_a_query_and_the_document_it_was_taken_from_are_on_one_side(tiny: Recipe
     assert all(query == document for query, document in pairs)
 
 
-def test_a_chain_of_near_copies_is_on_one_side(tmp_path: Path, home: Home, recipe_with):
+def test_a_chain_of_near_copies_is_on_one_side(tmp_path: Path, workspace: Workspace, recipe_with):
     texts = []
     for chain in range(30):
         words = [f"chain{chain}word{i}" for i in range(100)]
@@ -97,7 +99,7 @@ def test_a_chain_of_near_copies_is_on_one_side(tmp_path: Path, home: Home, recip
     recipe = recipe_with({"dev": 0.2, "test": 0.3, "clean": {}}, kind="text", path="./lines.txt", unit="line")
     splits: dict[str, set[str]] = {}
     kept: dict[str, int] = {}
-    for row in rows_of(build(recipe, home)):
+    for row in rows_of(build(recipe, workspace)):
         chain = next(word for word in row["text"].split() if word.startswith("chain")).split("word")[0]
         splits.setdefault(chain, set()).add(row["split"])
         kept[chain] = kept.get(chain, 0) + 1
@@ -105,33 +107,37 @@ def test_a_chain_of_near_copies_is_on_one_side(tmp_path: Path, home: Home, recip
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_a_corpus_of_nothing_says_which_rule_took_it(tmp_path: Path, recipe_with, home: Home):
+def test_a_corpus_of_nothing_says_which_rule_took_it(tmp_path: Path, recipe_with, workspace: Workspace):
     write_lines(tmp_path / "lines.txt", ["short", "tiny"])
     recipe = recipe_with(kind="text", path="./lines.txt", unit="line")
     with pytest.raises(EmptyCorpusError, match=r"mine: read 2; mine: too short 2.*corpus.clean"):
-        build(recipe, home)
+        build(recipe, workspace)
 
 
 @pytest.mark.parametrize("choice", [{"limit": 100}, {"weight": 0.5}])
-def test_earlier_choices_stay_as_a_source_grows(choice: dict, tmp_path: Path, recipe_with, home: Home):
+def test_earlier_choices_stay_as_a_source_grows(choice: dict, tmp_path: Path, recipe_with, workspace: Workspace):
     kept = []
     for count in (200, 220):
         write_lines(tmp_path / "lines.txt", [different(i) for i in range(count)])
         kept.append(
             {
                 row["id"]
-                for row in rows_of(build(recipe_with(kind="text", path="./lines.txt", unit="line", **choice), home))
+                for row in rows_of(
+                    build(recipe_with(kind="text", path="./lines.txt", unit="line", **choice), workspace)
+                )
             }
         )
     assert 80 <= len(kept[0]) <= 120
     assert len(kept[0] & kept[1]) >= (len(kept[0]) if "weight" in choice else 80)
 
 
-def test_documents_are_cut_and_words_shuffled_as_often_as_the_recipe_says(tmp_path: Path, recipe_with, home: Home):
+def test_documents_are_cut_and_words_shuffled_as_often_as_the_recipe_says(
+    tmp_path: Path, recipe_with, workspace: Workspace
+):
     texts = [" ".join(f"{different(i * 20 + j)}" for j in range(6)) for i in range(300)]
     write_lines(tmp_path / "lines.txt", texts)
     corpus = {"augment": {"cut": 0.3, "max_sentences": 3, "shuffle": 0.1}, "clean": {}, "dev": 0.2, "test": 0.2}
-    made = build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), home)
+    made = build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), workspace)
     rows = rows_of(made)
     whole = {row["id"]: row for row in rows if not row["augmentation"]}
     parents = {kind: {row["parent"] for row in rows if row["augmentation"] == kind} for kind in ("cut", "shuffled")}
@@ -144,7 +150,7 @@ def test_documents_are_cut_and_words_shuffled_as_often_as_the_recipe_says(tmp_pa
         assert all(1 <= len(sentences(row["text"])) <= 3 for row in pieces)
         assert any(sorted(" ".join(row["text"] for row in pieces).split()) == sorted(text.split()) for text in texts)
     assert (
-        build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), Home(tmp_path / "again"))[
+        build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), Workspace(tmp_path / "again"))[
             "corpus"
         ].digest
         == made["corpus"].digest
@@ -170,29 +176,33 @@ def test_neither_shards_nor_the_order_of_files_change_the_corpus(tmp_path: Path,
             paths = [folder / name for name in names]
             monkeypatch.setattr("stella_assets.corpus.sources.matching_files", lambda _source, paths=paths: paths)
             recipe = recipe_with(kind="jsonl", path="./data", max_malformed=0.1)
-            made = build(recipe, Home(tmp_path / f"home{size}{names[0]}"))
+            made = build(recipe, Workspace(tmp_path / f"workspace{size}{names[0]}"))
             digests.add(
                 (made["corpus"].manifest.outputs["corpus.parquet"], json.dumps(funnel_of(made), sort_keys=True))
             )
     assert len(digests) == 1
 
 
-def test_only_shards_with_new_texts_are_worked_out_again(tmp_path: Path, recipe_with, home: Home, monkeypatch):
+def test_only_shards_with_new_texts_are_worked_out_again(
+    tmp_path: Path, recipe_with, workspace: Workspace, monkeypatch
+):
     monkeypatch.setattr(cleaned, "SHARD_TEXTS", 50)
     write_lines(tmp_path / "lines.txt", [different(i) for i in range(400)])
     recipe = recipe_with(kind="text", path="./lines.txt", unit="line")
-    assert build(recipe, home)["cleaned_texts"].manifest.facts["shards_reused"] == 0
+    assert build(recipe, workspace)["cleaned_texts"].manifest.metrics["shards_reused"] == 0
     write_lines(tmp_path / "lines.txt", [different(i) for i in range(404)])
-    facts = build(recipe, home)["cleaned_texts"].manifest.facts
-    assert (facts["shards"], facts["shards_reused"]) == (9, 8)
+    metrics = build(recipe, workspace)["cleaned_texts"].manifest.metrics
+    assert (metrics["shards"], metrics["shards_reused"]) == (9, 8)
 
 
-def test_a_file_that_joins_a_folder_is_the_only_one_that_is_read(tmp_path: Path, recipe_with, home: Home, monkeypatch):
+def test_a_file_that_joins_a_folder_is_the_only_one_that_is_read(
+    tmp_path: Path, recipe_with, workspace: Workspace, monkeypatch
+):
     (tmp_path / "data").mkdir()
     for number in range(5):
         write_lines(tmp_path / "data" / f"{number}.txt", [different(10 * number + i) for i in range(10)])
     recipe = recipe_with(kind="text", path="./data", unit="line")
-    build(recipe, home)
+    build(recipe, workspace)
     write_lines(tmp_path / "data" / "more.txt", [different(100 + i) for i in range(10)])
     read: list[str] = []
 
@@ -201,7 +211,7 @@ def test_a_file_that_joins_a_folder_is_the_only_one_that_is_read(tmp_path: Path,
         return read_file(source, path)
 
     monkeypatch.setattr(sources, "read_file", note)
-    texts = build(recipe, home)["corpus"].manifest.facts["texts"]
+    texts = build(recipe, workspace)["corpus"].manifest.metrics["texts"]
     assert (read, texts) == (["more.txt"], 60)
 
 
@@ -209,8 +219,8 @@ def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path
     write_files(tmp_path / "data", ["a.jsonl", "b.jsonl", "c.jsonl"])
     recipe_with(kind="jsonl", path="./data", max_malformed=0.1)
 
-    def run(home: str, *kill_at: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tests.corpus.driver", str(tmp_path / "tiny.yaml"), str(tmp_path / home)]
+    def run(workspace: str, *kill_at: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.corpus.driver", str(tmp_path / "tiny.yaml"), str(tmp_path / workspace)]
         return subprocess.run([*command, *kill_at], cwd=ROOT, capture_output=True, text=True, check=False)
 
     undisturbed = run("one")

@@ -10,11 +10,11 @@ import lance
 import polars as pl
 import pyarrow as pa
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.corpus import formats
 from stella_assets.corpus.sources import SourceError, check_source
 from stella_assets.recipe import RecipeError
-from storage.home import Home
 from tests.corpus.conftest import build, different, dropped_of, rows_of
 
 GOOD = [different(i) for i in range(120)]
@@ -121,13 +121,13 @@ DROPPED: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
 
 @pytest.mark.parametrize("case", DROPPED)
 def test_bad_input_is_counted_with_its_place_and_nothing_else_is_lost(
-    case: str, tmp_path: Path, recipe_with, home: Home, monkeypatch
+    case: str, tmp_path: Path, recipe_with, workspace: Workspace, monkeypatch
 ):
     monkeypatch.setattr(formats, "MAX_BYTES", 2000)
     write, rule, detail = DROPPED[case]
     recipe = recipe_with({"deduplicate": None}, **{"max_malformed": 0.02, **write(tmp_path)})
     check_source(recipe.corpus.sources[0])
-    made = build(recipe, home)
+    made = build(recipe, workspace)
     bad = dropped_of(made)
     assert {row["rule"] for row in bad} == {rule}
     assert len(bad) == 1
@@ -137,33 +137,35 @@ def test_bad_input_is_counted_with_its_place_and_nothing_else_is_lost(
     assert {text.replace(";", ",") for text in GOOD} <= kept
 
 
-def test_a_byte_order_mark_blank_lines_and_an_empty_file_are_no_harm(tmp_path: Path, recipe_with, home: Home):
+def test_a_byte_order_mark_blank_lines_and_an_empty_file_are_no_harm(tmp_path: Path, recipe_with, workspace: Workspace):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD_LINES.replace("\n", "\n\n  \n").encode())
     (tmp_path / "data" / "b.jsonl").write_bytes(b"")
-    made = build(recipe_with({"deduplicate": None}, kind="jsonl", path="./data"), home)
+    made = build(recipe_with({"deduplicate": None}, kind="jsonl", path="./data"), workspace)
     assert dropped_of(made) == []
     assert {row["text"] for row in rows_of(made)} == set(GOOD)
 
 
-def test_more_that_is_malformed_than_allowed_stops_the_run_and_names_the_first(tmp_path: Path, recipe_with, home: Home):
+def test_more_that_is_malformed_than_allowed_stops_the_run_and_names_the_first(
+    tmp_path: Path, recipe_with, workspace: Workspace
+):
     (tmp_path / "data.jsonl").write_text(GOOD_LINES + "{broken\n" * 3)
     recipe = recipe_with(kind="jsonl", path="./data.jsonl")
     expected = (
         r"3 of 123 rows are malformed, the recipe allows 1.00%; the first is data.jsonl:121: not JSON.*max_malformed"
     )
     with pytest.raises(SourceError, match=expected):
-        build(recipe, home)
-    build(recipe_with(kind="jsonl", path="./data.jsonl", max_malformed=0.1), home)
+        build(recipe, workspace)
+    build(recipe_with(kind="jsonl", path="./data.jsonl", max_malformed=0.1), workspace)
 
 
-def test_a_source_that_vanishes_between_runs_is_named(tmp_path: Path, recipe_with, home: Home):
+def test_a_source_that_vanishes_between_runs_is_named(tmp_path: Path, recipe_with, workspace: Workspace):
     (tmp_path / "data.jsonl").write_text(GOOD_LINES)
     recipe = recipe_with(kind="jsonl", path="./data.jsonl")
-    build(recipe, home)
+    build(recipe, workspace)
     (tmp_path / "data.jsonl").unlink()
     with pytest.raises(SourceError, match=r"data.jsonl: source 'mine' matches no file. Correct `path`"):
-        build(recipe, home)
+        build(recipe, workspace)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -202,7 +204,7 @@ def test_impossible_rules_are_refused_with_the_recipe(recipe_with, raw):
             recipe_with(corpus, kind="text", path="./a.txt")
 
 
-def test_the_same_texts_come_from_every_format(tmp_path: Path, recipe_with, home: Home):
+def test_the_same_texts_come_from_every_format(tmp_path: Path, recipe_with, workspace: Workspace):
     zstd = pa.OSFile(str(tmp_path / "z.jsonl.zst"), "wb")
     with zstd, pa.CompressedOutputStream(zstd, "zstd") as out:
         out.write(GOOD_LINES.encode())
@@ -223,9 +225,9 @@ def test_the_same_texts_come_from_every_format(tmp_path: Path, recipe_with, home
         {"kind": "lance", "path": "./t.lance"},
         {"kind": "text", "path": "./tree", "unit": "file"},
     ):
-        rows = rows_of(build(recipe_with({"deduplicate": None}, **source), home))
+        rows = rows_of(build(recipe_with({"deduplicate": None}, **source), workspace))
         assert {row["text"] for row in rows} == set(GOOD), source
     (tmp_path / "n.jsonl").write_text(nested, encoding="latin-1")
     recipe = recipe_with({"deduplicate": None}, kind="jsonl", path="./n.jsonl", columns=columns, encoding="latin-1")
-    rows = rows_of(build(recipe, home))
+    rows = rows_of(build(recipe, workspace))
     assert {(row["role"], row["licence"]) for row in rows} == {("query", "MIT")}

@@ -1,4 +1,4 @@
-"""Every query of docs/sql.md, as it is printed there, against a home folder with two snapshots of one recipe."""
+"""Every query of docs/sql.md, as it is printed there, against a workspace folder with two snapshots of one recipe."""
 
 import copy
 import logging
@@ -10,13 +10,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.assets import recorded
+from stella_assets.core.step import Runner, all_steps
 from stella_assets.recipe import read_recipe
 from stella_assets.redistil.ledger import Entry, Ledger
-from stella_assets.step import Workshop, all_steps
 from stella_assets.teachers.statistics import statistics_step
-from storage.home import Home
 from storage.snapshot import Snapshot
 from storage.sql import connect_vectors, current_snapshot
 from storage.statistics import (
@@ -41,7 +41,7 @@ VIEW_ROWS = re.findall(r"^\| `(\w+)` \| [^|]+ \| ((?:`\w+`(?:, )?)+) \|$", PAGE,
 SCORED = (
     ("teacher/minilm", 384, 0.8),
     ("concatenation", 416, 0.9),
-    ("untouched_student", 384, 0.5),
+    ("base_model", 384, 0.5),
     ("stage_1", 416, 0.7),
 )
 
@@ -58,16 +58,16 @@ def two_sources(limit: int, max_chars: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """`var/` after two runs up to `vector_stats`: the second has other texts, and a teacher that was fitted anew."""
     root = tmp_path_factory.mktemp("asked")
-    home = Home(root / "var")
+    workspace = Workspace(root / "var")
     for run, raw in enumerate((two_sources(limit=200, max_chars=600), two_sources(limit=190, max_chars=300))):
         recipe = read_recipe(write_recipe(root, raw))
-        workshop = Workshop(home, logging.getLogger("test"))
+        runner = Runner(workspace, logging.getLogger("test"))
         for step in all_steps(statistics_step(recipe)):
-            with recorded(home, f"run{run}", step) as record:
-                record.artefact = workshop.make(step)
+            with recorded(workspace, f"run{run}", step) as record:
+                record.artefact = runner.make(step)
     rows = [
         {"model": model, "dimension": dim, "task": task, "type": task, "metric": "accuracy", "score": score}
         for model, dim, score in SCORED
@@ -96,30 +96,34 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         ("contamination_suspects", "suspects.parquet", SUSPECTS, [{"task": "Retrieval", "cosine": 0.9}]),
         ("study", "study.parquet", STUDY, [{"variant": "as it is", "seed": 0, "score": 0.5}]),
     ):
-        folder = home.current(RECIPE, asset)
+        folder = workspace.current(RECIPE, asset)
         folder.mkdir(parents=True)
         write_table(folder / file, schema, [dict.fromkeys(schema.names) | row for row in table])
-    Ledger(home, RECIPE).add(
+    Ledger(workspace, RECIPE).add(
         Entry("2026-01-05T03:00:00+00:00", RECIPE, "promoted", "200 new texts", {}, 200, 200, 70.0)
     )
-    refresh_views(home)
-    return home
+    refresh_views(workspace)
+    return workspace
 
 
-def ask(home: Home, query: str) -> list[dict[str, Any]]:
+def ask(workspace: Workspace, query: str) -> list[dict[str, Any]]:
     """The answer of the database, or of `connect_vectors` where the query reads vectors."""
     reads_vectors = "FROM vectors" in query
-    opened = connect_vectors(home, RECIPE) if reads_vectors else duckdb.connect(str(home.statistics), read_only=True)
+    opened = (
+        connect_vectors(workspace, RECIPE)
+        if reads_vectors
+        else duckdb.connect(str(workspace.statistics), read_only=True)
+    )
     with closing(opened) as connection:
         result = connection.execute(query)
         names = [column[0] for column in result.description]
         return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
 
-def answer(home: Home, begins: str) -> list[dict[str, Any]]:
+def answer(workspace: Workspace, begins: str) -> list[dict[str, Any]]:
     """The answer to the one question that begins like this."""
     [query] = [query for title, query in QUESTIONS if title.startswith(begins)]
-    return ask(home, query)
+    return ask(workspace, query)
 
 
 def test_the_page_answers_ten_questions_and_shows_no_other_sql():
@@ -127,26 +131,26 @@ def test_the_page_answers_ten_questions_and_shows_no_other_sql():
 
 
 @pytest.mark.parametrize("query", [pytest.param(query, id=title) for title, query in QUESTIONS])
-def test_a_question_of_the_page_has_an_answer(home: Home, query: str):
-    rows = ask(home, query)
+def test_a_question_of_the_page_has_an_answer(workspace: Workspace, query: str):
+    rows = ask(workspace, query)
     assert rows
     assert all(any(value is not None for value in row.values()) for row in rows)
 
 
-def test_the_page_names_every_view_and_its_columns_in_order(home: Home):
-    with duckdb.connect(str(home.statistics), read_only=True) as connection:
+def test_the_page_names_every_view_and_its_columns_in_order(workspace: Workspace):
+    with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
         views = [row[0] for row in connection.execute("SHOW TABLES").fetchall()]
         expected = {view: connection.table(view).columns for view in views}
     assert {view: re.findall(r"`(\w+)`", columns) for view, columns in VIEW_ROWS} == expected
 
 
-def test_every_view_has_rows_here_so_that_no_question_is_answered_by_nothing(home: Home):
+def test_every_view_has_rows_here_so_that_no_question_is_answered_by_nothing(workspace: Workspace):
     for view, _ in VIEW_ROWS:
-        assert ask(home, f"SELECT * FROM {view} LIMIT 1"), view
+        assert ask(workspace, f"SELECT * FROM {view} LIMIT 1"), view
 
 
-def test_the_most_anisotropic_teacher_and_source_come_first(home: Home):
-    rows = answer(home, "Which teacher is the most anisotropic")
+def test_the_most_anisotropic_teacher_and_source_come_first(workspace: Workspace):
+    rows = answer(workspace, "Which teacher is the most anisotropic")
     assert {(row["teacher"], row["source"]) for row in rows} == {
         (teacher, source) for teacher in ("minilm", "lsa") for source in ("networkx", "sqlalchemy")
     }
@@ -154,9 +158,9 @@ def test_the_most_anisotropic_teacher_and_source_come_first(home: Home):
     assert cosines == sorted(cosines, reverse=True)
 
 
-def test_dead_and_dominating_dimensions_are_found(home: Home):
-    snapshot = Snapshot.open(home, RECIPE, current_snapshot(home, RECIPE))
-    found = {row["teacher"]: row for row in answer(home, "Has a teacher dead")}
+def test_dead_and_dominating_dimensions_are_found(workspace: Workspace):
+    snapshot = Snapshot.open(workspace, RECIPE, current_snapshot(workspace, RECIPE))
+    found = {row["teacher"]: row for row in answer(workspace, "Has a teacher dead")}
     for teacher, dims in zip(snapshot.layout.teachers, snapshot.layout.dims, strict=True):
         share = (snapshot.vectors(np.arange(len(snapshot)), [teacher]).astype(np.float64) ** 2).mean(axis=0)
         row = found[teacher]
@@ -165,8 +169,8 @@ def test_dead_and_dominating_dimensions_are_found(home: Home):
         assert (row["dead"] or []) == np.flatnonzero(share < 1e-9).tolist() == ([127, 223, 319] if dims == 384 else [])
 
 
-def test_drift_tells_a_teacher_that_was_fitted_anew_from_one_that_stayed(home: Home):
-    drift = {row["teacher"]: row for row in answer(home, "What changed between the last two snapshots")}
+def test_drift_tells_a_teacher_that_was_fitted_anew_from_one_that_stayed(workspace: Workspace):
+    drift = {row["teacher"]: row for row in answer(workspace, "What changed between the last two snapshots")}
     assert [drift[teacher]["same_fingerprint"] for teacher in ("minilm", "lsa")] == [True, False]
     assert drift["minilm"]["linear_cka"] == 1
     for row in drift.values():
@@ -174,58 +178,58 @@ def test_drift_tells_a_teacher_that_was_fitted_anew_from_one_that_stayed(home: H
         assert min(row["rows_added"], row["mean_shift"], row["changed_neighbours"]) > 0
 
 
-def test_a_text_that_was_embedded_before_costs_the_second_run_nothing(home: Home):
-    rows = answer(home, "Where did the time of each run go")
+def test_a_text_that_was_embedded_before_costs_the_second_run_nothing(workspace: Workspace):
+    rows = answer(workspace, "Where did the time of each run go")
     assert [row["run_id"] for row in rows] == ["run1"] * 7 + ["run0"] * 7
     embedded = {row["run_id"]: row["embedded"] for row in rows if row["asset"] == "teacher_vectors/minilm"}
     assert embedded["run0"] == 400
-    assert embedded["run1"] == answer(home, "What changed between the last two snapshots")[0]["rows_added"]
+    assert embedded["run1"] == answer(workspace, "What changed between the last two snapshots")[0]["rows_added"]
     for run in ("run0", "run1"):
         assert sum(row["percent"] for row in rows if row["run_id"] == run) == pytest.approx(100, abs=0.5)
 
 
-def test_the_last_snapshot_is_the_current_one_and_wrote_only_what_was_new(home: Home):
-    first, last = answer(home, "Which snapshots are there")
+def test_the_last_snapshot_is_the_current_one_and_wrote_only_what_was_new(workspace: Workspace):
+    first, last = answer(workspace, "Which snapshots are there")
     assert [first["current"], last["current"]] == [False, True]
     assert first["rows"] == first["rows_written"] == 400
     assert 0 < last["rows_written"] < 60 < last["rows"] == 380
     assert (last["teachers"], last["weights"]) == (["minilm", "lsa"], [1.0, 0.5])
 
 
-def test_scores_are_compared_with_the_concatenation(home: Home):
-    rows = answer(home, "How much of the teachers' scores")
+def test_scores_are_compared_with_the_concatenation(workspace: Workspace):
+    rows = answer(workspace, "How much of the teachers' scores")
     kept = {row["model"]: row["percent_of_concatenation"] for row in rows}
-    assert kept == {"concatenation": 100, "teacher/minilm": 88.9, "stage_1": 77.8, "untouched_student": 55.6}
+    assert kept == {"concatenation": 100, "teacher/minilm": 88.9, "stage_1": 77.8, "base_model": 55.6}
 
 
-def test_near_duplicates_are_pairs_of_the_two_splits_nearest_first(home: Home):
-    snapshot = Snapshot.open(home, RECIPE, current_snapshot(home, RECIPE))
+def test_near_duplicates_are_pairs_of_the_two_splits_nearest_first(workspace: Workspace):
+    snapshot = Snapshot.open(workspace, RECIPE, current_snapshot(workspace, RECIPE))
     test, train = (snapshot.vectors(snapshot.rows(split), ["minilm"]).astype(np.float64) for split in ("test", "train"))
     expected = np.sort((test @ train.T).ravel())[::-1][:20]
-    rows = answer(home, "Has a test text a near-duplicate")
+    rows = answer(workspace, "Has a test text a near-duplicate")
     np.testing.assert_allclose([row["cosine"] for row in rows], expected, atol=2e-3)
 
 
 def test_the_python_of_the_page_runs_as_it_is_printed(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.chdir(home.root.parent)
+    monkeypatch.chdir(workspace.root.parent)
     for block in PYTHON:
         exec(compile(block, "docs/sql.md", "exec"), {})  # noqa: S102 (our own page)
     statistics, sections, nearest = re.findall(r"┌.*?└[^\n]*", capsys.readouterr().out, re.DOTALL)
     assert len(PYTHON) == 2
     assert re.findall(r"^│ (\w+) +│ +380 │", statistics, re.MULTILINE) == ["minilm", "lsa", "concatenation"]
     pairs = re.findall(r"^│ (\w+) +│ (\w+) +│ +(\d+) │ +([\d.-]+) │$", sections, re.MULTILINE)
-    assert {(a, b): float(cosine) for a, b, _, cosine in pairs} == pytest.approx(mean_cosines(home), abs=2e-3)
+    assert {(a, b): float(cosine) for a, b, _, cosine in pairs} == pytest.approx(mean_cosines(workspace), abs=2e-3)
     cosines = [float(cosine) for cosine in re.findall(r"^│ +([\d.]+) │", nearest, re.MULTILINE)]
     assert len(cosines) == 5
     assert 1 >= cosines[0] >= cosines[-1] > 0.1
     assert cosines == sorted(cosines, reverse=True)
 
 
-def mean_cosines(home: Home) -> dict[tuple[str, str], float]:
+def mean_cosines(workspace: Workspace) -> dict[tuple[str, str], float]:
     """Mean cosine of different texts whose id is below '2', within and between the two sections."""
-    snapshot = Snapshot.open(home, RECIPE, current_snapshot(home, RECIPE))
+    snapshot = Snapshot.open(workspace, RECIPE, current_snapshot(workspace, RECIPE))
     texts, block = snapshot.read(np.arange(len(snapshot)), ["id", "section"], ["minilm"])
     chosen = np.array([key < "2" for key in texts["id"]])
     vectors, sections = block[chosen].astype(np.float64), np.array(texts["section"])[chosen]

@@ -9,16 +9,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from storage.workspace import Workspace
 
-from stella_assets.evaluation.encoders import PooledStates, Question, StudentEmbedder
+from stella_assets.core.manifest import Manifest
+from stella_assets.core.step import Artefact, BuildContext
+from stella_assets.evaluation.encoders import EncodeRequest, PooledStates, StudentEmbedder
 from stella_assets.evaluation.samples import estimate
 from stella_assets.evaluation.score import TaskScorer
 from stella_assets.evaluation.tasks import EvaluationTask
-from stella_assets.manifest import Manifest
 from stella_assets.recipe import Recipe
-from stella_assets.step import Artefact, Workbench
-from stella_assets.training.student import Student
-from storage.home import Home
+from stella_assets.students.dense import Student
 from tests.evaluation.conftest import KINDS, own_task
 
 
@@ -28,8 +28,8 @@ def student(tiny: Recipe) -> Student:
 
 
 @pytest.fixture
-def bench(home: Home, log: Any, tmp_path: Path) -> Workbench:
-    return Workbench("tiny", "key", tmp_path, tmp_path, {}, home, log)
+def context(workspace: Workspace, log: Any, tmp_path: Path) -> BuildContext:
+    return BuildContext("tiny", "key", tmp_path, tmp_path, {}, workspace, log)
 
 
 class Counted:
@@ -46,18 +46,18 @@ class Counted:
         monkeypatch.setattr(student, "encode_pooled", counting)
 
 
-def score(task: EvaluationTask, student: Student, bench: Workbench, dim: int | None = 48, **prompts: str) -> float:
-    embedder = StudentEmbedder(PooledStates(student, bench.home), dim, prompts)
-    _, row, _ = TaskScorer(task, bench).score("student", embedder)
+def score(task: EvaluationTask, student: Student, context: BuildContext, dim: int | None = 48, **prompts: str) -> float:
+    embedder = StudentEmbedder(PooledStates(student, context.workspace), dim, prompts)
+    _, row, _ = TaskScorer(task, context).score("student", embedder)
     return row["score"]
 
 
-def artefacts(bench: Workbench) -> Iterator[Artefact]:
-    for path in sorted(bench.home.artefacts.glob("task_scores/*/*/manifest.json")):
+def artefacts(context: BuildContext) -> Iterator[Artefact]:
+    for path in sorted(context.workspace.artefacts.glob("task_scores/*/*/manifest.json")):
         yield Artefact(path.parent.name, path.parent, Manifest.read(path))
 
 
-def test_a_ruined_model_gets_a_ruined_score_with_everything_warm(tiny, bench, tmp_path):
+def test_a_ruined_model_gets_a_ruined_score_with_everything_warm(tiny, context, tmp_path):
     same = [
         ("A cat rests on the sofa.", "The feline is lying upon a couch."),
         ("He purchased an automobile.", "The man bought a car."),
@@ -75,83 +75,83 @@ def test_a_ruined_model_gets_a_ruined_score_with_everything_warm(tiny, bench, tm
     pl.DataFrame(pairs).write_parquet(tmp_path / "pairs.parquet")
     task = own_task("sts", tmp_path / "pairs.parquet")
     student = Student.initialise(tiny.student.model_copy(update={"keep_layers": None}), None, seed=0)
-    good = score(task, student, bench, None)
+    good = score(task, student, context, None)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
         for parameter in student.backbone.parameters():
             shuffled = parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)]
             parameter.copy_(shuffled.view_as(parameter))
     assert good > 0.7
-    assert score(task, student, bench, None) < good - 0.2
+    assert score(task, student, context, None) < good - 0.2
 
 
-def test_a_model_with_another_head_or_dimension_has_a_score_of_its_own(student, bench, places):
+def test_a_model_with_another_head_or_dimension_has_a_score_of_its_own(student, context, places):
     task = own_task("sts", places["sts"])
-    full, short = score(task, student, bench, 48), score(task, student, bench, 32)
+    full, short = score(task, student, context, 48), score(task, student, context, 32)
     with torch.no_grad():
         student.head(48).linear.weight.copy_(torch.randn(48, 384, generator=torch.Generator().manual_seed(1)))
-    other = score(task, student, bench, 48)
-    assert len({full, short, other}) == len(list(artefacts(bench))) == 3
+    other = score(task, student, context, 48)
+    assert len({full, short, other}) == len(list(artefacts(context))) == 3
 
 
-def test_a_score_is_found_again_by_a_model_of_another_name(student, bench, places, tiny, tmp_path, monkeypatch):
+def test_a_score_is_found_again_by_a_model_of_another_name(student, context, places, tiny, tmp_path, monkeypatch):
     task = own_task("sts", places["sts"])
-    first = score(task, student, bench)
+    first = score(task, student, context)
     student.save(tmp_path / "saved", 48, {})
     again = Student.load(tmp_path / "saved", tiny.student)
     counted = Counted(again, monkeypatch)
-    assert score(task, again, bench) == first
+    assert score(task, again, context) == first
     assert counted.texts == 0
-    assert len(list(artefacts(bench))) == 1
+    assert len(list(artefacts(context))) == 1
 
 
-def test_other_data_or_another_prompt_is_another_score(student, bench, places):
+def test_other_data_or_another_prompt_is_another_score(student, context, places):
     task = own_task("sts", places["sts"])
-    score(task, student, bench)
-    score(task, student, bench, STS="Say what is alike: ")
+    score(task, student, context)
+    score(task, student, context, STS="Say what is alike: ")
     pl.read_parquet(places["sts"]).head(60).write_parquet(places["sts"])
-    score(task, student, bench)
-    assert len(list(artefacts(bench))) == 3
+    score(task, student, context)
+    assert len(list(artefacts(context))) == 3
 
 
-def test_texts_are_encoded_once_for_all_heads_and_tasks(student, bench, places, monkeypatch):
+def test_texts_are_encoded_once_for_all_heads_and_tasks(student, context, places, monkeypatch):
     counted = Counted(student, monkeypatch)
     for kind in ("sts", "pair_classification", "clustering"):
         for dim in (48, 32):
-            score(own_task(kind, places[kind]), student, bench, dim)
+            score(own_task(kind, places[kind]), student, context, dim)
     assert counted.texts == 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_samples_give_mtebs_score_again(kind, student, bench, places):
-    expected = score(own_task(kind, places[kind]), student, bench)
-    (artefact,) = artefacts(bench)
+def test_samples_give_mtebs_score_again(kind, student, context, places):
+    expected = score(own_task(kind, places[kind]), student, context)
+    (artefact,) = artefacts(context)
     statistic = json.loads((artefact.folder / "score.json").read_text())["statistic"]
     rows = pl.read_parquet(artefact.folder / "samples.parquet").to_dicts()
     assert estimate(statistic, rows) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mteb_scores_our_encoder_as_it_scores_sentence_transformers(kind, tiny, bench, places, tmp_path):
+def test_mteb_scores_our_encoder_as_it_scores_sentence_transformers(kind, tiny, context, places, tmp_path):
     """The same model through our encoder and through mteb's own wrapper."""
     import mteb
     from sentence_transformers import SentenceTransformer
 
-    student = Student.initialise(tiny.student.model_copy(update={"short_dims": ()}), 48, seed=0)
+    student = Student.initialise(tiny.student.model_copy(update={"matryoshka_dims": ()}), 48, seed=0)
     student.dtype = "float32"
     student.save(tmp_path / "model", 48, {})
     task = own_task(kind, places[kind])
-    ours = score(task, student, bench)
+    ours = score(task, student, context)
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     result = mteb.evaluate(theirs, task.load(), cache=None, co2_tracker=False, show_progress_bar=False)
     assert ours == pytest.approx(result.task_results[0].get_score(), abs=2e-3)
 
 
-def question(kind: str, prompt_type: str | None, instruction: str = "") -> Question:
+def question(kind: str, prompt_type: str | None, instruction: str = "") -> EncodeRequest:
     from mteb.types import PromptType
 
     task = own_task(kind, Path(), instruction=instruction)
-    return Question(task.task.metadata, PromptType(prompt_type) if prompt_type else None)
+    return EncodeRequest(task.task.metadata, PromptType(prompt_type) if prompt_type else None)
 
 
 def test_prompts_are_for_queries_unless_said():

@@ -7,19 +7,19 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
+from stella_assets.evaluation.reference_scores import PublishedError, compare, read_published
 
 from stella_assets.evaluation.bootstrap import interval, resample
-from stella_assets.evaluation.published import PublishedError, compare, read_published
 from stella_assets.evaluation.samples import average_precision
 from stella_assets.evaluation.seeds import summarise_seeds
 from stella_assets.evaluation.summary import Scoreboard, summarise
 from stella_assets.recipe import Recipe, RecipeError, parse_recipe
 
-ORDER = ["teacher/minilm", "concatenation", "untouched_student", "stage_1"]
+ORDER = ["teacher/minilm", "concatenation", "base_model", "stage_1"]
 MEANS = {
     ("teacher/minilm", 384): 0.8,
     ("concatenation", 416): 0.9,
-    ("untouched_student", 384): 0.5,
+    ("base_model", 384): 0.5,
     ("stage_1", 416): 0.7,
     ("stage_1", 32): 0.6,
 }

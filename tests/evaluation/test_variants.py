@@ -4,33 +4,36 @@ import numpy as np
 import pytest
 
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-from stella_assets.evaluation.variants import QuantisedEmbedder, paraphrase, variants_step
+from stella_assets.evaluation.variants import QuantizedEmbedder, paraphrase, variants_step
 from stella_assets.recipe import parse_recipe
-from stella_assets.training.student import Student
+from stella_assets.students.dense import Student
 
 TEXTS = [f"A text about subject number {i}, and more of it." for i in range(40)]
 
 
 @pytest.fixture
-def embedder(tiny, home) -> StudentEmbedder:
-    return StudentEmbedder(PooledStates(Student.initialise(tiny.student, 48, seed=0), home), 48, {})
+def embedder(tiny, workspace) -> StudentEmbedder:
+    return StudentEmbedder(PooledStates(Student.initialise(tiny.student, 48, seed=0), workspace), 48, {})
 
 
 def test_int8_vectors_are_near_those_of_float32_and_hold_256_values_a_dimension(embedder):
-    quantised = QuantisedEmbedder(embedder, "int8", TEXTS)
-    plain, coarse = embedder.embed(TEXTS, None), quantised.embed(TEXTS, None)
+    quantizations = QuantizedEmbedder(embedder, "int8", TEXTS)
+    plain, coarse = embedder.embed(TEXTS, None), quantizations.embed(TEXTS, None)
     steps = (plain.max(axis=0) - plain.min(axis=0)) / 255
     assert (np.abs(plain - coarse).max(axis=0) < 1.01 * steps).all()
     assert not np.array_equal(plain, coarse)
 
 
 def test_binary_vectors_are_signs(embedder):
-    quantised = QuantisedEmbedder(embedder, "binary", TEXTS)
-    np.testing.assert_array_equal(quantised.embed(TEXTS, None), np.where(embedder.embed(TEXTS, None) > 0, 1, -1))
+    quantizations = QuantizedEmbedder(embedder, "binary", TEXTS)
+    np.testing.assert_array_equal(quantizations.embed(TEXTS, None), np.where(embedder.embed(TEXTS, None) > 0, 1, -1))
 
 
 def test_a_quantised_model_has_an_identity_of_its_own(embedder):
-    loaders = [embedder.loader(), *(QuantisedEmbedder(embedder, kind, TEXTS).loader() for kind in ("int8", "binary"))]
+    loaders = [
+        embedder.identity(),
+        *(QuantizedEmbedder(embedder, kind, TEXTS).identity() for kind in ("int8", "binary")),
+    ]
     assert len(set(loaders)) == 3
 
 
@@ -50,7 +53,7 @@ def test_any_instruction_can_be_framed_in_another_way_and_other_prompts_stay():
 def test_a_recipe_that_asks_for_no_variants_has_no_step_for_them(raw, tmp_path):
     path = tmp_path / "tiny.yaml"
     assert variants_step(parse_recipe(raw, path)) is None
-    raw["evaluation"]["quantised"] = ["binary"]
+    raw["evaluation"]["quantizations"] = ["binary"]
     step = variants_step(parse_recipe(raw, path))
     assert step is not None
-    assert step.settings["quantised"] == ["binary"]
+    assert step.settings["quantizations"] == ["binary"]

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from storage.workspace import Workspace
 
-from storage.home import Home
 from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 from storage.vectors import VectorsByRole
 from tests.snapshots import Corpus, vectors_of
@@ -18,7 +18,7 @@ UNIT_ROWS = 25
 DIMS = {"narrow": 6, "wide": 24}
 
 
-def main(home: Home, texts: int) -> None:
+def main(workspace: Workspace, texts: int) -> None:
     corpus = Corpus(range(texts))
     ids = corpus.table.column("id").to_pylist()
     columns = []
@@ -28,10 +28,12 @@ def main(home: Home, texts: int) -> None:
             time.sleep(0.005)
             return vectors_of(unit, dim, name).astype(np.float32)
 
-        vectors = VectorsByRole(home, {"document": name, "query": name}, dim)
+        vectors = VectorsByRole(workspace, {"document": name, "query": name}, dim)
         vectors.table("document").fill(ids, lambda at: [ids[i] for i in at], encode, UNIT_ROWS, print_waiting)
         columns.append(TeacherColumn(name, dim, 1.0, vectors.fingerprints, vectors.fetch))
-    written = SnapshotWriter(home, "tiny", print_waiting, UNIT_ROWS).write("final", corpus, columns, {"made": "once"})
+    written = SnapshotWriter(workspace, "tiny", print_waiting, UNIT_ROWS).write(
+        "final", corpus, columns, {"made": "once"}
+    )
     print(f"complete at version {written.version}")
 
 
@@ -40,4 +42,4 @@ def print_waiting() -> None:
 
 
 if __name__ == "__main__":
-    main(Home(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else 300)
+    main(Workspace(Path(sys.argv[1])), int(sys.argv[2]) if len(sys.argv) > 2 else 300)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from storage.workspace import DiskSpaceError, Workspace
 
 from stella_assets.corpus.text import text_id
 from stella_assets.recipe import Recipe
 from stella_assets.teachers.adopt import adopt_vectors
 from storage.database import StoreError, open_table, table_names, to_keys
-from storage.home import DiskSpaceError, Home
 from storage.integrity import drop_damaged, verify_table
 from storage.snapshot import Snapshot, snapshot_tags
 from storage.snapshot_writer import SnapshotWriter, TeacherColumn
@@ -33,24 +33,24 @@ def unit_vectors(ids: list[str], dim: int = 8) -> np.ndarray:
     return vectors_of(ids, dim, "t").astype(np.float32)
 
 
-def fill(home: Home, encode: Callable[[list[str]], np.ndarray], ids: list[str] = IDS, dim: int = 8) -> int:
-    return VectorTable(home, "f", dim).fill(ids, lambda at: [ids[i] for i in at], encode)
+def fill(workspace: Workspace, encode: Callable[[list[str]], np.ndarray], ids: list[str] = IDS, dim: int = 8) -> int:
+    return VectorTable(workspace, "f", dim).fill(ids, lambda at: [ids[i] for i in at], encode)
 
 
-def state(home: Home) -> str:
+def state(workspace: Workspace) -> str:
     """A digest of everything that the store has committed."""
     content = hashlib.sha256()
-    for path in sorted(Path(home.vectors).rglob("*")):
+    for path in sorted(Path(workspace.vectors).rglob("*")):
         if path.is_file() and path.parent.name not in {"data", "_digests"}:  # files that no version names are nothing
             content.update(str(path).encode() + path.read_bytes())
     return content.hexdigest()
 
 
 @pytest.fixture
-def store(home: Home) -> Home:
-    fill(home, unit_vectors, IDS[:4])
-    write(home, "one", Corpus(range(30)), Teacher("small", 3))
-    return home
+def store(workspace: Workspace) -> Workspace:
+    fill(workspace, unit_vectors, IDS[:4])
+    write(workspace, "one", Corpus(range(30)), Teacher("small", 3))
+    return workspace
 
 
 def with_row(value: float) -> Callable[[list[str]], np.ndarray]:
@@ -64,55 +64,67 @@ def with_row(value: float) -> Callable[[list[str]], np.ndarray]:
 
 REFUSED = {
     "a teacher of another dimension": (
-        lambda home: fill(home, lambda ids: unit_vectors(ids, 9), dim=9),
+        lambda workspace: fill(workspace, lambda ids: unit_vectors(ids, 9), dim=9),
         "holds vectors of 8 dimensions, and the teacher has 9",
     ),
     "vectors of another dimension": (
-        lambda home: fill(home, lambda ids: unit_vectors(ids, 9)),
+        lambda workspace: fill(workspace, lambda ids: unit_vectors(ids, 9)),
         r"shape \(6, 9\), not \(6, 8\)",
     ),
     "fewer rows than texts": (
-        lambda home: fill(home, lambda ids: unit_vectors(ids)[:-1]),
+        lambda workspace: fill(workspace, lambda ids: unit_vectors(ids)[:-1]),
         r"answered 6 texts with vectors of shape \(5, 8\).*nothing was stored",
     ),
-    "NaN": (lambda home: fill(home, with_row(np.nan)), "NaN or infinity, the first is row 2.*Try dtype float32"),
-    "infinity": (lambda home: fill(home, with_row(np.inf)), "NaN or infinity"),
-    "zero vectors": (lambda home: fill(home, with_row(0)), "not of unit norm; the first has norm 0.0000"),
+    "NaN": (
+        lambda workspace: fill(workspace, with_row(np.nan)),
+        "NaN or infinity, the first is row 2.*Try dtype float32",
+    ),
+    "infinity": (lambda workspace: fill(workspace, with_row(np.inf)), "NaN or infinity"),
+    "zero vectors": (lambda workspace: fill(workspace, with_row(0)), "not of unit norm; the first has norm 0.0000"),
     "vectors that are not of unit norm": (
-        lambda home: fill(home, lambda ids: unit_vectors(ids) * 3),
+        lambda workspace: fill(workspace, lambda ids: unit_vectors(ids) * 3),
         "norm 3.000.*Normalise them",
     ),
-    "ids that are no hashes": (lambda home: fill(home, unit_vectors, ["row 1", "row 2"]), "id 'row 1': an id is 32"),
-    "ids that are not hexadecimal": (lambda home: fill(home, unit_vectors, ["z" * 32]), "not hexadecimal"),
-    "ids that are null": (lambda _home: to_keys(pa.array([None, IDS[0]])), "1 ids are null"),
+    "ids that are no hashes": (
+        lambda workspace: fill(workspace, unit_vectors, ["row 1", "row 2"]),
+        "id 'row 1': an id is 32",
+    ),
+    "ids that are not hexadecimal": (lambda workspace: fill(workspace, unit_vectors, ["z" * 32]), "not hexadecimal"),
+    "ids that are null": (lambda _workspace: to_keys(pa.array([None, IDS[0]])), "1 ids are null"),
     "texts that have no vectors": (
-        lambda home: VectorTable(home, "f", 8).fetch([IDS[0], IDS[9]]),
+        lambda workspace: VectorTable(workspace, "f", 8).fetch([IDS[0], IDS[9]]),
         f"1 of 2 texts have no vector, the first is {IDS[9]}. Materialise",
     ),
     "a snapshot of texts without vectors": (
-        lambda home: SnapshotWriter(home, "tiny").write(
+        lambda workspace: SnapshotWriter(workspace, "tiny").write(
             "two",
             Corpus(range(90)),
-            [TeacherColumn("f", 8, 1.0, {"document": "f"}, lambda ids, _roles: VectorTable(home, "f", 8).fetch(ids))],
+            [
+                TeacherColumn(
+                    "f", 8, 1.0, {"document": "f"}, lambda ids, _roles: VectorTable(workspace, "f", 8).fetch(ids)
+                )
+            ],
             {},
         ),
         "texts have no vector",
     ),
-    "a tag that is not there": (lambda home: Snapshot.open(home, "tiny", "two"), "is tagged two. It has one"),
-    "a recipe that has no snapshot": (lambda home: connect_vectors(home, "huge"), "stella run huge --select"),
+    "a tag that is not there": (lambda workspace: Snapshot.open(workspace, "tiny", "two"), "is tagged two. It has one"),
+    "a recipe that has no snapshot": (lambda workspace: connect_vectors(workspace, "huge"), "stella run huge --select"),
     "an export over files": (
-        lambda home: export_snapshot(Snapshot.open(home, "tiny", "one"), home.root, "npy"),
+        lambda workspace: export_snapshot(Snapshot.open(workspace, "tiny", "one"), workspace.root, "npy"),
         "is not an empty folder. Name a new one",
     ),
     "an export of a teacher that is not there": (
-        lambda home: export_snapshot(Snapshot.open(home, "tiny", "one"), home.root / "x", "npy", ["wide"]),
+        lambda workspace: export_snapshot(
+            Snapshot.open(workspace, "tiny", "one"), workspace.root / "x", "npy", ["wide"]
+        ),
         "teacher 'wide': the snapshot has small",
     ),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_bad_input_is_refused_with_the_remedy_and_the_store_stays_as_it_was(store: Home, case: str):
+def test_bad_input_is_refused_with_the_remedy_and_the_store_stays_as_it_was(store: Workspace, case: str):
     action, message = REFUSED[case]
     before = state(store)
     with pytest.raises((VectorError, StoreError, TransferError, ValueError), match=message):
@@ -122,19 +134,19 @@ def test_bad_input_is_refused_with_the_remedy_and_the_store_stays_as_it_was(stor
     assert list(snapshot_tags(store, "tiny")) == ["one"]
 
 
-def _foreign_table(home: Home) -> None:
+def _foreign_table(workspace: Workspace) -> None:
     import lance
 
-    lance.write_dataset(pa.table({"a": [1]}), home.vectors + "/teacher_vectors.f.lance", mode="overwrite")
+    lance.write_dataset(pa.table({"a": [1]}), workspace.vectors + "/teacher_vectors.f.lance", mode="overwrite")
 
 
-def _newer_format(home: Home) -> None:
-    dataset = open_table(home, "teacher_vectors.f")
+def _newer_format(workspace: Workspace) -> None:
+    dataset = open_table(workspace, "teacher_vectors.f")
     dataset.update_schema_metadata({"stella.format": "99"})
 
 
-def _junk(home: Home) -> None:
-    folder = Path(home.vectors) / "teacher_vectors.junk.lance"
+def _junk(workspace: Workspace) -> None:
+    folder = Path(workspace.vectors) / "teacher_vectors.junk.lance"
     folder.mkdir()
     (folder / "holiday.jpg").write_bytes(b"sun")
 
@@ -152,7 +164,7 @@ NOT_A_STORE = {
 
 
 @pytest.mark.parametrize("case", NOT_A_STORE)
-def test_what_is_no_store_is_left_alone_and_said(store: Home, case: str):
+def test_what_is_no_store_is_left_alone_and_said(store: Workspace, case: str):
     prepare, message, fingerprint = NOT_A_STORE[case]
     if prepare is None:
         Path(store.vectors).rename(store.root / "moved")
@@ -166,10 +178,10 @@ def test_what_is_no_store_is_left_alone_and_said(store: Home, case: str):
 
 
 @pytest.mark.parametrize("case", ["a newer format", "a table of somebody else"])
-def test_a_repair_touches_nothing_that_is_not_ours_to_repair(store: Home, case: str):
+def test_a_repair_touches_nothing_that_is_not_ours_to_repair(store: Workspace, case: str):
     NOT_A_STORE[case][0](store)
     before = state(store)
-    for attempt in (verify_table, lambda home, name: drop_damaged(home, name, [])):
+    for attempt in (verify_table, lambda workspace, name: drop_damaged(workspace, name, [])):
         with pytest.raises(StoreError, match=NOT_A_STORE[case][1]):
             attempt(store, "teacher_vectors.f")
     assert state(store) == before
@@ -180,26 +192,26 @@ def test_without_permission_the_store_says_so(tmp_path: Path):
     code = """
 import os, sys
 from pathlib import Path
-from storage.home import Home
+from storage.workspace import Workspace
 from tests.faults.test_bad_inputs import IDS, fill, unit_vectors
-home = Home(Path(sys.argv[1]))
-fill(home, unit_vectors, IDS[:4])
-for folder in [home.root, *home.root.rglob("*")]:
+workspace = Workspace(Path(sys.argv[1]))
+fill(workspace, unit_vectors, IDS[:4])
+for folder in [workspace.root, *workspace.root.rglob("*")]:
     if folder.is_dir() and folder.name != "locks":
         folder.chmod(0o555)
-home.locks.chmod(0o777)
-(home.locks / "teacher_vectors.f.lock").chmod(0o666)
+workspace.locks.chmod(0o777)
+(workspace.locks / "teacher_vectors.f.lock").chmod(0o666)
 if os.getuid() == 0:
     os.setuid(65534)
 try:
-    fill(home, unit_vectors)
+    fill(workspace, unit_vectors)
 except ValueError as error:
     print(type(error).__name__, error)
 """
     with tempfile.TemporaryDirectory() as root:
         Path(root).chmod(0o755)
         done = subprocess.run(
-            [sys.executable, "-c", code, f"{root}/home"],
+            [sys.executable, "-c", code, f"{root}/workspace"],
             capture_output=True,
             text=True,
             check=False,
@@ -213,9 +225,9 @@ except ValueError as error:
     assert "no permission. Allow it, or let STELLA_HOME or STELLA_VECTORS name another place." in done.stdout
 
 
-def test_too_small_a_disk_is_said_before_any_work(home: Home):
+def test_too_small_a_disk_is_said_before_any_work(workspace: Workspace):
     with pytest.raises(DiskSpaceError, match="Free some space, or set STELLA_HOME"):
-        home.require_space(10**18, "a snapshot of 10,000,000 rows of 12,288 dims")
+        workspace.require_space(10**18, "a snapshot of 10,000,000 rows of 12,288 dims")
 
 
 class EchoTeacher:
@@ -245,22 +257,22 @@ def memmap(tmp_path: Path) -> Memmap:
     return Memmap(tmp_path / "vectors.mmap", tmp_path / "texts.txt", 8, "float32")
 
 
-def test_a_memmap_with_text_lines_comes_in_and_is_found_by_content(memmap: Memmap, home: Home):
+def test_a_memmap_with_text_lines_comes_in_and_is_found_by_content(memmap: Memmap, workspace: Workspace):
     vectors, texts = memmap.open()
-    counts = adopt_vectors(vectors, texts, EchoTeacher(), "document", home, "echo")
+    counts = adopt_vectors(vectors, texts, EchoTeacher(), "document", workspace, "echo")
     assert (counts["rows"], counts["stored"], counts["there_already"]) == (50, 50, 0)
     assert counts["least_cosine"] >= 0.999
-    stored = VectorTable(home, "echodocument", 8).fetch([text_id(text) for text in TEXTS[::-1]])
+    stored = VectorTable(workspace, "echodocument", 8).fetch([text_id(text) for text in TEXTS[::-1]])
     np.testing.assert_allclose(stored, EchoTeacher().encode(TEXTS[::-1], ""), atol=1e-3)
-    assert adopt_vectors(vectors, texts, EchoTeacher(), "document", home, "echo")["there_already"] == 50
+    assert adopt_vectors(vectors, texts, EchoTeacher(), "document", workspace, "echo")["there_already"] == 50
 
 
-def test_lines_that_normalisation_changes_or_doubles_are_counted_and_left_out(tmp_path: Path, home: Home):
+def test_lines_that_normalisation_changes_or_doubles_are_counted_and_left_out(tmp_path: Path, workspace: Workspace):
     lines = [*TEXTS[:8], "  two  blanks ", TEXTS[0]]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     EchoTeacher().encode(lines, "").astype(np.float16).tofile(tmp_path / "v.bin")
     vectors, texts = Memmap(tmp_path / "v.bin", tmp_path / "texts.jsonl", 8, "float16").open()
-    counts = adopt_vectors(vectors, texts, EchoTeacher(), "document", home, "echo")
+    counts = adopt_vectors(vectors, texts, EchoTeacher(), "document", workspace, "echo")
     assert (counts["stored"], counts["changed_by_normalisation"], counts["doubled"]) == (8, 1, 1)
 
 
@@ -283,19 +295,21 @@ def _break(vectors: np.ndarray) -> np.ndarray:
     ],
     ids=["shifted by a line", "NaN", "wrong dim", "missing row", "another teacher's dim"],
 )
-def test_a_memmap_that_does_not_fit_is_refused(memmap: Memmap, home: Home, change: Callable, dim: int, message: str):
+def test_a_memmap_that_does_not_fit_is_refused(
+    memmap: Memmap, workspace: Workspace, change: Callable, dim: int, message: str
+):
     change(memmap.open()[0]).astype(np.float32).tofile(memmap.vectors)
     with pytest.raises((TransferError, VectorError), match=message):
         adopt_vectors(
-            *Memmap(memmap.vectors, memmap.texts, dim, "float32").open(), EchoTeacher(), "document", home, "echo"
+            *Memmap(memmap.vectors, memmap.texts, dim, "float32").open(), EchoTeacher(), "document", workspace, "echo"
         )
-    assert table_names(home) == []
+    assert table_names(workspace) == []
 
 
-def test_a_teacher_that_the_recipe_lacks_is_named(tiny: Recipe, home: Home):
+def test_a_teacher_that_the_recipe_lacks_is_named(tiny: Recipe, workspace: Workspace):
     from stella_assets.teachers.encode import open_teacher
 
     with pytest.raises(ValueError, match=r"has no teacher 'gte'; it has minilm, lsa"):
-        open_teacher(tiny, "gte", home)
+        open_teacher(tiny, "gte", workspace)
     with pytest.raises(ValueError, match=r"is fitted to the corpus and was not yet.*--select teacher_vectors/lsa"):
-        open_teacher(tiny, "lsa", home)
+        open_teacher(tiny, "lsa", workspace)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from storage.workspace import Workspace
 
+from stella_assets.core.step import Runner, all_steps
 from stella_assets.recipe import Recipe, read_recipe
-from stella_assets.step import Workshop, all_steps
 from stella_assets.teachers.audit import Auditor
 from stella_assets.teachers.concatenate import concatenation_step
 from storage.database import open_table, table_names
-from storage.home import Home
 from storage.integrity import teacher_tables, verify_table
 from storage.snapshot import Snapshot, snapshot_tags
 from tests.conftest import TINY, write_recipe
@@ -50,33 +50,35 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    home = Home(tmp_path_factory.mktemp("whole"))
-    workshop = Workshop(home, LOG)
+def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("whole"))
+    runner = Runner(workspace, LOG)
     for step in all_steps(concatenation_step(recipe)):
-        workshop.make(step)
-    return home
+        runner.make(step)
+    return workspace
 
 
 @pytest.fixture
-def damaged(whole: Home, tmp_path: Path) -> Home:
-    shutil.copytree(whole.root, tmp_path / "home", symlinks=True)
-    return Home(tmp_path / "home")
+def damaged(whole: Workspace, tmp_path: Path) -> Workspace:
+    shutil.copytree(whole.root, tmp_path / "workspace", symlinks=True)
+    return Workspace(tmp_path / "workspace")
 
 
-def table_files(home: Home, pattern: str) -> list[Path]:
-    return sorted(Path(home.vectors).glob(pattern))
+def table_files(workspace: Workspace, pattern: str) -> list[Path]:
+    return sorted(Path(workspace.vectors).glob(pattern))
 
 
-def contents(home: Home, recipe: Recipe) -> dict[str, object]:
-    tables = {name: open_table(home, name).to_table().sort_by("id") for name in teacher_tables(table_names(home))}
-    (tag,) = snapshot_tags(home, recipe.name)
-    snapshot = Snapshot.open(home, recipe.name, tag)
+def contents(workspace: Workspace, recipe: Recipe) -> dict[str, object]:
+    tables = {
+        name: open_table(workspace, name).to_table().sort_by("id") for name in teacher_tables(table_names(workspace))
+    }
+    (tag,) = snapshot_tags(workspace, recipe.name)
+    snapshot = Snapshot.open(workspace, recipe.name, tag)
     rows = np.arange(len(snapshot))
     return {**tables, "rows": snapshot.take(rows, ["id", "text"]), "vectors": snapshot.vectors(rows).tobytes()}
 
 
-def test_a_whole_store_is_said_to_be_whole(whole: Home, recipe: Recipe):
+def test_a_whole_store_is_said_to_be_whole(whole: Workspace, recipe: Recipe):
     audit = Auditor(whole, [recipe], LOG, sample=40).verify()
     assert audit.damages == []
     assert {c.teacher: c.sampled for c in audit.comparisons} == {"minilm": 40, "lsa": 40}
@@ -87,7 +89,7 @@ def test_a_whole_store_is_said_to_be_whole(whole: Home, recipe: Recipe):
 @pytest.mark.parametrize(("harm", "said"), DAMAGES)
 @pytest.mark.parametrize("pattern", ["teacher_vectors.*/data/*", "tiny.concatenated_vectors.lance/data/*"])
 def test_harm_to_a_file_is_named_and_repaired_with_the_same_vectors(
-    damaged: Home, whole: Home, recipe: Recipe, harm: Callable[[Path], None], said: str, pattern: str
+    damaged: Workspace, whole: Workspace, recipe: Recipe, harm: Callable[[Path], None], said: str, pattern: str
 ):
     files = table_files(damaged, pattern)
     victim = files[len(files) // 2]
@@ -105,7 +107,7 @@ def test_harm_to_a_file_is_named_and_repaired_with_the_same_vectors(
     assert {path: path.stat().st_mtime_ns for path in untouched} == untouched  # just that was made again
 
 
-def test_every_byte_of_a_file_counts(damaged: Home):
+def test_every_byte_of_a_file_counts(damaged: Workspace):
     victim = table_files(damaged, "teacher_vectors.*/data/*")[0]
     original = victim.read_bytes()
     for place in np.random.default_rng(0).integers(0, len(original), 40):
@@ -118,7 +120,7 @@ def test_every_byte_of_a_file_counts(damaged: Home):
 
 @pytest.mark.parametrize("harm", [flip_a_byte, truncate, delete])
 def test_harm_to_the_newest_manifest_of_a_teacher_is_repaired(
-    damaged: Home, whole: Home, recipe: Recipe, harm: Callable[[Path], None]
+    damaged: Workspace, whole: Workspace, recipe: Recipe, harm: Callable[[Path], None]
 ):
     victim = table_files(damaged, "teacher_vectors.*/_versions/*.manifest")[0]
     harm(victim)
@@ -130,7 +132,7 @@ def test_harm_to_the_newest_manifest_of_a_teacher_is_repaired(
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
-def test_a_vector_that_is_not_its_texts_is_found_by_recomputing(damaged: Home, whole: Home, recipe: Recipe):
+def test_a_vector_that_is_not_its_texts_is_found_by_recomputing(damaged: Workspace, whole: Workspace, recipe: Recipe):
     """Vectors whose digests are right, but that belong to other texts: as a wrong import would leave them."""
     from storage.units import write_unit
     from storage.vectors import append_units, drop_units, vector_schema
@@ -153,7 +155,7 @@ def test_a_vector_that_is_not_its_texts_is_found_by_recomputing(damaged: Home, w
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
-def test_lost_rows_are_missed_even_when_every_file_is_whole(damaged: Home, whole: Home, recipe: Recipe):
+def test_lost_rows_are_missed_even_when_every_file_is_whole(damaged: Workspace, whole: Workspace, recipe: Recipe):
     from storage.vectors import drop_units
 
     name = teacher_tables(table_names(damaged))[0]
@@ -167,36 +169,36 @@ def test_lost_rows_are_missed_even_when_every_file_is_whole(damaged: Home, whole
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
-def test_damage_to_an_old_snapshot_names_the_snapshots_that_share_the_file(home: Home):
+def test_damage_to_an_old_snapshot_names_the_snapshots_that_share_the_file(workspace: Workspace):
     teacher = Teacher("small", 3)
-    write(home, "one", Corpus(range(100)), teacher)
-    write(home, "two", Corpus(range(120)), teacher)
-    write(home, "three", Corpus(range(5, 120)), teacher)
-    shared = Snapshot.open(home, "tiny", "one").dataset.get_fragments()[0].data_files()[1].path
-    flip_a_byte(Path(home.vectors) / "tiny.concatenated_vectors.lance" / "data" / shared)
-    (damage,) = verify_table(home, "tiny.concatenated_vectors").damages
+    write(workspace, "one", Corpus(range(100)), teacher)
+    write(workspace, "two", Corpus(range(120)), teacher)
+    write(workspace, "three", Corpus(range(5, 120)), teacher)
+    shared = Snapshot.open(workspace, "tiny", "one").dataset.get_fragments()[0].data_files()[1].path
+    flip_a_byte(Path(workspace.vectors) / "tiny.concatenated_vectors.lance" / "data" / shared)
+    (damage,) = verify_table(workspace, "tiny.concatenated_vectors").damages
     assert damage.tags == ("one", "three", "two")
-    written = write(home, "two", Corpus(range(120)), teacher, damaged={damage.place})
+    written = write(workspace, "two", Corpus(range(120)), teacher, damaged={damage.place})
     assert written.rows_written == 0
     assert len(teacher.asked) == 50  # one unit's column
-    require_equal(home, "two", Corpus(range(120)), teacher)
+    require_equal(workspace, "two", Corpus(range(120)), teacher)
 
 
-def test_doubled_ids_are_found(home: Home):
+def test_doubled_ids_are_found(workspace: Workspace):
     from storage.units import write_unit
     from storage.vectors import VectorTable, append_units
 
     ids = Corpus(range(20)).table.column("id").to_pylist()
-    table = VectorTable(home, "f", 3)
+    table = VectorTable(workspace, "f", 3)
     teacher = Teacher("small", 3)
     table.fill(ids, lambda at: [ids[i] for i in at], lambda unit: teacher.fetch(unit, unit).astype(np.float32))
-    dataset = open_table(home, "teacher_vectors.f")
+    dataset = open_table(workspace, "teacher_vectors.f")
     again = write_unit(dataset.uri, dataset.to_table().slice(0, 4).combine_chunks(), dataset.schema)
     append_units(dataset.uri, dataset.schema, [again], dataset)
-    (damage,) = verify_table(home, "teacher_vectors.f").damages
+    (damage,) = verify_table(workspace, "teacher_vectors.f").damages
     assert (damage.place, damage.what) == ("id", "4 ids are there twice")
     from storage.integrity import drop_damaged
 
-    assert drop_damaged(home, "teacher_vectors.f", [damage]) == 4
-    assert verify_table(home, "teacher_vectors.f").damages == []
-    assert len(VectorTable(home, "f", 3)) == 20
+    assert drop_damaged(workspace, "teacher_vectors.f", [damage]) == 4
+    assert verify_table(workspace, "teacher_vectors.f").damages == []
+    assert len(VectorTable(workspace, "f", 3)) == 20

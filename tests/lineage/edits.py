@@ -24,9 +24,7 @@ STAGE_3 = {"stage_3", "mteb/stage_3", *END}
 STAGE_2 = {"stage_2", "mteb/stage_2", *STAGE_3}
 STAGE_1 = {"stage_1", "mteb/stage_1", *STAGE_2}
 SNAPSHOT = {"concatenated_vectors", "vector_stats", "mteb/concatenation", *STAGE_1}
-SCORES = {
-    f"mteb/{name}" for name in ("teacher_minilm", "teacher_lsa", "concatenation", "untouched_student", "released")
-}
+SCORES = {f"mteb/{name}" for name in ("teacher_minilm", "teacher_lsa", "concatenation", "base_model", "released")}
 SCORES |= {f"mteb/stage_{number}" for number in (1, 2, 3)}
 TASKS = {"evaluation_tasks", *SCORES, *END}
 VECTORS = {"teacher_vectors/minilm", "teacher_vectors/lsa"}
@@ -59,9 +57,9 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     ),
     "a teacher's weight": (put("teachers.1.weight", 0.6), SNAPSHOT),
     "a teacher's licence": (put("teachers.1.licence", "BSD-3-Clause"), {"release"}),
-    "the student's length": (put("student.max_length", 31), {"tokenised_texts", "mteb/untouched_student", *STAGE_1}),
-    "the student's layers": (put("student.keep_layers", [0, 5]), {"mteb/untouched_student", *STAGE_1}),
-    "a short dimension": (put("student.short_dims", [64, 16]), STAGE_1),
+    "the student's length": (put("student.max_length", 31), {"tokenised_texts", "mteb/base_model", *STAGE_1}),
+    "the student's layers": (put("student.keep_layers", [0, 5]), {"mteb/base_model", *STAGE_1}),
+    "a short dimension": (put("student.matryoshka_dims", [64, 16]), STAGE_1),
     "seed": (put("seed", 1), STAGE_1),
     "learning rate of stage 2": (put("stages.1.learning_rate", 0.003), STAGE_2),
     "learning rate of stage 3": (put("stages.2.learning_rate", 0.003), STAGE_3),
@@ -70,7 +68,7 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
         put("evaluation.prompts", {}),
         {"mteb/stage_1", "mteb/stage_2", "mteb/stage_3", "mteb/released", *END},
     ),
-    "vectors of fewer bits": (put("evaluation.quantised", ["binary"]), {"mteb/variants", *END}),
+    "vectors of fewer bits": (put("evaluation.quantizations", ["binary"]), {"mteb/variants", *END}),
     "other seeds": (put("evaluation.seeds", [1]), {"mteb/seeds", *END}),
     "the released dimension": (put("release.dimension", 32), {"release"}),
     "the gate": (put("release.gate", {"gain": 1}), {"release_gate"}),

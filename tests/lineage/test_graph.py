@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from storage.workspace import Workspace
 
 from pipelines.definitions import build_definitions, job_name, recipe_assets
+from stella_assets.core.step import all_steps
 from stella_assets.recipe import Recipe, parse_recipe
 from stella_assets.release.publish import release_step
-from stella_assets.step import all_steps
-from storage.home import Home
 
 GRAPH = """
 cleaned_texts: -
@@ -29,18 +29,18 @@ evaluation_tasks: corpus
 mteb/teacher_minilm: evaluation_tasks teacher_vectors/minilm
 mteb/teacher_lsa: evaluation_tasks teacher_vectors/lsa
 mteb/concatenation: evaluation_tasks teacher_vectors/lsa teacher_vectors/minilm
-mteb/untouched_student: evaluation_tasks
+mteb/base_model: evaluation_tasks
 mteb/stage_1: evaluation_tasks stage_1
 mteb/stage_2: evaluation_tasks stage_2
 mteb/stage_3: evaluation_tasks stage_3
 evaluation_report: concatenated_vectors corpus evaluation_tasks mteb/concatenation mteb/stage_1 mteb/stage_2 \
-mteb/stage_3 mteb/teacher_lsa mteb/teacher_minilm mteb/untouched_student stage_1 stage_2 stage_3 \
+mteb/stage_3 mteb/teacher_lsa mteb/teacher_minilm mteb/base_model stage_1 stage_2 stage_3 \
 teacher_vectors/lsa teacher_vectors/minilm vector_stats
 study_runs: -
 study: study_runs
 mteb/released: evaluation_tasks
 release_gate: evaluation_report mteb/concatenation mteb/released mteb/stage_1 mteb/stage_2 mteb/stage_3 \
-mteb/teacher_lsa mteb/teacher_minilm mteb/untouched_student
+mteb/teacher_lsa mteb/teacher_minilm mteb/base_model
 release: concatenated_vectors corpus evaluation_report release_gate stage_1 stage_2 stage_3 teacher_vectors/lsa \
 teacher_vectors/minilm
 """
@@ -54,8 +54,8 @@ GROUPS = {
 }
 
 
-def test_the_graph_of_a_recipe_is_as_drawn(tiny: Recipe, home: Home):
-    graph = build_definitions([tiny], home).resolve_asset_graph()
+def test_the_graph_of_a_recipe_is_as_drawn(tiny: Recipe, workspace: Workspace):
+    graph = build_definitions([tiny], workspace).resolve_asset_graph()
     drawn = dict(line.split(": ") for line in GRAPH.replace("\\\n", "").strip().splitlines())
     found = {
         "/".join(key.path[1:]): " ".join(sorted("/".join(p.path[1:]) for p in graph.get(key).parent_keys)) or "-"
@@ -76,22 +76,22 @@ def test_every_asset_has_its_group_description_and_checks(tiny: Recipe):
     }
 
 
-def test_owners_of_a_recipe_own_its_assets(raw: dict[str, Any], tmp_path: Path, home: Home):
+def test_owners_of_a_recipe_own_its_assets(raw: dict[str, Any], tmp_path: Path, workspace: Workspace):
     raw |= {"owners": ["team:search", "a.person@example.org"], "redistil": True}
     recipe = parse_recipe(raw, tmp_path / "tiny.yaml")
-    graph = build_definitions([recipe], home).resolve_asset_graph()
+    graph = build_definitions([recipe], workspace).resolve_asset_graph()
     assert {node.owners for node in graph.asset_nodes} == {recipe.owners}
 
 
-def test_dagster_and_the_command_line_see_the_same_steps(tiny: Recipe, home: Home):
-    graph = build_definitions([tiny], home).resolve_asset_graph()
+def test_dagster_and_the_command_line_see_the_same_steps(tiny: Recipe, workspace: Workspace):
+    graph = build_definitions([tiny], workspace).resolve_asset_graph()
     keys = {"/".join(key.path[1:]) for key in graph.get_all_asset_keys()}
     assert keys - {"study_runs", "study"} == {step.name for step in all_steps(release_step(tiny))}
 
 
-def test_several_recipes_live_side_by_side(tiny: Recipe, home: Home):
+def test_several_recipes_live_side_by_side(tiny: Recipe, workspace: Workspace):
     other = tiny.model_copy(update={"name": "other"})
-    definitions = build_definitions([tiny, other], home)
+    definitions = build_definitions([tiny, other], workspace)
     dg.Definitions.validate_loadable(definitions)
     assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 50
     assert {job_name(tiny), job_name(other)} <= {job.name for job in definitions.resolve_all_job_defs()}

@@ -2,11 +2,11 @@
 
 import dagster as dg
 import pytest
+from storage.workspace import Workspace
 
 from pipelines.definitions import build_definitions
 from pipelines.jobs import forget_old_runs
 from stella_assets.recipe import Recipe
-from storage.home import Home
 from storage.releases import ReleaseError
 
 
@@ -34,8 +34,8 @@ def test_old_runs_are_forgotten_but_for_those_that_made_what_is_there():
     assert instance.get_materialized_partitions(seeds.key) == {"seed=1", "seed=2"}
 
 
-def test_nothing_is_served_before_there_is_a_release(tiny: Recipe, home: Home):
-    job = build_definitions([tiny], home).resolve_job_def("promote_tiny")
+def test_nothing_is_served_before_there_is_a_release(tiny: Recipe, workspace: Workspace):
+    job = build_definitions([tiny], workspace).resolve_job_def("promote_tiny")
     with pytest.raises(ReleaseError, match="there is no release for it as it stands"):
         job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
-    assert not (home.releases / "tiny").exists()
+    assert not (workspace.releases / "tiny").exists()

@@ -47,11 +47,11 @@ def test_steps_run_at_once_with_dagsters_storage_in_postgres(postgres: str, raw:
     raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 300}
     raw["teachers"] = raw["teachers"][1:]
     raw["release"]["dimension"] = 32
-    raw["student"]["short_dims"] = [32]
+    raw["student"]["matryoshka_dims"] = [32]
     write_recipe(project / "recipes", raw)
     environment = {
         **os.environ,
-        "STELLA_HOME": str(tmp_path / "home"),
+        "STELLA_HOME": str(tmp_path / "workspace"),
         "STELLA_POSTGRES": postgres,
         "STELLA_PARALLEL": "4",
         "DAGSTER_HOME": str(project / "deploy"),
@@ -72,5 +72,5 @@ def test_steps_run_at_once_with_dagsters_storage_in_postgres(postgres: str, raw:
     assert (storage, status) == ("PostgresEventLogStorage", "DagsterRunStatus.SUCCESS")
     assert set(assets) == {f"tiny/{asset}" for asset in ASSETS}
     assert processes == len(ASSETS)
-    assert not (tmp_path / "home" / "history").exists()  # SQLite has no part in it
+    assert not (tmp_path / "workspace" / "history").exists()  # SQLite has no part in it
     assert postgres not in (project / "deploy" / "dagster.yaml").read_text()

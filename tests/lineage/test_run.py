@@ -19,16 +19,16 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from storage.workspace import Workspace
 
 from pipelines.definitions import build_definitions
+from stella_assets.core.manifest import Manifest, file_digest
+from stella_assets.core.step import Runner
+from stella_assets.core.trace import Tracer
 from stella_assets.lineage.plan import plan
 from stella_assets.lineage.reproduce import Reproduction
-from stella_assets.manifest import Manifest, file_digest
 from stella_assets.recipe import parse_recipe, read_recipe
-from stella_assets.step import Workshop
-from stella_assets.trace import Tracer
 from stella_assets.training.start import Start, set_start
-from storage.home import Home
 from tests.conftest import TINY, write_recipe
 from tests.lineage.edits import EDITS
 
@@ -36,20 +36,20 @@ STELLA = str(Path(sys.executable).with_name("stella"))
 
 
 class Run:
-    """A home folder and a recipe, and `stella` on them."""
+    """A workspace folder and a recipe, and `stella` on them."""
 
     def __init__(self, root: Path) -> None:
         root.mkdir(exist_ok=True)
-        self.home = root / "home"
+        self.workspace = root / "workspace"
         self.recipe = write_recipe(root, TINY)
-        self.environment = {**os.environ, "STELLA_HOME": str(self.home)}
+        self.environment = {**os.environ, "STELLA_HOME": str(self.workspace)}
 
     def stella(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [STELLA, *(str(self.recipe) if a == "RECIPE" else a for a in arguments)]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
 
     def kill_once(self, appears: str) -> None:
-        """Start a run and `kill -9` it as soon as a file matching the pattern is in the home folder."""
+        """Start a run and `kill -9` it as soon as a file matching the pattern is in the workspace folder."""
         process = subprocess.Popen(
             [STELLA, "run", str(self.recipe)],
             env=self.environment,
@@ -58,7 +58,7 @@ class Run:
             start_new_session=True,
         )
         deadline = time.monotonic() + 240
-        while not any(self.home.glob(appears)):
+        while not any(self.workspace.glob(appears)):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -66,7 +66,7 @@ class Run:
         process.wait()
 
     def manifest(self, asset: str) -> dict:
-        return json.loads((self.home / "tiny" / asset / "manifest.json").read_text())
+        return json.loads((self.workspace / "tiny" / asset / "manifest.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,11 @@ def assets(manifests: Iterable[Path]) -> list[Path]:
 
 
 def test_a_second_run_recomputes_nothing(finished: Run):
-    made_at = {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")}
+    made_at = {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")}
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
     assert done.stderr.count("reused, nothing to do") == len(assets(made_at)) == 23
-    assert {path: path.stat().st_mtime_ns for path in finished.home.glob("artefacts/**/manifest.json")} == made_at
+    assert {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")} == made_at
 
 
 def test_the_report_has_every_model_dimension_and_retention(finished: Run):
@@ -101,7 +101,7 @@ def test_the_report_has_every_model_dimension_and_retention(finished: Run):
         ("teacher/minilm", 384),
         ("teacher/lsa", 32),
         ("concatenation", 416),
-        ("untouched_student", 384),
+        ("base_model", 384),
         ("stage_1", 416),
         ("stage_2", 416),
         ("stage_3", 416),
@@ -112,7 +112,7 @@ def test_the_report_has_every_model_dimension_and_retention(finished: Run):
         assert set(model["scores"]) == {"HeldOutRetrieval", "HeldOutClassification", "HeldOutPairClassification"}
         assert model["mean"] == pytest.approx(sum(model["scores"].values()) / 3, abs=1e-5)
     assert set(report["retention"]) == {"teacher/minilm", "teacher/lsa", "concatenation"}
-    html = (finished.home / "tiny/evaluation_report/report.html").read_text()
+    html = (finished.workspace / "tiny/evaluation_report/report.html").read_text()
     assert html.count("data:image/png;base64,") == 8
     assert "http" not in html.replace("http-equiv", "")  # one page, nothing fetched
 
@@ -120,13 +120,13 @@ def test_the_report_has_every_model_dimension_and_retention(finished: Run):
 def test_the_release_loads_in_sentence_transformers_by_its_link(finished: Run):
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(finished.home / "tiny" / "release"), device="cpu")
+    model = SentenceTransformer(str(finished.workspace / "tiny" / "release"), device="cpu")
     query = model.encode(["shortest path between two nodes"], prompt_name="s2p_query")
     documents = model.encode(["Compute shortest paths in the graph.", "Represent a database connection."])
     first, second = model.similarity(query, documents)[0].tolist()
     assert documents.shape == (2, 64)
     assert first > second
-    card = (finished.home / "tiny/release/README.md").read_text()
+    card = (finished.workspace / "tiny/release/README.md").read_text()
     for part in ("| minilm | sentence_transformers | 384 | 1.0 | Apache-2.0 |", "s2p_query", "| stage_3 |"):
         assert part in card
 
@@ -136,16 +136,16 @@ def test_every_manifest_names_the_exact_digests_of_its_inputs(finished: Run):
     for manifest in map(json.loads, _manifests(finished)):
         for name, digest in manifest["identity"]["inputs"].items():
             assert name.startswith("source:") or digests[name] == digest
-    assert json.loads((finished.home / "tiny/release/lineage.json").read_text()).keys() >= {"corpus", "stage_3"}
+    assert json.loads((finished.workspace / "tiny/release/lineage.json").read_text()).keys() >= {"corpus", "stage_3"}
 
 
 def test_nothing_half_made_is_left_over(finished: Run):
-    left = [*finished.home.glob("artefacts/**/*.draft"), *finished.home.glob("artefacts/**/*.scratch")]
+    left = [*finished.workspace.glob("artefacts/**/*.draft"), *finished.workspace.glob("artefacts/**/*.scratch")]
     assert left == []
 
 
 def _manifests(run: Run) -> list[str]:
-    return [path.read_text() for path in run.home.glob("artefacts/**/manifest.json")]
+    return [path.read_text() for path in run.workspace.glob("artefacts/**/manifest.json")]
 
 
 def test_dagster_knows_the_run_its_data_versions_and_checks(finished: Run):
@@ -177,7 +177,7 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     query = "SELECT teacher, rows, dim FROM vector_stats WHERE source = '*' ORDER BY dim"
     csv = finished.stella("sql", query, "--format", "csv").stdout
     assert csv.splitlines() == ["teacher,rows,dim", "lsa,700,32", "minilm,700,384", "concatenation,700,416"]
-    with duckdb.connect(str(finished.home / "statistics.duckdb"), read_only=True) as connection:
+    with duckdb.connect(str(finished.workspace / "statistics.duckdb"), read_only=True) as connection:
         query = "SELECT count(*), min(seconds) >= 0 FROM artefacts WHERE NOT starts_with(asset, 'task_scores/')"
         seconds = connection.execute(query).fetchone()
     assert seconds == (23, True)
@@ -212,12 +212,12 @@ def test_a_run_that_is_killed_with_9_at_every_turn_ends_with_the_same_release(fi
     assert run.stella("pools", "encoding=1", "training=1").returncode == 0  # a place that stayed taken would stop it
     for appears in MOMENTS.values():
         run.kill_once(appears)
-        assert not any(run.home.glob("artefacts/release/*/manifest.json"))
+        assert not any(run.workspace.glob("artefacts/release/*/manifest.json"))
     done = run.stella("run", "RECIPE")
     assert done.returncode == 0, done.stderr
     assert "was killed; going on where it stopped" in done.stderr
     assert run.manifest("release")["digest"] == finished.manifest("release")["digest"]
-    assert run.manifest("stage_2")["facts"]["resumed_at_step"] >= 4
+    assert run.manifest("stage_2")["metrics"]["resumed_at_step"] >= 4
 
 
 def test_two_runs_at_once_wait_for_each_other_and_agree(finished: Run, tmp_path: Path):
@@ -227,8 +227,8 @@ def test_two_runs_at_once_wait_for_each_other_and_agree(finished: Run, tmp_path:
     outputs = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert "waiting for it" in "".join(outputs)
-    vectors = json.loads((run.home / "tiny/teacher_vectors/minilm/vectors.json").read_text())
-    assert vectors == json.loads((finished.home / "tiny/teacher_vectors/minilm/vectors.json").read_text())
+    vectors = json.loads((run.workspace / "tiny/teacher_vectors/minilm/vectors.json").read_text())
+    assert vectors == json.loads((finished.workspace / "tiny/teacher_vectors/minilm/vectors.json").read_text())
 
 
 @pytest.mark.parametrize("edit", EDITS)
@@ -236,7 +236,7 @@ def test_an_edit_makes_stale_what_it_reaches_and_nothing_else(edit: str, finishe
     change, stale = EDITS[edit]
     raw = copy.deepcopy(TINY)
     change(raw)
-    planned = plan(parse_recipe(raw, finished.recipe), Workshop(Home(finished.home), logging.getLogger("test")))
+    planned = plan(parse_recipe(raw, finished.recipe), Runner(Workspace(finished.workspace), logging.getLogger("test")))
     assert {asset.asset for asset in planned if asset.state == "made"} == stale
     assert all(asset.because for asset in planned if asset.state == "made")
 
@@ -252,7 +252,7 @@ def test_a_comment_makes_nothing_stale_and_a_plan_says_why_something_is(finished
     assert changed["stage_3"]["because"] == ["stage.learning_rate 0.0003 -> 0.0001", "stage.steps 12 -> 24"]
     assert changed["stage_3"]["work"] == "24 steps of 16 texts"
     assert changed["stage_3"]["seconds"] == pytest.approx(
-        2 * finished.manifest("stage_3")["about"]["seconds"], rel=0.01
+        2 * finished.manifest("stage_3")["run_info"]["seconds"], rel=0.01
     )
     assert changed["release"]["because"] == ["evaluation_report is made again", "stage_3 is made again"]
 
@@ -261,8 +261,8 @@ def test_lineage_goes_down_to_the_sources(finished: Run, tmp_path: Path):
     traced = json.loads(finished.stella("lineage", "tiny", "--json").stdout)
     assert traced["asset"] == "release"
     assert traced["artefacts"]["cleaned_texts"]["sources"].keys() == {"docs"}
-    assert traced["artefacts"]["stage_1"]["about"]["cpu"]
-    assert traced["artefacts"]["teacher_vectors/minilm"]["about"]["because"] == ["not made for this recipe before"]
+    assert traced["artefacts"]["stage_1"]["run_info"]["cpu"]
+    assert traced["artefacts"]["teacher_vectors/minilm"]["run_info"]["because"] == ["not made for this recipe before"]
     digest = finished.manifest("stage_2")["digest"]
     printed = finished.stella("lineage", digest[:10]).stdout
     assert printed.startswith(f"stage_2 {digest[:12]}")
@@ -276,9 +276,9 @@ def test_lineage_goes_down_to_the_sources(finished: Run, tmp_path: Path):
 
 
 def linked_copy(finished: Run, folder: Path) -> Run:
-    """A home with the same files, each of which can be replaced."""
+    """A workspace with the same files, each of which can be replaced."""
     run = Run(folder)
-    shutil.copytree(finished.home, run.home, symlinks=True, copy_function=os.link)
+    shutil.copytree(finished.workspace, run.workspace, symlinks=True, copy_function=os.link)
     return run
 
 
@@ -296,10 +296,10 @@ def test_a_flipped_bit_of_a_vector_or_a_weight_is_found_and_named(finished: Run,
     assert "artefacts have the bytes" in whole.stdout
     run = linked_copy(finished, tmp_path / "damaged")
     (fingerprint,) = set(
-        json.loads((run.home / "tiny/teacher_vectors/lsa/vectors.json").read_text())["fingerprints"].values()
+        json.loads((run.workspace / "tiny/teacher_vectors/lsa/vectors.json").read_text())["fingerprints"].values()
     )
-    flip_a_bit(next((run.home / f"lancedb/teacher_vectors.{fingerprint}.lance/data").iterdir()))
-    flip_a_bit(run.home / "tiny" / "stage_2" / "model" / "model.safetensors")
+    flip_a_bit(next((run.workspace / f"lancedb/teacher_vectors.{fingerprint}.lance/data").iterdir()))
+    flip_a_bit(run.workspace / "tiny" / "stage_2" / "model" / "model.safetensors")
     found = run.stella(*check, "--json")
     assert found.returncode == 1
     damages = json.loads(found.stdout)["damages"]
@@ -312,7 +312,7 @@ def test_a_flipped_bit_of_a_vector_or_a_weight_is_found_and_named(finished: Run,
 def test_what_the_recipe_continues_from_now_is_no_part_of_an_older_release(finished: Run, tmp_path: Path):
     run = linked_copy(finished, tmp_path / "continued")
     stage = run.manifest("stage_3")
-    set_start(Home(run.home), "tiny", Start("stage_3", stage["key"], stage["digest"]))
+    set_start(Workspace(run.workspace), "tiny", Start("stage_3", stage["key"], stage["digest"]))
     found = run.stella("reproduce", "tiny", "--recipe", str(finished.recipe), "--check", "--json")
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["mismatches"] == []
@@ -330,14 +330,14 @@ def test_a_release_is_not_made_again_from_another_recipe(finished: Run, tmp_path
 
 
 def test_what_comes_out_otherwise_is_measured_and_what_follows_is_told_apart(finished: Run, tmp_path: Path):
-    """A home in which all is there already, but for scores that came out otherwise."""
+    """A workspace in which all is there already, but for scores that came out otherwise."""
     fresh, log = linked_copy(finished, tmp_path / "fresh"), logging.getLogger("test")
-    home, recipe = Home(finished.home), read_recipe(finished.recipe)
-    release = Tracer(home).find("tiny")
-    compared = list(Reproduction(release, recipe, home, Home(fresh.home), log).run())
+    workspace, recipe = Workspace(finished.workspace), read_recipe(finished.recipe)
+    release = Tracer(workspace).find("tiny")
+    compared = list(Reproduction(release, recipe, workspace, Workspace(fresh.workspace), log).run())
     assert {comparison.verdict for comparison in compared} == {"identical"}
     assert len(compared) == len(release.all) == 21
-    scores = fresh.home / "tiny" / "mteb" / "stage_3" / "scores.parquet"
+    scores = fresh.workspace / "tiny" / "mteb" / "stage_3" / "scores.parquet"
     rows = pl.read_parquet(scores)
     scores.unlink()
     rows.with_columns(score=pl.col("score") + 0.005).write_parquet(scores)
@@ -345,7 +345,7 @@ def test_what_comes_out_otherwise_is_measured_and_what_follows_is_told_apart(fin
     changed = replace(manifest, outputs={**manifest.outputs, "scores.parquet": file_digest(scores)})
     scores.with_name("manifest.json").unlink()
     scores.with_name("manifest.json").write_text(changed.to_json())
-    compared = list(Reproduction(release, recipe, home, Home(fresh.home), log).run())
+    compared = list(Reproduction(release, recipe, workspace, Workspace(fresh.workspace), log).run())
     other = {comparison.asset: comparison for comparison in compared if comparison.verdict != "identical"}
     assert {asset: comparison.verdict for asset, comparison in other.items()} == {
         "mteb/stage_3": "within tolerance",
@@ -358,7 +358,7 @@ def test_what_comes_out_otherwise_is_measured_and_what_follows_is_told_apart(fin
 def test_vectors_in_plain_lancedb_are_of_unit_norm_by_teacher(finished: Run):
     import lancedb
 
-    table = lancedb.connect(str(finished.home / "lancedb")).open_table("tiny.concatenated_vectors")
+    table = lancedb.connect(str(finished.workspace / "lancedb")).open_table("tiny.concatenated_vectors")
     layout = json.loads(table.schema.metadata[b"stella.layout"])
     assert (layout["teachers"], layout["dims"], layout["weights"]) == (["minilm", "lsa"], [384, 32], [1.0, 0.5])
     rows = table.to_arrow()
@@ -369,12 +369,14 @@ def test_vectors_in_plain_lancedb_are_of_unit_norm_by_teacher(finished: Run):
 
 
 def test_a_release_is_promoted_listed_shown_and_not_taken_back_further_than_the_first(finished: Run):
-    """The last test here: from now on the home folder has a release to compare with."""
+    """The last test here: from now on the workspace folder has a release to compare with."""
     assert finished.stella("release", "show", "RECIPE").returncode == 1
-    job = build_definitions([read_recipe(finished.recipe)], Home(finished.home)).resolve_job_def("promote_tiny")
+    job = build_definitions([read_recipe(finished.recipe)], Workspace(finished.workspace)).resolve_job_def(
+        "promote_tiny"
+    )
     fill_in = {"ops": {"serve_newest_of_tiny": {"config": {"name": "v1"}}}}
     assert job.execute_in_process(fill_in, instance=dg.DagsterInstance.ephemeral()).success
-    served = finished.home / "releases" / "tiny" / "current"
+    served = finished.workspace / "releases" / "tiny" / "current"
     assert json.loads((served / "manifest.json").read_text())["digest"] == finished.manifest("release")["digest"]
     (listed,) = json.loads(finished.stella("release", "list", "RECIPE", "--json").stdout)
     assert (listed["name"], listed["served"]) == ("v1", True)

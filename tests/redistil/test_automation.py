@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from storage.workspace import Workspace
 
 from pipelines.definitions import build_definitions
 from stella_assets.assets import asset_key
 from stella_assets.recipe import Recipe, RecipeError, Redistil, parse_recipe
 from stella_assets.redistil.assets import period, redistil_automation
-from storage.home import Home
 
 KEY = asset_key("tiny", "redistillation")
 
@@ -30,17 +30,17 @@ def watched(raw: dict[str, Any], tmp_path: Path) -> Recipe:
 class Daemon:
     """What the daemon does at each tick: the sensor that looks, then the conditions."""
 
-    def __init__(self, recipe: Recipe, home: Home) -> None:
+    def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
         self.instance = dg.DagsterInstance.ephemeral()
-        self._definitions = build_definitions([recipe], home)
+        self._definitions = build_definitions([recipe], workspace)
         self._watch = redistil_automation(recipe)[1][0]
-        self._home = home
+        self._workspace = workspace
         self._seen: str | None = None
         self._cursor: Any = None
 
     def tick(self) -> tuple[str, int]:
         """What the sensor said, and how many runs were asked for."""
-        context = dg.build_sensor_context(self.instance, cursor=self._seen, resources={"home": self._home})
+        context = dg.build_sensor_context(self.instance, cursor=self._seen, resources={"workspace": self._workspace})
         found = self._watch(context)
         said = ""
         if isinstance(found, dg.SkipReason):
@@ -55,8 +55,10 @@ class Daemon:
         return said, result.total_requested
 
 
-def test_a_change_of_the_sources_asks_for_one_run_and_nothing_else_does(watched: Recipe, home: Home, tmp_path: Path):
-    daemon = Daemon(watched, home)
+def test_a_change_of_the_sources_asks_for_one_run_and_nothing_else_does(
+    watched: Recipe, workspace: Workspace, tmp_path: Path
+):
+    daemon = Daemon(watched, workspace)
     assert daemon.tick() == ("", 1)
     assert daemon.tick() == ("sources, teachers and recipe are as they were", 0)
     (tmp_path / "texts" / "two.jsonl").write_text(json.dumps({"text": "A text about networks."}) + "\n")
@@ -67,9 +69,9 @@ def test_a_change_of_the_sources_asks_for_one_run_and_nothing_else_does(watched:
 
 
 def test_a_folder_that_vanishes_is_told_and_changes_nothing_until_it_is_back(
-    watched: Recipe, home: Home, tmp_path: Path
+    watched: Recipe, workspace: Workspace, tmp_path: Path
 ):
-    daemon = Daemon(watched, home)
+    daemon = Daemon(watched, workspace)
     daemon.tick()
     (tmp_path / "texts").rename(tmp_path / "elsewhere")
     said, runs = daemon.tick()
@@ -80,9 +82,9 @@ def test_a_folder_that_vanishes_is_told_and_changes_nothing_until_it_is_back(
     assert daemon.tick() == ("sources, teachers and recipe are as they were", 0)
 
 
-def test_a_recipe_that_does_not_ask_for_it_has_neither_schedule_nor_sensor(tiny: Recipe, home: Home):
+def test_a_recipe_that_does_not_ask_for_it_has_neither_schedule_nor_sensor(tiny: Recipe, workspace: Workspace):
     assert redistil_automation(tiny) == ([], [])
-    assert KEY not in build_definitions([tiny], home).resolve_asset_graph().get_all_asset_keys()
+    assert KEY not in build_definitions([tiny], workspace).resolve_asset_graph().get_all_asset_keys()
 
 
 def test_the_schedule_runs_in_the_recipes_time_zone_as_soon_as_the_daemon_does(raw: dict[str, Any], tmp_path: Path):

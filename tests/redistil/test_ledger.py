@@ -1,19 +1,19 @@
 """The ledger: a line is there whole or not at all."""
 
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.redistil.ledger import Entry, Ledger, LedgerError
-from storage.home import Home
 
 
 def entry(why: str) -> Entry:
     return Entry("2026-01-05T03:00:00+00:00", "weekly", "promoted", why, {})
 
 
-def test_half_a_line_of_a_killed_process_does_not_count_and_goes(home: Home):
-    ledger = Ledger(home, "weekly")
+def test_half_a_line_of_a_killed_process_does_not_count_and_goes(workspace: Workspace):
+    ledger = Ledger(workspace, "weekly")
     ledger.add(entry("one"))
-    path = home.redistillations / "weekly.jsonl"
+    path = workspace.redistillations / "weekly.jsonl"
     path.write_text(path.read_text() + '{"started_at": "2026')
     assert [each.why for each in ledger.entries()] == ["one"]
     ledger.add(entry("two"))
@@ -22,10 +22,10 @@ def test_half_a_line_of_a_killed_process_does_not_count_and_goes(home: Home):
 
 
 @pytest.mark.parametrize("line", ["not JSON", '{"started_at": 1}', "[]"])
-def test_a_line_that_was_changed_by_hand_is_named(home: Home, line: str):
-    ledger = Ledger(home, "weekly")
+def test_a_line_that_was_changed_by_hand_is_named(workspace: Workspace, line: str):
+    ledger = Ledger(workspace, "weekly")
     ledger.add(entry("one"))
-    path = home.redistillations / "weekly.jsonl"
+    path = workspace.redistillations / "weekly.jsonl"
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(LedgerError, match=r"weekly.jsonl:2: is no entry .* Remove the line."):
         ledger.entries()

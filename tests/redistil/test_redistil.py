@@ -8,14 +8,14 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from storage.workspace import Workspace
 
+from stella_assets.core.step import Runner
+from stella_assets.core.trace import Tracer
 from stella_assets.recipe import Recipe, RecipeError
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.redistil.redistil import redistil
-from stella_assets.step import Workshop
-from stella_assets.trace import Tracer
 from storage.database import open_table, table_names
-from storage.home import Home
 from storage.releases import Releases
 from storage.statistics import refresh_views
 from storage.vectors import PREFIX
@@ -28,12 +28,12 @@ def done_by_two_daemons(weeks: Weeks) -> list[Entry]:
     said = [daemon.communicate()[0] for daemon in daemons]
     assert [daemon.returncode for daemon in daemons] == [0, 0], said
     assert "another process is re-distilling this recipe; waiting for it." in " ".join("".join(said).split())
-    return Ledger(weeks.home, "weekly").entries()
+    return Ledger(weeks.workspace, "weekly").entries()
 
 
 def test_weeks_go_by(tmp_path: Path):
     weeks = Weeks(tmp_path, steps=12)
-    releases = Releases(weeks.home, "weekly")
+    releases = Releases(weeks.workspace, "weekly")
 
     weeks.add(0, 300)
     first, again = done_by_two_daemons(weeks)
@@ -43,8 +43,8 @@ def test_weeks_go_by(tmp_path: Path):
     assert (again.verdict, again.embedded, again.release) == ("nothing new", 0, first.release)
 
     # From here on the clock is wrong: it is January again.
-    anyway = weeks.redistil(1, anyway=True)
-    assert (anyway.verdict, anyway.why, releases.names()) == (
+    force = weeks.redistil(1, force=True)
+    assert (force.verdict, force.why, releases.names()) == (
         "nothing new",
         "what comes of it is what is served",
         [first.release],
@@ -68,22 +68,26 @@ def test_weeks_go_by(tmp_path: Path):
     assert grown.new_texts == 62
     texts = first.new_texts + grown.new_texts
     assert grown.embedded == 0  # the killed one had embedded them
-    assert grown.verdict in ("promoted", "kept")
+    assert grown.verdict in ("promoted", "rejected")
     assert releases.current() == grown.release
-    stage = weeks.home.current("weekly", "stage_2").resolve()
-    assert json.loads((stage / "manifest.json").read_text())["facts"]["resumed_at_step"] >= 4
-    begun = Tracer(weeks.home).find("weekly/stage_1").sources["start"]
-    assert begun == Tracer(weeks.home).find(f"weekly@{first.release}").all["stage_2"].digest
+    stage = weeks.workspace.current("weekly", "stage_2").resolve()
+    assert json.loads((stage / "manifest.json").read_text())["metrics"]["resumed_at_step"] >= 4
+    begun = Tracer(weeks.workspace).find("weekly/stage_1").sources["start"]
+    assert begun == Tracer(weeks.workspace).find(f"weekly@{first.release}").all["stage_2"].digest
 
     weeks.teacher(WORSE)
     worse = weeks.redistil(5)
-    assert (worse.verdict, worse.release) == ("kept", grown.release), worse.why
-    assert "the gate is closed: largest_fall, HeldOutRetrieval" in worse.why
+    assert (worse.verdict, worse.release) == ("rejected", grown.release), worse.why
+    assert "the gate is closed: max_task_regression, HeldOutRetrieval" in worse.why
     assert worse.embedded == texts  # with another teacher
-    assert pq.read_metadata(weeks.home.current("weekly", "corpus") / "corpus.parquet").num_rows == texts
-    (rows,) = {open_table(weeks.home, name).count_rows() for name in table_names(weeks.home) if name.startswith(PREFIX)}
+    assert pq.read_metadata(weeks.workspace.current("weekly", "corpus") / "corpus.parquet").num_rows == texts
+    (rows,) = {
+        open_table(weeks.workspace, name).count_rows()
+        for name in table_names(weeks.workspace)
+        if name.startswith(PREFIX)
+    }
     assert rows >= texts
-    links = [link for link in (weeks.home.root / "weekly").rglob("*") if link.is_symlink()]
+    links = [link for link in (weeks.workspace.root / "weekly").rglob("*") if link.is_symlink()]
     assert all((link / "manifest.json").is_file() for link in links)  # what it has is not let go, gate or no gate
     weeks.teacher(32)
     shutil.rmtree(releases.folder(str(grown.release)))
@@ -91,7 +95,7 @@ def test_weeks_go_by(tmp_path: Path):
     assert lost.verdict == "failed"
     assert f"the files of release '{grown.release}' are gone. Run `stella release rollback weekly`" in lost.why
 
-    rows = _rows(weeks.home)
+    rows = _rows(weeks.workspace)
     assert [row[0] for row in rows] == [
         "promoted",
         "nothing new",
@@ -99,18 +103,18 @@ def test_weeks_go_by(tmp_path: Path):
         "too little new",
         "failed",
         grown.verdict,
-        "kept",
+        "rejected",
         "failed",
     ]
     assert sum(row[1] for row in rows) == first.embedded + 2 + texts
 
 
-def _rows(home: Home) -> list[tuple[str, int]]:
+def _rows(workspace: Workspace) -> list[tuple[str, int]]:
     """In the order of the ledger, as the clock was wrong."""
-    with duckdb.connect(str(refresh_views(home)), read_only=True) as connection:
+    with duckdb.connect(str(refresh_views(workspace)), read_only=True) as connection:
         return connection.execute("SELECT verdict, embedded FROM redistillations").fetchall()
 
 
-def test_a_recipe_that_does_not_ask_for_it_is_told_how(tiny: Recipe, home: Home, log):
+def test_a_recipe_that_does_not_ask_for_it_is_told_how(tiny: Recipe, workspace: Workspace, log):
     with pytest.raises(RecipeError, match="Add `redistil: true`"):
-        redistil(tiny, Workshop(home, log))
+        redistil(tiny, Runner(workspace, log))

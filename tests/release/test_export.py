@@ -7,7 +7,7 @@ import pytest
 from stella_assets.release.licences import obligations
 from stella_assets.release.onnx import export_onnx, float_file, int8_file
 from stella_assets.release.reload import cosines, load_and_encode, vectors_of_release
-from stella_assets.training.student import Student
+from stella_assets.students.dense import Student
 
 TEXTS = ["Return a sorted copy of an array.", "Open a network connection.", "sort", "word " * 60]
 

@@ -7,15 +7,15 @@ import polars as pl
 import pytest
 
 from stella_assets.evaluation.summary import Scoreboard
-from stella_assets.preflight import check_recipe
 from stella_assets.recipe import Gate, RecipeError, parse_recipe
+from stella_assets.recipe.preflight import check_recipe
 from stella_assets.release.gate import Verdict, judge, judge_contamination
 
-ORDER = ["teacher/minilm", "concatenation", "untouched_student", "stage_1", "released"]
+ORDER = ["teacher/minilm", "concatenation", "base_model", "stage_1", "released"]
 MEANS = {
     ("teacher/minilm", 384): 0.8,
     ("concatenation", 416): 0.8,
-    ("untouched_student", 384): 0.5,
+    ("base_model", 384): 0.5,
     ("stage_1", 416): 0.7,
     ("stage_1", 32): 0.65,
     ("released", 416): 0.7,
@@ -40,7 +40,7 @@ def board(samples: int, noise: float = 0.2, **shift: float) -> Scoreboard:
 
 
 def verdicts(gate: dict[str, Any], of: Scoreboard) -> dict[tuple[str, str], Verdict]:
-    found = judge(Gate.model_validate({"largest_fall": None, **gate}), of, "stage_1")
+    found = judge(Gate.model_validate({"max_task_regression": None, **gate}), of, "stage_1")
     return {(verdict.requirement, verdict.subject): verdict for verdict in found}
 
 
@@ -75,9 +75,9 @@ def test_noise_does_not_open_the_gate():
 
 
 def test_one_task_that_falls_closes_the_gate_though_the_mean_rises():
-    found = verdicts({"largest_fall": 2.0}, board(5000, A=0.05, B=-0.2))
-    assert not found["largest_fall", "A"].passed
-    assert found["largest_fall", "B"].passed
+    found = verdicts({"max_task_regression": 2.0}, board(5000, A=0.05, B=-0.2))
+    assert not found["max_task_regression", "A"].passed
+    assert found["max_task_regression", "B"].passed
 
 
 def test_short_dimensions_and_gain_are_held_against_their_limits():
@@ -91,12 +91,12 @@ def test_without_a_release_nothing_is_compared_with_it():
     whole = board(100)
     for model in [model for model in whole.points if model[0] == "released"]:
         del whole.points[model]
-    assert verdicts({"largest_fall": 0.0, "gain_over_release": 0.0}, whole) == {}
+    assert verdicts({"max_task_regression": 0.0, "gain_over_release": 0.0}, whole) == {}
 
 
 def test_the_release_itself_passes_when_it_is_run_again():
     same = board(100, noise=0.0)
-    assert verdicts({"largest_fall": 0.0, "gain_over_release": 1.0}, same) == {}
+    assert verdicts({"max_task_regression": 0.0, "gain_over_release": 1.0}, same) == {}
 
 
 def test_texts_left_in_the_corpus_close_the_gate():
@@ -113,11 +113,11 @@ def test_texts_left_in_the_corpus_close_the_gate():
             "retention 'Clustering': no task is of this type. There are Classification",
         ),
         ({"retention_of": "minilmm"}, "retention_of 'minilmm': there is concatenation, minilm, lsa"),
-        ({"dimensions": {48: 0.9}}, "dimensions 48: student.short_dims has no such dimension"),
+        ({"dimensions": {48: 0.9}}, "dimensions 48: student.matryoshka_dims has no such dimension"),
         ({"contamination": 0}, "contamination: the corpus is held against no texts"),
     ],
 )
-def test_a_gate_that_asks_for_what_is_not_there_is_refused(gate, message, raw, home, tmp_path):
+def test_a_gate_that_asks_for_what_is_not_there_is_refused(gate, message, raw, workspace, tmp_path):
     raw["release"]["gate"] = gate
     with pytest.raises(RecipeError, match=message):
-        check_recipe(parse_recipe(raw, tmp_path / "tiny.yaml"), home)
+        check_recipe(parse_recipe(raw, tmp_path / "tiny.yaml"), workspace)

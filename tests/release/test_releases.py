@@ -3,59 +3,61 @@
 import json
 
 import pytest
+from storage.workspace import Workspace
 
-from storage.home import Home
 from storage.releases import ReleaseError, Releases
 
 
-def artefact(home: Home, key: str):
-    folder = home.artefacts / "release" / key
+def artefact(workspace: Workspace, key: str):
+    folder = workspace.artefacts / "release" / key
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({"key": key}))
     return folder
 
 
-def test_what_is_promoted_is_served_and_can_be_taken_back(home):
-    releases = Releases(home, "demo")
+def test_what_is_promoted_is_served_and_can_be_taken_back(workspace):
+    releases = Releases(workspace, "demo")
     assert releases.current() is None
     for name, key in (("v1", "aaaa"), ("v2", "bbbb"), ("v3", "cccc")):
-        releases.promote(artefact(home, key), name, {"mean_score": 1.0})
+        releases.promote(artefact(workspace, key), name, {"mean_score": 1.0})
     assert releases.names() == ["v3", "v2", "v1"]
-    served = home.releases / "demo" / "current"
+    served = workspace.releases / "demo" / "current"
     assert json.loads((served / "manifest.json").read_text())["key"] == "cccc"
     assert releases.roll_back() == ("v3", "v2")
     assert releases.roll_back() == ("v2", "v1")
     assert json.loads((served / "manifest.json").read_text())["key"] == "aaaa"
     with pytest.raises(ReleaseError, match="'v1' is the first release, so there is nothing to go back to"):
         releases.roll_back()
-    releases.promote(home.artefacts / "release" / "cccc", "v3", {})
+    releases.promote(workspace.artefacts / "release" / "cccc", "v3", {})
     assert releases.current() == "v3"
 
 
-def test_a_name_is_given_once(home):
-    releases = Releases(home, "demo")
-    releases.promote(artefact(home, "aaaa"), "v1", {})
+def test_a_name_is_given_once(workspace):
+    releases = Releases(workspace, "demo")
+    releases.promote(artefact(workspace, "aaaa"), "v1", {})
     with pytest.raises(ReleaseError, match="'v1': exists already"):
-        releases.promote(artefact(home, "bbbb"), "v1", {})
+        releases.promote(artefact(workspace, "bbbb"), "v1", {})
     assert releases.folder("v1").name == "aaaa"
 
 
 @pytest.mark.parametrize("name", ["current", "../up", "", "a b"])
-def test_a_name_that_is_none_is_refused(home, name):
+def test_a_name_that_is_none_is_refused(workspace, name):
     if not name:
-        assert Releases(home, "demo").promote(artefact(home, "aaaabbbb"), name, {})["name"].endswith("-aaaabbbb")
+        assert (
+            Releases(workspace, "demo").promote(artefact(workspace, "aaaabbbb"), name, {})["name"].endswith("-aaaabbbb")
+        )
         return
     with pytest.raises(ReleaseError, match="release name"):
-        Releases(home, "demo").promote(artefact(home, "aaaa"), name, {})
+        Releases(workspace, "demo").promote(artefact(workspace, "aaaa"), name, {})
 
 
-def test_files_that_were_deleted_by_hand_are_missed_with_the_remedy(home):
+def test_files_that_were_deleted_by_hand_are_missed_with_the_remedy(workspace):
     import shutil
 
-    releases = Releases(home, "demo")
-    releases.promote(artefact(home, "aaaa"), "v1", {})
-    releases.promote(artefact(home, "bbbb"), "v2", {})
-    shutil.rmtree(home.artefacts / "release" / "aaaa")
+    releases = Releases(workspace, "demo")
+    releases.promote(artefact(workspace, "aaaa"), "v1", {})
+    releases.promote(artefact(workspace, "bbbb"), "v2", {})
+    shutil.rmtree(workspace.artefacts / "release" / "aaaa")
     with pytest.raises(ReleaseError, match="files of release 'v1' are gone"):
         releases.roll_back()
     assert releases.current() == "v2"

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from storage.workspace import Workspace
 
 from storage.database import open_table, table_names, table_uri, to_arrow
 from storage.garbage import Needed, collect
-from storage.home import Home
 from storage.integrity import drop_damaged, verify_table
 from storage.snapshot import Snapshot, snapshot_tags
 from storage.units import write_unit
@@ -143,15 +143,15 @@ def endpoint() -> Iterator[Endpoint]:
 
 
 class Run:
-    """A home folder, a bucket, a recipe, and a run of the pipeline up to its snapshot, started."""
+    """A workspace folder, a bucket, a recipe, and a run of the pipeline up to its snapshot, started."""
 
     def __init__(self, root: Path, bucket: Bucket) -> None:
         raw = copy.deepcopy(TINY)
         raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 200}
-        self.home = root / "home"
+        self.workspace = root / "workspace"
         self.bucket = bucket
         self.recipe = write_recipe(root, raw)
-        store = {"STELLA_HOME": str(self.home), "STELLA_VECTORS": f"s3://{bucket.name}/vectors"}
+        store = {"STELLA_HOME": str(self.workspace), "STELLA_VECTORS": f"s3://{bucket.name}/vectors"}
         self.environment = {**os.environ, **store}
         self.output = root / "output"
         selected = [f"--select={asset}" for asset in ("corpus", "teacher_vectors", "concatenated_vectors")]
@@ -190,7 +190,7 @@ def _try_each(environments: dict[str, dict[str, str | None]], root: Path, answer
             else:
                 os.environ[name] = value
         try:
-            fill(Home(root, f"s3://{bucket}/vectors"), count=1)
+            fill(Workspace(root, f"s3://{bucket}/vectors"), count=1)
             said[bucket] = ("it was written", "")
         except ValueError as error:
             said[bucket] = (f"{type(error).__name__}: {error}", traceback.format_exc())
@@ -243,48 +243,48 @@ def bucket(endpoint: Endpoint) -> Bucket:
 
 
 @pytest.fixture
-def home(bucket: Bucket, tmp_path: Path) -> Home:
-    """A home whose vectors lie in the bucket."""
-    return Home(tmp_path / "home", f"s3://{bucket.name}/vectors")
+def workspace(bucket: Bucket, tmp_path: Path) -> Workspace:
+    """A workspace whose vectors lie in the bucket."""
+    return Workspace(tmp_path / "workspace", f"s3://{bucket.name}/vectors")
 
 
-def fill(home: Home, fingerprint: str = "f", count: int = 60) -> int:
+def fill(workspace: Workspace, fingerprint: str = "f", count: int = 60) -> int:
     """Embed numbered texts in units of 20."""
     ids, texts = texts_and_ids(count)
-    return VectorTable(home, fingerprint, 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
+    return VectorTable(workspace, fingerprint, 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
 
 
-def require_whole(home: Home, fingerprint: str = "f", count: int = 60) -> None:
+def require_whole(workspace: Workspace, fingerprint: str = "f", count: int = 60) -> None:
     """Every vector is there, once, and is that of its text."""
     ids, texts = texts_and_ids(count)
-    table = VectorTable(home, fingerprint, 8)
+    table = VectorTable(workspace, fingerprint, 8)
     assert len(table) == count
     np.testing.assert_array_equal(table.fetch(ids), unit_vectors(texts).astype(np.float16))
-    assert verify_table(home, PREFIX + fingerprint).damages == []
+    assert verify_table(workspace, PREFIX + fingerprint).damages == []
 
 
-def test_a_text_is_embedded_once_also_where_the_store_is_a_bucket(home: Home, bucket: Bucket):
-    assert fill(home, count=40) == 40
-    assert fill(home, count=60) == 20
+def test_a_text_is_embedded_once_also_where_the_store_is_a_bucket(workspace: Workspace, bucket: Bucket):
+    assert fill(workspace, count=40) == 40
+    assert fill(workspace, count=60) == 20
     before = bucket.objects()
-    assert fill(home, count=60) == 0
+    assert fill(workspace, count=60) == 0
     assert bucket.objects() == before
-    require_whole(home)
+    require_whole(workspace)
     assert all(key.startswith("vectors/teacher_vectors.f.lance/") for key in before)
-    assert not Path(home.root, "lancedb").exists()
+    assert not Path(workspace.root, "lancedb").exists()
 
 
 def test_a_bucket_without_a_prefix_is_a_store_and_lists_every_table(bucket: Bucket, tmp_path: Path):
-    home = Home(tmp_path / "home", f"s3://{bucket.name}/")
+    workspace = Workspace(tmp_path / "workspace", f"s3://{bucket.name}/")
     for number in range(12):  # more than one page of them
-        assert fill(home, f"f{number}", 3) == 3
-    assert table_names(home) == sorted(f"{PREFIX}f{number}" for number in range(12))
+        assert fill(workspace, f"f{number}", 3) == 3
+    assert table_names(workspace) == sorted(f"{PREFIX}f{number}" for number in range(12))
 
 
-def test_two_processes_that_fill_one_teacher_in_a_bucket_leave_every_row_once(home: Home):
+def test_two_processes_that_fill_one_teacher_in_a_bucket_leave_every_row_once(workspace: Workspace):
     context = multiprocessing.get_context("spawn")
     together, counts = context.Barrier(2), context.Queue()
-    workers = [context.Process(target=_fill_together, args=(home, together, counts)) for _ in range(2)]
+    workers = [context.Process(target=_fill_together, args=(workspace, together, counts)) for _ in range(2)]
     for worker in workers:
         worker.start()
     embedded = [counts.get(timeout=60) for _ in workers]
@@ -292,57 +292,57 @@ def test_two_processes_that_fill_one_teacher_in_a_bucket_leave_every_row_once(ho
         worker.join()
         assert worker.exitcode == 0
     assert sum(embedded) == 120
-    require_whole(home, "shared", 120)
+    require_whole(workspace, "shared", 120)
 
 
-def _fill_together(home: Home, together: Any, counts: Any) -> None:
+def _fill_together(workspace: Workspace, together: Any, counts: Any) -> None:
     ids, texts = texts_and_ids(120)
-    table = VectorTable(home, "shared", 8)
+    table = VectorTable(workspace, "shared", 8)
     together.wait(60)
     counts.put(table.fill(ids, reader(texts), unit_vectors, unit_rows=20))
 
 
-def test_a_writer_that_was_killed_before_its_first_commit_is_in_nobodys_way(home: Home, bucket: Bucket):
+def test_a_writer_that_was_killed_before_its_first_commit_is_in_nobodys_way(workspace: Workspace, bucket: Bucket):
     ids, texts = texts_and_ids(20)
     schema = vector_schema(8, {})
     unit = pa.Table.from_arrays([pa.array(ids), to_arrow(unit_vectors(texts))], schema=schema)
     for name in ("f", "f", "unused"):
-        write_unit(table_uri(home, PREFIX + name), unit, schema)
-    assert open_table(home, PREFIX + "f") is None
-    assert fill(home) == 60
-    require_whole(home)
+        write_unit(table_uri(workspace, PREFIX + name), unit, schema)
+    assert open_table(workspace, PREFIX + "f") is None
+    assert fill(workspace) == 60
+    require_whole(workspace)
     assert len(bucket.objects("f.lance/data/")) == 5
     before = bucket.objects("")
-    assert collect(home, Needed({"f"}, set()), dry_run=True, superseded=False) == []
+    assert collect(workspace, Needed({"f"}, set()), dry_run=True, superseded=False) == []
     assert bucket.objects("") == before
-    collect(home, Needed({"f"}, set()), dry_run=False, superseded=False)
+    collect(workspace, Needed({"f"}, set()), dry_run=False, superseded=False)
     assert len(bucket.objects("f.lance/data/")) == len(bucket.objects("f.lance/_digests/")) == 5
     assert len(bucket.objects("unused")) == 2  # another machine may be about to commit it
-    require_whole(home)
+    require_whole(workspace)
 
 
-def test_snapshots_in_a_bucket_cost_only_what_changed_and_stay_readable_by_tag(home: Home, bucket: Bucket):
+def test_snapshots_in_a_bucket_cost_only_what_changed_and_stay_readable_by_tag(workspace: Workspace, bucket: Bucket):
     small, wide = Teacher("small", 3), Teacher("wide", 5, weight=0.5)
-    write(home, "one", Corpus(range(120)), small)
+    write(workspace, "one", Corpus(range(120)), small)
     before = set(bucket.objects("/data/"))
     grown = Corpus(range(10, 130))
-    written = write(home, "two", grown, small, wide)
+    written = write(workspace, "two", grown, small, wide)
     assert (written.rows, written.rows_written, written.columns_written) == (120, 10, ("wide",))
     assert len(small.asked) == 10
     assert set(bucket.objects("/data/")) > before
-    require_equal(home, "two", grown, small, wide)
-    require_equal(home, "one", Corpus(range(120)), small)
-    assert list(snapshot_tags(home, "tiny")) == ["one", "two"]
-    assert write(home, "two", grown, small, wide).rows_written == 0
+    require_equal(workspace, "two", grown, small, wide)
+    require_equal(workspace, "one", Corpus(range(120)), small)
+    assert list(snapshot_tags(workspace, "tiny")) == ["one", "two"]
+    assert write(workspace, "two", grown, small, wide).rows_written == 0
 
 
-def test_plain_lancedb_reads_the_bucket_with_nothing_but_its_address(home: Home):
+def test_plain_lancedb_reads_the_bucket_with_nothing_but_its_address(workspace: Workspace):
     import lancedb
 
     small = Teacher("small", 3)
     corpus = Corpus(range(30))
-    write(home, "one", corpus, small)
-    table = lancedb.connect(home.vectors).open_table(SNAPSHOTS)
+    write(workspace, "one", corpus, small)
+    table = lancedb.connect(workspace.vectors).open_table(SNAPSHOTS)
     assert table.to_arrow().column("id").to_pylist() == corpus.table.column("id").to_pylist()
     first = table.to_arrow().to_pylist()[7]
     found = table.search(first["vector_small"], vector_column_name="vector_small").limit(1).to_list()
@@ -353,67 +353,69 @@ def test_plain_lancedb_reads_the_bucket_with_nothing_but_its_address(home: Home)
     ("how", "words"),
     [("flipped", "was changed: its bytes"), ("truncated", "is truncated"), ("deleted", "is missing")],
 )
-def test_a_damaged_object_is_named_and_just_its_unit_is_made_again(how: str, words: str, home: Home, bucket: Bucket):
-    fill(home)
-    require_whole(home)
+def test_a_damaged_object_is_named_and_just_its_unit_is_made_again(
+    how: str, words: str, workspace: Workspace, bucket: Bucket
+):
+    fill(workspace)
+    require_whole(workspace)
     key = bucket.objects("/data/")[1]
     bucket.damage(key, how)
-    report = verify_table(home, PREFIX + "f")
+    report = verify_table(workspace, PREFIX + "f")
     assert [(damage.place, damage.rows) for damage in report.damages] == [("data/" + Path(key).name, 20)]
     assert words in report.damages[0].what
-    assert drop_damaged(home, PREFIX + "f", report.damages) == 20
-    assert fill(home) == 20
-    require_whole(home)
+    assert drop_damaged(workspace, PREFIX + "f", report.damages) == 20
+    assert fill(workspace) == 20
+    require_whole(workspace)
 
 
 @pytest.mark.parametrize("how", ["flipped", "truncated", "deleted"])
-def test_a_damaged_object_of_a_snapshot_is_named_and_written_again(how: str, home: Home, bucket: Bucket):
+def test_a_damaged_object_of_a_snapshot_is_named_and_written_again(how: str, workspace: Workspace, bucket: Bucket):
     corpus, small, wide = Corpus(range(100)), Teacher("small", 3), Teacher("wide", 5)
-    write(home, "one", corpus, small, wide)
-    assert verify_table(home, SNAPSHOTS).damages == []
-    dataset = Snapshot.open(home, "tiny", "one").dataset
+    write(workspace, "one", corpus, small, wide)
+    assert verify_table(workspace, SNAPSHOTS).damages == []
+    dataset = Snapshot.open(workspace, "tiny", "one").dataset
     place = f"data/{dataset.get_fragments()[1].data_files()[2].path}"
     bucket.damage(f"vectors/{SNAPSHOTS}.lance/{place}", how)
-    damages = verify_table(home, SNAPSHOTS).damages
+    damages = verify_table(workspace, SNAPSHOTS).damages
     assert [(damage.place, damage.tags) for damage in damages] == [(place, ("one",))]
-    write(home, "one", corpus, small, wide, damaged={place})
+    write(workspace, "one", corpus, small, wide, damaged={place})
     assert len(wide.asked) == 50  # one unit of one column
     assert small.asked == []
-    require_equal(home, "one", corpus, small, wide)
-    assert verify_table(home, SNAPSHOTS).damages == []
+    require_equal(workspace, "one", corpus, small, wide)
+    assert verify_table(workspace, SNAPSHOTS).damages == []
 
 
-def test_a_table_whose_newest_version_is_damaged_goes_back_to_the_one_before(home: Home, bucket: Bucket):
-    fill(home)
+def test_a_table_whose_newest_version_is_damaged_goes_back_to_the_one_before(workspace: Workspace, bucket: Bucket):
+    fill(workspace)
     bucket.damage(min(bucket.objects("/_versions/")), "truncated")  # names count down
-    damages = verify_table(home, PREFIX + "f").damages
+    damages = verify_table(workspace, PREFIX + "f").damages
     assert [damage.place for damage in damages] == ["_versions"]
-    assert drop_damaged(home, PREFIX + "f", damages) == 0
-    assert fill(home) == 20
-    require_whole(home)
+    assert drop_damaged(workspace, PREFIX + "f", damages) == 0
+    assert fill(workspace) == 20
+    require_whole(workspace)
 
 
-def test_garbage_in_a_bucket_is_shown_and_then_freed(home: Home, bucket: Bucket):
+def test_garbage_in_a_bucket_is_shown_and_then_freed(workspace: Workspace, bucket: Bucket):
     small = Teacher("small", 3)
-    fill(home, "small1")
-    fill(home, "unused")
-    write(home, "one", Corpus(range(100)), small)
-    write(home, "two", Corpus(range(90, 200)), small)
+    fill(workspace, "small1")
+    fill(workspace, "unused")
+    write(workspace, "one", Corpus(range(100)), small)
+    write(workspace, "two", Corpus(range(90, 200)), small)
     needed = Needed({"small1"}, {("tiny", "two")})
     before = bucket.sizes()
-    shown = collect(home, needed, dry_run=True, superseded=True)
+    shown = collect(workspace, needed, dry_run=True, superseded=True)
     assert bucket.sizes() == before
     assert {item.table for item in shown} == {SNAPSHOTS, PREFIX + "unused"}
-    assert collect(home, needed, dry_run=False, superseded=True) == shown
+    assert collect(workspace, needed, dry_run=False, superseded=True) == shown
     gone = before.keys() - bucket.sizes().keys()
     data = sum(before[key] for key in gone if SNAPSHOTS in key and "/data/" in key)
     assert [item.bytes for item in shown if item.table == SNAPSHOTS] == [data]
     assert bucket.objects(PREFIX + "unused") == []
-    assert list(snapshot_tags(home, "tiny")) == ["two"]
-    require_equal(home, "two", Corpus(range(90, 200)), small)
-    require_whole(home, "small1")
-    assert verify_table(home, SNAPSHOTS).damages == []
-    assert collect(home, needed, dry_run=True, superseded=True) == []
+    assert list(snapshot_tags(workspace, "tiny")) == ["two"]
+    require_equal(workspace, "two", Corpus(range(90, 200)), small)
+    require_whole(workspace, "small1")
+    assert verify_table(workspace, SNAPSHOTS).damages == []
+    assert collect(workspace, needed, dry_run=True, superseded=True) == []
 
 
 @pytest.mark.parametrize("case", REFUSALS)
@@ -435,12 +437,12 @@ def test_the_pipeline_keeps_its_vectors_in_a_bucket_and_they_verify(finished: Ru
     audit = json.loads(done.stdout)
     assert [table["rows"] for table in audit["tables"]] == [200, 200, 200]
     assert [comparison["teacher"] for comparison in audit["recomputed"]] == ["minilm", "lsa"]
-    assert not (finished.home / "lancedb").exists()
+    assert not (finished.workspace / "lancedb").exists()
 
 
 def test_no_credential_is_left_in_the_bucket_or_in_the_home(finished: Run, endpoint: Endpoint):
     texts = {f"s3://{finished.bucket.name}/{key}": finished.bucket.read(key) for key in finished.bucket.objects()}
-    texts |= {str(path): path.read_bytes() for path in finished.home.rglob("*") if path.is_file()}
+    texts |= {str(path): path.read_bytes() for path in finished.workspace.rglob("*") if path.is_file()}
     texts["what it printed"] = finished.output.read_bytes()
     assert len(texts) > 50
     assert sum(b"minilm" in text for text in texts.values()) > 5  # what is kept plainly would be found

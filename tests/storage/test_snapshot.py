@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from storage.workspace import Workspace
 
 from storage.database import connect
-from storage.home import Home
 from storage.snapshot import Snapshot, snapshot_tags
 from storage.snapshot_writer import Written
 from storage.units import read_digest
 from tests.snapshots import Corpus, Teacher, require_equal, write
 
 
-def files(home: Home) -> set[str]:
-    return {str(path.name) for path in Path(home.vectors).glob("tiny.*/data/*")}
+def files(workspace: Workspace) -> set[str]:
+    return {str(path.name) for path in Path(workspace.vectors).glob("tiny.*/data/*")}
 
 
 @pytest.fixture
@@ -28,87 +28,87 @@ def wide() -> Teacher:
     return Teacher("wide", 5, weight=0.5)
 
 
-def test_new_texts_cost_their_own_rows(home: Home, small: Teacher, wide: Teacher):
-    write(home, "one", Corpus(range(200)), small, wide)
-    before = files(home)
+def test_new_texts_cost_their_own_rows(workspace: Workspace, small: Teacher, wide: Teacher):
+    write(workspace, "one", Corpus(range(200)), small, wide)
+    before = files(workspace)
     corpus = Corpus(range(220))
-    written = write(home, "two", corpus, small, wide)
+    written = write(workspace, "two", corpus, small, wide)
     assert (written.rows, written.rows_written, written.columns_written) == (220, 20, ())
     assert len(small.asked) == len(wide.asked) == 20
-    assert len(files(home) - before) == 3  # one unit: its texts and two teachers
-    require_equal(home, "two", corpus, small, wide)
-    require_equal(home, "one", Corpus(range(200)), small, wide)
+    assert len(files(workspace) - before) == 3  # one unit: its texts and two teachers
+    require_equal(workspace, "two", corpus, small, wide)
+    require_equal(workspace, "one", Corpus(range(200)), small, wide)
 
 
-def test_a_new_teacher_costs_its_own_column(home: Home, small: Teacher, wide: Teacher):
+def test_a_new_teacher_costs_its_own_column(workspace: Workspace, small: Teacher, wide: Teacher):
     corpus = Corpus(range(120))
-    write(home, "one", corpus, small)
-    written = write(home, "two", corpus, small, wide)
+    write(workspace, "one", corpus, small)
+    written = write(workspace, "two", corpus, small, wide)
     assert (written.rows_written, written.columns_written) == (0, ("wide",))
     assert small.asked == []
-    require_equal(home, "two", corpus, small, wide)
-    require_equal(home, "one", corpus, small)
+    require_equal(workspace, "two", corpus, small, wide)
+    require_equal(workspace, "one", corpus, small)
 
 
-def test_a_removed_source_costs_nothing_but_a_list_of_rows(home: Home, small: Teacher):
-    write(home, "one", Corpus(range(200)), small)
-    before = files(home)
+def test_a_removed_source_costs_nothing_but_a_list_of_rows(workspace: Workspace, small: Teacher):
+    write(workspace, "one", Corpus(range(200)), small)
+    before = files(workspace)
     corpus = Corpus([i for i in range(200) if i % 4])
-    assert write(home, "two", corpus, small).rows_written == 0
-    assert files(home) == before
-    require_equal(home, "two", corpus, small)
+    assert write(workspace, "two", corpus, small).rows_written == 0
+    assert files(workspace) == before
+    require_equal(workspace, "two", corpus, small)
     again = Corpus(range(0, 210))
-    assert write(home, "three", again, small).rows_written == 60  # what was deleted is written anew
-    require_equal(home, "three", again, small)
-    assert len(Snapshot.open(home, "tiny", "two")) == 150
+    assert write(workspace, "three", again, small).rows_written == 60  # what was deleted is written anew
+    require_equal(workspace, "three", again, small)
+    assert len(Snapshot.open(workspace, "tiny", "two")) == 150
 
 
-def test_a_teacher_that_left_or_changed_is_no_silent_mix(home: Home, small: Teacher, wide: Teacher):
+def test_a_teacher_that_left_or_changed_is_no_silent_mix(workspace: Workspace, small: Teacher, wide: Teacher):
     corpus = Corpus(range(80))
-    write(home, "one", corpus, small, wide)
+    write(workspace, "one", corpus, small, wide)
     refitted = Teacher("small", 3, fit="2")
-    written = write(home, "two", corpus, refitted)
+    written = write(workspace, "two", corpus, refitted)
     assert written.columns_written == ("small",)
-    require_equal(home, "two", corpus, refitted)
-    assert Snapshot.open(home, "tiny", "two").fingerprints == {"small": {"document": "small2", "query": "small2"}}
+    require_equal(workspace, "two", corpus, refitted)
+    assert Snapshot.open(workspace, "tiny", "two").fingerprints == {"small": {"document": "small2", "query": "small2"}}
     larger = Teacher("small", 4, fit="2")
-    assert write(home, "three", corpus, larger).columns_written == ("small",)
-    require_equal(home, "three", corpus, larger)
+    assert write(workspace, "three", corpus, larger).columns_written == ("small",)
+    require_equal(workspace, "three", corpus, larger)
 
 
-def test_rows_whose_source_changed_are_written_and_weights_alone_write_nothing(home: Home, small: Teacher):
-    write(home, "one", Corpus(range(100)), small)
+def test_rows_whose_source_changed_are_written_and_weights_alone_write_nothing(workspace: Workspace, small: Teacher):
+    write(workspace, "one", Corpus(range(100)), small)
     corpus = Corpus(range(100), source="library")
-    assert 50 <= write(home, "two", corpus, small).rows_written < 100  # a unit that lost over half is written anew
-    require_equal(home, "two", corpus, small)
+    assert 50 <= write(workspace, "two", corpus, small).rows_written < 100  # a unit that lost over half is written anew
+    require_equal(workspace, "two", corpus, small)
     heavier = Teacher("small", 3, weight=2.0)
-    before = files(home)
-    assert write(home, "three", corpus, heavier).rows_written == 0
-    assert files(home) == before
-    assert Snapshot.open(home, "tiny", "three").layout.weights == (2.0,)
+    before = files(workspace)
+    assert write(workspace, "three", corpus, heavier).rows_written == 0
+    assert files(workspace) == before
+    assert Snapshot.open(workspace, "tiny", "three").layout.weights == (2.0,)
 
 
-def test_a_history_of_changes_ends_in_the_same_table_as_one_write(home: Home, small: Teacher, wide: Teacher):
+def test_a_history_of_changes_ends_in_the_same_table_as_one_write(workspace: Workspace, small: Teacher, wide: Teacher):
     random = np.random.default_rng(0)
     for number in range(6):
         chosen = sorted(random.choice(300, 240, replace=False).tolist())
         teachers = [small, wide] if number % 2 else [wide]
         corpus = Corpus(chosen)
-        write(home, f"tag{number}", corpus, *teachers)
-        require_equal(home, f"tag{number}", corpus, *teachers)
-    assert list(snapshot_tags(home, "tiny")) == [f"tag{number}" for number in range(6)]
+        write(workspace, f"tag{number}", corpus, *teachers)
+        require_equal(workspace, f"tag{number}", corpus, *teachers)
+    assert list(snapshot_tags(workspace, "tiny")) == [f"tag{number}" for number in range(6)]
 
 
-def test_a_snapshot_that_is_there_is_left_as_it_is(home: Home, small: Teacher):
-    first = write(home, "one", Corpus(range(30)), small)
-    assert write(home, "one", Corpus(range(30)), small) == Written(first.version, 30, 0, ())
+def test_a_snapshot_that_is_there_is_left_as_it_is(workspace: Workspace, small: Teacher):
+    first = write(workspace, "one", Corpus(range(30)), small)
+    assert write(workspace, "one", Corpus(range(30)), small) == Written(first.version, 30, 0, ())
     with pytest.raises(ValueError, match=r"no snapshot is tagged three\. It has one"):
-        Snapshot.open(home, "tiny", "three")
+        Snapshot.open(workspace, "tiny", "three")
 
 
-def test_plain_lancedb_reads_the_table_and_what_it_is_made_of(home: Home, small: Teacher, wide: Teacher):
-    write(home, "one", Corpus(range(20)), small, wide)
-    table = connect(home.vectors).open_table("tiny.concatenated_vectors")
+def test_plain_lancedb_reads_the_table_and_what_it_is_made_of(workspace: Workspace, small: Teacher, wide: Teacher):
+    write(workspace, "one", Corpus(range(20)), small, wide)
+    table = connect(workspace.vectors).open_table("tiny.concatenated_vectors")
     assert table.count_rows() == 20
     assert json.loads(table.schema.metadata[b"stella.layout"])["dims"] == [3, 5]
     assert json.loads(table.schema.metadata[b"stella.lineage"]) == {"corpus": "one"}
@@ -117,18 +117,18 @@ def test_plain_lancedb_reads_the_table_and_what_it_is_made_of(home: Home, small:
     assert found[0]["id"] == first["id"]
 
 
-def test_targets_are_unit_vectors_by_weight(home: Home, small: Teacher, wide: Teacher):
-    write(home, "one", Corpus(range(20)), small, wide)
-    snapshot = Snapshot.open(home, "tiny", "one")
+def test_targets_are_unit_vectors_by_weight(workspace: Workspace, small: Teacher, wide: Teacher):
+    write(workspace, "one", Corpus(range(20)), small, wide)
+    snapshot = Snapshot.open(workspace, "tiny", "one")
     target = snapshot.vectors([3, 1, 2]).astype(np.float32) * snapshot.layout.scales()
     np.testing.assert_allclose(np.linalg.norm(target, axis=1), 1, atol=2e-3)
     np.testing.assert_allclose(np.linalg.norm(target[:, :3], axis=1) ** 2, 0.8, atol=2e-3)  # 1 / (1 + 0.25)
 
 
-def test_every_file_of_a_snapshot_has_a_digest(home: Home, small: Teacher):
-    write(home, "one", Corpus(range(100)), small)
-    write(home, "two", Corpus(range(3, 100)), small)
-    snapshot = Snapshot.open(home, "tiny", "two")
+def test_every_file_of_a_snapshot_has_a_digest(workspace: Workspace, small: Teacher):
+    write(workspace, "one", Corpus(range(100)), small)
+    write(workspace, "two", Corpus(range(3, 100)), small)
+    snapshot = Snapshot.open(workspace, "tiny", "two")
     paths = [f"data/{f.path}" for fragment in snapshot.dataset.get_fragments() for f in fragment.data_files()]
     paths += [f.deletion_file() for f in snapshot.dataset.get_fragments() if f.deletion_file()]
     assert len(paths) > 4

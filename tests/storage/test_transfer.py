@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
+from storage.workspace import Workspace
 
 from storage import transfer
 from storage.catalogue import compare, describe, list_snapshots, list_teachers, open_snapshot
-from storage.home import Home
 from storage.snapshot import Snapshot
 from storage.sql import connect_vectors
 from storage.transfer import FORMATS, export_snapshot
@@ -20,9 +20,9 @@ from tests.storage.test_garbage import fill
 
 
 @pytest.fixture
-def snapshot(home: Home) -> Snapshot:
-    write(home, "one", Corpus(range(90)), Teacher("small", 3), Teacher("wide", 5, weight=0.5))
-    return Snapshot.open(home, "tiny", "one")
+def snapshot(workspace: Workspace) -> Snapshot:
+    write(workspace, "one", Corpus(range(90)), Teacher("small", 3), Teacher("wide", 5, weight=0.5))
+    return Snapshot.open(workspace, "tiny", "one")
 
 
 def read_back(folder: Path, form: str) -> tuple[list[str], np.ndarray]:
@@ -68,8 +68,8 @@ def test_duckdb_reads_an_exported_parquet_file(snapshot: Snapshot, tmp_path: Pat
     assert rows == [(90, 90)]
 
 
-def test_sql_sees_vectors_as_float32_and_reads_only_the_columns_it_names(snapshot: Snapshot, home: Home):
-    connection = connect_vectors(home, "tiny")
+def test_sql_sees_vectors_as_float32_and_reads_only_the_columns_it_names(snapshot: Snapshot, workspace: Workspace):
+    connection = connect_vectors(workspace, "tiny")
     types = dict(zip(connection.table("vectors").columns, map(str, connection.table("vectors").types), strict=True))
     assert (types["vector_small"], types["vector_wide"], types["id"]) == ("FLOAT[3]", "FLOAT[5]", "VARCHAR")
     query = """
@@ -90,21 +90,21 @@ def test_sql_sees_vectors_as_float32_and_reads_only_the_columns_it_names(snapsho
     connection.close()
 
 
-def test_the_catalogue_lists_describes_and_compares(home: Home, snapshot: Snapshot):
-    fill(home, "f1")
-    write(home, "two", Corpus(range(10, 100), source="library"), Teacher("small", 3, fit="2"))
-    assert [(t["fingerprint"], t["dim"], t["rows"]) for t in list_teachers(home)] == [("f1", 4, 20)]
-    assert [(s["tag"], s["rows"], s["dim"]) for s in list_snapshots(home)] == [("one", 90, 8), ("two", 90, 3)]
-    assert describe(home, "f1")["rows"] == 20
-    assert describe(home, "tiny@tw")["layout"]["teachers"] == ("small",)
-    assert len(open_snapshot(home, "tiny")) == 90
-    found = compare(snapshot, open_snapshot(home, "tiny@two"))
+def test_the_catalogue_lists_describes_and_compares(workspace: Workspace, snapshot: Snapshot):
+    fill(workspace, "f1")
+    write(workspace, "two", Corpus(range(10, 100), source="library"), Teacher("small", 3, fit="2"))
+    assert [(t["fingerprint"], t["dim"], t["rows"]) for t in list_teachers(workspace)] == [("f1", 4, 20)]
+    assert [(s["tag"], s["rows"], s["dim"]) for s in list_snapshots(workspace)] == [("one", 90, 8), ("two", 90, 3)]
+    assert describe(workspace, "f1")["rows"] == 20
+    assert describe(workspace, "tiny@tw")["layout"]["teachers"] == ("small",)
+    assert len(open_snapshot(workspace, "tiny")) == 90
+    found = compare(snapshot, open_snapshot(workspace, "tiny@two"))
     texts = {row["source"]: row for row in found["texts"]}
     assert texts["web"] == {"source": "web", "added": 5, "removed": 5, "changed": 0, "kept": 40}
     assert texts["books"] == {"source": "books", "added": 0, "removed": 5, "changed": 0, "kept": 0}
     assert texts["library"] == {"source": "library", "added": 5, "removed": 0, "changed": 40, "kept": 0}
     assert [(t["teacher"], t["verdict"]) for t in found["teachers"]] == [("small", "changed"), ("wide", "removed")]
     with pytest.raises(ValueError, match=r"0 snapshots begin with x; there are one, two"):
-        open_snapshot(home, "tiny@x")
+        open_snapshot(workspace, "tiny@x")
     with pytest.raises(ValueError, match=r"'nobody' has no snapshot in .*; it has those of tiny"):
-        describe(home, "nobody")
+        describe(workspace, "nobody")

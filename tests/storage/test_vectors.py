@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.corpus.text import text_id
 from storage.database import open_table
-from storage.home import Home
 from storage.integrity import verify_table
 from storage.units import write_unit
 from storage.vectors import PREFIX, VectorError, VectorTable, append_units
@@ -33,7 +33,7 @@ def texts_and_ids(count: int, start: int = 0) -> tuple[list[str], list[str]]:
     return [text_id(text) for text in texts], texts
 
 
-def test_a_text_is_embedded_once_whatever_asks_for_it(home: Home):
+def test_a_text_is_embedded_once_whatever_asks_for_it(workspace: Workspace):
     seen: list[str] = []
 
     def encode(texts: list[str]) -> np.ndarray:
@@ -41,23 +41,23 @@ def test_a_text_is_embedded_once_whatever_asks_for_it(home: Home):
         return unit_vectors(texts)
 
     ids, texts = texts_and_ids(50)
-    cache = VectorTable(home, "f1", 8)
+    cache = VectorTable(workspace, "f1", 8)
     assert cache.fill(ids[:30], reader(texts[:30]), encode, unit_rows=10) == 30
     assert cache.fill(ids, reader(texts), encode, unit_rows=10) == 20
-    assert VectorTable(home, "f1", 8).fill(ids, reader(texts), encode) == 0
+    assert VectorTable(workspace, "f1", 8).fill(ids, reader(texts), encode) == 0
     assert sorted(seen) == sorted(texts)
-    assert VectorTable(home, "f2", 8).missing(ids).size == 50  # another fingerprint is another teacher
+    assert VectorTable(workspace, "f2", 8).missing(ids).size == 50  # another fingerprint is another teacher
 
 
-def test_vectors_come_back_in_the_order_asked_for(home: Home):
+def test_vectors_come_back_in_the_order_asked_for(workspace: Workspace):
     ids, texts = texts_and_ids(40)
-    VectorTable(home, "f", 8).fill(ids, reader(texts), unit_vectors, unit_rows=7)
+    VectorTable(workspace, "f", 8).fill(ids, reader(texts), unit_vectors, unit_rows=7)
     order = np.random.default_rng(0).permutation(40)
-    fetched = VectorTable(home, "f", 8).fetch([ids[i] for i in order])
+    fetched = VectorTable(workspace, "f", 8).fetch([ids[i] for i in order])
     assert fetched.dtype == np.float16
     np.testing.assert_array_equal(fetched, unit_vectors([texts[i] for i in order]).astype(np.float16))
     with pytest.raises(VectorError, match="1 of 2 texts have no vector"):
-        VectorTable(home, "f", 8).fetch([ids[0], "0" * 32])
+        VectorTable(workspace, "f", 8).fetch([ids[0], "0" * 32])
 
 
 @pytest.mark.parametrize(
@@ -73,38 +73,38 @@ def test_vectors_come_back_in_the_order_asked_for(home: Home):
         (lambda t: np.zeros((10, 8), np.float32), "norm 0"),
     ],
 )
-def test_bad_vectors_are_refused_and_the_store_stays_as_it_was(home: Home, vectors, message: str):
+def test_bad_vectors_are_refused_and_the_store_stays_as_it_was(workspace: Workspace, vectors, message: str):
     ids, texts = texts_and_ids(10)
-    cache = VectorTable(home, "f", 8)
+    cache = VectorTable(workspace, "f", 8)
     cache.fill(ids[:4], reader(texts[:4]), unit_vectors)
     more_ids, more_texts = texts_and_ids(10, start=100)
     with pytest.raises(VectorError, match=message):
         cache.fill(more_ids, reader(more_texts), vectors)
-    assert len(VectorTable(home, "f", 8)) == 4
+    assert len(VectorTable(workspace, "f", 8)) == 4
 
 
 def _fill(root: Path) -> None:
     ids, texts = texts_and_ids(300)
-    VectorTable(Home(root), "shared", 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
+    VectorTable(Workspace(root), "shared", 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
 
 
-def test_two_processes_that_fill_one_teacher_leave_every_row_once(home: Home):
+def test_two_processes_that_fill_one_teacher_leave_every_row_once(workspace: Workspace):
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_fill, args=(home.root,)) for _ in range(2)]
+    workers = [context.Process(target=_fill, args=(workspace.root,)) for _ in range(2)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
     ids, texts = texts_and_ids(300)
-    cache = VectorTable(home, "shared", 8)
+    cache = VectorTable(workspace, "shared", 8)
     assert len(cache) == 300
     np.testing.assert_array_equal(cache.fetch(ids), unit_vectors(texts).astype(np.float16))
 
 
 def _fill_from_a_machine(root: Path, vectors: str, start: int, together: Any) -> None:
     ids, texts = texts_and_ids(200, start)
-    table = VectorTable(Home(root, vectors), "shared", 8)
+    table = VectorTable(Workspace(root, vectors), "shared", 8)
 
     def encode(unit: list[str]) -> np.ndarray:
         together.wait(60)  # both have looked what is missing, and have the same texts before them
@@ -131,29 +131,29 @@ def test_machines_that_share_a_store_but_no_locks_leave_every_row_once(tmp_path:
         worker.join()
         assert worker.exitcode == 0
     ids, texts = texts_and_ids(200 + apart)
-    home = Home(tmp_path / "third", vectors)
-    assert verify_table(home, PREFIX + "shared").damages == []
-    table = VectorTable(home, "shared", 8)
+    workspace = Workspace(tmp_path / "third", vectors)
+    assert verify_table(workspace, PREFIX + "shared").damages == []
+    table = VectorTable(workspace, "shared", 8)
     assert len(table) == len(ids)
     np.testing.assert_array_equal(table.fetch(ids), unit_vectors(texts).astype(np.float16))
 
 
-def test_units_doubled_by_a_writer_that_died_are_taken_out_by_the_next(home: Home):
+def test_units_doubled_by_a_writer_that_died_are_taken_out_by_the_next(workspace: Workspace):
     ids, texts = texts_and_ids(60)
-    VectorTable(home, "f", 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
-    dataset = open_table(home, PREFIX + "f")
+    VectorTable(workspace, "f", 8).fill(ids, reader(texts), unit_vectors, unit_rows=20)
+    dataset = open_table(workspace, PREFIX + "f")
     double = write_unit(dataset.uri, dataset.to_table().slice(10, 20).combine_chunks(), dataset.schema)
     append_units(dataset.uri, dataset.schema, [double], dataset)
-    table = VectorTable(home, "f", 8)
+    table = VectorTable(workspace, "f", 8)
     assert len(table) == 80
     assert table.fill(ids, reader(texts), unit_vectors) == 0
     assert len(table) == 60
-    assert verify_table(home, PREFIX + "f").damages == []
+    assert verify_table(workspace, PREFIX + "f").damages == []
 
 
 def test_a_table_that_another_machine_makes_meanwhile_keeps_its_rows(tmp_path: Path):
     vectors = str(tmp_path / "vectors")
-    here, there = (VectorTable(Home(tmp_path / name, vectors), "f", 8) for name in ("here", "there"))
+    here, there = (VectorTable(Workspace(tmp_path / name, vectors), "f", 8) for name in ("here", "there"))
     ids, texts = texts_and_ids(50)
 
     def encode(unit: list[str]) -> np.ndarray:
@@ -164,11 +164,11 @@ def test_a_table_that_another_machine_makes_meanwhile_keeps_its_rows(tmp_path: P
     np.testing.assert_array_equal(here.fetch(ids), unit_vectors(texts).astype(np.float16))
 
 
-def test_a_writer_that_died_in_its_first_commit_is_in_nobodys_way(home: Home):
+def test_a_writer_that_died_in_its_first_commit_is_in_nobodys_way(workspace: Workspace):
     ids, texts = texts_and_ids(10)
-    VectorTable(home, "f", 8).fill(ids, reader(texts), unit_vectors)
-    for file in Path(home.vectors).glob("*/_versions/*"):
+    VectorTable(workspace, "f", 8).fill(ids, reader(texts), unit_vectors)
+    for file in Path(workspace.vectors).glob("*/_versions/*"):
         file.unlink()  # the transaction file comes before the manifest
-    table = VectorTable(home, "f", 8)
+    table = VectorTable(workspace, "f", 8)
     assert table.fill(ids, reader(texts), unit_vectors) == 10
     np.testing.assert_array_equal(table.fetch(ids), unit_vectors(texts).astype(np.float16))

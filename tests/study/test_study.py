@@ -37,14 +37,14 @@ def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tm
     raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 400}
     raw["teachers"] = raw["teachers"][1:]
     raw["stages"] = [
-        {"method": "solve", "train_layers": 0, "teacher_head": {"cosine": 1}},
-        {"train_layers": 1, "teacher_head": {"cosine": 1}, "steps": 3, "batch_texts": 16, "learning_rate": 1e-4},
+        {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 1}},
+        {"train_layers": 1, "full_head": {"cosine": 1}, "steps": 3, "batch_size": 16, "learning_rate": 1e-4},
     ]
-    raw["student"]["short_dims"] = []
+    raw["student"]["matryoshka_dims"] = []
     raw["release"]["dimension"] = 32
     raw["evaluation"]["held_out"] = {"kinds": ["retrieval"]}
-    recipe, home = write_recipe(tmp_path, raw), tmp_path / "home"
-    environment = {**os.environ, "STELLA_HOME": str(home), "COLUMNS": "250"}
+    recipe, workspace = write_recipe(tmp_path, raw), tmp_path / "workspace"
+    environment = {**os.environ, "STELLA_HOME": str(workspace), "COLUMNS": "250"}
 
     def study(*values: str) -> subprocess.CompletedProcess[str]:
         grid = f"stages.*.learning_rate={','.join(values)}"
@@ -54,25 +54,25 @@ def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tm
     done = study("x1", "x10")
     assert done.returncode == 0, done.stderr
     assert "| stages.*.learning_rate=x10 | 32 | 2 |" in done.stdout
-    with duckdb.connect(str(home / "statistics.duckdb"), read_only=True) as connection:
+    with duckdb.connect(str(workspace / "statistics.duckdb"), read_only=True) as connection:
         found = connection.execute(
             "SELECT variant, count(DISTINCT seed) FROM study GROUP BY ALL ORDER BY ALL"
         ).fetchall()
     assert found == [("stages.*.learning_rate=x1", 2), ("stages.*.learning_rate=x10", 2)]
     for name in ("study.html", "study_mean.png", "study_tasks.png"):
-        assert (home / "tiny" / "study" / name).stat().st_size > 500
-    assert len(list((home / "artefacts" / "corpus").glob("*/manifest.json"))) == 1
-    assert len(list((home / "artefacts" / "stage_1").glob("*/manifest.json"))) == 2  # one a seed
-    assert not (home / "tiny" / "stage_2").exists()  # a study does not change what the recipe has
+        assert (workspace / "tiny" / "study" / name).stat().st_size > 500
+    assert len(list((workspace / "artefacts" / "corpus").glob("*/manifest.json"))) == 1
+    assert len(list((workspace / "artefacts" / "stage_1").glob("*/manifest.json"))) == 2  # one a seed
+    assert not (workspace / "tiny" / "stage_2").exists()  # a study does not change what the recipe has
 
     more = study("x10", "x3")
     assert more.returncode == 0, more.stderr
     assert "| stages.*.learning_rate=x1 | 32 | 2 |" in more.stdout  # from the study before
     assert more.stderr.count("stage_2: step 3 of 3") == 2
-    facts = json.loads((home / "tiny" / "study" / "manifest.json").read_text())["facts"]
-    assert facts["variants"] == 3
+    metrics = json.loads((workspace / "tiny" / "study" / "manifest.json").read_text())["metrics"]
+    assert metrics["variants"] == 3
 
-    compared = json.loads((home / "tiny" / "study" / "study.json").read_text())
+    compared = json.loads((workspace / "tiny" / "study" / "study.json").read_text())
     as_it_is = next(row for row in compared if row["variant"] == "stages.*.learning_rate=x1")
     raw["evaluation"]["seeds"] = [1]
     write_recipe(tmp_path, raw)
@@ -80,17 +80,17 @@ def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tm
     reported = subprocess.run(run, check=False, env=environment, capture_output=True, text=True)
     assert reported.returncode == 0, reported.stderr
     assert "step 3 of 3" not in reported.stderr  # the study has trained both seeds
-    (row,) = json.loads((home / "tiny" / "evaluation_report" / "report.json").read_text())["seeds"]
+    (row,) = json.loads((workspace / "tiny" / "evaluation_report" / "report.json").read_text())["seeds"]
     for figure in ("mean", "spread", "lowest", "highest"):
         assert 100 * row[figure] == pytest.approx(as_it_is[figure])
 
 
 def test_a_mistake_in_a_grid_is_told_before_anything_runs(raw: dict, tmp_path: Path):
-    recipe, home = write_recipe(tmp_path, raw), tmp_path / "home"
+    recipe, workspace = write_recipe(tmp_path, raw), tmp_path / "workspace"
     done = subprocess.run(
         [STELLA, "study", str(recipe), "--grid", "stages.*.learning_rate=x1,x90000"],
-        check=False, env={**os.environ, "STELLA_HOME": str(home)}, capture_output=True, text=True,
+        check=False, env={**os.environ, "STELLA_HOME": str(workspace)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2
     assert "Input should be less than or equal to 1" in done.stderr
-    assert not (home / "artefacts").exists()
+    assert not (workspace / "artefacts").exists()

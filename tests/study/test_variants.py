@@ -9,10 +9,10 @@ from stella_assets.study.variants import Variant, VariantError, derive, read_gri
 
 
 def test_a_grid_is_a_product_with_seeds():
-    grid = ["stages.*.learning_rate=x0.5,x2", "stages.2.teacher_head={cosine: 1},{l2: 1}"]
+    grid = ["stages.*.learning_rate=x0.5,x2", "stages.2.full_head={cosine: 1},{l2: 1}"]
     labels = [variant.name for variant in read_grid(grid, 2)]
     assert len(labels) == len(set(labels)) == 8
-    assert labels[0] == "stages.*.learning_rate=x0.5; stages.2.teacher_head={cosine: 1}; seed=0"
+    assert labels[0] == "stages.*.learning_rate=x0.5; stages.2.full_head={cosine: 1}; seed=0"
 
 
 def test_each_path_can_be_changed_by_itself():
@@ -21,7 +21,7 @@ def test_each_path_can_be_changed_by_itself():
 
 
 def test_a_name_says_it_all():
-    for variant in read_grid(["stages.*.learning_rate=x0.5", "stages.2.teacher_head={cosine: 1, l2: 1}"], 3):
+    for variant in read_grid(["stages.*.learning_rate=x0.5", "stages.2.full_head={cosine: 1, l2: 1}"], 3):
         assert Variant.parse(variant.name) == variant
 
 

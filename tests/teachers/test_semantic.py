@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from storage.workspace import Workspace
 
+from stella_assets.core.step import Artefact, Runner, all_steps
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
-from stella_assets.step import Artefact, Workshop, all_steps
 from stella_assets.teachers import similarity
 from stella_assets.teachers.similarity import most_similar_before, similar_pairs
 from stella_assets.teachers.suspects import suspects_step
 from stella_assets.training.stages import stage_step
-from storage.home import Home
 from tests.conftest import write_recipe
 from tests.corpus.conftest import different
 
@@ -96,20 +96,20 @@ def recipe(tmp_path: Path, raw: dict[str, Any]) -> Recipe:
         "dev": 0.1,
         "test": 0.1,
     }
-    raw["stages"] = [{"method": "solve", "train_layers": 0, "teacher_head": {"cosine": 1}}]
+    raw["stages"] = [{"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 1}}]
     raw["release"]["dimension"] = 416
     return read_recipe(write_recipe(tmp_path, raw))
 
 
-def made_of(recipe: Recipe, home: Home) -> dict[str, Artefact]:
-    workshop = Workshop(home, logging.getLogger("test"))
+def made_of(recipe: Recipe, workspace: Workspace) -> dict[str, Artefact]:
+    runner = Runner(workspace, logging.getLogger("test"))
     suspects = suspects_step(recipe)
     assert suspects
-    return {step.name: workshop.make(step) for last in (stage_step(recipe, 1), suspects) for step in all_steps(last)}
+    return {step.name: runner.make(step) for last in (stage_step(recipe, 1), suspects) for step in all_steps(last)}
 
 
-def test_no_stage_trains_on_the_later_of_two_texts_that_mean_the_same(recipe: Recipe, home: Home):
-    made = made_of(recipe, home)
+def test_no_stage_trains_on_the_later_of_two_texts_that_mean_the_same(recipe: Recipe, workspace: Workspace):
+    made = made_of(recipe, workspace)
     texts = pl.read_parquet(made["corpus"].folder / "corpus.parquet")
     dropped = pl.read_parquet(made["semantic_duplicates"].folder / "dropped.parquet")
     split, id_of = (
@@ -125,11 +125,11 @@ def test_no_stage_trains_on_the_later_of_two_texts_that_mean_the_same(recipe: Re
     assert dropped["value"].min() >= 0.85
     assert not set(dropped["id"]) & set(texts.filter(pl.col("split") != "train")["id"])
     trained_on = texts.filter(split="train").height - len(dropped)
-    assert made["stage_1"].manifest.facts["texts_train"] == trained_on
+    assert made["stage_1"].manifest.metrics["texts_train"] == trained_on
 
 
-def test_texts_like_an_evaluation_text_are_listed_and_stay(recipe: Recipe, home: Home):
-    made = made_of(recipe, home)
+def test_texts_like_an_evaluation_text_are_listed_and_stay(recipe: Recipe, workspace: Workspace):
+    made = made_of(recipe, workspace)
     suspects = pl.read_parquet(made["contamination_suspects"].folder / "suspects.parquet").to_dicts()
     assert [(row["excerpt"], row["evaluation_excerpt"], row["task"]) for row in suspects] == [
         (ASKED_OTHERWISE, QUESTION, "own")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stella_assets.core.batching import token_budget_batches
 from stella_assets.recipe import LsaTeacher, Recipe
-from stella_assets.teachers.batching import token_budget_batches
 from stella_assets.teachers.concatenate import concatenate
 from stella_assets.teachers.lsa import LsaModel, TooFewTermsError, fit_lsa
 from stella_assets.teachers.measures import (
@@ -70,9 +70,9 @@ def test_a_prompt_reaches_the_texts_of_its_role_and_changes_the_fingerprint(tiny
 
 
 def test_a_teacher_can_use_another_of_its_dense_layers(tiny: Recipe, tmp_path: Path):
-    from stella_assets.training.student import Student
+    from stella_assets.students.dense import Student
 
-    student = Student.initialise(tiny.student.model_copy(update={"short_dims": (16,)}), 48, seed=0)
+    student = Student.initialise(tiny.student.model_copy(update={"matryoshka_dims": (16,)}), 48, seed=0)
     student.dtype = "float32"
     student.save(tmp_path, 48, {})
     spec = tiny.teachers[0].model_copy(

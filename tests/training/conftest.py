@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from storage.workspace import Workspace
 
 from stella_assets.recipe import Recipe, Stage
+from stella_assets.students.dense import Student
 from stella_assets.training.data import TrainingData
-from stella_assets.training.student import Student
 from stella_assets.training.tokens import TokenTable, write_tokens
-from storage.home import Home
 from storage.snapshot import Snapshot
 from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 from tests.snapshots import MemoryTexts
@@ -33,7 +33,7 @@ class Lesson:
         return {split: TrainingData(self.snapshot, self.tokens, split, teachers or None) for split in ("train", "dev")}
 
     def student(self, **changes: object) -> Student:
-        spec = self.recipe.student.model_copy(update={"short_dims": (8,), **changes})
+        spec = self.recipe.student.model_copy(update={"matryoshka_dims": (8,), **changes})
         return Student.initialise(spec, WIDE + NARROW, seed=3)
 
     def stage(self, **changes: object) -> Stage:
@@ -41,7 +41,7 @@ class Lesson:
         return Stage.model_validate({**raw, **changes})
 
 
-def make_lesson(home: Home, recipe: Recipe, tokens: Path) -> Lesson:
+def make_lesson(workspace: Workspace, recipe: Recipe, tokens: Path) -> Lesson:
     random = np.random.default_rng(0)
     chosen = [random.integers(0, len(WORDS), size=random.integers(2, 12)) for _ in range(TEXTS)]
     texts = [
@@ -57,12 +57,12 @@ def make_lesson(home: Home, recipe: Recipe, tokens: Path) -> Lesson:
         columns.append(
             TeacherColumn(name, dim, weight, {}, lambda ids, _roles, t=target: t[[int(key, 16) for key in ids]])
         )
-    SnapshotWriter(home, "tiny").write("one", MemoryTexts(texts), columns, {})
+    SnapshotWriter(workspace, "tiny").write("one", MemoryTexts(texts), columns, {})
     rows = pa.RecordBatch.from_pylist([{key: row[key] for key in ("id", "role", "text")} for row in texts])
     list(write_tokens(tokens, recipe.student, [rows.slice(0, 100), rows.slice(100)]))
-    return Lesson(recipe, Snapshot.open(home, "tiny", "one"), TokenTable(tokens))
+    return Lesson(recipe, Snapshot.open(workspace, "tiny", "one"), TokenTable(tokens))
 
 
 @pytest.fixture
-def lesson(home: Home, tiny: Recipe, tmp_path: Path) -> Lesson:
-    return make_lesson(home, tiny, tmp_path / "tokens.arrow")
+def lesson(workspace: Workspace, tiny: Recipe, tmp_path: Path) -> Lesson:
+    return make_lesson(workspace, tiny, tmp_path / "tokens.arrow")

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from storage.workspace import Workspace
 from torch.utils.data import DataLoader
 
 from stella_assets.training.data import SnapshotDataset, SnapshotReference, VectorBatch
-from storage.home import Home
 from storage.snapshot import Snapshot
 from tests.snapshots import Corpus, Teacher, write
 
@@ -16,9 +16,9 @@ BATCH = 8
 
 
 @pytest.fixture
-def reference(home: Home) -> SnapshotReference:
-    write(home, "one", Corpus(range(120)), Teacher("small", 3), Teacher("wide", 5))
-    return SnapshotReference(home, "tiny", "one")
+def reference(workspace: Workspace) -> SnapshotReference:
+    write(workspace, "one", Corpus(range(120)), Teacher("small", 3), Teacher("wide", 5))
+    return SnapshotReference(workspace, "tiny", "one")
 
 
 def batches(reference: SnapshotReference, workers: int = 0, start: int = 0, seed: int = 1) -> list[VectorBatch]:
@@ -66,5 +66,5 @@ def test_a_resumed_reader_gives_what_was_left(reference: SnapshotReference):
 
 
 def test_too_few_texts_for_a_batch_are_refused(reference: SnapshotReference):
-    with pytest.raises(ValueError, match=r"batch_texts 500 is more than there is to train on: 96 texts"):
+    with pytest.raises(ValueError, match=r"batch_size 500 is more than there is to train on: 96 texts"):
         next(iter(SnapshotDataset(reference, "train", 500, 0, 0, 1)))

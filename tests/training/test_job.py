@@ -39,12 +39,12 @@ def command(recipe: Path, until: str) -> list[str]:
     return [STELLA, "run", str(recipe), *(word for name in chosen for word in ("--select", name))]
 
 
-def environment(home: Path, launch: str) -> dict[str, str]:
-    return {**os.environ, "STELLA_HOME": str(home), "STELLA_LAUNCH": launch, "COLUMNS": "300"}
+def environment(workspace: Path, launch: str) -> dict[str, str]:
+    return {**os.environ, "STELLA_HOME": str(workspace), "STELLA_LAUNCH": launch, "COLUMNS": "300"}
 
 
-def run(recipe: Path, home: Path, launch: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    env = environment(home, launch) | variables
+def run(recipe: Path, workspace: Path, launch: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+    env = environment(workspace, launch) | variables
     return subprocess.run(command(recipe, "stage_2"), check=False, env=env, capture_output=True, text=True)
 
 
@@ -52,10 +52,15 @@ def two_stages(folder: Path) -> Path:
     raw = copy.deepcopy(TINY)
     raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 300}
     raw["teachers"] = raw["teachers"][1:]
-    raw["stages"][0] |= {"steps": 8, "batch_texts": 32}
-    raw["stages"][1] |= {"steps": 8, "train_layers": "all", "learning_rate": 5e-5, "short_heads": {"similarity": 1}}
+    raw["stages"][0] |= {"steps": 8, "batch_size": 32}
+    raw["stages"][1] |= {
+        "steps": 8,
+        "train_layers": "all",
+        "learning_rate": 5e-5,
+        "matryoshka_heads": {"similarity": 1},
+    }
     del raw["stages"][2]
-    raw["student"]["short_dims"] = [16]
+    raw["student"]["matryoshka_dims"] = [16]
     raw["release"]["dimension"] = 32
     return write_recipe(folder, raw)
 
@@ -67,11 +72,11 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home after the stages were trained in the run's own process."""
+    """The workspace after the stages were trained in the run's own process."""
     folder = tmp_path_factory.mktemp("inside")
-    done = run(two_stages(folder), folder / "home")
+    done = run(two_stages(folder), folder / "workspace")
     assert done.returncode == 0, done.stderr
-    return folder / "home"
+    return folder / "workspace"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ["one process", pytest.param("two processes", marks=pytest.mark.slow), "two processes, weights spread"],
 )
 def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, inside: Path, tmp_path: Path, launcher: str):
-    launched = tmp_path / "home"
+    launched = tmp_path / "workspace"
     shutil.copytree(inside, launched, symlinks=True)
     for stage in ("stage_1", "stage_2"):
         shutil.rmtree(launched / "artefacts" / stage)
@@ -88,25 +93,29 @@ def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, insid
     assert done.returncode == 0, done.stderr
     assert "stage_2: step 8 of 8" in done.stderr
     for stage in ("stage_1", "stage_2"):
-        ours, theirs = (load_file(home / "tiny" / stage / "model/model.safetensors") for home in (inside, launched))
+        ours, theirs = (
+            load_file(workspace / "tiny" / stage / "model/model.safetensors") for workspace in (inside, launched)
+        )
         for name in ours:
             assert_close(ours[name], theirs[name], atol=0 if launcher == "one process" else 2e-3, rtol=0)
-    digests = {json.loads((home / "tiny/stage_2/manifest.json").read_text())["digest"] for home in (inside, launched)}
+    digests = {
+        json.loads((workspace / "tiny/stage_2/manifest.json").read_text())["digest"] for workspace in (inside, launched)
+    }
     assert len(digests) == (1 if launcher == "one process" else 2)
 
 
 def test_a_refusal_comes_back_as_the_runs_own(recipe: Path, tmp_path: Path):
-    recipe.write_text(recipe.read_text().replace("batch_texts: 32", "batch_texts: 3000"))
-    refused = run(recipe, tmp_path / "home", "python")
+    recipe.write_text(recipe.read_text().replace("batch_size: 32", "batch_size: 3000"))
+    refused = run(recipe, tmp_path / "workspace", "python")
     assert refused.returncode == 2
-    assert "stage_1: batch_texts 3000 is more than the" in refused.stderr
+    assert "stage_1: batch_size 3000 is more than the" in refused.stderr
 
 
 def test_no_process_of_a_stage_outlives_a_killed_run(recipe: Path, tmp_path: Path):
     recipe.write_text(recipe.read_text().replace("steps: 8", "steps: 100000"))
     process = subprocess.Popen(
         command(recipe, "stage_1"),
-        env=environment(tmp_path / "home", TORCHRUN),
+        env=environment(tmp_path / "workspace", TORCHRUN),
         stderr=subprocess.PIPE,
         text=True,
     )

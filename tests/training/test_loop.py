@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from stella_assets.recipe import Stage
+from stella_assets.students.dense import Student
 from stella_assets.training import checkpoint, loop
 from stella_assets.training.loop import DivergedError, Trained, train_stage
-from stella_assets.training.student import Student
 from tests.training.conftest import NARROW, WIDE, Lesson
 
 DIM = WIDE + NARROW
@@ -31,13 +31,13 @@ class StoppedError(Exception):
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "heads alone": {"train_layers": 0, "steps": 30, "short_heads": None},
+    "heads alone": {"train_layers": 0, "steps": 30, "matryoshka_heads": None},
     "one layer": {"train_layers": 1},
     "everything": {"train_layers": "all"},
-    "averaged": {"average": 0.9},
-    "in batches of tokens": {"batch_texts": None, "batch_tokens": 200},
-    "layers that join": {"unfreeze_over": 0.9},
-    "in parts": {"micro_batch_texts": 5},
+    "averaged": {"ema_decay": 0.9},
+    "in batches of tokens": {"batch_size": None, "batch_tokens": 200},
+    "layers that join": {"unfreeze_fraction": 0.9},
+    "in parts": {"micro_batch_size": 5},
 }
 
 
@@ -89,10 +89,10 @@ def test_the_best_step_is_kept_or_the_last(lesson, tmp_path, monkeypatch):
     best, last = lesson.student(), lesson.student()
     kept = train(lesson, best, lesson.stage(), tmp_path / "a")
     assert (kept.kept_step, kept.steps) == (3, 9)
-    assert train(lesson, last, lesson.stage(keep="last"), tmp_path / "b").kept_step == 9
+    assert train(lesson, last, lesson.stage(checkpoint_selection="last"), tmp_path / "b").kept_step == 9
     monkeypatch.undo()
     three = lesson.student()
-    train(lesson, three, lesson.stage(keep="last"), tmp_path / "c")
+    train(lesson, three, lesson.stage(checkpoint_selection="last"), tmp_path / "c")
     assert all(torch.equal(a, b) for a, b in zip(last.parameters(), three.parameters(), strict=True))
     assert not torch.equal(best.heads["32"].linear.weight, last.heads["32"].linear.weight)
 
@@ -101,7 +101,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(lesson, tmp_path):
     whole, parts = lesson.student(), lesson.student()
     whole.dtype = parts.dtype = "float32"
     train(lesson, whole, lesson.stage(steps=3), tmp_path / "a")
-    train(lesson, parts, lesson.stage(steps=3, micro_batch_texts=5), tmp_path / "b")
+    train(lesson, parts, lesson.stage(steps=3, micro_batch_size=5), tmp_path / "b")
     for (name, a), (_, b) in zip(whole.named_parameters(), parts.named_parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-4, rtol=0, msg=name)
 
@@ -123,7 +123,7 @@ def test_layers_join_one_by_one_the_last_first(lesson, tmp_path, monkeypatch):
         return step(optimizer, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watch)
-    train(lesson, student, lesson.stage(steps=8, unfreeze_over=0.5), tmp_path / "a")
+    train(lesson, student, lesson.stage(steps=8, unfreeze_fraction=0.5), tmp_path / "a")
     assert seen[0] == {"1"}
     assert seen[2] == {"0", "1"}
     assert seen[-1] == {"0", "1", "embeddings"}
@@ -149,13 +149,13 @@ def test_a_stage_can_learn_from_some_of_the_teachers(lesson, tmp_path):
 
 
 def test_short_heads_can_learn_from_the_teacher_head_too(lesson, tmp_path):
-    stage = lesson.stage(short_heads_learn_from=["teachers", "teacher_head"])
+    stage = lesson.stage(matryoshka_targets=["teachers", "full_head"])
     terms = set(dev(train(lesson, lesson.student(), stage, tmp_path / "a"), 0))
     assert {"8/similarity", "8/self/similarity"} <= terms
 
 
 def test_prefix_heads_are_parts_of_the_teacher_head(lesson, tmp_path):
-    student = lesson.student(short_heads="prefix", short_dims=(16, 8))
+    student = lesson.student(matryoshka_heads="prefix", matryoshka_dims=(16, 8))
     train(lesson, student, lesson.stage(), tmp_path / "a")
     assert list(student.heads) == ["32"]
     assert student.dims == (32, 16, 8)
@@ -175,7 +175,7 @@ def test_a_loss_that_is_not_a_number_stops_the_stage_with_step_texts_and_checkpo
 
 
 def test_a_loss_that_explodes_stops_the_stage(lesson, tmp_path):
-    student, only = lesson.student(), {"teacher_head": {"similarity": 1}, "short_heads": None}
+    student, only = lesson.student(), {"full_head": {"similarity": 1}, "matryoshka_heads": None}
     train(lesson, student, lesson.stage(**only, steps=60, learning_rate=1e-3), tmp_path / "a")
     with pytest.raises(DivergedError, match=r"it began with .*Lower `learning_rate`"):
         train(lesson, student, lesson.stage(**only, steps=60, learning_rate=1.0, warmup=0), tmp_path / "b")

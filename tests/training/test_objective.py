@@ -27,7 +27,7 @@ def test_the_gram_matrix_of_several_teachers_is_the_weighted_mean_of_their_own()
 
 
 def test_losses_stay_float32_under_autocast():
-    stage = make_stage(teacher_head={"cosine": 1, "similarity": 1, "relative_similarity": 1})
+    stage = make_stage(full_head={"cosine": 1, "similarity": 1, "relative_similarity": 1})
     student, targets = vectors(0, 16, 32), Targets([vectors(1, 16, 32)], [1.0])
     plain = stage_loss(stage, {32: student}, 32, targets, ONE).values()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -45,9 +45,11 @@ def test_weights_per_spread_carry_over_to_a_teacher_whose_texts_all_look_alike()
         error = (sample - sample.mean(dim=0)).roll(1, dims=0)
         spread = Spread.of(Targets([sample], [1.0]))
         student, targets = normalize(sample + 0.5 * error, dim=1)[:200], Targets([sample[:200]], [1.0])
-        for per_spread in (False, True):
-            stage = make_stage(teacher_head={**losses, "margin": 0.0, "per_spread": per_spread})
-            totals[mean, per_spread] = stage_loss(stage, {32: student}, 32, targets, spread).total.item()
+        for normalize_by_teacher_std in (False, True):
+            stage = make_stage(
+                full_head={**losses, "margin": 0.0, "normalize_by_teacher_std": normalize_by_teacher_std}
+            )
+            totals[mean, normalize_by_teacher_std] = stage_loss(stage, {32: student}, 32, targets, spread).total.item()
     assert totals[0.0, False] > 4 * totals[2.0, False]
     assert 0.5 < totals[2.0, True] / totals[0.0, True] < 2
 
@@ -63,8 +65,8 @@ def test_the_spread_is_what_the_best_constant_answer_costs():
 
 def test_short_heads_have_losses_of_their_own_by_dimension():
     stage = make_stage(
-        teacher_head={"cosine": 1}, short_heads={8: {"similarity": 2}, 4: {"relative_similarity": 1}},
-        short_heads_learn_from=["teachers", "teacher_head"],
+        full_head={"cosine": 1}, matryoshka_heads={8: {"similarity": 2}, 4: {"relative_similarity": 1}},
+        matryoshka_targets=["teachers", "full_head"],
     )  # fmt: skip
     heads = {16: vectors(0, 10, 16), 8: vectors(3, 10, 8), 4: vectors(4, 10, 4)}
     loss = stage_loss(stage, heads, 16, Targets([vectors(1, 10, 16)], [1.0]), ONE)
@@ -77,8 +79,8 @@ def test_short_heads_have_losses_of_their_own_by_dimension():
 
 
 def test_the_teacher_head_is_not_pulled_towards_the_short_heads():
-    short = {"short_heads": {"similarity": 1}, "short_heads_learn_from": ["teacher_head"]}
-    stage = make_stage(teacher_head={"cosine": 1}, **short)
+    short = {"matryoshka_heads": {"similarity": 1}, "matryoshka_targets": ["full_head"]}
+    stage = make_stage(full_head={"cosine": 1}, **short)
     heads = {16: vectors(0, 10, 16).requires_grad_(), 8: vectors(3, 10, 8).requires_grad_()}
     targets = Targets([vectors(1, 10, 16)], [1.0])
     stage_loss(stage, heads, 16, targets, ONE).total.backward()
@@ -90,8 +92,8 @@ def test_the_teacher_head_is_not_pulled_towards_the_short_heads():
 @pytest.mark.parametrize("texts", [1, 2])
 def test_a_batch_of_one_or_two_texts_has_a_finite_loss(texts: int):
     stage = make_stage(
-        teacher_head={"cosine": 1, "l2": 1, "angular": 1, "similarity": 1, "relative_similarity": 1},
-        short_heads={"similarity": 1, "relative_similarity": 1},
+        full_head={"cosine": 1, "l2": 1, "angular": 1, "similarity": 1, "relative_similarity": 1},
+        matryoshka_heads={"similarity": 1, "relative_similarity": 1},
     )
     heads = {16: vectors(0, texts, 16).requires_grad_(), 8: vectors(3, texts, 8).requires_grad_()}
     loss = stage_loss(stage, heads, 16, Targets([vectors(1, texts, 16)], [1.0]), ONE)

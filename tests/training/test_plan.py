@@ -13,13 +13,13 @@ LENGTHS = np.random.default_rng(0).integers(3, 60, size=200)
 
 
 def test_an_epoch_holds_every_text_at_most_once():
-    plan = BatchPlan(LENGTHS, 7, batch_texts=16)
+    plan = BatchPlan(LENGTHS, 7, batch_size=16)
     epoch = np.concatenate([plan.positions(step) for step in range(12)])
     assert len(epoch) == len(set(epoch.tolist())) == 192
     assert not np.array_equal(plan.positions(12), plan.positions(0))
 
 
-@pytest.mark.parametrize("size", [{"batch_texts": 16}, {"batch_tokens": 300}])
+@pytest.mark.parametrize("size", [{"batch_size": 16}, {"batch_tokens": 300}])
 def test_a_batch_depends_on_seed_and_step_alone(size):
     walked = BatchPlan(LENGTHS, 7, **size)
     steps = [walked.positions(step) for step in range(70)]
@@ -36,7 +36,7 @@ def test_a_batch_of_tokens_is_full_and_not_over_full():
 
 
 def test_the_steps_of_a_number_of_texts():
-    assert BatchPlan(LENGTHS, 7, batch_texts=16).steps(1000) == 62
+    assert BatchPlan(LENGTHS, 7, batch_size=16).steps(1000) == 62
     plan = BatchPlan(LENGTHS, 7, batch_tokens=300)
     steps = plan.steps(500)
     seen = np.cumsum([len(plan.positions(step)) for step in range(steps)])
@@ -44,8 +44,8 @@ def test_the_steps_of_a_number_of_texts():
 
 
 def test_too_few_texts_for_a_batch_are_refused():
-    with pytest.raises(ValueError, match="batch_texts 500 is more than there is to train on: 200 texts"):
-        BatchPlan(LENGTHS, 7, batch_texts=500)
+    with pytest.raises(ValueError, match="batch_size 500 is more than there is to train on: 200 texts"):
+        BatchPlan(LENGTHS, 7, batch_size=500)
 
 
 def work(groups: list[np.ndarray], widths: np.ndarray, cost: int) -> int:

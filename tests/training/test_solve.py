@@ -6,25 +6,25 @@ import torch
 from sklearn.linear_model import Ridge
 from torch.nn.functional import normalize
 
-from stella_assets.training.solve import Linear, NormalEquations, Norms, Stretch, solve_stage
+from stella_assets.training.solve import Linear, NormalEquations, Norms, VarianceRescaling, solve_stage
 from tests.training.conftest import NARROW, WIDE, Lesson
 
-SOLVE = {"method": "solve", "train_layers": 0, "teacher_head": {"cosine": 10, "similarity": 200}}
+SOLVE = {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 10, "similarity": 200}}
 
 
 def solving_stage(lesson: Lesson, **changes: object):
     return type(lesson.stage()).model_validate({**SOLVE, **changes})
 
 
-@pytest.mark.parametrize("strength", [1e-4, 0.3])
-def test_sums_over_blocks_give_the_ridge_of_all_texts(strength: float):
+@pytest.mark.parametrize("ridge_lambda", [1e-4, 0.3])
+def test_sums_over_blocks_give_the_ridge_of_all_texts(ridge_lambda: float):
     random = np.random.default_rng(0)
     x, y = random.standard_normal((500, 12)) * np.linspace(0.1, 3, 12) + 2, random.standard_normal((500, 5))
     equations = NormalEquations(12, 5, torch.device("cpu"))
     for part in np.array_split(np.arange(500), 7):
         equations.add(torch.from_numpy(x[part]), torch.from_numpy(y[part]))
-    solution = equations.solve(strength)
-    ridge = Ridge(alpha=strength * x.var(axis=0).mean() * 500).fit(x, y)
+    solution = equations.solve(ridge_lambda)
+    ridge = Ridge(alpha=ridge_lambda * x.var(axis=0).mean() * 500).fit(x, y)
     np.testing.assert_allclose(solution.weight_DH, ridge.coef_, atol=1e-10)
     np.testing.assert_allclose(solution.bias_D, ridge.intercept_, atol=1e-10)
 
@@ -71,14 +71,14 @@ def test_a_stretch_gives_back_the_variance_of_the_teachers():
     equations = NormalEquations(16, 24, torch.device("cpu"))
     equations.add(x, t)
     solution = equations.solve(1e-6)
-    stretch = Stretch(solution, equations, t)
-    torch.testing.assert_close(stretch(0.0)(x), solution(x))
+    rescale = VarianceRescaling(solution, equations, t)
+    torch.testing.assert_close(rescale(0.0)(x), solution(x))
     centred = t.double() - t.double().mean(dim=0)
     for exponent, wanted in ((0.0, solution(x)), (1.0, centred)):
         directions = torch.linalg.svd(solution.weight_DH @ torch.linalg.cholesky(equations.covariance()))[0][:, :16]
-        found = (stretch(exponent)(x) @ directions).std(dim=0, correction=0)
+        found = (rescale(exponent)(x) @ directions).std(dim=0, correction=0)
         torch.testing.assert_close(found, (wanted.double() @ directions).std(dim=0, correction=0), rtol=1e-4, atol=0)
-    torch.testing.assert_close(stretch(1.0)(x).mean(dim=0), solution(x).mean(dim=0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(rescale(1.0)(x).mean(dim=0), solution(x).mean(dim=0), atol=1e-6, rtol=0)
 
 
 def test_strength_and_exponent_are_those_with_the_lowest_dev_loss(lesson):

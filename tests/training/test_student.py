@@ -9,7 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from stella_assets.recipe import Recipe
-from stella_assets.training.student import Student, StudentError, encoder_layers
+from stella_assets.students.dense import Student, StudentError, encoder_layers
 
 TEXTS = ["Return a sorted copy of an array.", "Open a network connection."]
 
@@ -48,7 +48,7 @@ def test_a_layer_that_is_not_there_is_refused(tiny: Recipe, student: Student):
         student.train_only(3, [96])
 
 
-@pytest.mark.parametrize("form", [{}, {"short_heads": "prefix"}, {"head_hidden": 48}])
+@pytest.mark.parametrize("form", [{}, {"matryoshka_heads": "prefix"}, {"head_hidden": 48}])
 def test_sentence_transformers_loads_every_dimension_with_the_same_vectors(form: dict, tiny: Recipe, tmp_path: Path):
     student = make_student(tiny, **form)
     for dim in (96, 64, 32):
@@ -64,7 +64,7 @@ def test_sentence_transformers_loads_every_dimension_with_the_same_vectors(form:
     assert types == ["Transformer", "Pooling", *["Dense"] * (2 if "head_hidden" in form else 1), "Normalize"]
 
 
-@pytest.mark.parametrize("form", [{}, {"short_heads": "prefix"}, {"head_hidden": 48}])
+@pytest.mark.parametrize("form", [{}, {"matryoshka_heads": "prefix"}, {"head_hidden": 48}])
 def test_a_saved_student_comes_back_to_the_bit(form: dict, tiny: Recipe, tmp_path: Path):
     student = make_student(tiny, **form)
     student.save(tmp_path / "a", 96, {})
@@ -78,7 +78,7 @@ def test_a_saved_student_comes_back_to_the_bit(form: dict, tiny: Recipe, tmp_pat
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "lasttoken"])
 def test_every_pooling_survives_saving(pooling: str, tiny: Recipe, tmp_path: Path):
-    student = make_student(tiny, 16, pooling=pooling, short_dims=())
+    student = make_student(tiny, 16, pooling=pooling, matryoshka_dims=())
     student.save(tmp_path, 16, {})
     loaded = SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(loaded, student.encode(TEXTS, 16), atol=1e-5)
@@ -101,7 +101,7 @@ def test_short_heads_start_with_the_teacher_heads_similarities(student: Student)
     targets = torch.randn(200, 24, generator=torch.Generator().manual_seed(1)) @ basis.T
     with torch.no_grad():
         student.head(96).linear.weight.copy_(basis @ basis.T @ student.head(96).linear.weight)
-    student.start_short_heads(targets)
+    student.start_matryoshka_heads(targets)
     pooled = torch.randn(10, student.hidden, generator=torch.Generator().manual_seed(2))
     full, *short = (student.project(pooled, dim) for dim in (96, 64, 32))
     for vectors in short:

@@ -45,7 +45,6 @@ def expand_preset(stages: Any) -> Any:
         raise ValueError(f"texts {texts!r} must be a whole number above 0")
     total = sum(stage.get("texts", 0) for stage in expanded)
     return [
-        stage
-        | ({"texts": max(stage["batch_texts"], round(stage["texts"] * texts / total))} if "texts" in stage else {})
+        stage | ({"texts": max(stage["batch_size"], round(stage["texts"] * texts / total))} if "texts" in stage else {})
         for stage in expanded
     ]

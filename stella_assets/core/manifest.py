@@ -67,16 +67,17 @@ class Identity:
 class Manifest:
     """An identity and what came of it.
 
-    `digest` covers the identity and the outputs. `about` holds what may differ between two equal runs (when, how long,
-    how much memory, which machine), `facts` the figures to show, `views` files such as plots that show `about` too.
+    `digest` covers the identity and the outputs. `run_info` holds what may differ between two equal
+    runs (when, how long, how much memory, which machine), `metrics` the figures to show, `unhashed_files` the files that show
+    `run_info` too, such as plots.
     """
 
     identity: Identity
     outputs: Mapping[str, str]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
-    views: tuple[str, ...] = ()
-    about: Mapping[str, Any] = field(default_factory=dict)
+    unhashed_files: tuple[str, ...] = ()
+    run_info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -99,10 +100,10 @@ class Manifest:
         manifest = cls(
             identity=Identity(**body["identity"]),
             outputs=body["outputs"],
-            facts=body["facts"],
+            metrics=body["metrics"],
             checks=tuple(Check(**check) for check in body["checks"]),
-            views=tuple(body["views"]),
-            about=body["about"],
+            unhashed_files=tuple(body["unhashed_files"]),
+            run_info=body["run_info"],
         )
         if manifest.digest != body["digest"]:
             raise ValueError(f"{path}: its digest {body['digest']} does not match its content. Delete its folder.")
@@ -179,7 +180,7 @@ def environment() -> Mapping[str, str]:
 @lru_cache
 def _commit() -> str:
     """The commit of this code, with `-dirty` where files were changed since; the version where it is no checkout."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return version(DISTRIBUTION)
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
@@ -197,8 +198,8 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:  # not Linux
         return platform.processor()
-    about = dict(line.split(":", 1) for line in lines if ":" in line)
-    named = {key.strip(): value.strip() for key, value in about.items()}
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    named = {key.strip(): value.strip() for key, value in fields.items()}
     flags = named.get("flags", "").split()
     widest = next((flag for flag in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if flag in flags), "")
     return f"{named.get('model name', platform.processor())} {widest}".strip()

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stella_assets.manifest import digest, file_digest
+from stella_assets.core.manifest import digest, file_digest
 from stella_assets.recipe import ModelSource
 
 CONTENT_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".bin", ".py"}

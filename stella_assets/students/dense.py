@@ -23,12 +23,12 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from stella_assets.manifest import digest
-from stella_assets.models import load_sentence_transformer, place
+from stella_assets.core.batching import padded_widths, token_budget_batches
+from stella_assets.core.devices import autocast, best_device, resolve_dtype
+from stella_assets.core.manifest import digest
+from stella_assets.core.models import load_sentence_transformer, place
 from stella_assets.recipe import Student as StudentSpec
-from stella_assets.teachers.batching import padded_widths, token_budget_batches
-from stella_assets.teachers.device import autocast, best_device, resolve_dtype
-from stella_assets.training.heads import Head, saved_dims
+from stella_assets.students.heads import Head, saved_dims
 from stella_assets.training.tokens import tokenise
 
 POOLING_KEYS = {
@@ -89,8 +89,8 @@ class Student(nn.Module):
         backbone.max_seq_length = spec.max_length
         if teacher_dim is None:
             return cls(backbone, spec.pooling, [], [])
-        dims = [teacher_dim, *(dim for dim in spec.short_dims if dim != teacher_dim)]
-        own = dims if spec.short_heads == "independent" else dims[:1]
+        dims = [teacher_dim, *(dim for dim in spec.matryoshka_dims if dim != teacher_dim)]
+        own = dims if spec.matryoshka_heads == "independent" else dims[:1]
         generator = torch.Generator().manual_seed(seed)
         heads = [Head(hidden, dim, spec.head_hidden).initialise(generator) for dim in own]
         return cls(backbone, spec.pooling, heads, dims)
@@ -100,7 +100,7 @@ class Student(nn.Module):
         """Read a student from the folder that `save` wrote."""
         base = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=spec.trust_remote_code)
         dims = saved_dims(folder)
-        own = dims if spec.short_heads == "independent" else dims[:1]
+        own = dims if spec.matryoshka_heads == "independent" else dims[:1]
         backbone = SentenceTransformer(modules=[base[0], base[1]], device="cpu")
         return cls(backbone, spec.pooling, [Head.load(folder, dim) for dim in own], dims)
 
@@ -222,7 +222,7 @@ class Student(nn.Module):
         with torch.inference_mode():
             return self.project(pooled_BH, dim).cpu().numpy()
 
-    def start_short_heads(self, target_SD: Tensor) -> None:
+    def start_matryoshka_heads(self, target_SD: Tensor) -> None:
         """Start each short head as the teacher head seen along the principal directions of a sample of targets."""
         directions_DD = torch.linalg.svd(target_SD, full_matrices=False).Vh
         teacher = self.head(self.dims[0])

@@ -18,7 +18,7 @@ class RecipeError(ValueError):
     """A recipe that cannot be run, with the file, the key, the value and the remedy."""
 
 
-class Part(BaseModel):
+class ConfigModel(BaseModel):
     """A part of a recipe: unknown keys are errors, values never change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -28,7 +28,7 @@ class Part(BaseModel):
         return self.model_dump(mode="json", exclude=set(exclude))
 
 
-class Located(Part):
+class PathAware(ConfigModel):
     """A part with a path, which counts from the recipe's own folder. The digest keeps the path as it was written."""
 
     _folder: Path = PrivateAttr(default=Path())
@@ -43,7 +43,7 @@ class Located(Part):
         return (self._folder / Path(path).expanduser()).absolute()
 
 
-class ModelSource(Located):
+class ModelSource(PathAware):
     """A model in the SentenceTransformers or transformers format: a folder, a hub id, or a packaged one.
 
     `model` is a folder when it starts with `./`, `../`, `/` or `~`; `package:NAME/FOLDER` lies inside an installed

@@ -12,7 +12,7 @@ class DiskSpaceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Home:
+class Workspace:
     """`STELLA_HOME`: `artefacts/` and `shards/` by content, `lancedb/` for vectors, `<recipe>/` links to the current.
 
     Attributes:

@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stella_assets.manifest import LIBRARIES, Manifest
+from storage.workspace import Workspace
+
+from stella_assets.core.manifest import LIBRARIES, Manifest
 from storage.artefacts import MANIFEST, finished
-from storage.home import Home
 from storage.releases import Releases
 from storage.snapshot import snapshot_tags
 
@@ -51,9 +52,9 @@ class Node:
         return {name.removeprefix(SOURCE): value for name, value in found if name.startswith(SOURCE)}
 
     @property
-    def about(self) -> Mapping[str, Any]:
+    def run_info(self) -> Mapping[str, Any]:
         """When, where and with what it was made."""
-        return self.manifest.about if self.manifest else {}
+        return self.manifest.run_info if self.manifest else {}
 
     @cached_property
     def all(self) -> dict[str, Node]:
@@ -66,7 +67,7 @@ class Node:
     @property
     def seconds(self) -> float:
         """What making it and all that it rests on took."""
-        return sum(float(node.about.get("seconds", 0)) for node in self.all.values())
+        return sum(float(node.run_info.get("seconds", 0)) for node in self.all.values())
 
     def identities(self) -> dict[str, dict[str, Any]]:
         """Digest and identity of it and of all that it rests on, by asset: nothing that two equal runs differ in."""
@@ -98,8 +99,8 @@ def _describe(node: Node) -> dict[str, Any]:
         "settings": identity.settings,
         "inputs": {each.name: each.digest for each in node.inputs},
         "sources": node.sources,
-        "facts": node.manifest.facts,
-        "about": node.about,
+        "metrics": node.manifest.metrics,
+        "run_info": node.run_info,
     }
 
 
@@ -111,10 +112,10 @@ def setup(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Tracer:
-    """Reads lineage from the manifests of a home."""
+    """Reads lineage from the manifests of a workspace."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self._nodes: dict[tuple[str, str], Node] = {}
         self._folders: dict[str, dict[str, Path]] = {}
 
@@ -128,7 +129,7 @@ class Tracer:
         Raises:
             TraceError: They stand for no artefact, or for several.
         """
-        for folder in (Path(words), self._home.root / words, self._home.root / words / "release"):
+        for folder in (Path(words), self._workspace.root / words, self._workspace.root / words / "release"):
             if (folder / MANIFEST).is_file():
                 return self.of_folder(folder.resolve())
         recipe, at, name = words.partition("@")
@@ -138,28 +139,28 @@ class Tracer:
         if len(found) == 1:
             return self.of_folder(found[0])
         if found:
-            shown = ", ".join(str(folder.relative_to(self._home.artefacts)) for folder in found)
+            shown = ", ".join(str(folder.relative_to(self._workspace.artefacts)) for folder in found)
             raise TraceError(f"{words}: {len(found)} artefacts begin with these digits: {shown}. Give more of them.")
         raise TraceError(
-            f"{words}: there is no such artefact in {self._home.root}. Give RECIPE/ASSET as `stella status RECIPE` "
+            f"{words}: there is no such artefact in {self._workspace.root}. Give RECIPE/ASSET as `stella status RECIPE` "
             "lists them, RECIPE@RELEASE, a folder, or six digits of a digest."
         )
 
     def _of_name(self, recipe: str, name: str) -> Node:
-        releases = Releases(self._home, recipe)
+        releases = Releases(self._workspace, recipe)
         if name in releases.names():
             return self.of_folder(releases.folder(name))
-        tags = [tag for tag in snapshot_tags(self._home, recipe) if name and tag.startswith(name)]
-        folders = [folder for tag in tags if (folder := self._home.artefacts / "concatenated_vectors" / tag).is_dir()]
+        tags = [tag for tag in snapshot_tags(self._workspace, recipe) if name and tag.startswith(name)]
+        folders = [folder for tag in tags if (folder := self._workspace.artefacts / "concatenated_vectors" / tag).is_dir()]
         if len(folders) == 1:
             return self.of_folder(folders[0])
-        known = ", ".join([*releases.names(), *snapshot_tags(self._home, recipe)]) or "none"
+        known = ", ".join([*releases.names(), *snapshot_tags(self._workspace, recipe)]) or "none"
         raise TraceError(f"{recipe}@{name}: no release or snapshot of this name; recipe {recipe!r} has {known}.")
 
     def _by_digits(self, digits: str) -> list[Path]:
         return [
             folder
-            for folder in finished(self._home)
+            for folder in finished(self._workspace)
             if folder.name.startswith(digits) or _digest_of(folder).startswith(digits)
         ]
 
@@ -183,7 +184,7 @@ class Tracer:
     def of_digest(self, asset: str, digest: str) -> Node:
         """The node of an artefact by its data version; without a manifest where it is no longer there."""
         if asset not in self._folders:
-            self._folders[asset] = {_digest_of(folder): folder for folder in finished(self._home, asset)}
+            self._folders[asset] = {_digest_of(folder): folder for folder in finished(self._workspace, asset)}
         folder = self._folders[asset].get(digest)
         return self.of_folder(folder) if folder else Node(asset, digest)
 

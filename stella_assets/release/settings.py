@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from stella_assets.recipe.part import Part, Positive
+from stella_assets.core.config import ConfigModel, Positive
 
 Share = Annotated[float, Field(gt=0, le=2)]
 Points = Annotated[float, Field(ge=0, le=100)]
 
 
-class Gate(Part):
+class Gate(ConfigModel):
     """What a release must show. Scores are of the last stage at its largest dimension, points are of 100."""
 
     retention: dict[str, Share] = Field(
@@ -23,7 +23,7 @@ class Gate(Part):
     gain_over_release: float | None = Field(
         default=None, description="least points of the mean above what is released now; below 0 lets it lose some"
     )
-    largest_fall: Points | None = Field(
+    max_task_regression: Points | None = Field(
         default=2.0, description="points that a task may lose against what is released now"
     )
     dimensions: dict[Positive, Share] = Field(
@@ -34,7 +34,7 @@ class Gate(Part):
     )
 
 
-class Release(Part):
+class Release(ConfigModel):
     """The published model folder."""
 
     dimension: Positive

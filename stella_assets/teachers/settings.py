@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stella_assets.recipe.part import ModelSource, Name, Part, Positive
+from stella_assets.core.config import ConfigModel, ModelSource, Name, Positive
 
 
-class TeacherBase(Part):
+class TeacherBase(ConfigModel):
     """What every teacher says of itself. `weight` scales its unit vector in the concatenation."""
 
     name: Name

@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stella_assets.recipe.part import Fraction, Located, Name, Part, Positive
+from stella_assets.core.config import ConfigModel, Fraction, Name, PathAware, Positive
 
 Role = Literal["document", "query"]
 
 
-class Source(Located):
+class Source(PathAware):
     """What every source of texts says of itself. An earlier source keeps a text that two have."""
 
     name: Name
@@ -29,7 +29,7 @@ class PythonDocs(Source):
     first_sentence_queries: bool = Field(default=True, description="also take first sentences, as queries")
 
 
-class Columns(Part):
+class Columns(ConfigModel):
     """Where a row keeps what: a column, or a dotted path into a nested one."""
 
     text: tuple[str, ...] = Field(default=("text",), min_length=1, description="several are joined by a line break")
@@ -110,7 +110,7 @@ class HuggingFace(Source):
     limit: Positive = Field(description="texts read from the stream")
 
 
-class Rules(Part):
+class Rules(ConfigModel):
     """What a text must be to be kept."""
 
     min_chars: Positive = 20
@@ -138,7 +138,7 @@ class QueryRules(Rules):
     max_chars: Positive = 1000
 
 
-class Clean(Part):
+class Clean(ConfigModel):
     """How texts are repaired, and which are kept."""
 
     document: Rules = Rules()
@@ -170,7 +170,7 @@ class Clean(Part):
         return patterns
 
 
-class Deduplicate(Part):
+class Deduplicate(ConfigModel):
     """Near copies: MinHash over word sequences, verified by their exact Jaccard similarity."""
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -179,7 +179,7 @@ class Deduplicate(Part):
     rows: Positive = Field(default=5, description="hash values of a band")
 
 
-class EvaluationSet(Located):
+class EvaluationSet(PathAware):
     """Texts that nobody may train on: mteb tasks by name, or a local folder of Parquet files."""
 
     name: Name
@@ -196,7 +196,7 @@ class EvaluationSet(Located):
         return self
 
 
-class Decontaminate(Part):
+class Decontaminate(ConfigModel):
     """Which evaluation texts the corpus must not hold, and what counts as holding one."""
 
     sets: tuple[EvaluationSet, ...] = Field(min_length=1)
@@ -208,7 +208,7 @@ class Decontaminate(Part):
 Cosine = Annotated[float, Field(gt=0, le=1)]
 
 
-class Semantic(Part):
+class Semantic(ConfigModel):
     """Texts that mean the same, by a teacher's vectors: what words alone do not find."""
 
     teacher: Name
@@ -226,7 +226,7 @@ class Semantic(Part):
         return self
 
 
-class Augment(Part):
+class Augment(ConfigModel):
     """Texts made of texts, as arXiv 2412.19048 describes."""
 
     cut: Fraction = Field(
@@ -236,7 +236,7 @@ class Augment(Part):
     shuffle: Fraction = Field(default=0.0, description="share of texts whose words are shuffled")
 
 
-class Corpus(Part):
+class Corpus(ConfigModel):
     """Where texts come from, which are kept, and how they are split."""
 
     sources: tuple[

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from stella_assets.manifest import Check, Identity, Manifest, environment, file_digest, reasons
+from storage.workspace import Workspace
+
+from stella_assets.core.manifest import Check, Identity, Manifest, environment, file_digest, reasons
 from storage.artefacts import MANIFEST, ArtefactStore, write_atomically
-from storage.home import Home
 from storage.memory import PeakMemory
 
 Launch = Callable[[Sequence[str]], None]
@@ -38,7 +39,7 @@ class Artefact:
 
 
 @dataclass(frozen=True)
-class Workbench:
+class BuildContext:
     """What a step's build function works with.
 
     Attributes:
@@ -47,7 +48,7 @@ class Workbench:
         folder: Empty; what the function writes here is the artefact.
         scratch: What an interrupted build of this very artefact left here is still here, to go on from.
         inputs: The artefacts that the step needs, by name.
-        home: The folder of all state.
+        workspace: The folder of all state.
         log: For people.
         launch: Runs Python with these arguments in processes of their own and waits for them; None to work in this one.
     """
@@ -57,7 +58,7 @@ class Workbench:
     folder: Path
     scratch: Path
     inputs: Mapping[str, Artefact]
-    home: Home
+    workspace: Workspace
     log: logging.Logger | logging.LoggerAdapter
     launch: Launch | None = None
 
@@ -66,9 +67,9 @@ class Workbench:
 class Result:
     """What a build function gives back, beside the files in its folder."""
 
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
-    views: tuple[str, ...] = ()
+    unhashed_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,11 @@ class Step:
     name: str
     code_version: str
     settings: Mapping[str, Any]
-    build: Callable[[Workbench], Result]
+    build: Callable[[BuildContext], Result]
     needs: tuple[Step, ...] = ()
-    sources: Callable[[Home], Mapping[str, str]] | None = None
+    sources: Callable[[Workspace], Mapping[str, str]] | None = None
     after: tuple[Step, ...] = ()
-    present: Callable[[Artefact, Home], bool] = lambda _artefact, _home: True
+    present: Callable[[Artefact, Workspace], bool] = lambda _artefact, _workspace: True
 
 
 def those_of(*steps: Step | None) -> tuple[Step, ...]:
@@ -118,20 +119,20 @@ def all_steps(last: Step, *, after: bool = True) -> list[Step]:
     return list(ordered.values())
 
 
-class Workshop:
-    """Finds and makes the artefacts of a recipe. Found ones are remembered, so a workshop serves one run or less."""
+class Runner:
+    """Finds and makes the artefacts of a recipe. Found ones are remembered, so a runner serves one run or less."""
 
     def __init__(
         self,
-        home: Home,
+        workspace: Workspace,
         log: logging.Logger | logging.LoggerAdapter,
         launch: Launch | None = None,
         *,
         links: bool = True,
     ) -> None:
-        """Work in a home; without `links`, what is made does not become what its recipe has."""
-        self.home = home
-        self.store = ArtefactStore(home)
+        """Work in a workspace; without `links`, what is made does not become what its recipe has."""
+        self.workspace = workspace
+        self.store = ArtefactStore(workspace)
         self.log = log
         self._launch = launch
         self._links = links
@@ -157,7 +158,7 @@ class Workshop:
         """The step's identity as far as it is known: without the inputs that have to be made first."""
         inputs = {need.name: found.digest for need in step.needs if (found := self.find(need))}
         if step.sources:
-            inputs |= {f"source:{name}": value for name, value in step.sources(self.home).items()}
+            inputs |= {f"source:{name}": value for name, value in step.sources(self.workspace).items()}
         return Identity(step.name, step.code_version, step.settings, inputs)
 
     def find(self, step: Step) -> Artefact | None:
@@ -175,14 +176,14 @@ class Workshop:
         artefact = Artefact(step.name, folder, Manifest.read(folder / MANIFEST))
         if not all((folder / file).is_file() for file in artefact.manifest.outputs):
             return None
-        if not step.present(artefact, self.home):
+        if not step.present(artefact, self.workspace):
             return None
         self._found[step.recipe, step.name] = artefact
         return artefact
 
     def before(self, step: Step) -> Manifest | None:
         """What the recipe had for this step when it was last made, whatever has changed since."""
-        path = self.home.current(step.recipe, step.name) / MANIFEST
+        path = self.workspace.current(step.recipe, step.name) / MANIFEST
         try:
             return Manifest.read(path) if path.is_file() else None
         except ValueError:  # it is damaged; it is only compared with
@@ -209,9 +210,9 @@ class Workshop:
                 self.store.point(step.recipe, step.name, identity.key)
         return artefact
 
-    def keep_links(self, last: Step) -> None:
+    def prune_links(self, last: Step) -> None:
         """Remove the recipe's links to assets that its last step does not rest on: it has them no more."""
-        self.store.keep_links(last.recipe, {"study", *(step.name for step in all_steps(last))})
+        self.store.prune_links(last.recipe, {"study", *(step.name for step in all_steps(last))})
 
     def _build(self, step: Step, identity: Identity) -> Artefact:
         draft, scratch = self.store.draft(step.name, identity.key), self.store.scratch(step.name, identity.key)
@@ -219,16 +220,16 @@ class Workshop:
         started = time.monotonic()
         with PeakMemory() as memory:
             result = step.build(
-                Workbench(step.recipe, identity.key, draft, scratch, inputs, self.home, self.log, self._launch)
+                BuildContext(step.recipe, identity.key, draft, scratch, inputs, self.workspace, self.log, self._launch)
             )
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
         manifest = Manifest(
             identity=identity,
-            outputs={name: file_digest(draft / name) for name in files if name not in result.views},
-            facts=result.facts,
+            outputs={name: file_digest(draft / name) for name in files if name not in result.unhashed_files},
+            metrics=result.metrics,
             checks=result.checks,
-            views=result.views,
-            about={
+            unhashed_files=result.unhashed_files,
+            run_info={
                 "recipe": step.recipe,
                 "because": reasons(identity, self.before(step)),
                 "made_at": datetime.now(UTC).isoformat(timespec="seconds"),

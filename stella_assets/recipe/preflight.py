@@ -6,19 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from storage.workspace import Workspace
+
+from stella_assets.core.models import model_folder
 from stella_assets.corpus.clean import load_identifier
 from stella_assets.corpus.evaluation_sets import set_digest
 from stella_assets.corpus.sources import check_source
 from stella_assets.evaluation.tasks import check_tasks
-from stella_assets.models import model_folder
 from stella_assets.recipe import LsaTeacher, Recipe, RecipeError, Teacher
 from stella_assets.release.gate import check_gate
-from storage.home import Home
 
 WORKING_SPACE = 512 * 2**20
 
 
-def check_recipe(recipe: Recipe, home: Home) -> int | None:
+def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
     """Check everything that a run would trip over later.
 
     Returns:
@@ -42,22 +43,22 @@ def check_recipe(recipe: Recipe, home: Home) -> int | None:
     limits = [source.limit for source in recipe.corpus.sources]
     texts = sum(limit for limit in limits if limit) if all(limits) else 0
     # Teacher vectors and their concatenation, two bytes an entry.
-    home.require_space(WORKING_SPACE + texts * (target or 0) * 4, f"recipe {recipe.name!r}")
+    workspace.require_space(WORKING_SPACE + texts * (target or 0) * 4, f"recipe {recipe.name!r}")
     return target
 
 
 def _check_dimensions(recipe: Recipe, target: int) -> None:
-    for dim in recipe.student.short_dims:
+    for dim in recipe.student.matryoshka_dims:
         if dim > target:
             raise RecipeError(
-                f"recipe {recipe.name!r}: student.short_dims {dim} is above the {target} dimensions of the teachers' "
+                f"recipe {recipe.name!r}: student.matryoshka_dims {dim} is above the {target} dimensions of the teachers' "
                 f"concatenation. Take at most {target}."
             )
-    heads = sorted({target, *recipe.student.short_dims}, reverse=True)
+    heads = sorted({target, *recipe.student.matryoshka_dims}, reverse=True)
     if recipe.release.dimension not in heads:
         raise RecipeError(
             f"recipe {recipe.name!r}: release.dimension {recipe.release.dimension} is none of the student's heads "
-            f"({', '.join(map(str, heads))}). Name one of these, or add it to student.short_dims."
+            f"({', '.join(map(str, heads))}). Name one of these, or add it to student.matryoshka_dims."
         )
 
 

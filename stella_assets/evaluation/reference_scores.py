@@ -1,6 +1,6 @@
 """Public scores of other models, to stand beside the recipe's on the same tasks.
 
-`published_scores.csv` has what mteb's public results say of MTEB(eng, v1) and MTEB(eng, v2), a row a model and task.
+`reference_scores.csv` has what mteb's public results say of MTEB(eng, v1) and MTEB(eng, v2), a row a model and task.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ def read_published(path: Path | None) -> pl.DataFrame:
     Raises:
         PublishedError: There is no such file, or it lacks a column.
     """
-    shipped = files(__package__).joinpath("published_scores.csv")
+    shipped = files(__package__).joinpath("reference_scores.csv")
     try:
         frame = pl.read_csv(path) if path else pl.read_csv(shipped.read_bytes())
     except (OSError, pl.exceptions.PolarsError) as error:
         raise PublishedError(
-            f"evaluation.published: {path} cannot be read as CSV ({error}). Correct the path."
+            f"evaluation.reference_scores: {path} cannot be read as CSV ({error}). Correct the path."
         ) from None
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise PublishedError(
-            f"{path}: has no column `{missing[0]}`; `evaluation.published` needs {', '.join(COLUMNS)}, a row a model "
+            f"{path}: has no column `{missing[0]}`; `evaluation.reference_scores` needs {', '.join(COLUMNS)}, a row a model "
             "and task, with scores from 0 to 1."
         )
     if not frame["score"].is_between(-1, 1).all():

@@ -1,0 +1,1 @@
+"""What every room builds on: configuration, registries, steps, the runner, manifests, engines."""

@@ -1,0 +1,1 @@
+"""Student kinds: what is trained, saved and released."""
