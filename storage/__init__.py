@@ -1,1 +1,1 @@
-"""WHERE things are kept: artefacts on disk, teacher vectors in LanceDB, statistics in Parquet and DuckDB."""
+"""WHERE things are kept: artefacts on disk, vectors in Lance tables, figures in Parquet with DuckDB views over them."""

@@ -8,14 +8,27 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from storage.files import link_atomically, sync
 from storage.locks import file_lock
 from storage.workspace import Workspace
 
 MANIFEST = "manifest.json"
+DRAFT = ".draft"
 
 
 class ArtefactStore:
-    """Artefacts by (asset, key). An artefact exists when its manifest does; a half-built one is only a draft."""
+    """Artefacts by (asset, key). An artefact exists when its manifest does; a half-built one is only a draft.
+
+    Args:
+        workspace: Where artefacts are kept, in `artefacts/<asset>/<key>/`.
+
+    Example:
+        >>> store = ArtefactStore(workspace)
+        >>> with store.lock("corpus", key, on_wait=lambda: None):
+        ...     draft = store.draft("corpus", key)
+        ...     write_atomically(draft / MANIFEST, manifest)
+        ...     folder = store.commit(draft, "corpus", key)
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -29,18 +42,19 @@ class ArtefactStore:
         return (self.path(asset, key) / MANIFEST).is_file()
 
     def lock(self, asset: str, key: str, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
-        """Hold the artefact for one builder; a second one waits, and `on_wait` is told so first."""
+        """Lock the artefact for one builder; a second one waits, and `on_wait` is told so first."""
         return file_lock(self.workspace, f"{asset}-{key}", on_wait)
 
     def draft(self, asset: str, key: str) -> Path:
-        """An empty folder to build in; what an interrupted build left there is gone."""
-        folder = self.path(asset, f"{key}.draft")
+        """An empty folder to build in; what an interrupted build left there is removed."""
+        folder = self.path(asset, f"{key}{DRAFT}")
+        # Files of an interrupted build may be cut short, and nothing tells which: nothing of it is used.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
 
     def scratch(self, asset: str, key: str) -> Path:
-        """A folder for checkpoints and the like: it survives an interrupted build and goes with the commit."""
+        """A folder for checkpoints and the like: it survives an interrupted build and is removed with the commit."""
         folder = self.path(asset, f"{key}.scratch")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -49,32 +63,46 @@ class ArtefactStore:
         """Move a draft into place. The draft holds its manifest already, so the rename is the commit.
 
         A damaged artefact that is being made again is kept until then.
+
+        Args:
+            draft: The folder that `draft` gave.
+            asset: What the artefact is stored under.
+            key: Of the artefact.
+
+        Returns:
+            The artefact's folder.
         """
         final = self.path(asset, key)
+        # After a power failure, a durable rename must not lead to files whose bytes were never written.
         for file in draft.rglob("*"):
             if file.is_file():
                 sync(file)
+        # `rename` replaces only an empty folder. A kill between the two leaves no artefact, which is made again.
         if final.exists():
             shutil.rmtree(final)
         draft.rename(final)
         sync(final.parent)
+        # Last: checkpoints are needed until the artefact is durable.
         shutil.rmtree(self.path(asset, f"{key}.scratch"), ignore_errors=True)
         return final
 
-    def point(self, recipe: str, asset: str, key: str) -> None:
-        """Make `<recipe>/<asset>` name this artefact, in one atomic step."""
-        link = self.workspace.current(recipe, asset)
+    def point(self, recipe: str, name: str, asset: str, key: str) -> None:
+        """Make `<recipe>/<name>` a link to an artefact, in one atomic step.
+
+        Args:
+            recipe: The namespace of the link.
+            name: Of the link.
+            asset: What the artefact is stored under; several names may share it.
+            key: Of the artefact.
+        """
+        link = self.workspace.current(recipe, name)
+        # A relative target stays valid when the whole workspace is moved or mounted elsewhere.
         target = os.path.relpath(self.path(asset, key), link.parent)
-        if link.is_symlink() and str(link.readlink()) == target:
-            return
-        link.parent.mkdir(parents=True, exist_ok=True)
-        fresh = link.with_name(f".{link.name}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
-        fresh.symlink_to(target, target_is_directory=True)
-        fresh.replace(link)
+        if not (link.is_symlink() and str(link.readlink()) == target):
+            link_atomically(link, target)
 
     def prune_links(self, recipe: str, assets: Collection[str]) -> None:
-        """Remove the recipe's links to other assets: those of a teacher or a stage that it has no more."""
+        """Remove the recipe's links to other assets than these, e.g. of a step that it no longer has."""
         root = self.workspace.root / recipe
         for link in sorted(root.rglob("*")):
             if link.is_symlink() and link.relative_to(root).as_posix() not in assets:
@@ -83,23 +111,12 @@ class ArtefactStore:
 
 def finished(workspace: Workspace, assets: str = "**") -> list[Path]:
     """Folders of the artefacts that are complete, of the assets that a glob describes."""
+    # A draft has its manifest just before the rename, so the manifest alone does not tell.
     folders = (path.parent for path in workspace.artefacts.glob(f"{assets}/*/{MANIFEST}"))
-    return sorted(folder for folder in folders if folder.suffix != ".draft")
+    return sorted(folder for folder in folders if folder.suffix != DRAFT)
 
 
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small text file so that a reader sees the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    sync(fresh)
-    fresh.replace(path)
+def linked(workspace: Workspace, assets: str) -> list[Path]:
+    """Links of all recipes to the artefacts that they have now, `<recipe>/<asset>`, of the assets of a glob."""
+    links = workspace.root.glob(f"*/{assets}")
+    return sorted(link for link in links if not link.is_relative_to(workspace.artefacts))

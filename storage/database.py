@@ -1,38 +1,32 @@
-"""The vector database: a folder or an object store of Lance tables, and vectors and ids between Arrow and numpy."""
+"""The vector database: a folder or an object store of Lance tables.
+
+Importing lance takes half a second and lancedb a second, so both are imported only where they are used, and what a
+local folder tells by its file names is read from there.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from storage.workspace import DiskSpaceError, Workspace
+from storage.errors import AccessError, FormatError, StoreError
+from storage.files import write_atomically
+from storage.lance_errors import translate_lance_errors
+from storage.workspace import Workspace
 
 FORMAT = 1
 """Format of the tables, kept in their metadata. Raised when an older version of this package could misread them."""
-
-ID_CHARS = 32
-"""An id is 128 bits of a hash in hexadecimal."""
-
-
-class StoreError(ValueError):
-    """The store cannot be used as it is: no store, made by a newer version, or out of reach."""
-
-
-class ConflictError(StoreError):
-    """Another machine changed the table at the same moment; nothing was committed."""
-
-
-class DamageError(StoreError):
-    """The store is damaged; a repair may take out what is."""
+SUFFIX = ".lance"
+# Everything that a writer leaves before its first commit: files, digests, and the transaction of version 0.
+UNCOMMITTED = re.compile(r"(data|_digests|_deletions)/|_transactions/(0-|\.tmp)|_versions/\.tmp")
 
 
 def connect(uri: str) -> Any:
-    """Open the LanceDB database that lies at `uri`, made on the first write. Credentials come from the environment."""
+    """Open the LanceDB database at `uri`, made on the first write. Credentials come from the environment."""
     import lancedb
 
     with translate_lance_errors(uri):
@@ -45,8 +39,23 @@ def table_names(workspace: Workspace) -> list[str]:
     Raises:
         StoreError: The database cannot be read.
     """
-    with translate_lance_errors(workspace.vectors):
-        database, names, token = connect(workspace.vectors), [], None
+    if workspace.remote:
+        return _remote_table_names(workspace.vectors)
+    folder = Path(workspace.vectors)
+    try:
+        entries = list(folder.iterdir())
+    except FileNotFoundError:  # nothing was written yet
+        return []
+    except NotADirectoryError:
+        raise StoreError(f"{folder}: is not a folder.", folder) from None
+    except PermissionError:
+        raise AccessError(f"{folder}: no permission to read it.", folder) from None
+    return sorted(entry.stem for entry in entries if entry.suffix == SUFFIX and entry.is_dir())
+
+
+def _remote_table_names(uri: str) -> list[str]:
+    database, names, token = connect(uri), [], None
+    with translate_lance_errors(uri):
         while True:
             page = database.list_tables(page_token=token)
             names.extend(page.tables)
@@ -57,24 +66,43 @@ def table_names(workspace: Workspace) -> list[str]:
 
 def table_uri(workspace: Workspace, name: str) -> str:
     """Where a table lies."""
-    return f"{workspace.vectors}/{name}.lance"
+    return f"{workspace.vectors}/{name}{SUFFIX}"
+
+
+def drop_table(workspace: Workspace, name: str) -> None:
+    """Delete a table with all its versions."""
+    import lance
+
+    with translate_lance_errors(workspace.vectors):
+        lance.LanceDataset.drop(table_uri(workspace, name), {})
 
 
 def open_table(workspace: Workspace, name: str, version: int | str | None = None) -> Any:
     """The Lance dataset of a table, at a version or a tag, or None if there is no such table.
 
+    Args:
+        workspace: Where the store is.
+        name: The table.
+        version: A version number or a tag; the newest version when left out.
+
+    Returns:
+        A `lance.LanceDataset`, or None.
+
     Raises:
-        StoreError: What lies there is no table, is damaged, or was made by a newer version of this package.
+        StoreError: What lies there is not a table, or it cannot be reached.
+        DamageError: The table is damaged, or has no such version or tag.
+        FormatError: It was made by a newer version of this package.
     """
+    uri = table_uri(workspace, name)
+    if name not in table_names(workspace):
+        return None
     import lance
 
-    uri = table_uri(workspace, name)
     with translate_lance_errors(uri):
-        if name not in table_names(workspace):
-            return None
         try:
             dataset = lance.dataset(uri, version=version)
         except ValueError as error:
+            # Lance raises ValueError for a missing table as for every other fault; only the message differs.
             if "was not found" not in str(error):
                 raise
             if not _was_committed(uri):  # a writer has not come to its first commit, or was killed before it
@@ -84,8 +112,77 @@ def open_table(workspace: Workspace, name: str, version: int | str | None = None
     return dataset
 
 
+def count_rows(workspace: Workspace, name: str) -> int:
+    """Rows of a table's newest version; 0 if there is no such table.
+
+    Of a local table, the count is kept for the newest manifest file, which a commit, a repair or a new table of that
+    name replaces: then it is counted again. So most calls neither import Lance nor open the table.
+    """
+    state = _newest_manifest(workspace, name)
+    cached = workspace.locks / f"{name}.rows.json"
+    if state is not None:
+        with suppress(FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError):
+            known = json.loads(cached.read_text(encoding="utf-8"))
+            if known["manifest"] == state:
+                return int(known["rows"])
+    dataset = open_table(workspace, name)
+    rows = int(dataset.count_rows()) if dataset is not None else 0
+    # Reading is not locked: a count taken during a commit must not be kept for the manifest of before or after.
+    if state is not None and _newest_manifest(workspace, name) == state:
+        write_atomically(cached, json.dumps({"manifest": state, "rows": rows}))
+    return rows
+
+
+def table_tags(workspace: Workspace, name: str) -> dict[str, int]:
+    """The tags of a table with their versions, oldest first; a repair gives an old tag a new version.
+
+    Raises:
+        StoreError: The table cannot be read.
+    """
+    dataset = open_table(workspace, name)
+    if dataset is None:
+        return {}
+    with translate_lance_errors(dataset.uri):
+        tags = dataset.tags.list()
+    # The version breaks ties: tags of one second have equal times.
+    ordered = sorted(tags, key=lambda tag: (tags[tag]["created_at"], tags[tag]["version"]))
+    return {tag: int(tags[tag]["version"]) for tag in ordered}
+
+
+def has_tag(workspace: Workspace, name: str, tag: str) -> bool:
+    """Whether a table has a tag whose version is there; of a local table, without importing Lance."""
+    if workspace.remote:
+        return tag in table_tags(workspace, name)
+    folder = Path(table_uri(workspace, name))
+    try:
+        version = int(json.loads((folder / "_refs" / "tags" / f"{tag}.json").read_text(encoding="utf-8"))["version"])
+    except FileNotFoundError:
+        return False
+    except (KeyError, TypeError, ValueError):
+        return tag in table_tags(workspace, name)
+    # Lance names the manifest of a version v 2^64 - 1 - v, so that listings begin with the newest; older tables use v.
+    return any((folder / "_versions" / f"{number}.manifest").is_file() for number in (2**64 - 1 - version, version))
+
+
+def _newest_manifest(workspace: Workspace, name: str) -> list[str | int] | None:
+    """Name, size, time and inode of a local table's newest manifest; None if there is none to be told by its name."""
+    if workspace.remote:
+        return None
+    manifests = list((Path(table_uri(workspace, name)) / "_versions").glob("*.manifest"))
+    # Only names of 20 digits count down; in older tables the smallest name would be the oldest version.
+    if not manifests or any(len(path.stem) != len(str(2**64)) for path in manifests):
+        return None
+    newest = min(manifests)  # names count down, so that the newest comes first
+    try:
+        status = newest.stat()
+    except FileNotFoundError:  # another process is removing versions
+        return None
+    # A table that was dropped and made again has the same manifest name, but another inode or time.
+    return [newest.name, status.st_size, status.st_mtime_ns, status.st_ino]
+
+
 def _was_committed(uri: str) -> bool:
-    """Whether there are traces of a commit, or of something that is not ours.
+    """Whether there are traces of a commit, or files of another program.
 
     A first commit leaves a transaction that begins with 0, then makes the manifest appear in one step.
     """
@@ -102,137 +199,13 @@ def _open_again(uri: str, version: int | str | None) -> Any:
     try:
         return lance.dataset(uri, version=version)
     except ValueError:
-        raise StoreError(f"{uri}: holds no readable table. Move it away, or restore it from a copy.") from None
-
-
-UNCOMMITTED = re.compile(r"(data|_digests|_deletions)/|_transactions/(0-|\.tmp)|_versions/\.tmp")
+        raise StoreError(f"{uri}: is not a readable table.", uri) from None
 
 
 def _require_format(uri: str, metadata: Mapping[bytes, bytes]) -> None:
+    # Schema metadata, not a file next to the table: it travels with every version and every copy.
     found = metadata.get(b"stella.format")
     if found is None:
-        raise StoreError(f"{uri}: a Lance table, but none of ours: it has no `stella.format`. Move it elsewhere.")
+        raise StoreError(f"{uri}: is a Lance table of another program: it has no `stella.format`.", uri)
     if int(found) > FORMAT:
-        raise StoreError(
-            f"{uri}: has format {int(found)}, and this version of stella-distil reads up to {FORMAT}. Upgrade it."
-        )
-
-
-@contextmanager
-def translate_lance_errors(uri: str) -> Iterator[None]:
-    """Turn what Lance says of disks, permissions and damage into errors with a remedy; others pass as they are.
-
-    Raises:
-        DiskSpaceError: The disk is full.
-        ConflictError: Another machine committed first.
-        StoreError: The store is out of reach or damaged.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, StoreError | DiskSpaceError):
-            raise
-        said = str(error)
-        for words, remedy in EXPLANATIONS:
-            if any(word in said for word in words):
-                raise KINDS.get(words, StoreError)(f"{uri}: {remedy} ({_what_was_said(said)})") from error
-        raise
-
-
-NO_SPACE = ("No space left on device", "os error 28", "File too large", "Disk quota exceeded")
-CONFLICT = ("ommit conflict", "Incompatible transaction", "Dataset already exists", "/0.manifest was not found")
-UNREADABLE = (
-    "Not found",
-    "NotFound",
-    "No such file",
-    "LanceError(IO)",
-    "Invalid",
-    "Encountered",
-    "out of bounds",
-    "failed to",
-)
-EXPLANATIONS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (NO_SPACE, "the disk is full. Nothing that was committed is lost; free some space and run again."),
-    (
-        (
-            "InvalidAccessKeyId",
-            "SignatureDoesNotMatch",
-            "ExpiredToken",
-            "InvalidToken",
-            "Failed to get AWS credentials",
-        ),
-        "the object store refuses the credentials, or there are none. Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-        "AWS_REGION.",
-    ),
-    (
-        ("BadScheme", "URL scheme is not allowed"),
-        "the object store's address is plain http. Set AWS_ALLOW_HTTP=true, or an https address as AWS_ENDPOINT_URL.",
-    ),
-    (
-        ("error sending request", "ConnectError", "kind: Connect", "kind: Timeout", "Connection refused", "dns error"),
-        "the object store does not answer. Correct AWS_ENDPOINT_URL and AWS_REGION, or run again when it does.",
-    ),
-    (
-        ("Permission denied", "os error 13", "Read-only file system", "AccessDenied", "403 Forbidden"),
-        "no permission. Allow it, or let STELLA_HOME or STELLA_VECTORS name another place.",
-    ),
-    (("NoSuchBucket",), "there is no such bucket. Create it, or correct STELLA_VECTORS."),
-    (CONFLICT, "another machine changed this table at the same moment. Run again."),
-    (("Not a directory", "os error 20", "File exists"), "is no folder. Move the file away that lies there."),
-    (
-        UNREADABLE,
-        "cannot be read. `stella vectors verify` names what is damaged, and with --repair makes it again.",
-    ),
-)
-
-
-KINDS: Mapping[tuple[str, ...], type[ValueError]] = {
-    NO_SPACE: DiskSpaceError,
-    CONFLICT: ConflictError,
-    UNREADABLE: DamageError,
-}
-
-
-def _what_was_said(text: str) -> str:
-    """What an object store answered, else how the error begins."""
-    if answer := re.search(r"<Code>(\w+)</Code>\s*<Message>([^<]*)", text):
-        return f"{answer[1]}: {answer[2]}"
-    return text.strip().split("\n")[0].split(", /")[0][:200]
-
-
-def to_arrow(vectors: np.ndarray) -> pa.FixedSizeListArray:
-    """`[n, dim]` of any float type as an Arrow fixed-size list of float16."""
-    flat = np.ascontiguousarray(vectors, dtype=np.float16).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), vectors.shape[1])
-
-
-def to_numpy(column: pa.ChunkedArray | pa.FixedSizeListArray) -> np.ndarray:
-    """An Arrow fixed-size list of float16 as `[n, dim]`, without a copy where it lies in one chunk."""
-    array = column
-    if isinstance(column, pa.ChunkedArray):
-        array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), array.type.list_size)
-
-
-def to_keys(ids: pa.Array | pa.ChunkedArray | list[str]) -> np.ndarray:
-    """Ids as `[n]` of 16 bytes: half the memory of their text, and quick to sort and search.
-
-    Raises:
-        StoreError: Something else than 32 hexadecimal digits is among them.
-    """
-    array = pa.array(ids, pa.string()) if isinstance(ids, list) else ids
-    if isinstance(array, pa.ChunkedArray):
-        return np.concatenate([to_keys(chunk) for chunk in array.chunks]) if array.num_chunks else to_keys([])
-    if not len(array):
-        return np.empty(0, dtype="S16")
-    if array.null_count:
-        raise StoreError(f"{array.null_count} ids are null; an id is {ID_CHARS} hexadecimal digits.")
-    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
-    if (np.diff(offsets) != ID_CHARS).any():
-        odd = next(value for value in array.to_pylist() if len(value) != ID_CHARS)
-        raise StoreError(f"id {odd!r}: an id is {ID_CHARS} hexadecimal digits of the text's hash.")
-    text = array.buffers()[2][int(offsets[0]) : int(offsets[-1])].to_pybytes().decode()
-    try:
-        return np.frombuffer(bytes.fromhex(text), dtype="S16")
-    except ValueError:
-        raise StoreError(f"an id among {array[0]}, ... is not hexadecimal; ids are hashes of texts.") from None
+        raise FormatError(f"{uri}: has format {int(found)}, and this version of the package reads up to {FORMAT}.", uri)

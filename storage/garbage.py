@@ -1,4 +1,4 @@
-"""Garbage collection: what no tag, no release and no live recipe needs."""
+"""Removing what nothing needs: old versions and uncommitted files of a table, or a whole table."""
 
 from __future__ import annotations
 
@@ -7,31 +7,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from storage.database import connect, open_table, table_names, table_uri, translate_lance_errors
-from storage.integrity import snapshot_tables, teacher_tables
+from storage.database import drop_table, open_table, table_uri
+from storage.lance_errors import translate_lance_errors
 from storage.locks import file_lock
-from storage.snapshot import TABLE, Snapshot, snapshot_tags
 from storage.units import DIGESTS, session
-from storage.vectors import PREFIX, STATES
 from storage.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Needed:
-    """What must stay.
-
-    Attributes:
-        fingerprints: Teachers that a live recipe or a release uses.
-        snapshots: Tags that a live recipe or a release uses, by recipe.
-    """
-
-    fingerprints: Set[str]
-    snapshots: Set[tuple[str, str]]
-
-
-@dataclass(frozen=True)
 class Garbage:
-    """Something that can go.
+    """What was removed, or would be.
 
     Attributes:
         table: The table.
@@ -46,66 +31,80 @@ class Garbage:
     bytes: int
 
 
-def collect(workspace: Workspace, needed: Needed, *, dry_run: bool, superseded: bool) -> list[Garbage]:
-    """Free what nothing needs, or with `dry_run` only say what that would be.
+def clean_table(workspace: Workspace, name: str, stale_tags: Iterable[str], *, dry_run: bool) -> list[Garbage]:
+    """Remove tags, the versions that no tag names, and the files that no version names, e.g. of killed writers.
 
-    Tags keep what they name, and teachers keep all vectors while anything uses them. With `superseded`, the tags of
-    snapshots that no live recipe and no release uses are removed first.
+    The newest version stays.
+
+    Args:
+        workspace: Where the store is.
+        name: The table.
+        stale_tags: Tags to remove first.
+        dry_run: Only say what would be removed.
+
+    Returns:
+        What was removed, or with `dry_run` would be; empty if there is nothing to remove.
 
     Raises:
-        StoreError: A table cannot be read; nothing of it is freed.
+        StoreError: The table cannot be read; nothing of it is removed.
     """
-    found: list[Garbage] = []
-    tables = table_names(workspace)
-    fingerprints = set(needed.fingerprints)
-    for name in snapshot_tables(tables):
-        recipe = name.removesuffix(TABLE)
-        tags = snapshot_tags(workspace, recipe)
-        stale = [tag for tag in tags if superseded and (recipe, tag) not in needed.snapshots]
-        for tag in tags:
-            if tag not in stale:
-                snapshot = Snapshot.open(workspace, recipe, tag)
-                fingerprints |= {f for by_role in snapshot.fingerprints.values() for f in by_role.values()}
-        found += _clean(workspace, name, stale, dry_run)
-    for name in teacher_tables(tables):
-        if name.removeprefix(PREFIX) in fingerprints:
-            found += _clean(workspace, name, [], dry_run)
-        else:
-            found += _drop(workspace, name, dry_run, "vectors of a teacher that nothing uses")
-    for name in tables:
-        if name.startswith(STATES):
-            found += _drop(workspace, name, dry_run, "states of evaluated texts, made again when needed")
-    return found
-
-
-def _clean(workspace: Workspace, name: str, stale_tags: Iterable[str], dry_run: bool) -> list[Garbage]:
-    """Versions that no tag names, and files that no version names: what killed writers left."""
     with file_lock(workspace, name):  # nobody on this machine is writing now
         dataset = open_table(workspace, name)
         if dataset is None:
-            return [] if dry_run else _drop_uncommitted(workspace, name)
+            return [] if dry_run else _remove_uncommitted(workspace, name)
         stale = set(stale_tags)
         with translate_lance_errors(dataset.uri):
             garbage = _unneeded(workspace, dataset, name, stale)
             if not dry_run:
+                # Tags first: a version with a tag is never removed, and a kill in between leaves untagged versions.
                 for tag in stale:
                     dataset.tags.delete(tag)
+                # Unverified files are in no manifest. Locally the lock shows that no writer is about to commit them;
+                # in an object store another machine may be, so Lance's default of seven days holds.
                 dataset.cleanup_old_versions(
                     timedelta(0), delete_unverified=not workspace.remote, error_if_tagged_old_versions=False
                 )
-                _forget_digests(dataset)
+                _remove_digests(dataset)
         return garbage
+
+
+def remove_table(workspace: Workspace, name: str, what: str, *, dry_run: bool) -> list[Garbage]:
+    """Remove a table that nothing uses.
+
+    Args:
+        workspace: Where the store is.
+        name: The table.
+        what: What its rows are, for the report.
+        dry_run: Only say what would be removed.
+
+    Returns:
+        What was removed, or with `dry_run` would be.
+
+    Raises:
+        StoreError: The table cannot be read; nothing of it is removed.
+    """
+    with file_lock(workspace, name):
+        dataset = open_table(workspace, name)
+        if dataset is None:
+            return [] if dry_run else _remove_uncommitted(workspace, name)
+        sizes = dataset.all_files().read_all().column("size_bytes").to_pylist()
+        rows = dataset.count_rows()
+        if not dry_run:
+            drop_table(workspace, name)
+        return [Garbage(name, f"{rows:,} {what}", len(sizes), sum(sizes))]
 
 
 def _unneeded(workspace: Workspace, dataset: Any, name: str, stale: Set[str]) -> list[Garbage]:
     """Files that neither the newest version names nor one with a tag that stays.
 
-    In an object store, what no version at all names may be what another machine is about to commit: Lance lets it lie
-    for a week.
+    In an object store, what no version at all names may be what another machine is about to commit: Lance keeps it for
+    a week.
     """
     tags = {tag for tag in dataset.tags.list() if tag not in stale}
+    # Versions share files, so what goes is what no remaining version names, not what a removed one named.
     kept = {path for version in (None, *tags) for path in _files(open_table(workspace, name, version))}
     listed = dataset.all_files().read_all().to_pylist()
+    # The same rule as `cleanup_old_versions`, so that a dry run announces what a real run removes.
     if workspace.remote:
         versions = [known["version"] for known in dataset.versions()]
         committed = {path for version in versions for path in _files(open_table(workspace, name, version))}
@@ -118,12 +117,9 @@ def _unneeded(workspace: Workspace, dataset: Any, name: str, stale: Set[str]) ->
     ]
     if not sizes:
         return []
-    named = f" and of snapshots {', '.join(sorted(stale))}" if stale else ""
-    return [
-        Garbage(
-            name, f"files of versions that no tag names or that were never committed{named}", len(sizes), sum(sizes)
-        )
-    ]
+    named = f" and of the tags {', '.join(sorted(stale))}" if stale else ""
+    what = f"files of versions that no tag names or that were never committed{named}"
+    return [Garbage(name, what, len(sizes), sum(sizes))]
 
 
 def _files(dataset: Any) -> set[str]:
@@ -132,7 +128,7 @@ def _files(dataset: Any) -> set[str]:
     return data | {deletion for fragment in fragments if (deletion := fragment.deletion_file())}
 
 
-def _forget_digests(dataset: Any) -> None:
+def _remove_digests(dataset: Any) -> None:
     files = session(dataset.uri)
     digests = files.list(DIGESTS)  # before the files: a file is there before its digest
     kept = {path.rsplit("/", 1)[-1] for path in dataset.all_files().read_all().column("path").to_pylist()}
@@ -142,21 +138,7 @@ def _forget_digests(dataset: Any) -> None:
             files.delete_file(path)
 
 
-def _drop(workspace: Workspace, name: str, dry_run: bool, what: str) -> list[Garbage]:
-    """A table that nothing uses."""
-    with file_lock(workspace, name):
-        dataset = open_table(workspace, name)
-        if dataset is None:
-            return [] if dry_run else _drop_uncommitted(workspace, name)
-        sizes = dataset.all_files().read_all().column("size_bytes").to_pylist()
-        rows = dataset.count_rows()
-        if not dry_run:
-            with translate_lance_errors(workspace.vectors):
-                connect(workspace.vectors).drop_table(name)
-        return [Garbage(name, f"{rows:,} {what}", len(sizes), sum(sizes))]
-
-
-def _drop_uncommitted(workspace: Workspace, name: str) -> list[Garbage]:
+def _remove_uncommitted(workspace: Workspace, name: str) -> list[Garbage]:
     """A table whose first writer was killed before its first commit, or is another machine's that is still writing."""
     if workspace.remote:
         return []

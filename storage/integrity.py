@@ -1,4 +1,4 @@
-"""Is the store whole? Files against the digests of when they were written, and rows against what rows must be."""
+"""Whether a table is whole: its files have the digests that they were written with, and its rows are valid."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from storage.database import DamageError, open_table, table_uri, to_keys, to_numpy
+from storage.codecs import UNIT_NORM, vectors_to_numpy
+from storage.database import open_table, table_uri
+from storage.errors import DamageError
+from storage.keys import to_keys
 from storage.locks import file_lock
-from storage.snapshot import TABLE
-from storage.units import hash_file, read_digest, session
-from storage.vectors import PREFIX, drop_units
+from storage.units import drop_units, hash_file, read_digest, session
 from storage.workspace import Workspace
 
 STORED_NORM_TOLERANCE = 2e-3
-"""Of unit vectors kept as float16."""
+"""Of unit vectors kept as float16: the tolerance at entry, 1e-3, plus rounding by up to 2^-11 of each entry."""
 BLOCK_ENTRIES = 2**23
+"""Entries read at once: 32 MiB as float32."""
 VERSIONS = "_versions"
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as it should be.
+    """A file or row that is not as it was written.
 
     Attributes:
         table: The table.
         place: The file, or what part of the table.
         what: What is wrong, in words.
         rows: Rows that are lost or in doubt.
-        tags: Snapshots that it is part of.
+        tags: Tags of the versions that it is part of.
     """
 
     table: str
@@ -62,8 +65,16 @@ class _File:
 def verify_table(workspace: Workspace, name: str, on_bytes: Callable[[int], None] = lambda _bytes: None) -> TableReport:
     """Verify the files and the rows of a table: of its newest version, and of every one that a tag names.
 
-    Found are files that are missing, truncated, changed or without a digest, rows with NaN or not of unit norm, and ids
-    that are there twice.
+    It finds files that are missing, truncated, changed or without a digest, values that are not finite or not of unit
+    norm, and ids that are there twice.
+
+    Args:
+        workspace: Where the store is.
+        name: The table.
+        on_bytes: Told the size of each file after it was read, for a progress bar.
+
+    Returns:
+        What was looked at and every damage found; a damaged table is reported, not raised.
     """
     report = TableReport(name)
     versions = list(_versions(workspace, name, report))
@@ -73,6 +84,7 @@ def verify_table(workspace: Workspace, name: str, on_bytes: Callable[[int], None
         return report
     uri = versions[0][1].uri
     sizes = {row["path"]: row["size_bytes"] for row in versions[0][1].all_files().read_all().to_pylist()}
+    # Bytes before rows: decoding a damaged file can fail anywhere, so rows are read only where the bytes are right.
     for path, file in sorted(files.items()):
         wrong = _verify_file(uri, path, file, sizes.get(path))
         if wrong:
@@ -105,6 +117,7 @@ def _versions(workspace: Workspace, name: str, report: TableReport) -> Iterator[
     if newest is None:
         return
     tags = {tag: int(entry["version"]) for tag, entry in newest.tags.list().items()}
+    # Oldest first: values shared by several versions are reported under the version that brought them.
     for tag, _ in sorted(tags.items(), key=lambda item: item[1]):
         try:
             yield tag, open_table(workspace, name, tag)
@@ -135,6 +148,7 @@ def _verify_file(uri: str, path: str, file: _File, size: int | None) -> str:
     digest = read_digest(uri, path)
     if digest is None:
         return "has no digest, so nothing tells whether it is as it was written"
+    # The cheap tests first: a digest reads the whole file.
     if size != digest.bytes:
         return f"is {'truncated' if size < digest.bytes else 'too long'}: {size:,} of {digest.bytes:,} bytes"
     if file.rows != digest.rows:
@@ -145,23 +159,25 @@ def _verify_file(uri: str, path: str, file: _File, size: int | None) -> str:
 
 
 def _verify_rows(report: TableReport, tag: str, dataset: Any, damaged: set[str], seen: set[str]) -> None:
-    """Ids once each, vectors finite and of unit norm, in the units whose files are whole; a file's vectors once."""
+    """Verify ids and values of the units whose files are whole; the values of a file that versions share, once."""
     keys, tags = [to_keys([])], (tag,) if tag else ()
+    # A data file lists its columns by field id, which stays the same when a column is renamed.
     names_by_id = {column.id(): column.name() for column in dataset.lance_schema.fields()}
+    unit_norm = (dataset.schema.metadata or {}).get(UNIT_NORM.encode()) != b"false"
     for fragment in dataset.get_fragments():
         paths = [f"data/{data.path}" for data in fragment.data_files()]
         if damaged & {*paths, fragment.deletion_file() or ""}:
             continue
         keys += [to_keys(batch.column(0)) for batch in fragment.to_batches(columns=["id"])]
         for path, data in zip(paths, fragment.data_files(), strict=True):
-            vectors = [names_by_id[i] for i in data.fields if names_by_id[i].startswith("vector")]
             if path in seen:
                 continue
             seen.add(path)
-            for column in vectors:
-                if wrong := _count_wrong(fragment, column):
-                    what = f"{wrong:,} rows of {column} hold NaN or are not of unit norm"
+            for column in (names_by_id[i] for i in data.fields if i in names_by_id):
+                if wrong := _count_wrong(fragment, column, unit_norm):
+                    what = f"{wrong:,} values of {column} are NaN or infinity, or not of unit norm"
                     report.damages.append(Damage(report.table, path, what, wrong, tags))
+    # Only within one version: several versions share the same rows.
     ordered = np.sort(np.concatenate(keys))
     doubled = int((ordered[1:] == ordered[:-1]).sum())
     if doubled:
@@ -169,22 +185,44 @@ def _verify_rows(report: TableReport, tag: str, dataset: Any, damaged: set[str],
     report.rows = int(dataset.count_rows())
 
 
-def _count_wrong(fragment: Any, column: str) -> int:
-    dim = fragment.schema.field(column).type.list_size
+def _count_wrong(fragment: Any, column: str, unit_norm: bool) -> int:
+    """Vectors and numbers of a column that `check` of their codec would have refused."""
+    kind = fragment.schema.field(column).type
+    ragged = pa.types.is_list(kind)
+    vectors = pa.types.is_fixed_size_list(kind.value_type if ragged else kind)
+    if not vectors and not pa.types.is_floating(kind):
+        return 0
+    dim = (kind.value_type if ragged else kind).list_size if vectors else 1
     wrong = 0
     for batch in fragment.to_batches(columns=[column], batch_size=max(64, min(8192, BLOCK_ENTRIES // dim))):
-        block = to_numpy(batch.column(0)).astype(np.float32)
+        values = batch.column(0).flatten() if ragged else batch.column(0)
+        if not vectors:
+            wrong += int((~np.isfinite(values.to_numpy(zero_copy_only=False))).sum())
+            continue
+        block = vectors_to_numpy(values).astype(np.float32)
+        # In float32: squares of float16 entries overflow float16 from 256 on.
         norms = np.sqrt(np.einsum("nd,nd->n", block, block))
-        wrong += int((~(np.abs(norms - 1) <= STORED_NORM_TOLERANCE)).sum())
+        # NaN compares as false, and a norm is finite only if every entry is, so one number per row tells.
+        valid = np.abs(norms - 1) <= STORED_NORM_TOLERANCE if unit_norm else np.isfinite(norms)
+        wrong += int((~valid).sum())
     return wrong
 
 
 def drop_damaged(
     workspace: Workspace, name: str, damages: list[Damage], on_wait: Callable[[], None] = lambda: None
 ) -> int:
-    """Take damaged units out of a teacher's table, so that their texts count as missing; says how many rows went.
+    """Take damaged units out of a table, so that their keys count as missing.
 
     A table whose newest version cannot be opened goes back to the one before; the manifest is kept in `_damaged/`.
+
+    Args:
+        workspace: Where the store is.
+        name: The table.
+        damages: What `verify_table` found.
+        on_wait: Told when another process is writing this table, before waiting for it.
+
+    Returns:
+        How many rows went.
     """
     with file_lock(workspace, name, on_wait):
         while _is_unreadable(workspace, name):
@@ -210,6 +248,7 @@ def _is_unreadable(workspace: Workspace, name: str) -> bool:
     try:
         open_table(workspace, name)
     except DamageError:
+        # Without a manifest left there is no version to go back to, and the loop must end.
         return any(f.endswith(".manifest") for f in session(table_uri(workspace, name)).list(VERSIONS))
     return False
 
@@ -219,6 +258,7 @@ def _set_aside(uri: str, manifest: str) -> None:
     files = session(uri)
     with tempfile.TemporaryDirectory() as folder:
         files.download_file(manifest, f"{folder}/manifest")
+        # Copied before it is deleted: object stores cannot rename, and a manifest names paid values.
         files.upload_file(f"{folder}/manifest", f"_damaged/{manifest.rsplit('/', 1)[-1]}")
     files.delete_file(manifest)
 
@@ -235,13 +275,3 @@ def _units_with_doubles(dataset: Any, dropped: list[Any]) -> list[Any]:
         else:
             known = np.concatenate([known, keys])
     return found
-
-
-def teacher_tables(names: list[str]) -> list[str]:
-    """Those tables that hold a teacher's vectors."""
-    return [name for name in names if name.startswith(PREFIX)]
-
-
-def snapshot_tables(names: list[str]) -> list[str]:
-    """Those tables that hold a recipe's snapshots."""
-    return [name for name in names if name.endswith(TABLE)]

@@ -12,13 +12,18 @@ from storage.workspace import Workspace
 
 @contextmanager
 def file_lock(workspace: Workspace, name: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold what `name` stands for; the operating system frees it when its holder dies.
+    """Hold the lock `name`; the operating system frees it when its holder dies.
 
-    `on_wait` is told before a second holder waits.
+    Args:
+        workspace: The folder of all state; processes of one machine that share it wait for each other.
+        name: What is locked, e.g. a table's name.
+        on_wait: Told when another process holds the lock, before waiting for it.
     """
     workspace.locks.mkdir(parents=True, exist_ok=True)
+    # The file stays after release: deleting it would let two processes lock two files of the same name.
     lock = FileLock(workspace.locks / f"{name.replace('/', '.')}.lock")
     try:
+        # Tried without waiting first, so that `on_wait` is told only when there is something to wait for.
         lock.acquire(blocking=False)
     except Timeout:
         on_wait()

@@ -1,7 +1,7 @@
-"""Releases by name: what was promoted, when, and which one people are served now.
+"""Releases by name: what was promoted, when, and which one is active.
 
 `releases/<recipe>/<name>` links to a release's artefact and `<name>.json` says what it is. `releases/<recipe>/current`
-links to one of the names; changing it is one rename, so a reader sees the old release or the new one.
+links to the name of the active one; changing it is one rename, so a reader sees the old release or the new one.
 """
 
 from __future__ import annotations
@@ -14,20 +14,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.artefacts import MANIFEST, write_atomically
+from storage.artefacts import MANIFEST
+from storage.errors import MissingReleaseError, ReleaseError
+from storage.files import link_atomically, write_atomically
 from storage.locks import file_lock
 from storage.workspace import Workspace
 
-CURRENT = "current"
+ACTIVE_LINK = "current"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
-class ReleaseError(ValueError):
-    """A release that cannot be promoted, shown or gone back to."""
-
-
 class Releases:
-    """The releases of a recipe."""
+    """The releases of a recipe.
+
+    Args:
+        workspace: Where state is kept.
+        recipe: Name of the recipe.
+
+    Example:
+        >>> releases = Releases(workspace, "demo")
+        >>> releases.promote(artefact.folder, "v2", {"score": 0.71})
+        >>> releases.active()
+        'v2'
+        >>> releases.roll_back()
+        ('v2', 'v1')
+    """
 
     def __init__(self, workspace: Workspace, recipe: str) -> None:
         self._workspace = workspace
@@ -35,17 +46,18 @@ class Releases:
         self._folder = workspace.releases / recipe
 
     def names(self) -> list[str]:
-        """All that were promoted, the newest first."""
+        """All names that were promoted, the newest first."""
         records = [self.record(path.stem) for path in self._folder.glob("*.json")]
+        # By number, not by time: two promotions within a second have equal times.
         return [record["name"] for record in sorted(records, key=lambda record: record["number"], reverse=True)]
 
-    def current(self) -> str | None:
-        """The one that is served now."""
-        link = self._folder / CURRENT
+    def active(self) -> str | None:
+        """The name of the active release; None before the first promotion."""
+        link = self._folder / ACTIVE_LINK
         return link.readlink().name if link.is_symlink() else None
 
     def record(self, name: str) -> dict[str, Any]:
-        """What was noted when it was promoted.
+        """What was recorded when it was promoted.
 
         Raises:
             ReleaseError: There is no such release.
@@ -53,8 +65,9 @@ class Releases:
         path = self._folder / f"{name}.json"
         if not path.is_file():
             known = ", ".join(self.names()) or "none yet"
-            raise ReleaseError(f"recipe {self._recipe!r}: has no release {name!r}; it has {known}.")
-        return json.loads(path.read_text(encoding="utf-8"))
+            raise ReleaseError(f"recipe {self._recipe!r}: has no release {name!r}; it has {known}.", path)
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return record
 
     def folder(self, name: str) -> Path:
         """The model folder of a release.
@@ -65,29 +78,33 @@ class Releases:
         self.record(name)
         folder = (self._folder / name).resolve()
         if not (folder / MANIFEST).is_file():
-            raise ReleaseError(
-                f"{folder}: the files of release {name!r} are gone. Run `stella release rollback {self._recipe}`, or "
-                f"remove {self._folder / CURRENT} to go on without a release to compare with."
-            )
+            raise MissingReleaseError(f"{folder}: the files of release {name!r} are gone.", folder)
         return folder
 
     def promote(self, artefact: Path, name: str | None, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Give a release artefact a name, and serve it from now on.
+        """Give an artefact a name and make it the active release.
 
         Args:
             artefact: Its folder.
             name: A new one; made of the date and the artefact's key when left out.
-            about: What to note beside it, as plain values.
+            about: What to record with it, as plain values.
+
+        Returns:
+            The release's record.
 
         Raises:
-            ReleaseError: The name is taken by another artefact, or is none.
+            ReleaseError: The name is taken by another artefact, or is not a valid name.
         """
         now = datetime.now(UTC)
         name = name or f"{now:%Y-%m-%d}-{artefact.name[:8]}"
-        if not NAME.fullmatch(name) or name == CURRENT:
-            raise ReleaseError(f"release name {name!r}: use letters, digits, `.`, `-` and `_`, and not `{CURRENT}`.")
+        # The name becomes a file name: no separators, no leading dot, and not the name of the active link.
+        if not NAME.fullmatch(name) or name == ACTIVE_LINK:
+            raise ReleaseError(
+                f"release name {name!r}: use letters, digits, `.`, `-` and `_`, and not `{ACTIVE_LINK}`."
+            )
         with file_lock(self._workspace, f"releases-{self._recipe}"):
             self._folder.mkdir(parents=True, exist_ok=True)
+            # Promoting the same artefact under its name again is not an error: a run that was killed here repeats it.
             if (self._folder / f"{name}.json").is_file():
                 if self.record(name)["key"] != artefact.name:
                     raise ReleaseError(
@@ -102,41 +119,44 @@ class Releases:
                     "recipe": self._recipe,
                     "key": artefact.name,
                     "promoted_at": now.isoformat(timespec="seconds"),
-                    "previous": self.current(),
+                    "previous": self.active(),
                     **about,
                 }
-                _link(self._folder / name, os.path.relpath(artefact, self._folder))
+                # Link, record, then active link: after a kill at any point, every recorded name leads to files.
+                link_atomically(self._folder / name, os.path.relpath(artefact, self._folder))
                 write_atomically(self._folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
-            _link(self._folder / CURRENT, name)
+            link_atomically(self._folder / ACTIVE_LINK, name)
         return record
 
     def forget(self, name: str) -> None:
-        """Let a release go that is not served; its artefact may stay for others."""
+        """Remove the name of a release that is not active; its artefact may stay for others.
+
+        Raises:
+            ReleaseError: It is the active release.
+        """
         with file_lock(self._workspace, f"releases-{self._recipe}"):
-            if name == self.current():
-                raise ReleaseError(f"release {name!r}: is served now. Promote another one first.")
+            if name == self.active():
+                raise ReleaseError(f"release {name!r}: is the active one. Promote another one first.")
+            # The record first: a name counts as promoted as long as it has one.
             (self._folder / f"{name}.json").unlink(missing_ok=True)
             (self._folder / name).unlink(missing_ok=True)
 
     def roll_back(self) -> tuple[str, str]:
-        """Serve again what was served before; gives the names of the one that goes and the one that comes.
+        """Make the release active that was active before.
+
+        Returns:
+            The name of the release that was active, and of the one that is now.
 
         Raises:
             ReleaseError: There is nothing to go back to, or its files are gone.
         """
         with file_lock(self._workspace, f"releases-{self._recipe}"):
-            current = self.current()
-            previous = self.record(current)["previous"] if current else None
-            if current is None or previous is None:
-                shown = f"{current!r} is the first release" if current else "nothing was promoted yet"
+            active = self.active()
+            previous = self.record(active)["previous"] if active else None
+            if active is None or previous is None:
+                shown = f"{active!r} is the first release" if active else "nothing was promoted yet"
                 raise ReleaseError(f"recipe {self._recipe!r}: {shown}, so there is nothing to go back to.")
+            # Raises if its files are gone: the active link must never lead to nothing.
             self.folder(previous)
-            _link(self._folder / CURRENT, previous)
-        return current, previous
-
-
-def _link(link: Path, target: str) -> None:
-    fresh = link.with_name(f".{link.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(link)
+            link_atomically(self._folder / ACTIVE_LINK, previous)
+        return active, previous

@@ -1,17 +1,17 @@
-"""Results of work on one shard of texts, kept by what they were made of, so that nothing is worked out twice."""
+"""Results for one shard of rows, kept by a key of what they were computed from, so that nothing is computed twice."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
-from storage.artefacts import sync
+from storage.files import replace_atomically
 from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class ShardStore:
     Attributes:
         workspace: The folder of all state.
         kind: What the files hold; one schema each.
+
+    Example:
+        >>> store = ShardStore(workspace, "token_counts")
+        >>> counts = store.get(key, make=lambda: count_tokens(rows))
     """
 
     workspace: Workspace
@@ -28,19 +32,25 @@ class ShardStore:
 
     def path(self, key: str) -> Path:
         """Where the shard lies or will lie."""
+        # 256 folders by the first two digits: listing one folder of a million files is slow.
         return self.workspace.shards / self.kind / key[:2] / f"{key}.parquet"
 
     def get(self, key: str, make: Callable[[], pl.DataFrame]) -> pl.DataFrame:
-        """The shard, made if it is not there."""
+        """The shard, made if it is not there.
+
+        Args:
+            key: Digest of everything that decides the rows.
+            make: Computes the rows.
+        """
+        import polars as pl
+
         path = self.path(key)
         if path.is_file():
             return pl.read_parquet(path)
         frame = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{key}.{os.getpid()}")
-        frame.write_parquet(fresh, compression="zstd")
-        sync(fresh)
-        fresh.replace(path)
+        # Not locked: two processes at once compute the same rows, and the second rename replaces equal content.
+        with replace_atomically(path) as fresh:
+            frame.write_parquet(fresh, compression="zstd")
         return frame
 
     def ensure(self, key: str, make: Callable[[], pl.DataFrame]) -> None:
@@ -50,18 +60,23 @@ class ShardStore:
 
     def read(self, key: str, columns: list[str] | None = None) -> pl.DataFrame:
         """Some columns of a shard that was made."""
+        import polars as pl
+
         return pl.read_parquet(self.path(key), columns=columns)
 
     def read_all(self, keys: list[str], columns: list[str]) -> pl.DataFrame:
         """Some columns of shards that were made, one shard after another."""
+        import polars as pl
+
+        # glob=False: a workspace's path may hold `[` or `*`.
         return pl.read_parquet([self.path(key) for key in keys], columns=columns, glob=False)
 
 
 def free_shards(workspace: Workspace, needed: Set[str], *, dry_run: bool) -> list[dict[str, Any]]:
-    """Remove shards whose key is not needed, and what was worked out from them (`<key>-<settings>`).
+    """Remove shards whose key is not needed, and what was computed from them (`<key>-<settings>`).
 
     Returns:
-        Kind, files and MiB of what went, or with `dry_run` would go.
+        Kind, files and MiB of what was removed, or with `dry_run` would be.
     """
     freed = []
     for folder in sorted(workspace.shards.glob("*")):

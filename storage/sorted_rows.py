@@ -10,10 +10,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.statistics import ROW_GROUP
+from storage.tables import ROW_GROUP
 
 PARTS = 16
-"""Files that rows are spread over; one of them is in memory at a time."""
+"""Files that rows are spread over; one of them is in memory at a time. Ids are hashes, so the files are about equal."""
 
 
 class SortedRows:
@@ -28,10 +28,12 @@ class SortedRows:
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take rows; every frame has the same columns. A row without an id comes first."""
+        # Monotonic in the id, so sorting file by file sorts everything. `strict=False` turns a null id into part 0.
         part = pl.col("id").str.slice(0, 2).str.to_integer(base=16, strict=False).fill_null(0) * PARTS // 256
         for (number,), some in rows.group_by(part.alias("part")):
             table = some.to_arrow()
             if number not in self._files:
+                # Arrow IPC with lz4, not Parquet: it is written and read once, and can be extended by small frames.
                 options = pa.ipc.IpcWriteOptions(compression="lz4")
                 self._files[number] = pa.ipc.new_file(self._path(number), table.schema, options=options)
             self._files[number].write_table(table)
@@ -43,6 +45,7 @@ class SortedRows:
         for number in sorted(self._files):
             with pa.ipc.open_file(self._path(number)) as file:
                 yield pl.DataFrame(file.read_all()).sort(by)
+            # At once, so that the disk holds the rows about once and not twice.
             Path(self._path(number)).unlink()
         self._files.clear()
 
@@ -51,8 +54,15 @@ class SortedRows:
 
 
 def write_in_groups(path: Path, schema: pa.Schema, frames: Iterable[pl.DataFrame]) -> None:
-    """Write frames as one Parquet file whose bytes do not depend on where frames end."""
+    """Write frames as one Parquet file whose bytes do not depend on where frames end.
+
+    Args:
+        path: The file.
+        schema: Its columns; other columns of the frames are left out.
+        frames: Rows in order, in frames of any length.
+    """
     pending = pl.DataFrame(schema.empty_table())
+    # Each `write_table` makes a row group of its own, so rows are collected until a group is full.
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
 
         def write(rows: pl.DataFrame) -> None:

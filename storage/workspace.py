@@ -6,18 +6,24 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.errors import DiskSpaceError
 
-class DiskSpaceError(ValueError):
-    """The disk has too little room for what is about to be written."""
+RESERVE = 1.1
+"""Free space is asked for with a tenth to spare."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """`STELLA_HOME`: `artefacts/` and `shards/` by content, `lancedb/` for vectors, `<recipe>/` links to the current.
+    """`artefacts/` and `shards/` by content, `lancedb/` for vectors, `<recipe>/` with links to what a recipe has now.
 
     Attributes:
         root: The folder.
         vectors_uri: Where vectors are kept instead of `lancedb/`: another folder, or an object store (`s3://...`).
+
+    Example:
+        >>> workspace = Workspace(Path("state"), vectors_uri="s3://bucket/vectors")
+        >>> workspace.remote
+        True
     """
 
     root: Path
@@ -30,12 +36,12 @@ class Workspace:
 
     @property
     def shards(self) -> Path:
-        """What was worked out for each shard of texts, by content key."""
+        """Results for shards of rows, by content key."""
         return self.root / "shards"
 
     @property
     def vectors(self) -> str:
-        """The LanceDB database that keeps teacher vectors and their snapshots."""
+        """The LanceDB database that keeps vectors: a folder or a URI."""
         return (self.vectors_uri or str(self.root / "lancedb")).rstrip("/")
 
     @property
@@ -50,7 +56,7 @@ class Workspace:
 
     @property
     def statistics(self) -> Path:
-        """The DuckDB database of views over the Parquet files of the current artefacts."""
+        """The DuckDB database of views over the files of artefacts."""
         return self.root / "statistics.duckdb"
 
     def current(self, recipe: str, asset: str) -> Path:
@@ -64,28 +70,44 @@ class Workspace:
 
     @property
     def starts(self) -> Path:
-        """What students continue from, a file a recipe; without one they begin with the base model."""
+        """What trainings continue from, one file per recipe."""
         return self.root / "starts"
 
     @property
     def redistillations(self) -> Path:
-        """What came of each re-distillation, JSON Lines, a file a recipe."""
+        """The ledgers of repeated runs, JSON Lines, one file per recipe."""
         return self.root / "redistillations"
 
     @property
     def runs(self) -> Path:
-        """What each run made, JSON Lines, a file a run."""
+        """What each run made, JSON Lines, one file per run."""
         return self.root / "runs"
 
-    def require_space(self, needed_bytes: int, purpose: str) -> None:
-        """Raise `DiskSpaceError` unless `needed_bytes` are free, with a tenth to spare; object stores have no end."""
-        if self.remote:
+    def require_space(self, needed_bytes: int, purpose: str, folder: Path | str | None = None) -> None:
+        """Check that the disk that will be written has room, with a tenth to spare.
+
+        Args:
+            needed_bytes: What is about to be written.
+            purpose: What for, as the subject of a sentence.
+            folder: Where it is written, e.g. `workspace.vectors`; by default the workspace's own folder. It need not
+                exist yet. An object store has no size that could be asked for, so it is not checked.
+
+        Raises:
+            DiskSpaceError: There is too little room.
+        """
+        place = str(self.root if folder is None else folder)
+        if "://" in place:
             return
-        folder = Path(self.vectors)
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < needed_bytes * 1.1:
+        # The nearest existing folder, because a folder yet to be made may belong to another mounted disk.
+        free = shutil.disk_usage(_nearest_existing(Path(place))).free
+        if free < needed_bytes * RESERVE:
             raise DiskSpaceError(
-                f"{folder}: {purpose} needs about {needed_bytes / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are "
-                "free. Free some space, or set STELLA_HOME to a folder on a larger disk."
+                f"{place}: {purpose} needs about {needed_bytes / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free.",
+                place,
             )
+
+
+def _nearest_existing(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists: the disk that it will be made on."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.exists())

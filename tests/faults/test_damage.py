@@ -1,4 +1,4 @@
-"""Damage is found and named, and a repair makes just what was damaged again."""
+"""Damage is found and named, and a repair computes only what was damaged again."""
 
 import copy
 import json
@@ -9,15 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from storage.workspace import Workspace
 
-from stella_assets.core.step import Runner, all_steps
-from stella_assets.recipe import Recipe, read_recipe
-from stella_assets.teachers.audit import Auditor
-from stella_assets.teachers.concatenate import concatenation_step
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import upstream
+from stella_assets.recipe import Graph, Recipe, read_recipe
+from stella_assets.teachers.audit import Audit, AuditedRecipe, Auditor
+from stella_assets.teachers.repair import repair
+from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
+from stella_assets.teachers.tables import teacher_tables
 from storage.database import open_table, table_names
-from storage.integrity import teacher_tables, verify_table
-from storage.snapshot import Snapshot, snapshot_tags
+from storage.integrity import verify_table
+from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.snapshots import Corpus, Teacher, require_equal, write
 
@@ -53,7 +55,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(tmp_path_factory.mktemp("whole"))
     runner = Runner(workspace, LOG)
-    for step in all_steps(concatenation_step(recipe)):
+    for step in upstream(Graph(recipe).concatenation):
         runner.make(step)
     return workspace
 
@@ -62,6 +64,15 @@ def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Workspace
 def damaged(whole: Workspace, tmp_path: Path) -> Workspace:
     shutil.copytree(whole.root, tmp_path / "workspace", symlinks=True)
     return Workspace(tmp_path / "workspace")
+
+
+def audited(recipe: Recipe) -> AuditedRecipe:
+    graph = Graph(recipe)
+    return AuditedRecipe(recipe.name, graph.corpus, graph.teachers)
+
+
+def verify(workspace: Workspace, recipe: Recipe, sample: int = 64) -> Audit:
+    return Auditor([audited(recipe)], Runner(workspace, LOG), sample).verify()
 
 
 def table_files(workspace: Workspace, pattern: str) -> list[Path]:
@@ -78,33 +89,32 @@ def contents(workspace: Workspace, recipe: Recipe) -> dict[str, object]:
     return {**tables, "rows": snapshot.take(rows, ["id", "text"]), "vectors": snapshot.vectors(rows).tobytes()}
 
 
-def test_a_whole_store_is_said_to_be_whole(whole: Workspace, recipe: Recipe):
-    audit = Auditor(whole, [recipe], LOG, sample=40).verify()
+def test_an_undamaged_store_is_reported_as_undamaged(whole: Workspace, recipe: Recipe):
+    audit = verify(whole, recipe, sample=40)
     assert audit.damages == []
     assert {c.teacher: c.sampled for c in audit.comparisons} == {"minilm": 40, "lsa": 40}
     assert min(c.least_cosine for c in audit.comparisons) >= 0.999
     assert {table.rows for table in audit.tables} == {300}
 
 
-@pytest.mark.parametrize(("harm", "said"), DAMAGES)
+@pytest.mark.parametrize(("corrupt", "said"), DAMAGES)
 @pytest.mark.parametrize("pattern", ["teacher_vectors.*/data/*", "tiny.concatenated_vectors.lance/data/*"])
-def test_harm_to_a_file_is_named_and_repaired_with_the_same_vectors(
-    damaged: Workspace, whole: Workspace, recipe: Recipe, harm: Callable[[Path], None], said: str, pattern: str
+def test_damage_to_a_file_is_named_and_repaired_with_the_same_vectors(
+    damaged: Workspace, whole: Workspace, recipe: Recipe, corrupt: Callable[[Path], None], said: str, pattern: str
 ):
     files = table_files(damaged, pattern)
     victim = files[len(files) // 2]
-    harm(victim)
-    untouched = {path: path.stat().st_mtime_ns for path in files if path != victim}
-    auditor = Auditor(damaged, [recipe], LOG)
-    audit = auditor.verify()
+    corrupt(victim)
+    unchanged = {path: path.stat().st_mtime_ns for path in files if path != victim}
+    audit = verify(damaged, recipe)
     named = [damage for damage in audit.damages if damage.place == f"data/{victim.name}"]
     assert len(named) == 1
     assert said in named[0].what
     assert victim.parent.parent.name == f"{named[0].table}.lance"
-    auditor.repair(audit)
-    assert Auditor(damaged, [recipe], LOG).verify().damages == []
+    repair(audit, [audited(recipe)], Runner(damaged, LOG))
+    assert verify(damaged, recipe).damages == []
     assert contents(damaged, recipe) == contents(whole, recipe)
-    assert {path: path.stat().st_mtime_ns for path in untouched} == untouched  # just that was made again
+    assert {path: path.stat().st_mtime_ns for path in unchanged} == unchanged  # only that was computed again
 
 
 def test_every_byte_of_a_file_counts(damaged: Workspace):
@@ -118,24 +128,23 @@ def test_every_byte_of_a_file_counts(damaged: Workspace):
         assert [damage.place for damage in verify_table(damaged, name).damages] == [f"data/{victim.name}"]
 
 
-@pytest.mark.parametrize("harm", [flip_a_byte, truncate, delete])
-def test_harm_to_the_newest_manifest_of_a_teacher_is_repaired(
-    damaged: Workspace, whole: Workspace, recipe: Recipe, harm: Callable[[Path], None]
+@pytest.mark.parametrize("corrupt", [flip_a_byte, truncate, delete])
+def test_damage_to_the_newest_manifest_of_a_teacher_is_repaired(
+    damaged: Workspace, whole: Workspace, recipe: Recipe, corrupt: Callable[[Path], None]
 ):
     victim = table_files(damaged, "teacher_vectors.*/_versions/*.manifest")[0]
-    harm(victim)
-    auditor = Auditor(damaged, [recipe], LOG)
-    audit = auditor.verify()
+    corrupt(victim)
+    audit = verify(damaged, recipe)
     assert audit.damages
-    auditor.repair(audit)
-    assert Auditor(damaged, [recipe], LOG).verify().damages == []
+    repair(audit, [audited(recipe)], Runner(damaged, LOG))
+    assert verify(damaged, recipe).damages == []
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
-def test_a_vector_that_is_not_its_texts_is_found_by_recomputing(damaged: Workspace, whole: Workspace, recipe: Recipe):
-    """Vectors whose digests are right, but that belong to other texts: as a wrong import would leave them."""
-    from storage.units import write_unit
-    from storage.vectors import append_units, drop_units, vector_schema
+def test_a_vector_of_another_text_is_found_by_recomputing(damaged: Workspace, whole: Workspace, recipe: Recipe):
+    """Vectors whose digests are right, but that belong to other texts: as after a wrong import."""
+    from stella_assets.teachers.vectors import vector_schema
+    from storage.units import append_units, drop_units, write_unit
 
     name = next(
         n for n in teacher_tables(table_names(damaged)) if open_table(damaged, n).schema.field(1).type.list_size > 32
@@ -147,25 +156,23 @@ def test_a_vector_that_is_not_its_texts_is_found_by_recomputing(damaged: Workspa
     drop_units(dataset.uri, dataset, [fragment.fragment_id for fragment in dataset.get_fragments()])
     unit = write_unit(dataset.uri, swapped.combine_chunks().cast(schema), schema)
     append_units(dataset.uri, schema, [unit], open_table(damaged, name))
-    auditor = Auditor(damaged, [recipe], LOG)
-    audit = auditor.verify()
+    audit = verify(damaged, recipe)
     assert any("not that of its text" in damage.what for damage in audit.damages)
-    auditor.repair(audit)
-    assert Auditor(damaged, [recipe], LOG).verify().damages == []
+    repair(audit, [audited(recipe)], Runner(damaged, LOG))
+    assert verify(damaged, recipe).damages == []
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
-def test_lost_rows_are_missed_even_when_every_file_is_whole(damaged: Workspace, whole: Workspace, recipe: Recipe):
-    from storage.vectors import drop_units
+def test_lost_rows_are_noticed_even_when_every_file_is_intact(damaged: Workspace, whole: Workspace, recipe: Recipe):
+    from storage.units import drop_units
 
     name = teacher_tables(table_names(damaged))[0]
     dataset = open_table(damaged, name)
     drop_units(dataset.uri, dataset, [1])
-    auditor = Auditor(damaged, [recipe], LOG)
-    audit = auditor.verify()
+    audit = verify(damaged, recipe)
     assert ["64 of 300 texts of recipe 'tiny' have no vector" in damage.what for damage in audit.damages] == [True]
-    auditor.repair(audit)
-    assert Auditor(damaged, [recipe], LOG).verify().damages == []
+    repair(audit, [audited(recipe)], Runner(damaged, LOG))
+    assert verify(damaged, recipe).damages == []
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
@@ -184,9 +191,9 @@ def test_damage_to_an_old_snapshot_names_the_snapshots_that_share_the_file(works
     require_equal(workspace, "two", Corpus(range(120)), teacher)
 
 
-def test_doubled_ids_are_found(workspace: Workspace):
-    from storage.units import write_unit
-    from storage.vectors import VectorTable, append_units
+def test_duplicate_ids_are_found(workspace: Workspace):
+    from stella_assets.teachers.vectors import VectorTable
+    from storage.units import append_units, write_unit
 
     ids = Corpus(range(20)).table.column("id").to_pylist()
     table = VectorTable(workspace, "f", 3)

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import numpy as np
-from storage.workspace import Workspace
 
 from stella_assets.corpus.text import text_id
+from stella_assets.teachers.garbage import Needed, collect_garbage
+from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
+from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
+from stella_assets.teachers.vectors import VectorTable, vector_schema
 from storage.database import table_names
-from storage.garbage import Needed, collect
 from storage.integrity import verify_table
-from storage.snapshot import Snapshot, snapshot_tags
-from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 from storage.units import write_unit
-from storage.vectors import VectorTable, vector_schema
+from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, require_equal, vectors_of, write
 
 NOTHING = Needed(frozenset(), frozenset())
@@ -33,18 +33,18 @@ def fill(workspace: Workspace, fingerprint: str, count: int = 20) -> None:
     )
 
 
-def test_a_dry_run_names_what_would_go_and_changes_nothing(workspace: Workspace):
+def test_a_dry_run_names_what_would_be_removed_and_changes_nothing(workspace: Workspace):
     write(workspace, "one", Corpus(range(100)), Teacher("small", 3))
     write(workspace, "two", Corpus(range(50, 160)), Teacher("small", 3, fit="2"))
     fill(workspace, "unused")
     before = files(workspace)
-    found = collect(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=True, superseded=True)
+    found = collect_garbage(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=True, superseded=True)
     assert files(workspace) == before
     assert [(g.table, g.bytes > 0) for g in found] == [
         ("tiny.concatenated_vectors", True),
         ("teacher_vectors.unused", True),
     ]
-    freed = collect(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
+    freed = collect_garbage(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
     assert freed == found
     assert sum(files(workspace).values()) <= sum(before.values()) - sum(g.bytes for g in found)
 
@@ -54,23 +54,23 @@ def test_a_tag_keeps_its_snapshot_and_the_vectors_of_its_teachers(workspace: Wor
     fill(workspace, "other")
     write(workspace, "one", Corpus(range(20)), Teacher("small", 3))
     write(workspace, "two", Corpus(range(20)), Teacher("wide", 5))
-    collect(workspace, NOTHING, dry_run=False, superseded=False)
+    collect_garbage(workspace, NOTHING, dry_run=False, superseded=False)
     assert list(snapshot_tags(workspace, "tiny")) == ["one", "two"]
     require_equal(workspace, "one", Corpus(range(20)), Teacher("small", 3))
     assert "teacher_vectors.small1" in table_names(workspace)
     assert "teacher_vectors.other" not in table_names(workspace)
 
 
-def test_a_live_recipe_keeps_its_snapshot_when_superseded_ones_go(workspace: Workspace):
+def test_a_live_recipe_keeps_its_snapshot_when_superseded_ones_are_removed(workspace: Workspace):
     small, wide = Teacher("small", 3), Teacher("wide", 5)
     write(workspace, "one", Corpus(range(120)), small, wide)
     write(workspace, "two", Corpus(range(40, 150)), small)
     write(workspace, "three", Corpus(range(40, 160)), small)
-    collect(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
+    collect_garbage(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
     assert list(snapshot_tags(workspace, "tiny")) == ["two"]
     require_equal(workspace, "two", Corpus(range(40, 150)), small)
     assert verify_table(workspace, "tiny.concatenated_vectors").damages == []
-    write(workspace, "four", Corpus(range(170)), small, wide)  # and the next snapshot goes on from it
+    write(workspace, "four", Corpus(range(170)), small, wide)  # and the next snapshot continues from it
     require_equal(workspace, "four", Corpus(range(170)), small, wide)
 
 
@@ -81,15 +81,15 @@ def test_what_a_killed_writer_left_is_freed(workspace: Workspace):
     schema = vector_schema(4, {})
     import pyarrow as pa
 
-    from storage.database import to_arrow
+    from storage.codecs import vectors_to_arrow
 
-    table = pa.Table.from_arrays([pa.array(ids), to_arrow(vectors_of(ids, 4, "x"))], schema=schema)
+    table = pa.Table.from_arrays([pa.array(ids), vectors_to_arrow(vectors_of(ids, 4, "x"))], schema=schema)
     write_unit(uri, table, schema)
     write_unit(
         str(Path(workspace.vectors) / "teacher_vectors.never.lance"), table, schema
     )  # killed before its first commit
     assert len(VectorTable(workspace, "never", 4)) == 0
-    found = collect(workspace, Needed({"used"}, frozenset()), dry_run=False, superseded=False)
+    found = collect_garbage(workspace, Needed({"used"}, frozenset()), dry_run=False, superseded=False)
     (garbage,) = [item for item in found if item.bytes]
     assert (garbage.table, garbage.files) == ("teacher_vectors.used", 1)
     assert len(VectorTable(workspace, "used", 4)) == 20
@@ -102,5 +102,5 @@ def test_nothing_is_freed_twice(workspace: Workspace):
     SnapshotWriter(workspace, "other", unit_rows=50).write(
         "x", Corpus(range(10)), [TeacherColumn("t", 3, 1.0, {}, lambda ids, _r: vectors_of(ids, 3, "t"))], {}
     )
-    assert collect(workspace, NOTHING, dry_run=False, superseded=False) == []
+    assert collect_garbage(workspace, NOTHING, dry_run=False, superseded=False) == []
     assert len(Snapshot.open(workspace, "other", "x")) == 10

@@ -1,4 +1,4 @@
-"""Rows sorted by id through files: everything comes back in order, and bytes do not depend on how it went in."""
+"""Rows sorted by id through files: all are read in order, and bytes do not depend on how they were written."""
 
 import random
 from pathlib import Path
@@ -25,14 +25,14 @@ def written(frames: list[pl.DataFrame], folder: Path) -> bytes:
     return (folder / "rows.parquet").read_bytes()
 
 
-def test_all_rows_come_back_in_order_and_those_without_an_id_first(tmp_path: Path):
+def test_all_rows_are_read_in_order_and_those_without_an_id_first(tmp_path: Path):
     nameless = pl.DataFrame({"id": [None], "text": ["x"]}, schema=ROWS.schema)
     written([ROWS, nameless, ROWS.clear()], tmp_path)
     assert pl.read_parquet(tmp_path / "rows.parquet").equals(pl.concat([nameless, ROWS.sort("id")]))
 
 
 @pytest.mark.parametrize("row_group", [100, 65_536])
-def test_bytes_do_not_depend_on_how_rows_went_in(row_group: int, tmp_path: Path, monkeypatch):
+def test_bytes_do_not_depend_on_how_rows_were_written(row_group: int, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(sorted_rows, "ROW_GROUP", row_group)
     once = written([ROWS], tmp_path)
     for parts in (1, 64):
@@ -42,6 +42,6 @@ def test_bytes_do_not_depend_on_how_rows_went_in(row_group: int, tmp_path: Path,
         assert written(pieces[::-1], tmp_path) == once
 
 
-def test_no_rows_are_a_table_of_no_rows(tmp_path: Path):
+def test_zero_rows_make_an_empty_table(tmp_path: Path):
     written([], tmp_path)
     assert pq.read_schema(tmp_path / "rows.parquet").equals(SCHEMA)

@@ -1,0 +1,26 @@
+"""Codecs: how the values of a column are kept in Arrow, and which values may enter it. One file per column kind.
+
+A codec is small and picklable, so that a worker in another process can write with it.
+"""
+
+from storage.codecs.base import Codec, Floats, V, describe_type
+from storage.codecs.binary import Binary
+from storage.codecs.fixed_vectors import FixedVectors
+from storage.codecs.ragged_vectors import RaggedVectors
+from storage.codecs.scalars import Scalars
+from storage.codecs.vectors import NORM_TOLERANCE, UNIT_NORM, vectors_to_arrow, vectors_to_numpy
+
+__all__ = [
+    "NORM_TOLERANCE",
+    "UNIT_NORM",
+    "Binary",
+    "Codec",
+    "FixedVectors",
+    "Floats",
+    "RaggedVectors",
+    "Scalars",
+    "V",
+    "describe_type",
+    "vectors_to_arrow",
+    "vectors_to_numpy",
+]

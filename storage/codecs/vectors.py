@@ -1,0 +1,62 @@
+"""Vectors in Arrow, and which vectors may be stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from storage.codecs.base import Floats, one_chunk
+from storage.errors import VectorError
+
+NORM_TOLERANCE = 1e-3
+"""Largest deviation of a norm from 1 of a vector that counts as a unit vector, before it is rounded to float16."""
+UNIT_NORM = "stella.unit_norm"
+"""Key of a table's metadata; `false` says that its vectors may have any norm."""
+
+
+def vectors_to_arrow(vectors: Floats) -> pa.FixedSizeListArray:
+    """`[n, dim]` of any float type as an Arrow fixed-size list of float16."""
+    # One flat block for all vectors; a Python list per row would be a hundred times slower.
+    flat = np.ascontiguousarray(vectors, dtype=np.float16).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float16()), vectors.shape[1])
+
+
+def vectors_to_numpy(column: pa.ChunkedArray | pa.FixedSizeListArray) -> npt.NDArray[np.float16]:
+    """An Arrow fixed-size list of float16 as `[n, dim]`, without a copy where it lies in one chunk."""
+    array = one_chunk(column)
+    flat: npt.NDArray[np.float16] = array.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(len(array), array.type.list_size)
+
+
+def check_entries(values: Floats, owners: npt.NDArray[np.int64], noun: str, unit_norm: bool, origin: str) -> None:
+    """Refuse vectors that are not finite or not of unit norm.
+
+    Args:
+        values: `[n, dim]`.
+        owners: `[n]`, the row that each vector belongs to, for the message.
+        noun: What they are, in the plural.
+        unit_norm: Whether their norms must be 1.
+        origin: What the values are of, for the message.
+
+    Raises:
+        VectorError: A vector is not valid.
+    """
+    # Tested after rounding: entries beyond 65,504 are finite in float32 and infinite in float16.
+    with np.errstate(over="ignore"):
+        bad = np.flatnonzero(~np.isfinite(values.astype(np.float16)).all(axis=1))
+    if bad.size:
+        raise VectorError(
+            f"{origin}: {bad.size} {noun} hold NaN or infinity, or entries that float16 cannot hold; the first is row "
+            f"{owners[bad[0]]} of its unit. Nothing was stored."
+        )
+    if not unit_norm:
+        return
+    # Before rounding and in float32: a norm summed in float16 would be off by more than the tolerance.
+    norms = np.linalg.norm(values.astype(np.float32, copy=False), axis=1)
+    bad = np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE)
+    if bad.size:
+        raise VectorError(
+            f"{origin}: {bad.size} {noun} are not of unit norm; the first is row {owners[bad[0]]} of its unit with "
+            f"norm {norms[bad[0]]:.6f}. Nothing was stored."
+        )

@@ -1,0 +1,85 @@
+"""Files that are written whole or not at all, and digests that are computed once per content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# 128 of 256 bits: short enough to show, and far too many for two contents to meet by chance.
+DIGEST_CHARS = 32
+_digests: dict[Path, tuple[int, int, str]] = {}
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    # `os.open` instead of `open`, because a folder has no file object; fsync accepts a read-only descriptor.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; when the block ends without an error, it replaces `path` in one rename.
+
+    A reader sees the old content or the new one. After an error the temporary file is removed and `path` is as before.
+
+    Args:
+        path: The file or link to replace; its folder is made if needed.
+
+    Yields:
+        A path in the same folder, where nothing lies yet.
+
+    Example:
+        >>> with replace_atomically(folder / "scores.parquet") as fresh:
+        ...     frame.write_parquet(fresh)
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder: a rename is atomic only within one file system. The pid keeps two processes apart.
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)
+    try:
+        yield fresh
+        # Content before name: otherwise a power failure can leave the new name with an empty file.
+        # A link has no content of its own, and fsync would follow it.
+        if not fresh.is_symlink():
+            sync(fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a small file so that a reader sees the old content or the new one; text is encoded as UTF-8."""
+    with replace_atomically(path) as fresh:
+        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def link_atomically(link: Path, target: str | Path) -> None:
+    """Make a symbolic link, or redirect one, in one rename."""
+    with replace_atomically(link) as fresh:
+        fresh.symlink_to(target)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, the first 32 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST_CHARS]
+
+
+def file_digest_unless_changed(path: Path) -> str:
+    """`file_digest`, computed again only when the file's size or modification time changed within this process."""
+    # Resolved, so that all links to one file share its digest.
+    path = path.resolve()
+    status = path.stat()
+    known = _digests.get(path)
+    if known is not None and known[:2] == (status.st_size, status.st_mtime_ns):
+        return known[2]
+    digest = file_digest(path)
+    _digests[path] = (status.st_size, status.st_mtime_ns, digest)
+    return digest

@@ -1,0 +1,271 @@
+"""A Lance table of one value per key, filled unit by unit, so that no value is computed twice.
+
+Filling is `missing -> write -> commit`: the keys without a value are cut into units, a worker computes a unit and
+writes it as one file, and one committer makes the files part of the table, in the order of the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from storage.codecs import Codec, V, describe_type
+from storage.database import count_rows, open_table, table_uri
+from storage.errors import ConflictError, MissingKeysError, VectorError
+from storage.keys import Keys, Positions, to_keys
+from storage.lance_errors import translate_lance_errors
+from storage.locks import file_lock
+from storage.unit_writer import UnitWriter, WrittenUnit, table_schema
+from storage.units import UNIT_ROWS, append_units, drop_units
+from storage.workspace import Workspace
+
+T = TypeVar("T")
+
+ComputeUnits = Callable[[Sequence[Positions]], Iterable[WrittenUnit]]
+"""Computes and writes units, given the positions of each one's keys; gives one written unit each, in their order."""
+
+
+class KeyedTable(Generic[V]):
+    """Values by key, one row each.
+
+    A commit is one unit of rows, so a killed process leaves whole units. A lock, which the operating system frees when
+    its holder dies, makes writers of one table take turns; each looks again before it computes. In memory are 24 bytes
+    per row: the key and where it lies.
+
+    Args:
+        workspace: Where the store is.
+        name: The table's name.
+        codec: Of the value column.
+        metadata: What is kept in the table's metadata when it is made.
+        column: The value column's name.
+
+    Raises:
+        VectorError: The table holds values of another type.
+        StoreError: What lies there cannot be used.
+
+    Example:
+        >>> table = KeyedTable(workspace, "lengths", Scalars())
+        >>> table.fill(ids, read=lambda at: at, compute=lambda at: np.array([len(words[i]) for i in at]))
+        >>> table.fetch(ids)
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        name: str,
+        codec: Codec[V],
+        metadata: Mapping[str, str] | None = None,
+        column: str = "value",
+    ) -> None:
+        self.name = name
+        self.codec = codec
+        self.uri = table_uri(workspace, name)
+        self._workspace = workspace
+        self._column = column
+        self._schema = table_schema(codec, column, metadata or {})
+        self._dataset: Any = None
+        self._fragments: list[int] = []
+        self._keys: Keys = np.empty(0, dtype="S16")
+        self._rows: Positions = np.empty(0, dtype=np.int64)
+        self._ends: Positions = np.empty(0, dtype=np.int64)
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def writer(self) -> UnitWriter[V]:
+        """What a worker writes units with."""
+        return UnitWriter(self.uri, self._schema, self.codec)
+
+    def refresh(self) -> bool:
+        """See what was committed since, and say whether there was anything."""
+        dataset = open_table(self._workspace, self.name)
+        if dataset is None or (self._dataset is not None and dataset.version == self._dataset.version):
+            return False
+        held = describe_type(dataset.schema.field(self._column).type)
+        if held != (expected := describe_type(self.codec.arrow_type)):
+            raise VectorError(f"{self.uri}: holds {held}, not {expected}.", self.uri)
+        fragments = [fragment.fragment_id for fragment in dataset.get_fragments()]
+        # Appending leaves earlier fragments as they are, so usually only the new ones have to be read.
+        if self._fragments != fragments[: len(self._fragments)]:  # units were taken out: rows have other numbers now
+            self._fragments, self._keys, self._rows, self._ends = [], self._keys[:0], self._rows[:0], self._ends[:0]
+        self._dataset = dataset
+        self._read_keys(dataset.get_fragments()[len(self._fragments) :])
+        self._fragments = fragments
+        return True
+
+    def _read_keys(self, fragments: Sequence[Any]) -> None:
+        with translate_lance_errors(self.uri):
+            units = [[to_keys(b.column(0)) for b in f.to_batches(columns=["id"])] for f in fragments]
+        sizes = [sum(map(len, unit)) for unit in units]
+        self._ends = np.concatenate([self._ends, len(self._keys) + np.cumsum(sizes, dtype=np.int64)])
+        keys = np.concatenate([self._keys, *(chunk for unit in units for chunk in unit)])
+        rows = np.concatenate([self._rows, np.arange(len(self._keys), len(keys))])
+        order = np.argsort(keys, kind="stable")  # nearly sorted runs; of doubled ids the first stays first
+        self._keys, self._rows = keys[order], rows[order]
+
+    def missing(self, ids: Sequence[str] | Keys) -> Positions:
+        """Positions in `ids`, or in keys made of them, whose values are not in the table, ascending."""
+        wanted = _as_keys(ids)
+        if not len(self._keys):
+            return np.arange(len(wanted))
+        # A key beyond the last has no place to compare with; it is compared with the last and differs.
+        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
+        return np.flatnonzero(self._keys[at] != wanted)
+
+    def fetch(self, ids: Sequence[str]) -> V:
+        """The values of `ids`, in their order and the codec's form.
+
+        Raises:
+            MissingKeysError: An id has no value here.
+            StoreError: The store is damaged.
+        """
+        if not len(ids):
+            return self.codec.from_arrow(pa.array([], self.codec.arrow_type))
+        wanted = to_keys(list(ids))
+        if (absent := self.missing(wanted)).size:
+            raise MissingKeysError(
+                f"{self.name}: {absent.size} of {len(ids)} ids have no value, the first is {ids[absent[0]]}.",
+                self.uri,
+            )
+        rows = self._rows[np.searchsorted(self._keys, wanted)]
+        order = np.argsort(rows, kind="stable")  # Lance reads ascending rows faster
+        with translate_lance_errors(self.uri):
+            taken = self._dataset.take(rows[order], columns=[self._column]).column(self._column)
+        # The argsort of a permutation is its inverse: rows return to the order of `ids`.
+        return self.codec.from_arrow(taken.combine_chunks().take(pa.array(np.argsort(order, kind="stable"))))
+
+    def write(self, keys: Keys, values: V) -> WrittenUnit:
+        """Write one unit in this process and commit nothing; see `UnitWriter.write`."""
+        return self.writer.write(keys, values)
+
+    def commit(self, units: Sequence[WrittenUnit]) -> None:
+        """Make written units part of the table, in one commit and in their order.
+
+        Units with keys that another machine committed meanwhile are taken out again.
+
+        Raises:
+            ConflictError: Another machine changed the table at the same moment, twice.
+            StoreError: The place cannot be written.
+        """
+        fragments = [unit.fragment for unit in units]
+        try:
+            append_units(self.uri, self._schema, fragments, self._dataset)
+        # The units are already written; only the commit has to be tried again, on top of the new table.
+        except ConflictError:  # another machine has just made the table
+            if not self.refresh():
+                raise
+            append_units(self.uri, self._schema, fragments, self._dataset)
+        self._drop_duplicate_units()
+
+    def fill(
+        self,
+        ids: Sequence[str] | Keys,
+        read: Callable[[Positions], T],
+        compute: Callable[[T], V],
+        unit_rows: int = UNIT_ROWS,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Compute the values that are missing in this process, a unit at a time, and commit each unit.
+
+        Args:
+            ids: Hashes, or keys made of them, each once.
+            read: Gives what the values are computed from, at some positions of `ids`, ascending; only a unit's inputs
+                are in memory.
+            compute: Gives a value per row of what `read` gave, in the codec's form.
+            unit_rows: Rows of one unit.
+            on_wait: Told when another process is writing this table, before waiting for its unit.
+
+        Returns:
+            How many values were computed; the others were there.
+
+        Raises:
+            VectorError: `compute` gave values that must not be stored. Nothing of its unit is.
+            DiskSpaceError: The disk is full. What was committed stays.
+        """
+        keys, writer = _as_keys(ids), self.writer
+
+        # A generator: a unit is committed before the next one is computed, so a kill loses one unit at most.
+        def compute_here(units: Sequence[Positions]) -> Iterator[WrittenUnit]:
+            for positions in units:
+                yield writer.write(keys[positions], compute(read(positions)))
+
+        return self.fill_units(keys, compute_here, 1, unit_rows, on_wait)
+
+    def fill_units(
+        self,
+        ids: Sequence[str] | Keys,
+        compute: ComputeUnits,
+        workers: int,
+        unit_rows: int = UNIT_ROWS,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Have the values that are missing computed and written, `workers` units at a time, and commit each unit.
+
+        The keys without a value are cut into units in their order, and units are committed in that order. So a resumed
+        run cuts what is left as the undisturbed one would have, and computes the same batches. The lock is held while
+        the units of one round are computed: of two runs, one waits and then finds them.
+
+        Args:
+            ids: Hashes, or keys made of them, each once.
+            compute: Computes the units of a round and writes them with `writer`; it gives them in their order.
+            workers: Units of a round, as many as are computed at once.
+            unit_rows: Rows of one unit.
+            on_wait: Told when another process is writing this table, before waiting for its round.
+
+        Returns:
+            How many values were computed; the others were there.
+
+        Raises:
+            VectorError: `compute` gave values that must not be stored. Nothing of their unit is.
+            DiskSpaceError: The disk is full. What was committed stays.
+            ConflictError: Another machine changed the table at the same moment, twice.
+        """
+        keys = _as_keys(ids)
+        computed, todo = 0, self.missing(keys)
+        while todo.size or self._duplicate_units().size:
+            with file_lock(self._workspace, self.name, on_wait):
+                # Another process may have filled some of the keys while this one waited for the lock.
+                if self._drop_duplicate_units():
+                    todo = todo[self.missing(keys[todo])]
+                now, todo = todo[: workers * unit_rows], todo[workers * unit_rows :]
+                units = [now[start : start + unit_rows] for start in range(0, len(now), unit_rows)]
+                # strict: a worker that gives too few units must not pass as done.
+                for _, written in zip(units, compute(units) if units else (), strict=True):
+                    self.commit([written])
+                    computed += written.rows
+            if not todo.size:
+                todo = self.missing(keys)  # those of a unit that was taken out
+        if computed and not self._workspace.remote:
+            count_rows(self._workspace, self.name)  # keeps the count, so that quick commands need not open the table
+        return computed
+
+    def _drop_duplicate_units(self) -> bool:
+        """Refresh, take out every unit with ids that an earlier one has, and say whether anything changed.
+
+        Locks hold on one machine. Where several share a store, two can compute the same values at once. Whoever sees it
+        first takes the later unit out, and its writer finds what else was in it missing.
+        """
+        changed = self.refresh()
+        while (duplicates := self._duplicate_units()).size:
+            with suppress(ConflictError):  # another machine has just taken one out
+                drop_units(self.uri, self._dataset, duplicates.tolist())
+            changed |= self.refresh()
+        return changed
+
+    def _duplicate_units(self) -> Positions:
+        """Ids of the fragments whose rows are in an earlier one, too, or twice in the same, ascending."""
+        # Equal keys are neighbours, and the stable sort put the earlier row first: the second of a pair is later.
+        # `_ends` holds the end row of each fragment, so the search with side "right" gives the fragment of a row.
+        later = self._rows[1:][self._keys[1:] == self._keys[:-1]]
+        found: Positions = np.array(self._fragments)[np.unique(np.searchsorted(self._ends, later, side="right"))]
+        return found
+
+
+def _as_keys(ids: Sequence[str] | Keys) -> Keys:
+    return ids if isinstance(ids, np.ndarray) else to_keys(list(ids))

@@ -1,0 +1,53 @@
+"""Keys of rows: 128 bits of a hash, as 32 hexadecimal digits in tables and as 16 bytes in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from storage.errors import StoreError
+
+ID_CHARS = 32
+"""Hexadecimal digits of an id."""
+
+Keys = npt.NDArray[np.bytes_]
+"""Keys `[n]` of 16 bytes each, dtype `S16`."""
+Positions = npt.NDArray[np.int64]
+"""Positions `[n]` in a list of keys."""
+
+
+def to_keys(ids: pa.Array | pa.ChunkedArray | list[str]) -> Keys:
+    """Ids as `[n]` of 16 bytes: half the memory of their text, and quick to sort and search.
+
+    Raises:
+        StoreError: An id is null or is not 32 hexadecimal digits.
+    """
+    array = pa.array(ids, pa.string()) if isinstance(ids, list) else ids
+    if isinstance(array, pa.ChunkedArray):
+        return np.concatenate([to_keys(chunk) for chunk in array.chunks]) if array.num_chunks else to_keys([])
+    if not len(array):
+        return np.empty(0, dtype="S16")
+    if array.null_count:
+        raise StoreError(f"{array.null_count} ids are null; an id is {ID_CHARS} hexadecimal digits.")
+    # Straight from Arrow's buffers: a Python string per id would cost seconds and gigabytes for 100 million ids.
+    offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    if (np.diff(offsets) != ID_CHARS).any():
+        odd = next(value for value in array.to_pylist() if len(value) != ID_CHARS)
+        raise StoreError(f"id {odd!r}: an id is {ID_CHARS} hexadecimal digits of a hash.")
+    # All ids have the same length and lie without gaps, so one `fromhex` converts the block.
+    text: str = array.buffers()[2][int(offsets[0]) : int(offsets[-1])].to_pybytes().decode()
+    try:
+        return np.frombuffer(bytes.fromhex(text), dtype="S16")
+    except ValueError:
+        raise StoreError(f"an id among {array[0]}, ... is not hexadecimal; ids are hashes.") from None
+
+
+def to_ids(keys: Keys) -> Any:
+    """Keys as the hexadecimal ids that they were made of, an Arrow array of strings."""
+    # The raw bytes: an element of dtype S16 read as a Python value loses its trailing zero bytes.
+    text = np.ascontiguousarray(keys).tobytes().hex()
+    offsets = np.arange(0, len(text) + 1, ID_CHARS, dtype=np.int32)
+    return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(text.encode()))

@@ -1,0 +1,220 @@
+"""Declared tables: what a Parquet, JSON Lines or manifest file holds, and the SQL view over all such files.
+
+The rooms that write a table declare it next to the code that writes it. `storage.views` builds a DuckDB view from each
+declaration. A file that cannot be read is left out of its view and reported; the other files stay readable.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.artefacts import MANIFEST, finished, linked
+from storage.workspace import Workspace
+
+# A compromise: statistics per group let DuckDB skip groups, and a group of texts still fits in memory many times.
+ROW_GROUP = 65_536
+TEXT, INT, REAL, FLAG, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us")
+SQL_TYPES = {TEXT: "VARCHAR", INT: "BIGINT", REAL: "DOUBLE", FLAG: "BOOLEAN", TIME: "TIMESTAMP"}
+
+MANIFEST_COLUMNS = {
+    "identity": "JSON",
+    "key": "VARCHAR",
+    "digest": "VARCHAR",
+    "run_info": "JSON",
+    "about": "JSON",  # the name of `run_info` in older manifests
+    "metrics": "JSON",
+    "facts": "JSON",  # the name of `metrics` in older manifests
+}
+
+
+def write_table(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]] | pa.Table) -> None:
+    """Write rows as a Parquet file of exactly this schema, in row groups that can be read one at a time."""
+    table = rows.cast(schema) if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
+
+
+class View(Protocol):
+    """A declared table, as `storage.views` uses it."""
+
+    @property
+    def name(self) -> str:
+        """The view's name."""
+
+    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
+        """The SELECT that the view stands for; files that cannot be read are appended to `unreadable`."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Parquet file in the folders of some artefacts.
+
+    Attributes:
+        name: The view's name.
+        assets: Which artefacts hold the file, e.g. `corpus` or `stage_*`; a glob.
+        file: The file's name in the artefact's folder.
+        schema: Its columns. A file with other columns, e.g. of an older version, is not part of the view.
+        history_input: Empty for a view over what each recipe has now, with the recipe's name in a first column. Else
+            the view covers every artefact that was ever made, one per digest of this input, and its last column
+            `current` says whether a recipe has it now.
+    """
+
+    name: str
+    assets: str
+    file: str
+    schema: pa.Schema
+    history_input: str = ""
+
+    def write(self, folder: Path, rows: Iterable[Mapping[str, Any]] | pa.Table) -> None:
+        """Write the file into an artefact's folder."""
+        write_table(folder / self.file, self.schema, rows)
+
+    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
+        """The SELECT over all files of the table."""
+        if self.history_input:
+            return self._select_history(workspace, unreadable)
+        # Links, not artefacts: only what a recipe has now is part of the view.
+        files = linked(workspace, f"{self.assets}/{self.file}")
+        selects = [
+            f"SELECT {quote(path.relative_to(workspace.root).parts[0])} AS recipe, * FROM {_parquet(path)}"
+            for path in files
+            if self._has_schema(path, unreadable)
+        ]
+        empty = f"SELECT NULL::VARCHAR AS recipe, {_nulls(self.schema)} WHERE false"
+        return " UNION ALL BY NAME ".join(selects) or empty
+
+    def _select_history(self, workspace: Workspace, unreadable: list[Path]) -> str:
+        """One artefact per digest of the input: the one that a recipe links to, else the newest."""
+        current = {link.resolve() for link in linked(workspace, self.assets)}
+        manifests = [folder / MANIFEST for folder in finished(workspace, self.assets)]
+        chosen: dict[str, Path] = {}
+        # Ascending, because a later entry replaces an earlier one: linked artefacts win, then newer ones.
+        for manifest in sorted(manifests, key=lambda path: (path.parent.resolve() in current, path.stat().st_mtime)):
+            file = manifest.with_name(self.file)
+            if file.is_file() and self._has_schema(file, unreadable):
+                chosen[self._input_digest(manifest, unreadable)] = file
+        columns = ", ".join(f'"{name}"' for name in self.schema.names)
+        selects = [
+            f"SELECT {columns}, {file.parent.resolve() in current} AS current FROM {_parquet(file)}"
+            for digest, file in sorted(chosen.items(), key=lambda item: item[1])
+            if digest
+        ]
+        empty = f"SELECT {_nulls(self.schema)}, NULL::BOOLEAN AS current WHERE false"
+        return " UNION ALL ".join(selects) or empty
+
+    def _input_digest(self, manifest: Path, unreadable: list[Path]) -> str:
+        """The digest of `history_input`; empty where the manifest does not say."""
+        try:
+            inputs = json.loads(manifest.read_text(encoding="utf-8"))["identity"]["inputs"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            unreadable.append(manifest)
+            return ""
+        return str(inputs.get(self.history_input, ""))
+
+    def _has_schema(self, path: Path, unreadable: list[Path]) -> bool:
+        try:
+            # Names only: one file with other columns would make the whole view fail.
+            return bool(pq.read_schema(path).names == self.schema.names)
+        except (pa.ArrowException, OSError):
+            unreadable.append(path)
+            return False
+
+
+@dataclass(frozen=True)
+class LineTable:
+    """JSON Lines in a folder of the workspace, one file per run or recipe.
+
+    Attributes:
+        name: The view's name.
+        folder: The folder's name in the workspace.
+        schema: The keys of a line.
+    """
+
+    name: str
+    folder: str
+    schema: pa.Schema
+
+    def append(self, workspace: Workspace, stem: str, row: Mapping[str, Any]) -> None:
+        """Append a line to the file `<stem>.jsonl`; a line is written whole or not at all."""
+        folder = workspace.root / self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({name: row.get(name) for name in self.schema.names}, default=str) + "\n"
+        # Append mode without a buffer: one line is one write at the end of the file, also with several processes.
+        with (folder / f"{stem}.jsonl").open("ab", buffering=0) as file:
+            file.write(line.encode())
+
+    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
+        """The SELECT over all files of the folder."""
+        files = sorted((workspace.root / self.folder).glob("*.jsonl"))
+        if not files:
+            return f"SELECT {_nulls(self.schema)} WHERE false"
+        columns = {column.name: SQL_TYPES[column.type] for column in self.schema}
+        return f"SELECT * FROM {_json(files, columns, 'newline_delimited')}"
+
+
+@dataclass(frozen=True)
+class ManifestTable:
+    """The manifests of some artefacts, one row per artefact.
+
+    Attributes:
+        name: The view's name.
+        assets: Which artefacts; a glob.
+        columns: Name and SQL expression of each column, over `identity`, `key`, `digest`, `run_info` and `metrics`.
+        mark_current: Whether a last column `current` says that a recipe has the artefact now.
+    """
+
+    name: str
+    assets: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    mark_current: bool = False
+
+    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
+        """The SELECT over all manifests; an empty one is left out."""
+        files: list[Path] = []
+        # An empty manifest is what a full disk leaves; `read_json` would refuse all files because of it.
+        for folder in finished(workspace, self.assets):
+            (files if (folder / MANIFEST).stat().st_size else unreadable).append(folder / MANIFEST)
+        columns = [f'{expression} AS "{name}"' for name, expression in self.columns.items()]
+        if self.mark_current:
+            # Sorted, as the text of the SELECT decides whether the views are written again.
+            keys = sorted({link.resolve().name for link in linked(workspace, self.assets)})
+            columns.append(f"key IN ({', '.join(map(quote, keys)) or quote('')}) AS current")
+        if files:
+            source = _json(files, MANIFEST_COLUMNS, "auto")
+        else:
+            nothing = ", ".join(f"NULL::{kind} AS {name}" for name, kind in MANIFEST_COLUMNS.items())
+            source = f"(SELECT {nothing} WHERE false)"
+        renamed = "identity, key, digest, coalesce(run_info, about) AS run_info, coalesce(metrics, facts) AS metrics"
+        return f"SELECT {', '.join(columns)} FROM (SELECT {renamed} FROM {source})"
+
+
+def quote(text: str) -> str:
+    """A string literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _quote_path(path: Path) -> str:
+    """A file's path in SQL; DuckDB reads paths as patterns, and this one matches the file alone."""
+    # A pattern of one character between brackets matches that character only: `*` becomes `[*]`.
+    return quote(re.sub(r"([*?\[])", r"[\1]", str(path)))
+
+
+def _parquet(path: Path) -> str:
+    return f"read_parquet({_quote_path(path)})"
+
+
+def _json(files: Iterable[Path], columns: Mapping[str, str], form: str) -> str:
+    listed = ", ".join(map(_quote_path, files))
+    typed = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
+    return f"read_json([{listed}], columns={{{typed}}}, format='{form}')"
+
+
+def _nulls(schema: pa.Schema) -> str:
+    return ", ".join(f'NULL::{SQL_TYPES[column.type]} AS "{column.name}"' for column in schema)

@@ -1,0 +1,89 @@
+"""The space check looks at the disk that will be written, whether its folder exists yet or not."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.codecs import Scalars
+from storage.database import open_table
+from storage.errors import DiskSpaceError
+from storage.keyed_table import KeyedTable
+from storage.workspace import Workspace
+
+MIB = 2**20
+
+
+@pytest.fixture
+def disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Free bytes by the name of a folder below `tmp_path`, as if each were a disk of its own."""
+    usage, free = shutil.disk_usage(tmp_path), {"small": 10 * MIB, "large": 1000 * MIB}
+    for name in free:
+        (tmp_path / name).mkdir()
+
+    def disk_usage(path: Path) -> object:
+        assert path.exists(), "the system cannot tell the free space of a folder that does not exist"
+        return usage._replace(free=free[path.relative_to(tmp_path).parts[0]])
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    return free
+
+
+@pytest.mark.usefixtures("disks")
+def test_the_space_for_checkpoints_and_for_vectors_is_checked_on_the_disk_of_each(tmp_path: Path):
+    workspace = Workspace(tmp_path / "small" / "state", str(tmp_path / "large" / "vectors"))
+    workspace.require_space(100 * MIB, "a teacher", workspace.vectors)
+    with pytest.raises(DiskSpaceError, match=r"small/state: a stage needs about 100 MiB and 10 MiB are free") as caught:
+        workspace.require_space(100 * MIB, "a stage", workspace.root)
+    assert caught.value.path == str(workspace.root)
+    with pytest.raises(DiskSpaceError, match="small/state"):
+        workspace.require_space(100 * MIB, "a stage")
+    swapped = Workspace(tmp_path / "large" / "state", str(tmp_path / "small" / "vectors"))
+    swapped.require_space(100 * MIB, "a stage")
+    with pytest.raises(DiskSpaceError, match="small/vectors: a teacher needs"):
+        swapped.require_space(100 * MIB, "a teacher", swapped.vectors)
+
+
+@pytest.mark.usefixtures("disks")
+def test_with_vectors_in_an_object_store_the_local_disk_is_still_checked(tmp_path: Path):
+    workspace = Workspace(tmp_path / "small" / "state", "s3://bucket/vectors")
+    workspace.require_space(100 * MIB, "a teacher", workspace.vectors)
+    with pytest.raises(DiskSpaceError, match="a stage"):
+        workspace.require_space(100 * MIB, "a stage")
+
+
+@pytest.mark.usefixtures("disks")
+def test_a_reserve_of_a_tenth_is_needed(tmp_path: Path):
+    workspace = Workspace(tmp_path / "small")
+    workspace.require_space(9 * MIB, "a stage")
+    with pytest.raises(DiskSpaceError):
+        workspace.require_space(10 * MIB, "a stage")
+
+
+def test_quick_commands_on_a_local_store_import_no_database(workspace: Workspace):
+    """Importing lance takes half a second and lancedb more than one."""
+    table = KeyedTable(workspace, "t", Scalars())
+    ids = [f"{number:032x}" for number in range(5)]
+    code = f"""
+import sys
+from pathlib import Path
+from storage.database import count_rows, has_tag, open_table, table_names
+from storage.workspace import Workspace
+workspace = Workspace(Path({str(workspace.root)!r}))
+assert open_table(workspace, "nothing") is None
+print(table_names(workspace), count_rows(workspace, "t"), has_tag(workspace, "t", "one"))
+print(sorted({{"lance", "lancedb", "duckdb", "polars"}} & set(sys.modules)))
+"""
+
+    def ask() -> str:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert ask() == "[] 0 False\n[]\n"
+    table.fill(ids, lambda at: at, lambda at: at.astype(np.float32))
+    assert ask() == "['t'] 5 False\n[]\n"
+    open_table(workspace, "t").delete(f"id = '{ids[0]}'")
+    assert ask() == "['t'] 4 False\n['lance']\n"  # counted once for each version
+    assert ask() == "['t'] 4 False\n[]\n"
