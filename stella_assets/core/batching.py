@@ -1,4 +1,4 @@
-"""Batches of texts of like length, cut by a budget of tokens and padded no further than they must be.
+"""Batches of texts of similar length, cut by a budget of tokens and padded no further than necessary.
 
 Shapes: N texts, B texts of a batch, W tokens of a padded row.
 """
@@ -21,7 +21,7 @@ def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -
 
     Args:
         lengths: Tokens of each text.
-        max_tokens: The budget of one batch; a text that is longer by itself gets a batch of its own.
+        max_tokens: The budget of one batch; a text that is longer than it gets a batch of its own.
 
     Yields:
         Positions of the texts of one batch.
@@ -36,12 +36,13 @@ def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -
 
 
 def padded_widths(lengths_N: np.ndarray, limit: int) -> np.ndarray:
-    """Lengths rounded up to a multiple of 8, `[N]`: few shapes, and kernels are made once a shape.
+    """Lengths rounded up to a multiple of 8, `[N]`: few shapes, as kernels are compiled once per shape.
 
     Padding goes no further than `limit`, the positions that a model has.
     """
     rounded_N = -(-lengths_N // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-    return np.maximum(np.minimum(rounded_N, limit), lengths_N)
+    padded_N: np.ndarray = np.maximum(np.minimum(rounded_N, limit), lengths_N)
+    return padded_N
 
 
 def padding_of(tokenizer: Any) -> dict[str, int]:
@@ -51,13 +52,13 @@ def padding_of(tokenizer: Any) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class TokenisedTexts:
-    """Texts as a tokenizer leaves them, unpadded.
+    """Tokenised texts, unpadded.
 
     Attributes:
-        columns: By name (`input_ids`, `token_type_ids`, ...) one row `[tokens]` int32 a text.
+        columns: By name (`input_ids`, `token_type_ids`, ...) one row `[tokens]` int32 per text.
         padding: What a column is padded with; 0 where a column is not named.
-        shared: What the model gets beside the columns and what is the same for all texts.
-        left: Whether padding goes in front of the tokens, as decoders have it.
+        shared: What the model gets in addition to the columns; the same for all texts.
+        left: Whether padding goes before the tokens, as in most decoders.
     """
 
     columns: Mapping[str, Sequence[np.ndarray]]

@@ -1,4 +1,4 @@
-"""What every part of a recipe is: closed, typed and never changed after reading."""
+"""Configuration models: closed, typed, and never changed after reading."""
 
 from __future__ import annotations
 
@@ -14,45 +14,49 @@ Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 
 
-class RecipeError(ValueError):
-    """A recipe that cannot be run, with the file, the key, the value and the remedy."""
-
-
 class ConfigModel(BaseModel):
-    """A part of a recipe: unknown keys are errors, values never change after reading."""
+    """A part of a recipe. Unknown keys are errors; values never change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def settings(self, *exclude: str) -> dict[str, Any]:
-        """The part as plain JSON values, without the named keys."""
+        """The values as plain JSON, without the named keys."""
         return self.model_dump(mode="json", exclude=set(exclude))
 
 
 class PathAware(ConfigModel):
-    """A part with a path, which counts from the recipe's own folder. The digest keeps the path as it was written."""
+    """A part with a path. Relative paths count from the recipe's folder; digests keep the path as it was written."""
 
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
-    def _locate(self, info: ValidationInfo) -> Self:
+    def _remember_folder(self, info: ValidationInfo) -> Self:
         self._folder = (info.context or {}).get("folder", Path())
         return self
 
     def resolve(self, path: str) -> Path:
-        """The path as seen from anywhere."""
+        """The absolute path."""
         return (self._folder / Path(path).expanduser()).absolute()
+
+    def with_values(self, **values: object) -> Self:
+        """A copy with some values replaced; its paths still count from the same folder."""
+        copy = self.model_copy(update=values)
+        copy._folder = self._folder
+        return copy
 
 
 class ModelSource(PathAware):
-    """A model in the SentenceTransformers or transformers format: a folder, a hub id, or a packaged one.
+    """A model in the format of SentenceTransformers or transformers: a folder, a hub id, or part of a package.
 
-    `model` is a folder when it starts with `./`, `../`, `/` or `~`; `package:NAME/FOLDER` lies inside an installed
-    Python package; anything else is a hub id, which needs a `revision`.
+    `model` is a folder when it starts with `./`, `../`, `/` or `~`. `package:NAME/FOLDER` is a folder inside an
+    installed Python package. Anything else is a hub id, which needs a `revision`.
     """
 
-    model: str
-    revision: str | None = None
-    trust_remote_code: bool = False
+    model: str = Field(description="a folder, a hub id, or `package:NAME/FOLDER`")
+    revision: str | None = Field(default=None, description="commit of the hub; required for a hub id")
+    trust_remote_code: bool = Field(
+        default=False, description="run code that comes with the model; needs a full commit as `revision`"
+    )
 
     @property
     def on_hub(self) -> bool:
@@ -60,11 +64,11 @@ class ModelSource(PathAware):
         return not self.model.startswith(("./", "../", "/", "~", "package:"))
 
     @model_validator(mode="after")
-    def _pinned(self) -> Self:
+    def _require_pin(self) -> Self:
         if self.on_hub and not self.revision:
             raise ValueError(
                 f"model {self.model!r} is read as a hub id, and those need `revision: <commit>`; "
-                f"a folder starts with ./ as in ./{self.model}"
+                f"a folder starts with ./, e.g. ./{self.model}"
             )
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code needs `revision` to be a full commit hash of 40 hexadecimal digits")

@@ -1,49 +1,142 @@
-"""Which device and number format to compute with."""
+"""Devices, number format and threads to compute with. They are arguments, never read from a global place."""
 
 from __future__ import annotations
 
+import math
+import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from stella_assets.core.engine import Engine, LocalEngine
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["float32", "bfloat16"]
+DtypeChoice = Literal["auto", "float32", "bfloat16"]
+CGROUP = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+CPUINFO = Path("/proc/cpuinfo")
+NVIDIA = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""Where a driver for NVIDIA GPUs shows itself, on Linux and in WSL."""
 
 
-def best_device() -> Any:
-    """CUDA, Apple's GPU, or the CPU."""
+@dataclass(frozen=True)
+class Compute:
+    """What a step computes with.
+
+    Attributes:
+        device_name: Of torch, e.g. `cuda:1`; empty for the best device of the machine.
+        threads: Threads of one process on the CPU.
+        engine: Where units of work are computed: in this process, or in one process per device.
+    """
+
+    device_name: str = ""
+    threads: int = field(default_factory=lambda: available_threads())  # noqa: PLW0108 (it is defined below)
+    engine: Engine = field(default_factory=LocalEngine)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The torch device. Asking for it also gives torch its number of threads, in this process."""
+        import torch
+
+        self.limit_threads()
+        return torch.device(self.device_name or best_device_name())
+
+    def dtype(self, choice: DtypeChoice) -> Dtype:
+        """The number format of an encoder on this device: `auto` is bfloat16 where the device computes in it."""
+        if choice != "auto":
+            return choice
+        name = self.device_name or best_device_name()
+        return "bfloat16" if computes_in_bfloat16(name.split(":")[0]) else "float32"
+
+    def autocast(self, dtype: Dtype) -> AbstractContextManager[Any]:
+        """Matrix products in bfloat16, or nothing."""
+        import torch
+
+        if dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def limit_threads(self) -> None:
+        """Have torch use this many threads, in this process."""
+        import torch
+
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+
+
+@lru_cache
+def best_device_name() -> str:
+    """CUDA, Apple's GPU, or the CPU. torch is imported only where a GPU may be there: quick commands ask, too."""
+    if not any(path.exists() for path in NVIDIA) and os.uname().sysname == "Linux":
+        return "cpu"
     import torch
 
     if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
-    """`auto` is bfloat16 where the processor computes in it, else float32."""
-    import torch
+@lru_cache
+def computes_in_bfloat16(device_type: str) -> bool:
+    """Whether matrix products in bfloat16 are native to the device, not emulated."""
+    if device_type == "cuda":
+        import torch
 
-    if dtype != "auto":
-        return dtype
-    match best_device().type:
-        case "cuda":
-            fast = torch.cuda.is_bf16_supported(including_emulation=False)
-        case "cpu":
-            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        case _:
-            fast = False
-    return "bfloat16" if fast else "float32"
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device_type != "cpu" or not CPUINFO.exists():
+        return False
+    flags = next((line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")), "").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def autocast(dtype: Literal["float32", "bfloat16"]) -> AbstractContextManager[Any]:
-    """Matrix products in bfloat16, or nothing."""
-    import torch
+def available_threads() -> int:
+    """CPUs that this process may use: of its affinity mask and of its cgroups' quotas; at least 1.
 
-    if dtype == "float32":
-        return nullcontext()
-    return torch.autocast(best_device().type, dtype=torch.bfloat16)
+    A container with a quota of 2 CPUs on a machine with 64 cores gets 2: more threads would wait for one another.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(CGROUP, MEMBERSHIP)
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
 
 
-def processes() -> Any:
+def cgroup_quota(root: Path, membership: Path) -> float | None:
+    """The smallest quota, in CPUs, of the cgroups that this process is in; None where none limits it.
+
+    Args:
+        root: Where cgroups are mounted, of version 2 or 1.
+        membership: The process's own list of cgroups, as in `/proc/self/cgroup`.
+    """
+    quotas = []
+    for line in membership.read_text().splitlines() if membership.is_file() else ():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "cpu" if controllers else root
+        own = base / name.lstrip("/")
+        for folder in (own, *own.parents):  # a quota of an enclosing group counts too
+            if folder.is_relative_to(base) and (quota := _quota_of(folder)) is not None:
+                quotas.append(quota)
+    return min(quotas, default=_quota_of(root))
+
+
+def _quota_of(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text().split()[:2]
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+    except OSError:  # no such group, or no controller of CPUs
+        return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def processes(compute: Compute) -> Any:
     """The processes that a launcher started for this work (accelerate's `PartialState`); one, where none did."""
     from accelerate import PartialState
 
-    return PartialState(cpu=best_device().type == "cpu")
+    return PartialState(cpu=compute.device.type == "cpu")

@@ -16,6 +16,11 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
+from stella_assets.core.errors import UserError
+from storage.files import file_digest
+
+__all__ = ["file_digest"]
+
 DISTRIBUTION = "stella-distil"
 SHOWN = 60
 """Characters of a value in a reason."""
@@ -32,10 +37,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, the first 32 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+FORMER_KEYS = {"facts": "metrics", "about": "run_info", "views": "unhashed_files"}
+"""Of manifests that older versions wrote, and what they are called now."""
+
+
+class ManifestError(UserError):
+    """A manifest that is damaged or was changed by hand."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,8 @@ class Identity:
 class Manifest:
     """An identity and what came of it.
 
-    `digest` covers the identity and the outputs. `run_info` holds what may differ between two equal
-    runs (when, how long, how much memory, which machine), `metrics` the figures to show, `unhashed_files` the files that show
+    `digest` covers the identity and the outputs. `run_info` holds what may differ between two equal runs: when, how
+    long, how much memory, which machine. `metrics` are the figures to show. `unhashed_files` are files that show
     `run_info` too, such as plots.
     """
 
@@ -91,22 +98,32 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read a manifest and make sure that it is whole.
+        """Read a manifest and make sure that it is whole. Manifests of older versions have other names for some keys.
 
         Raises:
-            ValueError: The file was changed by hand.
+            ManifestError: The file is damaged or was changed by hand.
         """
-        body = json.loads(path.read_text(encoding="utf-8"))
-        manifest = cls(
-            identity=Identity(**body["identity"]),
-            outputs=body["outputs"],
-            metrics=body["metrics"],
-            checks=tuple(Check(**check) for check in body["checks"]),
-            unhashed_files=tuple(body["unhashed_files"]),
-            run_info=body["run_info"],
-        )
+        try:
+            body = json.loads(path.read_text(encoding="utf-8"))
+            body |= {new: body[old] for old, new in FORMER_KEYS.items() if old in body}
+            manifest = cls(
+                identity=Identity(**body["identity"]),
+                outputs=body["outputs"],
+                metrics=body["metrics"],
+                checks=tuple(Check(**check) for check in body["checks"]),
+                unhashed_files=tuple(body["unhashed_files"]),
+                run_info=body["run_info"],
+            )
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ManifestError(
+                f"{path}: cannot be read as a manifest ({type(error).__name__}: {error}).",
+                f"Delete {path.parent}; the next run makes it again.",
+            ) from None
         if manifest.digest != body["digest"]:
-            raise ValueError(f"{path}: its digest {body['digest']} does not match its content. Delete its folder.")
+            raise ManifestError(
+                f"{path}: its digest {body['digest']} does not match its content.",
+                f"Delete {path.parent}; the next run makes it again.",
+            )
         return manifest
 
 
@@ -129,7 +146,8 @@ def changed_values(before: Any, now: Any, path: str = "") -> dict[str, tuple[Any
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as a manifest gives them back: tuples are lists."""
-    return json.loads(canonical_json(dict(settings)))
+    copy: dict[str, Any] = json.loads(canonical_json(dict(settings)))
+    return copy
 
 
 def reasons(identity: Identity, before: Manifest | None, follows: Collection[str] = ()) -> list[str]:

@@ -3,51 +3,85 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stella_assets.core.manifest import digest, file_digest
-from stella_assets.recipe import ModelSource
+from stella_assets.core.config import ModelSource
+from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import digest
+from storage.files import file_digest
 
 CONTENT_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".bin", ".py"}
+CONFIG, MODULES = "config.json", "modules.json"
 
 
-class ModelNotFoundError(ValueError):
-    """A model folder or package that is not there."""
+class ModelNotFoundError(UserError):
+    """A model's folder, package or configuration file does not exist or cannot be read."""
 
 
-def model_folder(source: ModelSource) -> Path:
-    """The folder of a model that does not come from a hub.
+def source_folder(source: ModelSource) -> Path:
+    """The folder that a model's `model` names, whatever it holds. The model does not come from a hub.
 
     Raises:
-        ModelNotFoundError: There is no such folder or package, or it holds no model.
+        ModelNotFoundError: There is no such folder, or the package is not installed.
     """
     if source.model.startswith("package:"):
         package, _, inner = source.model.removeprefix("package:").partition("/")
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
             raise ModelNotFoundError(
-                f"{source.model}: Python package {package!r} is not installed. Install it with pip, or name another "
-                "model."
+                f"{source.model}: Python package {package!r} is not installed.",
+                "Install it with pip, or name another model.",
             )
         folder = Path(found.origin).parent / inner
     else:
         folder = source.resolve(source.model)
     if not folder.is_dir():
         raise ModelNotFoundError(
-            f"{folder}: no such model folder. Correct `model`; a relative path counts from the recipe."
-        )
-    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        raise ModelNotFoundError(
-            f"{folder}: neither modules.json nor config.json is in it, so it is no model of SentenceTransformers or "
-            "transformers."
+            f"{folder}: no such model folder.", "Correct `model`; a relative path counts from the recipe's folder."
         )
     return folder
 
 
-def place(source: ModelSource) -> tuple[str, dict[str, Any]]:
-    """Name or folder of a model, and the arguments that every loader of the ecosystem takes beside it."""
+def model_folder(source: ModelSource) -> Path:
+    """The folder of a SentenceTransformers or transformers model that does not come from a hub.
+
+    Raises:
+        ModelNotFoundError: There is no such folder or package, or it holds no such model.
+    """
+    folder = source_folder(source)
+    if not (folder / CONFIG).is_file() and not (folder / MODULES).is_file():
+        raise ModelNotFoundError(
+            f"{folder}: it has neither {MODULES} nor {CONFIG}, so it is not a model of SentenceTransformers or "
+            "transformers.",
+            "Correct `model`.",
+        )
+    return folder
+
+
+def read_config(folder: Path, name: str = CONFIG) -> Any:
+    """A JSON file of a model's folder.
+
+    Raises:
+        ModelNotFoundError: There is no such file, or it is not JSON.
+    """
+    path = folder / name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{path}: no such file.", "Correct `model`, or restore the folder.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelNotFoundError(f"{path}: is not JSON ({error}).", "Restore the model's folder.") from None
+
+
+def resolve_model(source: ModelSource) -> tuple[str, dict[str, Any]]:
+    """Folder or hub id of a model, and the arguments that every loader of the ecosystem takes with it.
+
+    Raises:
+        ModelNotFoundError: It is a folder, and there is no model in it.
+    """
     if not source.on_hub:
         return str(model_folder(source)), {"local_files_only": True}
     return source.model, {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
@@ -58,7 +92,7 @@ def load_sentence_transformer(name: str, device: str = "cpu", **arguments: Any) 
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     return SentenceTransformer(name, device=device, **arguments)
 
 
@@ -66,7 +100,7 @@ def load_tokenizer(source: ModelSource) -> Any:
     """The tokenizer of a model."""
     from transformers import AutoTokenizer
 
-    name, arguments = place(source)
+    name, arguments = resolve_model(source)
     return AutoTokenizer.from_pretrained(name, **arguments)
 
 
@@ -75,12 +109,17 @@ def model_digest(source: ModelSource) -> str:
     if source.on_hub:
         return digest([source.model, source.revision])
     folder = model_folder(source)
-    files = sorted(path for path in folder.rglob("*") if path.suffix in CONTENT_SUFFIXES and path.is_file())
+    return files_digest(folder, [path for path in folder.rglob("*") if path.suffix in CONTENT_SUFFIXES])
+
+
+def files_digest(folder: Path, paths: list[Path]) -> str:
+    """A digest of files of a folder: of their names in it and their bytes."""
+    files = sorted(path for path in paths if path.is_file())
     stats = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _files_digest(str(folder), stats)
 
 
 @lru_cache(maxsize=64)
 def _files_digest(folder: str, stats: tuple[tuple[str, int, int], ...]) -> str:
-    """Hashed once a process for files that have not changed since."""
+    """Computed once per process for files that have not changed since."""
     return digest({str(Path(name).relative_to(folder)): file_digest(Path(name)) for name, _, _ in stats})

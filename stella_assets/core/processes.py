@@ -16,6 +16,6 @@ def is_alive(noted: str) -> bool:
     pid, _, started = noted.partition("@")
     try:
         process = psutil.Process(int(pid))
-        return abs(process.create_time() - float(started)) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(process.create_time() - float(started)) < 1 and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, ValueError):
         return False

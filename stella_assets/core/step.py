@@ -1,26 +1,29 @@
-"""A step of the pipeline: how its artefact is found by content, or made."""
+"""A step of the pipeline: what decides its artefact, how it is built, and how others read it."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from stella_assets.core.devices import Compute
+from stella_assets.core.manifest import Check, Manifest, digest
+from stella_assets.core.present import Shown
 from storage.workspace import Workspace
 
-from stella_assets.core.manifest import Check, Identity, Manifest, environment, file_digest, reasons
-from storage.artefacts import MANIFEST, ArtefactStore, write_atomically
-from storage.memory import PeakMemory
+if TYPE_CHECKING:
+    from stella_assets.core.runner import Runner
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Log = logging.Logger | logging.LoggerAdapter[Any]
 Launch = Callable[[Sequence[str]], None]
+"""Runs Python with these arguments in processes of their own, and waits for them."""
 
-
-class NotMaterialisedError(ValueError):
-    """A step needs an artefact that this recipe has not made yet."""
+Group = Literal["corpus", "teachers", "training", "evaluation", "release"]
+"""In the order that data flows."""
 
 
 @dataclass(frozen=True)
@@ -39,33 +42,14 @@ class Artefact:
 
 
 @dataclass(frozen=True)
-class BuildContext:
-    """What a step's build function works with.
+class Result:
+    """What a build function returns, in addition to the files in its folder.
 
     Attributes:
-        recipe: The recipe's name.
-        key: The artefact's key.
-        folder: Empty; what the function writes here is the artefact.
-        scratch: What an interrupted build of this very artefact left here is still here, to go on from.
-        inputs: The artefacts that the step needs, by name.
-        workspace: The folder of all state.
-        log: For people.
-        launch: Runs Python with these arguments in processes of their own and waits for them; None to work in this one.
+        metrics: Figures and words to show; part of the manifest, not of the digest.
+        checks: What was tested.
+        unhashed_files: Files that may differ between two equal builds.
     """
-
-    recipe: str
-    key: str
-    folder: Path
-    scratch: Path
-    inputs: Mapping[str, Artefact]
-    workspace: Workspace
-    log: logging.Logger | logging.LoggerAdapter
-    launch: Launch | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a build function gives back, beside the files in its folder."""
 
     metrics: Mapping[str, Any] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
@@ -73,20 +57,121 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One artefact of a recipe.
+class CheckSpec:
+    """A check that a step makes. A failing check that is `blocking` stops what comes after."""
+
+    name: str
+    description: str
+    blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Presentation:
+    """How a step shows itself to people.
 
     Attributes:
-        recipe: The recipe's name.
-        name: The asset's name, `stage_1` or `teacher_vectors/minilm`.
+        group: Its part of the pipeline.
+        description: In Markdown, one or two sentences.
+        kinds: Technologies, for the icons of the UI.
+        checks: The checks that it makes.
+        show: What it shows of its artefact: pictures, tables, figures.
+    """
+
+    group: Group
+    description: str
+    kinds: frozenset[str] = frozenset()
+    checks: tuple[CheckSpec, ...] = ()
+    show: Callable[[Artefact], Mapping[str, Shown]] = lambda _artefact: {}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What building an artefact would cost.
+
+    Attributes:
+        work: In words, e.g. `1,200 of 10,000 texts to embed`; empty where it has no such measure.
+        seconds: By the speed of past runs; None where none tells.
+    """
+
+    work: str = ""
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """How far two artefacts of one step lie apart, where a tolerance is stated for their kind."""
+
+    tolerated: bool
+    measured: str
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What a build function works with.
+
+    Attributes:
+        asset: What the artefact is stored under.
+        key: The artefact's key.
+        folder: Empty; what the function writes here is the artefact.
+        scratch: What an interrupted build of this very artefact left here is still here, to continue from.
+        inputs: The artefacts that the step depends on.
+        workspace: Where state is kept.
+        log: For people.
+        compute: Devices, number format and threads to compute with.
+        launch: Starts processes of their own; None to work in this process.
+        runner: Makes artefacts that are parts of this one.
+    """
+
+    asset: str
+    key: str
+    folder: Path
+    scratch: Path
+    inputs: Mapping[Step[Any], Artefact]
+    workspace: Workspace
+    log: Log
+    compute: Compute
+    launch: Launch | None = None
+    runner: Runner | None = None
+
+    def artefact(self, step: Step[Any]) -> Artefact:
+        """The artefact of a dependency."""
+        return self.inputs[step]
+
+    def read(self, step: Step[T]) -> T:
+        """The content of a dependency's artefact, as its step reads it."""
+        return step.read(self.inputs[step], self.workspace)
+
+    def make_part(self, step: Step[Any]) -> Artefact:
+        """Make an artefact that is a part of this one: found by content or built, without a link of its own."""
+        assert self.runner is not None, "parts are made by a runner"
+        return self.runner.make(step, link=False)
+
+
+def _as_artefact(artefact: Artefact, _workspace: Workspace) -> Any:
+    return artefact
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Generic[T_co]):
+    """One artefact of a recipe. Steps are compared by identity; a `Graph` builds each of them once.
+
+    Attributes:
+        recipe: Name of the recipe.
+        name: Of the asset, e.g. `stage_1` or `teacher_vectors/minilm`: its link and its key in the UI.
         code_version: Raised when the code makes another output from the same inputs.
-        settings: The part of the recipe that decides the output.
-        needs: The steps whose artefacts it reads.
+        settings: The settings that decide the output, as plain values.
         build: Writes the artefact's files.
-        sources: Digests of what lies outside the pipeline (files, packages, model weights, the present release),
-            worked out when asked.
-        after: Steps that must have gone well before; what they make does not decide the output.
-        present: Whether what the artefact keeps outside its folder is still there.
+        presentation: How it shows itself; None for a part of another artefact.
+        read: Opens an artefact for the steps that depend on it.
+        dependencies: Steps whose artefacts it reads.
+        order_after: Steps that must have succeeded before; what they make does not decide the output.
+        external_versions: Digests of inputs outside the pipeline: files, packages, model weights, the active release.
+        is_available: Whether what the artefact keeps outside its folder still exists.
+        family: Where artefacts of its kind are stored; steps of one family with equal inputs share an artefact.
+        pool: Of a pool, only a limited number of steps run at once, over all runs.
+        priority: A higher one runs first among steps that are ready.
+        estimate: What a build would cost, from the last artefact of its like and what is stored already.
+        compare: How far two of its artefacts lie apart, in two workspaces; None where only equal bytes are accepted.
     """
 
     recipe: str
@@ -94,150 +179,52 @@ class Step:
     code_version: str
     settings: Mapping[str, Any]
     build: Callable[[BuildContext], Result]
-    needs: tuple[Step, ...] = ()
-    sources: Callable[[Workspace], Mapping[str, str]] | None = None
-    after: tuple[Step, ...] = ()
-    present: Callable[[Artefact, Workspace], bool] = lambda _artefact, _workspace: True
+    presentation: Presentation | None = None
+    read: Callable[[Artefact, Workspace], T_co] = _as_artefact
+    dependencies: tuple[Step[Any], ...] = ()
+    order_after: tuple[Step[Any], ...] = ()
+    external_versions: Callable[[Workspace], Mapping[str, str]] | None = None
+    is_available: Callable[[Artefact, Workspace], bool] = lambda _artefact, _workspace: True
+    family: str = ""
+    pool: str | None = None
+    priority: int = 0
+    estimate: Callable[[Runner, Manifest | None], Estimate] | None = None
+    compare: Callable[[Artefact, Workspace, Artefact, Workspace], Deviation] | None = None
+
+    @property
+    def stored_as(self) -> str:
+        """The family that its artefacts are stored under; its name, unless it shares artefacts with other steps."""
+        return self.family or self.name
+
+    @property
+    def input_names(self) -> dict[Step[Any], str]:
+        """What the manifest calls each dependency: its family, or its name where an earlier one has that family."""
+        names: dict[Step[Any], str] = {}
+        for each in self.dependencies:
+            names[each] = each.name if each.stored_as in names.values() else each.stored_as
+        return names
+
+    @property
+    def version(self) -> str:
+        """Of the code and the settings, so that a changed recipe shows as out of date."""
+        return f"{self.code_version}-{digest(dict(self.settings))[:8]}"
 
 
-def those_of(*steps: Step | None) -> tuple[Step, ...]:
-    """The steps that a recipe has, of some that it may do without."""
-    return tuple(step for step in steps if step is not None)
+def upstream(*steps: Step[Any], order: bool = True) -> list[Step[Any]]:
+    """Steps and everything that they depend on, inputs first.
 
+    Args:
+        steps: Where to begin.
+        order: Whether steps that only come before count too.
+    """
+    found: dict[Step[Any], None] = {}
 
-def all_steps(last: Step, *, after: bool = True) -> list[Step]:
-    """A step and all that it rests on, inputs first; without `after`, only what decides its output."""
-    ordered: dict[str, Step] = {}
+    def visit(step: Step[Any]) -> None:
+        if step not in found:
+            for each in (*step.dependencies, *(step.order_after if order else ())):
+                visit(each)
+            found[step] = None
 
-    def visit(step: Step) -> None:
-        if step.name not in ordered:
-            for need in (*step.needs, *(step.after if after else ())):
-                visit(need)
-            ordered[step.name] = step
-
-    visit(last)
-    return list(ordered.values())
-
-
-class Runner:
-    """Finds and makes the artefacts of a recipe. Found ones are remembered, so a runner serves one run or less."""
-
-    def __init__(
-        self,
-        workspace: Workspace,
-        log: logging.Logger | logging.LoggerAdapter,
-        launch: Launch | None = None,
-        *,
-        links: bool = True,
-    ) -> None:
-        """Work in a workspace; without `links`, what is made does not become what its recipe has."""
-        self.workspace = workspace
-        self.store = ArtefactStore(workspace)
-        self.log = log
-        self._launch = launch
-        self._links = links
-        self._found: dict[tuple[str, str], Artefact] = {}
-        self.made: list[Artefact] = []
-        """What it has built, and not found, in that order."""
-
-    def identity(self, step: Step) -> Identity:
-        """The step's identity, from the artefacts that this very recipe names, never from the newest ones.
-
-        Raises:
-            NotMaterialisedError: An input was not made yet.
-        """
-        for need in step.needs:
-            if self.find(need) is None:
-                raise NotMaterialisedError(
-                    f"{step.recipe}/{step.name}: needs {need.name}, which was not made for this recipe as it stands. "
-                    f"Run `stella run {step.recipe}` for everything, or add `--select {need.name}`."
-                )
-        return self.known_identity(step)
-
-    def known_identity(self, step: Step) -> Identity:
-        """The step's identity as far as it is known: without the inputs that have to be made first."""
-        inputs = {need.name: found.digest for need in step.needs if (found := self.find(need))}
-        if step.sources:
-            inputs |= {f"source:{name}": value for name, value in step.sources(self.workspace).items()}
-        return Identity(step.name, step.code_version, step.settings, inputs)
-
-    def find(self, step: Step) -> Artefact | None:
-        """The step's artefact for the recipe as it stands, if it was made and is whole."""
-        known = self._found.get((step.recipe, step.name))
-        if known is not None:
-            return known
-        try:
-            key = self.identity(step).key
-        except NotMaterialisedError:
-            return None
-        if not self.store.exists(step.name, key):
-            return None
-        folder = self.store.path(step.name, key)
-        artefact = Artefact(step.name, folder, Manifest.read(folder / MANIFEST))
-        if not all((folder / file).is_file() for file in artefact.manifest.outputs):
-            return None
-        if not step.present(artefact, self.workspace):
-            return None
-        self._found[step.recipe, step.name] = artefact
-        return artefact
-
-    def before(self, step: Step) -> Manifest | None:
-        """What the recipe had for this step when it was last made, whatever has changed since."""
-        path = self.workspace.current(step.recipe, step.name) / MANIFEST
-        try:
-            return Manifest.read(path) if path.is_file() else None
-        except ValueError:  # it is damaged; it is only compared with
-            return None
-
-    def make(self, step: Step) -> Artefact:
-        """Use the step's artefact if it exists; else build it, and commit it in one rename.
-
-        Raises:
-            NotMaterialisedError: An input was not made yet.
-            ValueError: The build refused its inputs.
-        """
-        identity = self.identity(step)
-
-        def on_wait() -> None:
-            self.log.info(f"{step.name}: another run is making this very artefact; waiting for it.")
-
-        with self.store.lock(step.name, identity.key, on_wait):
-            artefact = self.find(step)
-            if artefact is None:
-                artefact = self._build(step, identity)
-                self.made.append(artefact)
-            if self._links:
-                self.store.point(step.recipe, step.name, identity.key)
-        return artefact
-
-    def prune_links(self, last: Step) -> None:
-        """Remove the recipe's links to assets that its last step does not rest on: it has them no more."""
-        self.store.prune_links(last.recipe, {"study", *(step.name for step in all_steps(last))})
-
-    def _build(self, step: Step, identity: Identity) -> Artefact:
-        draft, scratch = self.store.draft(step.name, identity.key), self.store.scratch(step.name, identity.key)
-        inputs = {need.name: artefact for need in step.needs if (artefact := self.find(need))}
-        started = time.monotonic()
-        with PeakMemory() as memory:
-            result = step.build(
-                BuildContext(step.recipe, identity.key, draft, scratch, inputs, self.workspace, self.log, self._launch)
-            )
-        files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
-        manifest = Manifest(
-            identity=identity,
-            outputs={name: file_digest(draft / name) for name in files if name not in result.unhashed_files},
-            metrics=result.metrics,
-            checks=result.checks,
-            unhashed_files=result.unhashed_files,
-            run_info={
-                "recipe": step.recipe,
-                "because": reasons(identity, self.before(step)),
-                "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "seconds": round(time.monotonic() - started, 2),
-                "peak_memory_mib": memory.peak_mib,
-                **environment(),
-            },
-        )
-        write_atomically(draft / MANIFEST, manifest.to_json())
-        folder = self.store.commit(draft, step.name, identity.key)
-        return Artefact(step.name, folder, manifest, reused=False)
+    for step in steps:
+        visit(step)
+    return list(found)

@@ -1,0 +1,25 @@
+"""Figures: the shared style of all plots."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+COLOURS = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8a8a8a")
+"""Of series, in this order."""
+
+
+def figure(width: float, height: float, draw: Callable[[Any], None]) -> bytes:
+    """Draw one plot and give it as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    axes = drawing.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    draw(axes)
+    FigureCanvasAgg(drawing)
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()

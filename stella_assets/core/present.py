@@ -1,0 +1,72 @@
+"""What a step shows of its artefact, without a word about who shows it: the Dagster side turns it into metadata."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG, with words for those who cannot see it."""
+
+    png: bytes
+    alt: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of equal keys, shown as a table."""
+
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Markdown:
+    """Text with markup."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Columns of a table: name and type."""
+
+    columns: Sequence[tuple[str, str]]
+
+
+Shown = Picture | Rows | Markdown | Schema | Path | int | float | str
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as a URI that HTML and Markdown can hold."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, figures: bool = True) -> str:
+    """A table in Markdown. What rows hold is data: a cell cannot end its column or its row.
+
+    Args:
+        header: Names of the columns.
+        rows: One value per column.
+        figures: Whether all columns but the first hold figures, which are set to the right.
+    """
+    rules = ["---"] + ["---:" if figures else "---"] * (len(header) - 1)
+    lines = [list(header), rules, *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in HTML, escaped."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: Any) -> str:
+    shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return shown.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,30 @@
+"""A measurement inside another one does not reset the outer one."""
+
+import numpy as np
+
+from storage.memory import PeakMemory
+
+MIB = 2**20
+
+
+def touch(mib: int) -> int:
+    return int(np.ones(mib * MIB, dtype=np.uint8).sum())
+
+
+def test_a_nested_block_does_not_reset_the_outer_measurement():
+    with PeakMemory() as before:
+        touch(1)
+    with PeakMemory() as outer:
+        touch(300)
+        with PeakMemory() as inner:
+            touch(1)
+    assert outer.peak_mib >= before.peak_mib + 200
+    assert inner.peak_mib < outer.peak_mib - 100
+
+
+def test_the_outer_block_sees_what_a_nested_one_used():
+    with PeakMemory() as outer:
+        with PeakMemory() as inner:
+            touch(300)
+        touch(1)
+    assert outer.peak_mib >= inner.peak_mib > 200
