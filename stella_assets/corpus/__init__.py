@@ -1,1 +1,1 @@
-"""Step 1: sources -> normalised, deduplicated texts with id, role and split."""
+"""The corpus: sources are read, cleaned, decontaminated, deduplicated and mixed into texts with id, role and split."""

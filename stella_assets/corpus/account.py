@@ -1,87 +1,110 @@
-"""What happened to a text: whether the corpus has it, under which id, or which rule took it."""
+"""What happened to a text: whether the corpus has it, under which id, or which rule dropped it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from stella_assets.core.step import Artefact, NotMaterialisedError, Runner, Step, all_steps
-from stella_assets.corpus.build import CORPUS_FILE, corpus_step
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Artefact, Step, upstream
 from stella_assets.corpus.clean import repair
-from stella_assets.corpus.cleaned import DROPPED_FILE, KIND, read_shards
+from stella_assets.corpus.dropped import read_dropped
+from stella_assets.corpus.read import CORPUS_FILE, CorpusTexts
+from stella_assets.corpus.settings import Clean
+from stella_assets.corpus.shards import CleanedTexts
+from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
-from stella_assets.recipe import Recipe
-from storage.shards import ShardStore
 
 ID = re.compile(r"[0-9a-f]{16,32}")
 
 
-def why(recipe: Recipe, text_or_id: str, runner: Runner, *later: Step) -> list[dict[str, Any]]:
-    """Every trace of a text, named by itself or by its id (16 digits are enough), in the order of the steps.
+@dataclass(frozen=True)
+class Trace:
+    """One thing that happened to a text.
 
-    A text that differs only in case, punctuation or spacing counts as the same one. `later` are steps after the corpus
-    that leave texts out; those not made yet say nothing.
+    Attributes:
+        id: The text's id.
+        what: What happened, and in which step.
+        value: What the rule measured; None where it measures nothing.
+        detail: More about it, e.g. which text it is a copy of.
+        source: The text's source.
+        origin: Its place within the source.
+        text: How it begins.
+    """
+
+    id: str
+    what: str
+    value: float | None
+    detail: str
+    source: str
+    origin: str
+    text: str
+
+
+def explain(
+    text_or_id: str,
+    *,
+    runner: Runner,
+    clean: Clean,
+    cleaned: Step[CleanedTexts],
+    corpus: Step[CorpusTexts],
+    later: Sequence[Step[Any]] = (),
+) -> list[Trace]:
+    """Everything that happened to a text, in the order of the steps.
+
+    A text that differs only in case, punctuation or spacing counts as the same text.
+
+    Args:
+        text_or_id: The text itself, or its id, of which 16 digits are enough.
+        runner: Finds the artefacts.
+        clean: How the recipe repairs texts.
+        cleaned: The step that reads the texts.
+        corpus: The step that makes the corpus. The steps that it depends on are looked at, too.
+        later: Steps after the corpus that leave texts out of training. Those not made yet are skipped.
 
     Raises:
-        NotMaterialisedError: The recipe's corpus was not made yet.
+        NotMaterialisedError: The corpus was not made yet.
     """
-    made = {step.name: runner.find(step) for step in all_steps(corpus_step(recipe))}
-    corpus, cleaned = made["corpus"], made["cleaned_texts"]
-    if corpus is None or cleaned is None:
-        raise NotMaterialisedError(
-            f"{recipe.name}: the corpus was not made for this recipe as it stands. "
-            f"Run `stella run {recipe.name} --select corpus`."
-        )
-    ids = [text_or_id] if ID.fullmatch(text_or_id) else _ids_of(text_or_id, recipe, cleaned, runner)
-    before, after = [artefact for artefact in made.values() if artefact], [runner.find(step) for step in later]
-    found = [
-        trace
-        for key in ids
-        for traces in (
-            *(_dropped(key, artefact, "dropped") for artefact in before),
-            _in_corpus(key, corpus),
-            *(_dropped(key, artefact, "left out of training") for artefact in after if artefact),
-        )
-        for trace in traces
-    ]
-    return [dict(entries) for entries in dict.fromkeys(tuple(trace.items()) for trace in found)]
+    made = runner.require(corpus)
+    texts = runner.read(cleaned)
+    ids = [text_or_id] if ID.fullmatch(text_or_id) else _ids_of(text_or_id, clean, texts)
+    before = [artefact for step in upstream(corpus) if (artefact := runner.find(step))]
+    after = [artefact for step in later if (artefact := runner.find(step))]
+    found: list[Trace] = []
+    for key in ids:
+        for artefact in before:
+            found += _dropped(key, artefact, "dropped")
+        found += _in_corpus(key, made)
+        for artefact in after:
+            found += _dropped(key, artefact, "left out of training")
+    return list(dict.fromkeys(found))
 
 
-def _ids_of(text: str, recipe: Recipe, cleaned: Artefact, runner: Runner) -> list[str]:
-    """The id of a text, and those of texts that differ from it in nothing but case, punctuation and spacing."""
-    repaired = repair(pl.Series([text]), recipe.corpus.clean)
+def _ids_of(text: str, clean: Clean, cleaned: CleanedTexts) -> list[str]:
+    """The id of a text, and those of texts that differ from it only in case, punctuation and spacing."""
+    repaired = repair(pl.Series([text]), clean)
     (key,) = match_keys(match_form(repaired))
-    store, ids = ShardStore(runner.workspace, KIND), [text_id(repaired[0])]
-    for shard in read_shards(cleaned.folder):
-        ids += store.read(shard.key, ["id", "key"]).filter(pl.col("key") == key)["id"].to_list()
+    ids = [text_id(repaired[0])]
+    for shard in cleaned.shards:
+        # All rows of the shard, kept or not: a text that was dropped is to be explained, too.
+        ids += cleaned.store.read(shard.key, ["id", "key"]).filter(pl.col("key") == key)["id"].to_list()
     return list(dict.fromkeys(ids))
 
 
-def _dropped(key: str, artefact: Artefact, verb: str) -> list[dict[str, Any]]:
-    if not (artefact.folder / DROPPED_FILE).is_file():
-        return []
-    rows = pl.scan_parquet(artefact.folder / DROPPED_FILE).filter(pl.col("id").str.starts_with(key)).collect()
-    return [
-        {
-            "id": row["id"], "what": f"{verb} by {artefact.name}: {row['rule']}", "value": row["value"],
-            "detail": row["detail"] or "", "source": row["source"], "origin": row["origin"], "text": row["excerpt"],
-        }
-        for row in rows.to_dicts()
-    ]  # fmt: skip
+def _dropped(key: str, artefact: Artefact, verb: str) -> Iterator[Trace]:
+    for row in read_dropped(artefact.folder).filter(pl.col("id").str.starts_with(key)).collect().to_dicts():
+        what = f"{verb} by {artefact.name}: {row['rule']}"
+        yield Trace(row["id"], what, row["value"], row["detail"] or "", row["source"], row["origin"], row["excerpt"])
 
 
-def _in_corpus(key: str, corpus: Artefact) -> list[dict[str, Any]]:
-    mine = pl.col("id").str.starts_with(key) | pl.col("parent").str.starts_with(key)
-    traces = []
-    for row in pl.scan_parquet(corpus.folder / CORPUS_FILE).filter(mine).collect().to_dicts():
+def _in_corpus(key: str, corpus: Artefact) -> Iterator[Trace]:
+    matches = pl.col("id").str.starts_with(key) | pl.col("parent").str.starts_with(key)
+    for row in pl.scan_parquet(corpus.folder / CORPUS_FILE).filter(matches).collect().to_dicts():
         made_of = f", {row['augmentation']} from {row['parent']}" if row["augmentation"] else ""
-        traces.append(
-            {
-                "id": row["id"], "what": f"in the corpus, split {row['split']}{made_of}", "value": None, "detail": "",
-                "source": row["source"], "origin": row["origin"], "text": row["text"][:120],
-            }
-        )  # fmt: skip
-    return traces
+        what = f"in the corpus, split {row['split']}{made_of}"
+        yield Trace(row["id"], what, None, "", row["source"], row["origin"], row["text"][:EXCERPT_CHARS])

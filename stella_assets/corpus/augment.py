@@ -1,4 +1,4 @@
-"""Texts made of texts: documents cut into pieces, words shuffled (arXiv 2412.19048, section 4.1)."""
+"""Texts made of other texts: documents cut into pieces, words shuffled (arXiv 2412.19048, section 4.1)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import random
 import re
 from collections.abc import Iterator
 
-from stella_assets.corpus.text import sentences, uniform
-from stella_assets.recipe import Augment
+from stella_assets.corpus.sentences import sentences
+from stella_assets.corpus.settings import Augment
+from stella_assets.corpus.text import uniform
 
 CUT, SHUFFLED = "cut", "shuffled"
 
 
 def augmented(text: str, key: str, role: str, settings: Augment) -> tuple[str, list[str]]:
-    """What a text is replaced by: ("", [text]), its pieces, or itself with its words in another order.
+    """What a text is replaced by. It depends on the text, its id, its role and the settings only.
 
-    Whether and how depends on the text's id alone.
+    Args:
+        text: The text.
+        key: Its id, from which all draws are made.
+        role: Only documents are cut.
+        settings: How often texts are cut and shuffled.
+
+    Returns:
+        `cut` and the pieces, `shuffled` and the text with its words in another order, or "" and the text itself.
     """
     if role == "document" and uniform("cut", key) < settings.cut:
         pieces = list(_pieces(text, key, settings.max_sentences))
@@ -30,7 +38,7 @@ def augmented(text: str, key: str, role: str, settings: Augment) -> tuple[str, l
 
 
 def _pieces(text: str, key: str, longest: int) -> Iterator[str]:
-    """Successive sentences, 1 to `longest` at a time."""
+    """Successive sentences, joined 1 to `longest` at a time."""
     draw, left = random.Random(f"cut:{key}"), sentences(text)
     while left:
         size = draw.randint(1, longest)

@@ -1,47 +1,70 @@
-"""Step `corpus`: what is left, mixed, split and written in the order of ids, with the account of everything dropped."""
+"""Step `corpus`: the texts that are left, mixed, split and written in the order of ids, with an account of the rest."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from stella_assets.core.manifest import Check
+from stella_assets.core.present import Picture, Rows, Schema, Shown
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import Artefact, BuildContext, Result, Step
-from stella_assets.corpus.cleaned import DROPPED_FILE, as_dropped, cleaned_step, read_shards
-from stella_assets.corpus.contamination import contamination_step
-from stella_assets.corpus.duplicates import duplicates_step
-from stella_assets.corpus.evaluation_sets import evaluation_step
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.corpus.contamination import Contamination
+from stella_assets.corpus.dropped import DROPPED_FILE, as_dropped
+from stella_assets.corpus.duplicates import Duplicates
+from stella_assets.corpus.errors import EmptyCorpusError
+from stella_assets.corpus.evaluation_texts import EvaluationTexts
 from stella_assets.corpus.mix import Mix
-from stella_assets.corpus.words import match_form, match_keys, sorted_distinct
-from stella_assets.recipe import Corpus, Recipe
+from stella_assets.corpus.read import CORPUS_FILE, LICENCES_FILE, CorpusTexts
+from stella_assets.corpus.settings import CorpusSettings
+from stella_assets.corpus.shards import CleanedTexts
+from stella_assets.corpus.tables import DROPPED, FUNNEL, TEXTS
+from stella_assets.corpus.tally import FunnelRow, Tally, funnel
 from storage.sorted_rows import SortedRows, write_in_groups
-from storage.statistics import DROPPED, FUNNEL, TEXTS, write_table
 
 CODE_VERSION = "3"
-CORPUS_FILE = "corpus.parquet"
-FUNNEL_FILE = "funnel.parquet"
-LICENCES_FILE = "licences.parquet"
 
 
-class EmptyCorpusError(ValueError):
-    """Nothing, or nothing to train on, is left of the sources."""
+def corpus_step(
+    recipe: str,
+    *,
+    corpus: CorpusSettings,
+    cleaned: Step[CleanedTexts],
+    duplicates: Step[Duplicates],
+    evaluation_texts: Step[EvaluationTexts] | None,
+    contamination: Step[Contamination] | None,
+) -> Step[CorpusTexts]:
+    """The step that makes `corpus`.
 
+    Args:
+        recipe: Name of the recipe.
+        corpus: Sources with weights and limits, augmentation, and fractions of splits.
+        cleaned: The texts.
+        duplicates: Which of them are left.
+        evaluation_texts: Texts that the corpus must not hold; None where the recipe names none.
+        contamination: What was removed because of them, for the account.
+    """
+    before = tuple(step for step in (cleaned, duplicates, evaluation_texts, contamination) if step is not None)
 
-def corpus_step(recipe: Recipe) -> Step:
-    """The step that makes `corpus`."""
-    corpus = recipe.corpus
-    needs = [cleaned_step(recipe), duplicates_step(recipe)]
-    if corpus.decontaminate:
-        needs += [evaluation_step(recipe), contamination_step(recipe)]
+    def build(context: BuildContext) -> Result:
+        texts = context.read(cleaned)
+        evaluation = context.read(evaluation_texts) if evaluation_texts else None
+        mix = Mix(corpus, texts, context.read(duplicates).left(), evaluation)
+        tally = write_corpus(mix, context.folder, context.scratch)
+        read: Counter[str] = Counter()
+        for shard in texts.shards:
+            read[shard.source] += shard.read
+        folders = [context.folder, *(context.artefact(step).folder for step in before)]
+        rows = funnel(read, folders, tally.sources)
+        FUNNEL.write(context.folder, rows)
+        _require_training_texts(corpus, tally, rows)
+        tally.licence_table().write_parquet(context.folder / LICENCES_FILE)
+        return Result(metrics=tally.metrics(), checks=tally.checks())
+
     return Step(
-        recipe=recipe.name,
+        recipe=recipe,
         name="corpus",
         code_version=CODE_VERSION,
         settings={
@@ -49,105 +72,47 @@ def corpus_step(recipe: Recipe) -> Step:
             "augment": corpus.augment.settings(),
             "dev": corpus.dev,
             "test": corpus.test,
-            "min_chars": {role: getattr(corpus.clean, role).min_chars for role in ("document", "query")},
+            "min_chars": corpus.clean.min_chars(),
         },
-        needs=tuple(needs),
-        build=lambda context: build_corpus(corpus, context),
-    )
-
-
-def build_corpus(corpus: Corpus, context: BuildContext) -> Result:
-    """Write `corpus.parquet`, one row a text in the order of ids, and what happened to all others.
-
-    Raises:
-        EmptyCorpusError: No text, or no training text, is left; the message holds the funnel.
-    """
-    mix = Mix(corpus, context.inputs, context.workspace)
-    texts, dropped = SortedRows(context.scratch / "texts"), SortedRows(context.scratch / "dropped")
-    with progress_bar(mix.texts, "corpus", "texts") as bar:
-        for count, taken, left_out in mix.shards():
-            texts.add(taken.select(*TEXTS.names, "key"))
-            dropped.add(as_dropped(left_out.with_columns(detail=None)))
-            bar.update(count)
-    tally = Tally(mix.forbidden)
-    write_in_groups(context.folder / CORPUS_FILE, TEXTS, _each_once(texts, tally, dropped))
-    write_in_groups(context.folder / DROPPED_FILE, DROPPED, dropped.parts(DROPPED.names))
-    funnel = _funnel(context, tally)
-    write_table(context.folder / FUNNEL_FILE, FUNNEL, funnel)
-    _require_texts(corpus, tally, funnel)
-    pl.DataFrame(
-        sorted((*key, n) for key, n in tally.licences.items()), ["licence", "source", "texts"], orient="row"
-    ).write_parquet(context.folder / LICENCES_FILE)
-    return Result(
-        metrics={
-            "texts": tally.texts,
-            **{f"texts_{split}": tally.splits[split] for split in ("train", "dev", "test")},
-            "queries": tally.queries,
-            "augmented": tally.augmented,
-            "mean_chars": round(tally.chars / tally.texts, 1),
-            "licences": sorted({licence for licence, _ in tally.licences}),
-        },
-        checks=(
-            Check("ids_are_unique", tally.ids_ascend, "every text is there once"),
-            Check(
-                "every_split_has_texts",
-                all(tally.splits[s] for s in ("train", "dev", "test")),
-                f"splits: {dict(tally.splits)}",
+        dependencies=before,
+        build=build,
+        read=CorpusTexts.open,
+        presentation=Presentation(
+            group="corpus",
+            kinds=frozenset({"parquet"}),
+            description="The texts to learn from: mixed, each once, split by hash into train, dev and test.",
+            checks=(
+                CheckSpec("ids_are_unique", "Every text is there once."),
+                CheckSpec("every_split_has_texts", "Train, dev and test all have texts."),
+                CheckSpec(
+                    "no_evaluation_text_is_there",
+                    "No text equals an evaluation text that the recipe wants dropped.",
+                    blocking=True,
+                ),
             ),
-            Check(
-                "no_evaluation_text_is_there",
-                not tally.forbidden,
-                f"{tally.forbidden:,} of {tally.texts:,} texts equal one of {len(mix.forbidden):,} evaluation texts"
-                if len(mix.forbidden)
-                else "the recipe names no evaluation set whose texts are dropped",
-                {"equal": tally.forbidden},
-            ),
+            show=_show,
         ),
     )
 
 
-class Tally:
-    """What was written.
+def write_corpus(mix: Mix, folder: Path, scratch: Path) -> Tally:
+    """Write `corpus.parquet`, one row per text in the order of ids, and `dropped.parquet`, what mixing left out.
 
-    Attributes:
-        texts: Texts; `queries` and `augmented` of them.
-        chars: Characters.
-        splits: Texts by split.
-        sources: Texts by source.
-        licences: Texts by licence and source.
-        ids_ascend: Whether each id is above the one before.
-        forbidden: Texts that equal an evaluation text but for case, punctuation and spacing.
+    Args:
+        mix: The texts.
+        folder: Of the artefact.
+        scratch: For temporary files.
     """
-
-    def __init__(self, forbidden: pl.Series) -> None:
-        """Hold texts against these evaluation texts."""
-        self.texts = self.chars = self.queries = self.augmented = self.forbidden = 0
-        self.splits: Counter[str] = Counter()
-        self.sources: Counter[str] = Counter()
-        self.licences: Counter[tuple[str, str]] = Counter()
-        self.ids_ascend = True
-        self._last = ""
-        self._forbidden = sorted_distinct(match_keys(match_form(forbidden)))
-
-    def add(self, texts: pl.DataFrame) -> None:
-        """Count a part; parts come in the order of ids."""
-        if texts.is_empty():
-            return
-        ids = texts["id"]
-        self.ids_ascend &= bool(self._last < ids[0] and (ids.slice(1) > ids.head(-1)).all())
-        self._last = ids[-1]
-        self.texts += len(texts)
-        self.chars += int(texts["text"].str.len_chars().sum())
-        self.queries += int((texts["role"] == "query").sum())
-        self.augmented += int((texts["augmentation"] != "").sum())
-        self.splits.update(dict(texts["split"].value_counts().iter_rows()))
-        self.sources.update(dict(texts["source"].value_counts().iter_rows()))
-        counts = texts.group_by("licence", "source").len()
-        self.licences.update({(licence, source): n for licence, source, n in counts.iter_rows()})
-        if len(self._forbidden):
-            keys = texts["key"].to_numpy()
-            at = np.minimum(np.searchsorted(self._forbidden, keys), len(self._forbidden) - 1)
-            self.forbidden += int((self._forbidden[at] == keys).sum())
+    texts, dropped = SortedRows(scratch / "texts"), SortedRows(scratch / "dropped")
+    with progress_bar(mix.texts, "corpus", "texts") as bar:
+        for count, taken, left_out in mix.shards():
+            texts.add(taken.select(*TEXTS.schema.names, "key"))
+            dropped.add(as_dropped(left_out.with_columns(detail=None)))
+            bar.update(count)
+    tally = Tally(mix.forbidden)
+    write_in_groups(folder / CORPUS_FILE, TEXTS.schema, _each_once(texts, tally, dropped))
+    write_in_groups(folder / DROPPED_FILE, DROPPED.schema, dropped.parts(DROPPED.schema.names))
+    return tally
 
 
 def _each_once(texts: SortedRows, tally: Tally, dropped: SortedRows) -> Iterator[pl.DataFrame]:
@@ -161,36 +126,23 @@ def _each_once(texts: SortedRows, tally: Tally, dropped: SortedRows) -> Iterator
         yield once
 
 
-def _funnel(context: BuildContext, tally: Tally) -> list[dict[str, Any]]:
-    """Counts by source and rule: `read`, what each rule dropped, and `kept`."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for shard in read_shards(context.inputs["cleaned_texts"].folder):
-        counts[shard.source, "read"] += shard.read
-    folders = [context.folder, *(artefact.folder for artefact in context.inputs.values())]
-    for folder in folders:
-        if (folder / DROPPED_FILE).is_file():
-            dropped = pl.scan_parquet(folder / DROPPED_FILE).group_by("source", "rule").len().collect()
-            counts.update({(source, rule): count for source, rule, count in dropped.iter_rows()})
-    counts.update({(source, "kept"): count for source, count in tally.sources.items()})
-    return [{"source": s, "rule": r, "texts": n} for (s, r), n in sorted(counts.items())]
-
-
-def _require_texts(corpus: Corpus, tally: Tally, funnel: list[dict[str, Any]]) -> None:
+def _require_training_texts(corpus: CorpusSettings, tally: Tally, rows: Sequence[FunnelRow]) -> None:
+    """Raise `EmptyCorpusError` if no training text is left; the message holds the funnel."""
     if tally.splits["train"]:
         return
-    table = "; ".join(f"{row['source']}: {row['rule']} {row['texts']:,}" for row in funnel)
+    table = "; ".join(f"{row['source']}: {row['rule']} {row['texts']:,}" for row in rows)
     raise EmptyCorpusError(
-        f"corpus: no training texts are left ({table or 'the sources hold nothing'}). "
-        f"Look at corpus.clean, limits, weights and paths, and at dev {corpus.dev} and test {corpus.test}."
+        f"corpus: no training texts are left ({table or 'the sources hold nothing'}).",
+        f"Look at corpus.clean, limits, weights and paths, and at dev {corpus.dev} and test {corpus.test}.",
     )
 
 
-def read_texts(corpus: Artefact, columns: list[str]) -> pa.Table:
-    """Columns of the corpus, in the order of ids."""
-    return pq.read_table(corpus.folder / CORPUS_FILE, columns=columns)
+def _show(artefact: Artefact) -> Mapping[str, Shown]:
+    from stella_assets.corpus import plots
 
-
-def licence_counts(corpus: Artefact) -> list[list[Any]]:
-    """Licences of the texts as their sources state them, and how many texts have each, the most frequent first."""
-    counts = pl.read_parquet(corpus.folder / LICENCES_FILE).group_by("licence").agg(pl.sum("texts"))
-    return [list(row) for row in counts.sort(["texts", "licence"], descending=[True, False]).iter_rows()]
+    texts = CorpusTexts(artefact.folder)
+    return {
+        "columns": Schema([(field.name, str(field.type)) for field in TEXTS.schema]),
+        "funnel": Picture(plots.corpus_funnel(texts.funnel()), "corpus funnel"),
+        "licences": Rows(texts.licences().to_dicts()),
+    }

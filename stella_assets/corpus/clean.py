@@ -1,4 +1,4 @@
-"""Repairing texts, and judging which to keep: rules by role, the first that a text breaks is the reason."""
+"""Repairing texts, and judging which to keep: each role has rules, and the first that a text breaks is the reason."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from stella_assets.corpus.errors import MissingExtraError
+from stella_assets.corpus.settings import Clean, Rules
 from stella_assets.corpus.text import normalise
 from stella_assets.corpus.words import hashed_words, match_form
-from stella_assets.recipe import Clean, Rules
 
-MISSING_EXTRA = "corpus.clean.languages needs py3langid. Install it: pip install 'stella-assets[language]'"
 TAGS = (
     "a|abbr|article|aside|b|blockquote|body|br|button|caption|center|cite|code|col|dd|del|div|dl|dt|em|figcaption|figure|"
     "font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|label|li|link|main|mark|meta|nav|ol|option|p|pre|"
@@ -28,18 +28,16 @@ REPETITION_WORDS = 3
 MIN_REPETITION_WORDS = 20
 """Shorter texts repeat little, or on purpose."""
 MIN_CONFIDENCE = 0.9
-"""Of the language of a text that goes: names, formulas and lists look like many languages, a little."""
-
-
-class MissingExtraError(ValueError):
-    """A recipe asks for what an optional package does."""
-
+"""Of the language of a text that is removed: names, formulas and lists look a little like many languages."""
 
 Tokens = Callable[[list[str]], list[int]]
 
 
 def repair(texts: pl.Series, settings: Clean) -> pl.Series:
-    """Texts as people meant them: encodings repaired, no remains of HTML, boilerplate or control characters, in NFC."""
+    """Texts as their authors meant them.
+
+    Broken encodings are repaired; tags, boilerplate and control characters are removed; the result is in Unicode NFC.
+    """
     text = pl.Series("text", texts)
     text = _where(text, text.str.contains(REPAIRABLE), _fix_encoding)
     if settings.html:
@@ -54,16 +52,16 @@ def repair(texts: pl.Series, settings: Clean) -> pl.Series:
 
 
 def judge(texts: pl.Series, roles: pl.Series, settings: Clean, tokens: Tokens | None) -> pl.DataFrame:
-    """`rule` and `value`: the first rule that a text breaks with what was measured, or null.
+    """`rule` and `value`: the first rule that a text breaks and what was measured, or null.
 
     Args:
         texts: Repaired.
         roles: `document` or `query`; each has rules of its own.
-        settings: The recipe's.
-        tokens: Counts tokens of the student's tokenizer; not needed where no rule limits them.
+        settings: The rules.
+        tokens: Counts tokens of the student's tokenizer; None if no rule limits them.
 
     Raises:
-        MissingExtraError: The recipe filters languages and the package that tells them is not installed.
+        MissingExtraError: The recipe filters languages and the package that detects them is not installed.
     """
     frame = pl.DataFrame({"text": texts, "role": roles}).with_columns(
         chars=texts.str.len_chars().cast(pl.Float64), letters=_letters(texts), repetition=_repetition(texts)
@@ -71,7 +69,7 @@ def judge(texts: pl.Series, roles: pl.Series, settings: Clean, tokens: Tokens | 
     if tokens is not None:
         frame = frame.with_columns(tokens=pl.Series(tokens(texts.to_list()), dtype=pl.Float64))
     broken = pl.coalesce(
-        pl.when(pl.col("role") == role).then(pl.coalesce(_rules(getattr(settings, role), tokens is not None)))
+        pl.when(pl.col("role") == role).then(pl.coalesce(_rules(settings.rules(role), tokens is not None)))
         for role in ("document", "query")
     )
     judged = frame.select(broken=broken).unnest("broken")
@@ -101,7 +99,7 @@ def _rules(rules: Rules, count_tokens: bool) -> list[pl.Expr]:
 
 
 def _letters(texts: pl.Series) -> pl.Series:
-    """Share of letters (and the marks on them) among characters that are no blanks."""
+    """Share of letters, and of marks on letters, among characters that are not blanks."""
     letters = texts.str.count_matches(r"[\p{L}\p{M}]").cast(pl.Float64)
     return letters / texts.str.count_matches(r"\S").clip(1)
 
@@ -128,7 +126,7 @@ def _judge_language(texts: pl.Series, judged: pl.DataFrame, settings: Clean) -> 
 
 
 def load_identifier() -> Any:
-    """What tells the language of a text, with its model.
+    """The language detector, with its model.
 
     Raises:
         MissingExtraError: The package is not installed.
@@ -136,7 +134,10 @@ def load_identifier() -> Any:
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError:
-        raise MissingExtraError(MISSING_EXTRA) from None
+        raise MissingExtraError(
+            "corpus.clean.languages needs the package py3langid, which is not installed.",
+            "Install it with `pip install 'stella-distil[language]'`, or remove `languages`.",
+        ) from None
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 

@@ -1,88 +1,145 @@
-"""Step `contamination`: which cleaned texts hold evaluation texts, and which of them go."""
+"""Step `contamination`: which cleaned texts hold evaluation texts, and which of them are removed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import polars as pl
-from storage.workspace import Workspace
 
 from stella_assets.core.manifest import Check, digest
+from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import Artefact, BuildContext, Result, Step
-from stella_assets.corpus.cleaned import (
-    KIND,
-    Shard,
-    as_dropped,
-    cleaned_step,
-    compact,
-    excerpt,
-    read_shards,
-    write_dropped,
-)
-from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex, evaluation_bands
-from stella_assets.corpus.evaluation_sets import TEXTS_FILE, evaluation_step
-from stella_assets.corpus.formats import EXCERPT
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.corpus.dropped import as_dropped, compact, excerpt, show_dropped, write_dropped
+from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex
+from stella_assets.corpus.evaluation_texts import EvaluationTexts
+from stella_assets.corpus.settings import Decontaminate
+from stella_assets.corpus.shards import CleanedTexts, Shard
+from stella_assets.corpus.sources.base import EXCERPT_CHARS
+from stella_assets.corpus.tables import CONTAMINATION
 from stella_assets.corpus.text import text_id, uniform
 from stella_assets.corpus.words import match_form
-from stella_assets.recipe import Decontaminate, Recipe
 from storage.shards import ShardStore
-from storage.statistics import CONTAMINATION, write_table
+from storage.workspace import Workspace
 
 CODE_VERSION = "1"
-MATCHES_KIND, BANDS_KIND = "contamination", "evaluation_bands"
-MATCHES_FILE = "matches.parquet"
+MATCHES_KIND = "contamination"
 TASKS_FILE = "tasks.parquet"
 CONTAMINATED_FILE = "contaminated.parquet"
 MAX_HOLDERS = 4
-"""A short evaluation text that more texts hold or nearly copy is a phrase of the language and not a leak."""
+"""A short evaluation text that more texts hold or nearly copy is a common phrase and not a leak."""
 PROBES = 200
 PROBE_FRAME = "It was said some time ago, in a longer text about other things: {} Then the text went on for a while."
 
 
-def contamination_step(recipe: Recipe) -> Step:
-    """The step that makes `contamination`."""
-    settings = recipe.corpus.decontaminate
-    assert settings is not None
-    policies = {chosen.name: {"queries": chosen.queries, "documents": chosen.documents} for chosen in settings.sets}
+@dataclass(frozen=True)
+class Contamination:
+    """Which texts hold evaluation texts.
+
+    Attributes:
+        folder: Of the artefact.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, artefact: Artefact, _workspace: Workspace) -> Contamination:
+        """What an artefact says."""
+        return cls(artefact.folder)
+
+    def removed(self) -> pl.DataFrame:
+        """`shard` (its number) and `row` of the texts that are removed."""
+        return pl.read_parquet(self.folder / CONTAMINATED_FILE)
+
+    def tasks(self) -> pl.DataFrame:
+        """By `set`, `task` and `role`: texts, how many were found under each rule, texts dropped, and an example."""
+        return pl.read_parquet(self.folder / TASKS_FILE)
+
+
+def contamination_step(
+    recipe: str,
+    *,
+    decontaminate: Decontaminate,
+    cleaned: Step[CleanedTexts],
+    evaluation_texts: Step[EvaluationTexts],
+) -> Step[Contamination]:
+    """The step that makes `contamination`.
+
+    Args:
+        recipe: Name of the recipe.
+        decontaminate: What counts as holding an evaluation text, and what happens then.
+        cleaned: The texts that are searched.
+        evaluation_texts: The texts that are searched for.
+    """
+    policies = {
+        chosen.name: {"queries": chosen.queries, "documents": chosen.documents} for chosen in decontaminate.sets
+    }
+
+    def build(context: BuildContext) -> Result:
+        texts = context.read(cleaned)
+        result = find_contamination(
+            texts, context.read(evaluation_texts), decontaminate, context.folder, context.scratch
+        )
+        context.log.info(
+            f"contamination: {result.metrics['texts_dropped']:,} of {len(texts):,} texts hold evaluation texts and are "
+            "removed"
+        )
+        return result
+
     return Step(
-        recipe=recipe.name,
+        recipe=recipe,
         name="contamination",
         code_version=CODE_VERSION,
-        settings={**settings.settings("sets"), "policies": policies},
-        needs=(cleaned_step(recipe), evaluation_step(recipe)),
-        build=lambda context: find_contamination(settings, context),
+        settings={**decontaminate.settings("sets"), "policies": policies},
+        dependencies=(cleaned, evaluation_texts),
+        build=build,
+        read=Contamination.open,
+        presentation=Presentation(
+            group="corpus",
+            kinds=frozenset({"polars", "parquet"}),
+            description="Which texts equal, hold or nearly copy an evaluation text, and which of them are removed.",
+            checks=(
+                CheckSpec(
+                    "planted_evaluation_texts_are_found",
+                    "Evaluation texts are found where they were planted.",
+                    blocking=True,
+                ),
+            ),
+            show=_show,
+        ),
     )
 
 
-def find_contamination(settings: Decontaminate, context: BuildContext) -> Result:
-    """Write every match with its verdict, the counts by task, and which rows of which shards go."""
-    evaluation = read_evaluation(context.inputs["evaluation_texts"], settings)
-    index = open_index(context.inputs["evaluation_texts"], settings, context.workspace)
-    shards = read_shards(context.inputs["cleaned_texts"].folder)
-    cleaned, store = ShardStore(context.workspace, KIND), ShardStore(context.workspace, MATCHES_KIND)
-    about = digest([CODE_VERSION, context.inputs["evaluation_texts"].digest, settings.settings("sets")])
-    found = []
-    with progress_bar(sum(shard.kept for shard in shards), "contamination", "texts") as bar:
-        for number, shard in enumerate(shards):
-            matches = store.get(f"{shard.key}-{about}", partial(_search, cleaned, shard, index))
-            found.append(_with_texts(matches.with_columns(shard=pl.lit(number, pl.UInt32)), shard, cleaned))
-            bar.update(shard.kept)
-    matches = _judged(pl.concat(found), evaluation, index)
+def find_contamination(
+    cleaned: CleanedTexts, evaluation_texts: EvaluationTexts, settings: Decontaminate, folder: Path, scratch: Path
+) -> Result:
+    """Write every match with its verdict, the counts by task, and which rows of which shards are removed.
+
+    Args:
+        cleaned: The texts that are searched.
+        evaluation_texts: The texts that are searched for.
+        settings: What counts as holding an evaluation text, and what happens then.
+        folder: Of the artefact.
+        scratch: For temporary files.
+    """
+    evaluation, index = evaluation_texts.with_policies(settings.sets), evaluation_texts.index(settings)
+    matches = _judged(_matches(cleaned, evaluation_texts.digest, index, settings), evaluation, index)
     dropped = matches.filter(verdict="drop")
-    _write(context, matches, dropped, _by_task(matches, evaluation))
-    texts = sum(shard.kept for shard in shards)
-    gone = dropped.n_unique(["shard", "row"]) if len(dropped) else 0
-    context.log.info(f"contamination: {gone:,} of {texts:,} texts hold evaluation texts and go")
+    _write(folder, scratch, matches, dropped)
+    _by_task(matches, evaluation).write_parquet(folder / TASKS_FILE)
+    texts_dropped = dropped.n_unique(["shard", "row"]) if len(dropped) else 0
     missed = _missed_probes(index, evaluation["text"])
     return Result(
         metrics={
             "evaluation_texts": len(evaluation),
-            "evaluation_digest": context.inputs["evaluation_texts"].digest,
+            "evaluation_digest": evaluation_texts.digest,
             "matches": len(matches),
-            "texts_dropped": gone,
+            "texts_dropped": texts_dropped,
             "texts_reported": matches.filter(verdict="report").n_unique(["shard", "row"]) if len(matches) else 0,
-            "share_dropped": round(gone / max(texts, 1), 6),
+            "share_dropped": round(texts_dropped / max(len(cleaned), 1), 6),
         },
         checks=(
             Check(
@@ -95,39 +152,32 @@ def find_contamination(settings: Decontaminate, context: BuildContext) -> Result
     )
 
 
-def read_evaluation(artefact: Artefact, settings: Decontaminate) -> pl.DataFrame:
-    """The evaluation texts, with `drops` where a text that holds one goes."""
-    policies = pl.DataFrame(
-        [
-            (chosen.name, role, policy == "drop")
-            for chosen in settings.sets
-            for role, policy in (("query", chosen.queries), ("document", chosen.documents))
-        ],
-        ["set", "role", "drops"],
-        orient="row",
-    )
-    texts = pl.read_parquet(artefact.folder / TEXTS_FILE)
-    return texts.join(policies, on=["set", "role"], how="left", maintain_order="left")
+def _matches(
+    cleaned: CleanedTexts, evaluation_digest: str, index: EvaluationIndex, settings: Decontaminate
+) -> pl.DataFrame:
+    """All matches, shard by shard; those of a shard are computed once per evaluation texts and settings."""
+    store = ShardStore(cleaned.store.workspace, MATCHES_KIND)
+    suffix = digest([CODE_VERSION, evaluation_digest, settings.settings("sets")])
+    found = []
+    with progress_bar(len(cleaned), "contamination", "texts") as bar:
+        for number, shard in enumerate(cleaned.shards):
+            matches = store.get(f"{shard.key}-{suffix}", partial(_search, cleaned, shard, index))
+            found.append(_with_texts(matches.with_columns(shard=pl.lit(number, pl.UInt32)), shard, cleaned))
+            bar.update(shard.kept)
+    return pl.concat(found)
 
 
-def open_index(artefact: Artefact, settings: Decontaminate, workspace: Workspace) -> EvaluationIndex:
-    """The index of the evaluation texts; the costly part of it is worked out once."""
-    texts = pl.read_parquet(artefact.folder / TEXTS_FILE)["text"]
-    bands = ShardStore(workspace, BANDS_KIND).get(artefact.digest, partial(evaluation_bands, texts))
-    return EvaluationIndex(texts, settings, bands)
-
-
-def _search(cleaned: ShardStore, shard: Shard, index: EvaluationIndex) -> pl.DataFrame:
-    texts = cleaned.read(shard.key, ["text"])["text"].head(shard.kept)
+def _search(cleaned: CleanedTexts, shard: Shard, index: EvaluationIndex) -> pl.DataFrame:
+    texts = cleaned.rows(shard, ["text"])["text"]
     return index.find(match_form(texts)) if len(texts) else MATCHES.to_frame()
 
 
-def _with_texts(matches: pl.DataFrame, shard: Shard, cleaned: ShardStore) -> pl.DataFrame:
-    """Matches with what the shard knows of their texts."""
+def _with_texts(matches: pl.DataFrame, shard: Shard, cleaned: CleanedTexts) -> pl.DataFrame:
+    """Matches with what the shard knows about their texts."""
     columns = ["id", "text", "section", "role", "origin"]
     if not len(matches):
         return matches.with_columns(pl.lit("").alias(name) for name in (*columns, "source"))
-    texts = cleaned.read(shard.key, columns)[matches["row"].to_numpy()]
+    texts = cleaned.rows(shard, columns)[matches["row"].to_numpy()]
     return compact(pl.concat([matches, texts], how="horizontal").with_columns(source=pl.lit(shard.source)))
 
 
@@ -146,33 +196,36 @@ def _judged(matches: pl.DataFrame, evaluation: pl.DataFrame, index: EvaluationIn
 
 
 def _by_task(matches: pl.DataFrame, evaluation: pl.DataFrame) -> pl.DataFrame:
-    """By task and role: evaluation texts, how many were met under which rule, and how many texts go."""
+    """By task and role: evaluation texts, how many were found under which rule, and how many texts are removed."""
     keys = ["set", "task", "role"]
     found = matches.drop("role").rename({"evaluation_role": "role"})
-    met = found.group_by(keys).agg(
+    counts = found.group_by(keys).agg(
         *(pl.col("evaluation").filter(pl.col("rule") == rule).n_unique().alias(rule) for rule in RULES),
         pl.struct("shard", "row").filter(pl.col("verdict") == "drop").n_unique().alias("texts_dropped"),
         pl.struct("shard", "row").filter(pl.col("verdict") == "report").n_unique().alias("texts_reported"),
-        pl.col("evaluation_text").filter(pl.col("verdict") == "drop").first().str.slice(0, EXCERPT).alias("example"),
+        pl.col("evaluation_text")
+        .filter(pl.col("verdict") == "drop")
+        .first()
+        .str.slice(0, EXCERPT_CHARS)
+        .alias("example"),
     )
-    return evaluation.group_by(keys).len("texts").join(met, on=keys, how="left").sort(keys)
+    by_task = evaluation.group_by(keys).len("texts").join(counts, on=keys, how="left").sort(keys)
+    return by_task.with_columns(pl.col(pl.UInt32).fill_null(0))
 
 
-def _write(context: BuildContext, matches: pl.DataFrame, dropped: pl.DataFrame, tasks: pl.DataFrame) -> None:
-    folder = context.folder
+def _write(folder: Path, scratch: Path, matches: pl.DataFrame, dropped: pl.DataFrame) -> None:
     shown = matches.select(
         "id", "source", pl.col("set").alias("evaluation"), "task", "split", pl.col("evaluation_role").alias("role"),
         "rule", "value", "verdict", excerpt("text").alias("excerpt"),
         excerpt("evaluation_text").alias("evaluation_excerpt"),
     )  # fmt: skip
-    write_table(folder / MATCHES_FILE, CONTAMINATION, shown.to_arrow())
-    tasks.with_columns(pl.col(pl.UInt32).fill_null(0)).write_parquet(folder / TASKS_FILE)
+    CONTAMINATION.write(folder, shown.to_arrow())
     once = dropped.unique(["shard", "row"], keep="first", maintain_order=True)
     once.select("shard", "row").sort("shard", "row").write_parquet(folder / CONTAMINATED_FILE)
     named = once.with_columns(
         rule="evaluation text, " + pl.col("rule"), detail=pl.col("task") + ": " + excerpt("evaluation_text")
     )
-    write_dropped(context, [as_dropped(named)])
+    write_dropped([as_dropped(named)], folder, scratch)
 
 
 def _missed_probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:
@@ -182,3 +235,8 @@ def _missed_probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:
     planted = pl.Series([*chosen, *(PROBE_FRAME.format(text) for text in chosen)], dtype=pl.String)
     found = set(index.find(match_form(planted))["row"]) if chosen else set()
     return [text for row, text in enumerate(chosen * 2) if row not in found]
+
+
+def _show(artefact: Artefact) -> Mapping[str, Shown]:
+    by_task = pl.read_parquet(artefact.folder / TASKS_FILE)
+    return {"tasks": Rows(by_task.to_dicts()), **show_dropped(artefact)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from stella_assets.corpus.settings import Decontaminate
 from stella_assets.corpus.words import (
     Sequences,
     band_hashes,
@@ -18,27 +19,30 @@ from stella_assets.corpus.words import (
     match_keys,
     min_hashes,
 )
-from stella_assets.recipe import Decontaminate
 
 BANDS, ROWS, SEED = 50, 4, 1
 """96% of the pairs with a similarity of 0.5 become candidates, 99.9% of those with 0.6."""
 MIN_INFORMATION = 0.76
 """A near copy keeps this share of the information in an evaluation text's words: a changed name is another request."""
 MIN_BITS = 27.0
-"""A short text inside a longer one counts when it is no chance: drawn word by word, it comes once in 2^27 draws."""
+"""A short text inside a longer one counts when chance does not explain it: drawn word by word, once in 2^27 draws."""
 FEWEST_WORDS = 2**16
-"""Fewer words than this say little about which are frequent: all count as rare then, so that more is found."""
+"""Fewer words than this say little about which are frequent. All then count as rare, so that more is found."""
 FILTER_BITS = 4
-"""Bits of the filter beyond those that count the hashes: at most one other hash of sixteen passes it."""
+"""Bits of the filter beyond those that count the hashes: at most one of sixteen other hashes passes it."""
 MATCHES = pl.Schema({"row": pl.UInt32, "evaluation": pl.UInt32, "rule": pl.String, "value": pl.Float64})
 RULES = ("equal", "contained", "near copy")
 
 
 class Lookup:
-    """From hashes to the evaluation texts that have them; most hashes of other texts fall through a bitmap first."""
+    """From hashes to the evaluation texts that have them. A bitmap first rejects most hashes of other texts.
+
+    Args:
+        sequences: Hashes of each text.
+        owners: `[T]`, the evaluation text that each text's hashes stand for.
+    """
 
     def __init__(self, sequences: Sequences, owners: np.ndarray) -> None:
-        """Take the t-th text's hashes as `owners[t]`'s."""
         by = np.repeat(owners, sequences.counts)
         order = np.argsort(sequences.hashes)
         self._hashes, self._owners = sequences.hashes[order], by[order]
@@ -60,7 +64,12 @@ class Lookup:
 
 
 class EvaluationIndex:
-    """Evaluation texts, ready to be found.
+    """Evaluation texts, ready to be found in other texts.
+
+    Args:
+        texts: The evaluation texts; matches name them by their places here.
+        settings: What counts as a match.
+        bands: `evaluation_bands(texts)`, if they were computed before.
 
     Attributes:
         words: Length of the word sequences that texts are compared by.
@@ -68,7 +77,6 @@ class EvaluationIndex:
     """
 
     def __init__(self, texts: pl.Series, settings: Decontaminate, bands: pl.DataFrame | None = None) -> None:
-        """Index the texts; their order is what matches name them by. `bands` spares working out `evaluation_bands`."""
         self.words = settings.words
         self._settings = settings
         forms = match_form(texts)
@@ -89,11 +97,14 @@ class EvaluationIndex:
         self._bands = [Lookup(Sequences(band.to_numpy(), one_each), everyone) for band in bands]
 
     def find(self, forms: pl.Series) -> pl.DataFrame:
-        """Every pair of a text and an evaluation text that it holds, is a part of or is a copy of.
+        """Every pair of a text and an evaluation text that it contains, is a part of or is a copy of.
+
+        Args:
+            forms: Texts in the form that `match_form` gives.
 
         Returns:
-            `MATCHES`; a pair is there once, under the first of `RULES`. `value` is 1, the share of the shorter one's
-            word sequences, or the Jaccard similarity of words and word pairs.
+            A frame with the schema `MATCHES`. Each pair occurs once, under the first of `RULES`. `value` is 1, the
+            share of the shorter text's word sequences, or the Jaccard similarity of words and word pairs.
         """
         words = hashed_words(forms)
         parts = [self._equal(forms), self._contained(words), self._near(words)]
@@ -128,7 +139,7 @@ class EvaluationIndex:
         return _matches(texts[kept], owners[kept], "near copy", similarity[kept])
 
     def _information_shared(self, ours: Sequences, theirs: Sequences) -> np.ndarray:
-        """Share of an evaluation text's information that lies in words of the other text, pair by pair."""
+        """Share of an evaluation text's information that is in words of the other text, pair by pair."""
         ours, theirs = ours.distinct(), theirs.distinct()
         return self._total_bits(theirs, is_shared(theirs, ours)) / np.maximum(self._total_bits(theirs), 1e-9)
 
@@ -140,13 +151,13 @@ class EvaluationIndex:
 
 
 def evaluation_bands(texts: pl.Series) -> pl.DataFrame:
-    """Bands of the evaluation texts, a column each."""
+    """Bands of the evaluation texts, one column per band."""
     bands = _bands(hashed_words(match_form(texts)))
     return pl.DataFrame({f"band_{i}": pl.Series(band, dtype=pl.UInt64) for i, band in enumerate(bands)})
 
 
 def _word_sets(words: Sequences) -> Sequences:
-    """Each text's words and pairs of words, once: what short near copies still share."""
+    """Each text's words and pairs of words, once: short near copies still share these."""
     return words.windows(1).joined(words.windows(2)).distinct()
 
 

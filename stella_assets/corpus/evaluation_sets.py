@@ -1,4 +1,4 @@
-"""Step `evaluation_texts`: every text of the evaluation sets that a recipe names."""
+"""Reading evaluation sets: mteb tasks by name, and local folders of Parquet files."""
 
 from __future__ import annotations
 
@@ -9,57 +9,27 @@ from typing import Any
 
 import polars as pl
 
-from stella_assets.core.manifest import digest, file_digest
-from stella_assets.core.step import BuildContext, Result, Step
-from stella_assets.recipe import EvaluationSet, Recipe
+from stella_assets.core.manifest import digest
+from stella_assets.corpus.errors import EvaluationSetError
+from stella_assets.corpus.settings import EvaluationSet
+from storage.files import file_digest_unless_changed
 
-CODE_VERSION = "1"
-TEXTS_FILE = "evaluation_texts.parquet"
 QUERY_COLUMNS = ("sentence1", "sentence2", "text", "query", "sentences", "text1", "text2", "summary", "question")
 DOCUMENT_COLUMNS = ("positive", "negative", "title", "human_summaries", "machine_summaries")
-TEXTS = {"set": pl.String, "task": pl.String, "split": pl.String, "role": pl.String, "text": pl.String}
 Row = tuple[str, str, str, str, str]
-
-
-class EvaluationSetError(ValueError):
-    """An evaluation set that cannot be read, with the place and the remedy."""
-
-
-def evaluation_step(recipe: Recipe) -> Step:
-    """The step that makes `evaluation_texts`."""
-    assert recipe.corpus.decontaminate is not None
-    sets = recipe.corpus.decontaminate.sets
-    return Step(
-        recipe=recipe.name,
-        name="evaluation_texts",
-        code_version=CODE_VERSION,
-        settings={"sets": [chosen.settings("path", "queries", "documents") for chosen in sets]},
-        sources=lambda _workspace: {chosen.name: set_digest(chosen) for chosen in sets},
-        build=lambda context: _write_texts(sets, context),
-    )
+"""(set, task, split, role, text)."""
 
 
 def set_digest(chosen: EvaluationSet) -> str:
-    """What the files of a local set hold, or which revisions the mteb tasks are pinned to.
+    """Digest of the files of a local set, or of the revisions that mteb pins its tasks to.
 
     Raises:
         EvaluationSetError: There is no such folder or task.
     """
     if chosen.path:
         folder, files = _files(chosen)
-        return digest([[path.relative_to(folder).as_posix(), file_digest(path)] for path in files])
+        return digest([[path.relative_to(folder).as_posix(), file_digest_unless_changed(path)] for path in files])
     return digest([[task.metadata.name, task.metadata.revision] for task in _mteb_tasks(chosen)])
-
-
-def _write_texts(sets: tuple[EvaluationSet, ...], context: BuildContext) -> Result:
-    rows = chain.from_iterable(read_set(chosen) for chosen in sets)
-    frame = pl.DataFrame(rows, schema=TEXTS, orient="row").filter(pl.col("text").str.strip_chars() != "")
-    frame = frame.unique().sort(*TEXTS)
-    if frame.is_empty():
-        raise EvaluationSetError("corpus.decontaminate.sets: they hold no text. Correct `path`, `tasks` or `splits`.")
-    frame.write_parquet(context.folder / TEXTS_FILE, compression="zstd")
-    counts = frame.group_by("task").len().sort("task")
-    return Result(metrics={"texts": len(frame), "tasks": dict(counts.iter_rows())})
 
 
 def read_set(chosen: EvaluationSet) -> Iterator[Row]:
@@ -72,16 +42,17 @@ def read_set(chosen: EvaluationSet) -> Iterator[Row]:
         rows = _read_folder(chosen)
     else:
         rows = chain.from_iterable(_read_mteb(task) for task in _mteb_tasks(chosen))
-    met, found = set(), False
+    seen, found = set(), False
     for task, split, role, text in rows:
-        met.add(split)
+        seen.add(split)
         if not chosen.splits or split in chosen.splits or not split:
             found = True
             yield chosen.name, task, split, role, text
     if not found:
         raise EvaluationSetError(
             f"evaluation set {chosen.name!r}: no text in splits {', '.join(chosen.splits) or 'of any name'}; there are "
-            f"{', '.join(sorted(met)) or 'none'}. Correct `splits` or `path`."
+            f"{', '.join(sorted(seen)) or 'none'}.",
+            "Correct `splits` or `path`.",
         )
 
 
@@ -90,8 +61,8 @@ def _files(chosen: EvaluationSet) -> tuple[Path, list[Path]]:
     files = sorted(folder.rglob("*.parquet"))
     if not files:
         raise EvaluationSetError(
-            f"{folder}: evaluation set {chosen.name!r} has no Parquet file there. Correct `path`; it counts from the "
-            "recipe."
+            f"{folder}: evaluation set {chosen.name!r} has no Parquet file there.",
+            "Correct `path`; a relative path counts from the recipe.",
         )
     return folder, files
 
@@ -106,15 +77,15 @@ def _read_folder(chosen: EvaluationSet) -> Iterator[tuple[str, str, str, str]]:
         try:
             frame = pl.read_parquet(path)
         except (pl.exceptions.ComputeError, OSError) as error:
-            raise EvaluationSetError(f"{path}: not a Parquet file ({error}). Remove or replace it.") from None
+            raise EvaluationSetError(f"{path}: not a Parquet file ({error}).", "Remove or replace it.") from None
         if path.stem == "corpus":
             yield from _passages(frame, task)
             continue
         columns = [name for name in (*QUERY_COLUMNS, *DOCUMENT_COLUMNS) if name in frame.columns]
         if not columns:
             raise EvaluationSetError(
-                f"{path}: no column of texts; it has {', '.join(frame.columns)}. Name it one of "
-                f"{', '.join(QUERY_COLUMNS + DOCUMENT_COLUMNS)}."
+                f"{path}: no column of texts; it has {', '.join(frame.columns)}.",
+                f"Name it one of {', '.join(QUERY_COLUMNS + DOCUMENT_COLUMNS)}.",
             )
         splits = frame["split"].to_list() if "split" in frame.columns else [""] * len(frame)
         for column in columns:
@@ -145,7 +116,7 @@ def _mteb_tasks(chosen: EvaluationSet) -> list[Any]:
         return [mteb.get_task(name) for name in chosen.tasks]
     except KeyError as error:
         raise EvaluationSetError(
-            f"evaluation set {chosen.name!r}: mteb has no such task ({error.args[0]}). Correct `tasks`."
+            f"evaluation set {chosen.name!r}: mteb has no such task ({error.args[0]}).", "Correct `tasks`."
         ) from None
 
 
@@ -155,8 +126,8 @@ def _read_mteb(task: Any) -> Iterator[tuple[str, str, str, str]]:
         task.load_data()
     except (OSError, ValueError) as error:
         raise EvaluationSetError(
-            f"mteb task {task.metadata.name}: its data cannot be loaded ({' '.join(str(error).split())[:99]}). Connect "
-            "to the hub, or give a local folder as `path`."
+            f"mteb task {task.metadata.name}: its data cannot be loaded ({' '.join(str(error).split())[:99]}).",
+            "Connect to the hub, or give a local folder as `path`.",
         ) from None
     name = task.metadata.name
     for split, content in _splits(task.dataset):
@@ -174,7 +145,7 @@ def _read_mteb(task: Any) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _splits(dataset: Any) -> Iterator[tuple[str, Any]]:
-    """(split, content) of a task's data, which lies by split or by subset and split."""
+    """(split, content) of a task's data, which is a mapping by split, or by subset and split."""
     for name, content in dataset.items():
         if isinstance(content, Mapping) and "corpus" not in content:
             yield from _splits(content)

@@ -1,28 +1,27 @@
-"""Which of the texts that are left the corpus takes, what they are turned into, and their split."""
+"""Which of the texts that are left the corpus takes, what they are replaced by, and their split."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from storage.workspace import Workspace
 
 from stella_assets.core.manifest import digest
-from stella_assets.core.step import Artefact
 from stella_assets.corpus.augment import augmented
-from stella_assets.corpus.cleaned import KIND, Shard, read_shards
-from stella_assets.corpus.contamination import open_index, read_evaluation
-from stella_assets.corpus.duplicates import LEFT_FILE
 from stella_assets.corpus.evaluation_index import EvaluationIndex
+from stella_assets.corpus.evaluation_texts import EvaluationTexts
+from stella_assets.corpus.settings import CorpusSettings
+from stella_assets.corpus.shards import CleanedTexts, Shard
+from stella_assets.corpus.sources import SourceConfig
 from stella_assets.corpus.text import splits_of, text_id, uniforms
 from stella_assets.corpus.words import match_form, match_keys
-from stella_assets.recipe import Corpus, Source
 from storage.shards import ShardStore
 
 CODE_VERSION = "1"
+"""Of the stored results of augmentation."""
 AUGMENTED_KIND = "augmented"
 COLUMNS = ["id", "key", "text", "section", "role", "licence", "origin"]
 MADE = {
@@ -36,8 +35,8 @@ class Mixed(NamedTuple):
 
     Attributes:
         texts: How many were left.
-        taken: What goes into the corpus.
-        dropped: What does not, with `rule` and `value`.
+        taken: What the corpus takes.
+        dropped: What it does not take, with `rule` and `value`.
     """
 
     texts: int
@@ -48,56 +47,61 @@ class Mixed(NamedTuple):
 class Mix:
     """The texts of a corpus, shard by shard.
 
+    Args:
+        corpus: Sources with weights and limits, augmentation, and fractions of splits.
+        cleaned: The texts.
+        left: `shard`, `row` and `group` of the texts to choose from.
+        evaluation: Evaluation texts that must not be in the corpus; None where the recipe names none.
+
     Attributes:
-        texts: Texts to choose from.
-        forbidden: Evaluation texts that must not be there; what augmentation makes is held against them.
+        texts: How many texts there are to choose from.
+        forbidden: Evaluation texts that must not be there. What augmentation makes is compared with them.
     """
 
-    def __init__(self, corpus: Corpus, inputs: Mapping[str, Artefact], workspace: Workspace) -> None:
-        """Take what the steps before have left."""
-        self._corpus, self._cleaned = corpus, ShardStore(workspace, KIND)
-        self._shards = read_shards(inputs["cleaned_texts"].folder)
-        left = pl.read_parquet(inputs["duplicates"].folder / LEFT_FILE)
+    def __init__(
+        self, corpus: CorpusSettings, cleaned: CleanedTexts, left: pl.DataFrame, evaluation: EvaluationTexts | None
+    ) -> None:
+        self._corpus, self._cleaned, self._evaluation = corpus, cleaned, evaluation
         self.texts = len(left)
         self._left = {number: rows.drop("shard") for (number,), rows in left.group_by("shard", maintain_order=True)}
         self._none = left.clear().drop("shard")
-        self._inputs, self._workspace = inputs, workspace
         self._drops = pl.Series([], dtype=pl.Boolean)
         self.forbidden = pl.Series([], dtype=pl.String)
-        if corpus.decontaminate:
-            evaluation = read_evaluation(inputs["evaluation_texts"], corpus.decontaminate)
-            self._drops = evaluation["drops"]
-            self.forbidden = evaluation.filter("drops")["text"].unique()
-        self._augmented = ShardStore(workspace, AUGMENTED_KIND)
+        if corpus.decontaminate and evaluation:
+            policies = evaluation.with_policies(corpus.decontaminate.sets)
+            self._drops = policies["drops"]
+            self.forbidden = policies.filter("drops")["text"].unique()
+        self._augmented = ShardStore(cleaned.store.workspace, AUGMENTED_KIND)
         self._settings = digest(
             [
                 CODE_VERSION,
                 corpus.augment.settings(),
                 corpus.decontaminate.settings() if corpus.decontaminate else None,
-                {role: getattr(corpus.clean, role).min_chars for role in ("document", "query")},
-                inputs["evaluation_texts"].digest if corpus.decontaminate else None,
+                corpus.clean.min_chars(),
+                evaluation.digest if evaluation else None,
             ]
         )
 
     @cached_property
     def _index(self) -> EvaluationIndex:
         assert self._corpus.decontaminate is not None
-        return open_index(self._inputs["evaluation_texts"], self._corpus.decontaminate, self._workspace)
+        assert self._evaluation is not None
+        return self._evaluation.index(self._corpus.decontaminate)
 
     def shards(self) -> Iterator[Mixed]:
-        """The texts of each shard that are left; a text made of another has its id as `parent`."""
+        """What became of the texts of each shard. A text that was made of another has the other's id as `parent`."""
         for source in self._corpus.sources:
-            mine = [number for number, shard in enumerate(self._shards) if shard.source == source.name]
-            highest = self._highest_draw(source, mine)
-            for number in mine:
+            own = [number for number, shard in enumerate(self._cleaned.shards) if shard.source == source.name]
+            highest = self._highest_draw(source, own)
+            for number in own:
                 yield self._of_shard(source, number, highest)
 
     def _rows(self, number: int, columns: list[str]) -> pl.DataFrame:
         """Columns of the texts of a shard that are left, with their `row` and `group`."""
         left = self._left.get(number, self._none)
-        return self._cleaned.read(self._shards[number].key, columns)[left["row"].to_numpy()].hstack(left)
+        return self._cleaned.rows(self._cleaned.shards[number], columns)[left["row"].to_numpy()].hstack(left)
 
-    def _highest_draw(self, source: Source, numbers: list[int]) -> float:
+    def _highest_draw(self, source: SourceConfig, numbers: list[int]) -> float:
         """The draw of the last text within the source's limit."""
         if source.limit is None:
             return 1.0
@@ -108,13 +112,13 @@ class Mix:
         drawn = np.concatenate(draws)
         return float(np.partition(drawn, source.limit - 1)[source.limit - 1]) if len(drawn) > source.limit else 1.0
 
-    def _of_shard(self, source: Source, number: int, highest: float) -> Mixed:
+    def _of_shard(self, source: SourceConfig, number: int, highest: float) -> Mixed:
         rows = self._rows(number, COLUMNS).with_columns(
             source=pl.lit(source.name), augmentation=pl.lit(""), parent=pl.lit(None, pl.String)
         )
         judged = rows.hstack(_judge_draws(rows["id"], source.weight, highest))
         chosen = judged.filter(pl.col("rule").is_null())
-        made = self._made(self._shards[number])
+        made = self._made(self._cleaned.shards[number])
         about = chosen.drop("key", "text", "augmentation", "rule", "value").with_columns(parent=pl.col("id")).drop("id")
         pieces = made.join(about, on="row", maintain_order="left").select(judged.columns)
         mixed = pl.concat([chosen.join(made, on="row", how="anti", maintain_order="left"), pieces])
@@ -125,15 +129,15 @@ class Mix:
         return Mixed(len(rows), mixed.with_columns(split).filter(taken), dropped)
 
     def _made(self, shard: Shard) -> pl.DataFrame:
-        """What augmentation makes of the texts of a shard, whether they are chosen or not."""
+        """What augmentation makes of the texts of a shard, whether they are chosen or not, so that it is stored."""
         settings = self._corpus.augment
         if not settings.cut and not settings.shuffle:
             return pl.DataFrame(schema=MADE)
         return self._augmented.get(f"{shard.key}-{self._settings}", partial(self._augment, shard))
 
     def _augment(self, shard: Shard) -> pl.DataFrame:
-        """Texts made of other texts, and what of them is too short or holds an evaluation text."""
-        rows = self._cleaned.read(shard.key, ["id", "text", "role"]).head(shard.kept).with_row_index("row")
+        """Texts made of other texts; `rule` says which of them are too short or hold an evaluation text."""
+        rows = self._cleaned.rows(shard, ["id", "text", "role"]).with_row_index("row")
         texts = rows.select("text", "id", "role").iter_rows()
         changes = [augmented(text, key, role, self._corpus.augment) for text, key, role in texts]
         made = (
@@ -156,7 +160,7 @@ class Mix:
         rules: list[str | None] = [None] * len(made)
         values: list[float | None] = [None] * len(made)
         for row, (text, role) in enumerate(made.select("text", "role").iter_rows()):
-            if len(text) < getattr(self._corpus.clean, role).min_chars:
+            if len(text) < self._corpus.clean.rules(role).min_chars:
                 rules[row], values[row] = "too short", len(text)
         if len(self.forbidden) and len(made):
             for row, evaluation, rule, value in self._index.find(forms).iter_rows():

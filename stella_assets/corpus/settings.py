@@ -1,129 +1,34 @@
-"""The recipe's part on texts."""
+"""The recipe's part on texts. The kinds of sources have their settings in `corpus.sources`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel, Fraction, Name, PathAware, Positive
+from stella_assets.corpus.sources import SOURCES, SourceConfig
 
-Role = Literal["document", "query"]
-
-
-class Source(PathAware):
-    """What every source of texts says of itself. An earlier source keeps a text that two have."""
-
-    name: Name
-    licence: str
-    weight: Annotated[float, Field(gt=0, le=1)] = 1.0
-    limit: Positive | None = Field(default=None, description="texts kept, those whose hash is smallest")
-
-
-class PythonDocs(Source):
-    """Docstrings of the standard library (`python`) and of installed distributions, parsed and never imported."""
-
-    kind: Literal["python_docs"]
-    licence: str = "the licence of each distribution"
-    packages: tuple[str, ...] = ("python",)
-    first_sentence_queries: bool = Field(default=True, description="also take first sentences, as queries")
-
-
-class Columns(ConfigModel):
-    """Where a row keeps what: a column, or a dotted path into a nested one."""
-
-    text: tuple[str, ...] = Field(default=("text",), min_length=1, description="several are joined by a line break")
-    section: str | None = None
-    licence: str | None = None
-    role: str | None = None
-
-    @field_validator("text", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else value
-
-
-class FileSource(Source):
-    """Files by path or glob, or a folder with all files of the kind in it."""
-
-    path: str
-    role: Role = "document"
-    max_malformed: Fraction = Field(default=0.01, description="share of rows, and of files, that may be malformed")
-
-
-class Parquet(FileSource):
-    """Parquet files."""
-
-    kind: Literal["parquet"]
-    columns: Columns = Columns()
-
-
-class JsonLines(FileSource):
-    """JSON Lines files, one object a line; also compressed with gzip or zstd."""
-
-    kind: Literal["jsonl"]
-    columns: Columns = Columns()
-    encoding: str = "utf-8"
-
-
-class Csv(FileSource):
-    """Delimited files with a header; also compressed with gzip or zstd."""
-
-    kind: Literal["csv"]
-    columns: Columns = Columns()
-    delimiter: str = Field(default=",", min_length=1, max_length=1)
-    encoding: str = "utf-8"
-
-
-class Text(FileSource):
-    """Plain text files; a text is a line, a paragraph or a whole file. Also compressed with gzip or zstd."""
-
-    kind: Literal["text"]
-    unit: Literal["line", "paragraph", "file"] = "paragraph"
-    encoding: str = "utf-8"
-
-
-class LanceTable(Source):
-    """A table in the Lance format, at one version."""
-
-    kind: Literal["lance"]
-    path: str
-    version: Positive | None = Field(
-        default=None, description="the newest when left out; the manifest says which it was"
-    )
-    columns: Columns = Columns()
-    role: Role = "document"
-    max_malformed: Fraction = 0.01
-
-
-class HuggingFace(Source):
-    """A data set of the Hugging Face hub, streamed."""
-
-    kind: Literal["huggingface"]
-    dataset: str
-    revision: str
-    config: str | None = None
-    dataset_split: str = "train"
-    columns: Columns = Columns()
-    role: Role = "document"
-    max_malformed: Fraction = 0.01
-    limit: Positive = Field(description="texts read from the stream")
+if TYPE_CHECKING:
+    Source = SourceConfig
+else:
+    Source = SOURCES.union()
 
 
 class Rules(ConfigModel):
     """What a text must be to be kept."""
 
-    min_chars: Positive = 20
-    max_chars: Positive = 4000
-    min_tokens: Positive | None = Field(default=None, description="of the student's tokenizer")
-    max_tokens: Positive | None = None
-    min_letters: Fraction = Field(default=0.4, description="share of letters among characters that are no blanks")
+    min_chars: Positive = Field(default=20, description="characters at least")
+    max_chars: Positive = Field(default=4000, description="characters at most")
+    min_tokens: Positive | None = Field(default=None, description="tokens of the student's tokenizer at least")
+    max_tokens: Positive | None = Field(default=None, description="tokens of the student's tokenizer at most")
+    min_letters: Fraction = Field(default=0.4, description="share of letters among characters that are not blanks")
     max_repetition: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.5, description="share of three-word sequences that the text has said before"
+        default=0.5, description="share of three-word sequences that occurred in the text before"
     )
 
     @model_validator(mode="after")
-    def _leaves_room(self) -> Self:
+    def _require_room(self) -> Self:
         if self.min_chars > self.max_chars:
             raise ValueError(f"min_chars {self.min_chars} is above max_chars {self.max_chars}")
         if self.min_tokens and self.max_tokens and self.min_tokens > self.max_tokens:
@@ -132,18 +37,20 @@ class Rules(ConfigModel):
 
 
 class QueryRules(Rules):
-    """The same for queries: short ones must survive."""
+    """The same for queries, which may be short."""
 
-    min_chars: Positive = 3
-    max_chars: Positive = 1000
+    min_chars: Positive = Field(default=3, description="characters at least")
+    max_chars: Positive = Field(default=1000, description="characters at most")
 
 
 class Clean(ConfigModel):
     """How texts are repaired, and which are kept."""
 
-    document: Rules = Rules()
-    query: QueryRules = QueryRules()
-    html: bool = Field(default=True, description="remove tags, and turn entities into the characters they stand for")
+    document: Rules = Field(default=Rules(), description="rules for documents")
+    query: QueryRules = Field(default=QueryRules(), description="rules for queries")
+    html: bool = Field(
+        default=True, description="remove tags, and replace entities by the characters that they stand for"
+    )
     boilerplate: tuple[str, ...] = Field(
         default=(
             r"(all rights reserved|copyright (©|\(c\)).{0,80})",
@@ -152,45 +59,66 @@ class Clean(ConfigModel):
             r"(click here|read more|continue reading|skip to (main )?content|back to top|sign up|log ?in)\b.{0,40}",
             r"(privacy policy|terms (of (use|service)|and conditions))(\s*[|·•-].{0,80})?",
         ),
-        description="regular expressions; a line that one describes wholly is removed, whatever its case",
+        description="regular expressions; a line that one of them matches as a whole is removed, whatever its case",
     )
-    languages: tuple[str, ...] = Field(default=(), description="ISO 639-1 codes; needs the extra `language`")
-    min_language_chars: Positive = Field(default=60, description="shorter texts do not tell their language")
+    languages: tuple[str, ...] = Field(
+        default=(), description="ISO 639-1 codes of the languages to keep; needs the extra `language`"
+    )
+    min_language_chars: Positive = Field(
+        default=60, description="characters below which the language is not judged, and the text is kept"
+    )
+
+    def rules(self, role: str) -> Rules:
+        """The rules for a role."""
+        return self.query if role == "query" else self.document
+
+    def min_chars(self) -> dict[str, int]:
+        """The least characters of a text, by role."""
+        return {"document": self.document.min_chars, "query": self.query.min_chars}
 
     @field_validator("boilerplate")
     @classmethod
-    def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    def _require_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        # Pydantic does not validate defaults, so polars is imported only for patterns of the recipe's own.
         import polars as pl
 
         for pattern in patterns:
             try:
                 pl.Series([""]).str.contains(pattern)
             except pl.exceptions.ComputeError:
-                raise ValueError(f"{pattern!r} is no regular expression; correct or remove it") from None
+                raise ValueError(f"{pattern!r} is not a regular expression; correct or remove it") from None
         return patterns
 
 
 class Deduplicate(ConfigModel):
-    """Near copies: MinHash over word sequences, verified by their exact Jaccard similarity."""
+    """Near copies: found by MinHash over word sequences, verified by their exact Jaccard similarity."""
 
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    threshold: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="Jaccard similarity from which a text is a near copy"
+    )
     words: Positive = Field(default=5, description="length of a word sequence")
-    bands: Positive = 20
-    rows: Positive = Field(default=5, description="hash values of a band")
+    bands: Positive = Field(default=20, description="bands; texts that agree in one of them are compared")
+    rows: Positive = Field(default=5, description="hash values per band")
 
 
 class EvaluationSet(PathAware):
     """Texts that nobody may train on: mteb tasks by name, or a local folder of Parquet files."""
 
-    name: Name
-    tasks: tuple[str, ...] = ()
-    path: str | None = None
-    splits: tuple[str, ...] = Field(default=(), description="all when left out")
-    queries: Literal["drop", "report"] = "drop"
-    documents: Literal["drop", "report"] = Field("report", description="passages of retrieval and reranking")
+    name: Name = Field(description="of the set, in tables and messages")
+    tasks: tuple[str, ...] = Field(default=(), description="names of mteb tasks")
+    path: str | None = Field(
+        default=None, description="a folder of Parquet files; a relative path counts from the recipe"
+    )
+    splits: tuple[str, ...] = Field(default=(), description="splits that are read; all when left out")
+    queries: Literal["drop", "report"] = Field(
+        default="drop", description="what happens to a text that holds a query, a sentence or a classified text"
+    )
+    documents: Literal["drop", "report"] = Field(
+        default="report", description="what happens to a text that holds a passage of retrieval or reranking"
+    )
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _require_one_kind(self) -> Self:
         if bool(self.tasks) == bool(self.path):
             raise ValueError("give either `tasks`, names of mteb tasks, or `path`, a folder of Parquet files")
         return self
@@ -199,19 +127,23 @@ class EvaluationSet(PathAware):
 class Decontaminate(ConfigModel):
     """Which evaluation texts the corpus must not hold, and what counts as holding one."""
 
-    sets: tuple[EvaluationSet, ...] = Field(min_length=1)
+    sets: tuple[EvaluationSet, ...] = Field(min_length=1, description="evaluation sets, each a table of keys")
     words: Positive = Field(default=8, description="length of a word sequence")
-    containment: Fraction = Field(default=0.5, description="share of one text's word sequences that the other holds")
-    similarity: Fraction = Field(default=0.5, description="Jaccard similarity of words and word pairs: near copies")
+    containment: Fraction = Field(
+        default=0.5, description="share of one text's word sequences that the other has, from which it is contained"
+    )
+    similarity: Fraction = Field(
+        default=0.5, description="Jaccard similarity of words and word pairs from which a text is a near copy"
+    )
 
 
 Cosine = Annotated[float, Field(gt=0, le=1)]
 
 
 class Semantic(ConfigModel):
-    """Texts that mean the same, by a teacher's vectors: what words alone do not find."""
+    """Texts of the same meaning, found by a teacher's vectors where shared words do not show it."""
 
-    teacher: Name
+    teacher: Name = Field(description="name of the teacher whose vectors are compared")
     duplicates: Cosine | None = Field(
         default=None, description="cosine from which the later of two training texts is not trained on"
     )
@@ -220,41 +152,40 @@ class Semantic(ConfigModel):
     )
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> Self:
+    def _require_a_purpose(self) -> Self:
         if self.duplicates is None and self.suspects is None:
-            raise ValueError("set `duplicates`, as to 0.95, or `suspects`, as to 0.9, or both")
+            raise ValueError("set `duplicates`, e.g. to 0.95, or `suspects`, e.g. to 0.9, or both")
         return self
 
 
 class Augment(ConfigModel):
-    """Texts made of texts, as arXiv 2412.19048 describes."""
+    """Texts made of other texts, as in section 4.1 of arXiv 2412.19048."""
 
     cut: Fraction = Field(
-        default=0.0, description="share of documents cut into texts of 1 to `max_sentences` sentences"
+        default=0.0, description="share of documents that are cut into texts of 1 to `max_sentences` sentences"
     )
-    max_sentences: Positive = 10
+    max_sentences: Positive = Field(default=10, description="sentences of such a text at most")
     shuffle: Fraction = Field(default=0.0, description="share of texts whose words are shuffled")
 
 
-class Corpus(ConfigModel):
+class CorpusSettings(ConfigModel):
     """Where texts come from, which are kept, and how they are split."""
 
-    sources: tuple[
-        Annotated[
-            PythonDocs | Parquet | JsonLines | Csv | Text | LanceTable | HuggingFace, Field(discriminator="kind")
-        ],
-        ...,
-    ] = Field(min_length=1)
-    clean: Clean = Clean()
-    deduplicate: Deduplicate | None = Deduplicate()
-    decontaminate: Decontaminate | None = None
-    augment: Augment = Augment()
-    semantic: Semantic | None = None
-    dev: Fraction = 0.05
-    test: Fraction = 0.1
+    sources: tuple[Source, ...] = Field(min_length=1, description="a list; each has a `kind`")
+    clean: Clean = Field(default=Clean(), description="how texts are repaired, and which are kept")
+    deduplicate: Deduplicate | None = Field(
+        default=Deduplicate(), description="what counts as a near copy; `null` keeps near copies"
+    )
+    decontaminate: Decontaminate | None = Field(
+        default=None, description="evaluation texts that the corpus must not hold"
+    )
+    augment: Augment = Field(default=Augment(), description="texts made of other texts")
+    semantic: Semantic | None = Field(default=None, description="texts of the same meaning, by a teacher's vectors")
+    dev: Fraction = Field(default=0.05, description="share of texts that choose a checkpoint")
+    test: Fraction = Field(default=0.1, description="share of texts that no model sees before evaluation")
 
     @model_validator(mode="after")
-    def _leaves_training_texts(self) -> Self:
+    def _require_training_texts(self) -> Self:
         if self.dev + self.test >= 1:
             raise ValueError(f"dev {self.dev} and test {self.test} leave no texts to train on; lower them")
         names = [source.name for source in self.sources]

@@ -1,4 +1,4 @@
-"""Texts as sequences of hashed words: what duplicates and contamination are found by.
+"""Texts as sequences of hashed words, by which duplicates and contamination are found.
 
 Shape legend: T texts, W words of all of them, G word sequences of all of them.
 """
@@ -19,9 +19,9 @@ WRITTEN_WITHOUT_BLANKS = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Kh
 
 
 def match_form(texts: pl.Series) -> pl.Series:
-    """Texts without case, punctuation and spacing: words in lower case, a blank between two.
+    """Texts without case, punctuation and spacing: words in lower case, separated by blanks.
 
-    Characters of scripts that put no blank between words count as words. A text without any word is its own form.
+    Characters of scripts that put no blanks between words count as words. A text without any word is its own form.
     """
     form = (
         texts.str.normalize("NFKC")
@@ -79,7 +79,7 @@ class Sequences:
             yield Sequences(scrambled(combined[left >= length]), np.concatenate([[0], np.cumsum(sizes)]))
 
     def shingles(self, length: int) -> Sequences:
-        """`windows`, but a text that is shorter is one sequence of all that it has."""
+        """`windows`, but a shorter text has one sequence of all its hashes."""
         windows = self.windows(length)
         short = np.flatnonzero((self.counts < length) & (self.counts > 0))
         whole = np.zeros(len(short), np.uint64)

@@ -1,6 +1,6 @@
-"""Builds the corpus of a recipe in a process that may kill itself: driver.py RECIPE HOME [KILL_AT].
+"""Builds the corpus of a recipe in a process that may kill itself: driver.py RECIPE WORKSPACE [KILL_AT].
 
-KILL_AT counts the renames that make something a part of the workspace; the process is gone just before that one.
+KILL_AT counts the renames that make something a part of the workspace; the process is killed just before that one.
 """
 
 import logging
@@ -9,12 +9,12 @@ import signal
 import sys
 from pathlib import Path
 
-from storage.workspace import Workspace
+import yaml
 
-from stella_assets.core.step import Runner, all_steps
-from stella_assets.corpus import cleaned
-from stella_assets.corpus.build import corpus_step
-from stella_assets.recipe import read_recipe
+from stella_assets.core.runner import Runner
+from stella_assets.corpus import source_reader
+from storage.workspace import Workspace
+from tests.corpus.conftest import corpus_steps, settings_of
 
 
 def kill_at(number: int) -> None:
@@ -28,9 +28,11 @@ def kill_at(number: int) -> None:
 
 
 if __name__ == "__main__":
-    cleaned.SHARD_TEXTS = 10
+    source_reader.SHARD_TEXTS = 10
     if len(sys.argv) > 3:
         kill_at(int(sys.argv[3]))
+    recipe = Path(sys.argv[1])
+    corpus = settings_of(yaml.safe_load(recipe.read_text(encoding="utf-8"))["corpus"], recipe.parent)
     runner = Runner(Workspace(Path(sys.argv[2])), logging.getLogger("driver"))
-    for step in all_steps(corpus_step(read_recipe(Path(sys.argv[1])))):
+    for step in corpus_steps(corpus):
         print(step.name, runner.make(step).digest)

@@ -1,10 +1,15 @@
 """Repairing and judging texts."""
 
+import sys
+import tomllib
+from pathlib import Path
+
 import polars as pl
 import pytest
 
-from stella_assets.corpus.clean import judge, repair
-from stella_assets.recipe import Clean
+from stella_assets.corpus.clean import judge, load_identifier, repair
+from stella_assets.corpus.errors import MissingExtraError
+from stella_assets.corpus.settings import Clean
 
 REPAIRED = {
     "schÃ¶ne grÃ¼ÃŸe aus KÃ¶ln": "schöne grüße aus Köln",
@@ -32,7 +37,7 @@ def verdict(text: str, role: str = "document", **rules: object) -> str | None:
     return judge(texts, pl.Series([role]), clean, lambda some: [len(t.split()) for t in some])["rule"][0]
 
 
-def test_each_rule_names_what_it_took():
+def test_each_rule_is_named_for_what_it_drops():
     assert verdict("short") == "too short"
     assert verdict("long " * 10, max_chars=20) == "too long"
     assert verdict("--- 12 34 56 78 --- 90 12 ---") == "few letters"
@@ -48,7 +53,7 @@ def test_short_queries_survive():
     assert verdict("tax 2024", role="query", max_chars=500) is None
 
 
-def test_a_language_is_told_where_the_text_is_long_enough():
+def test_a_language_is_detected_where_the_text_is_long_enough():
     clean = Clean(languages=("en",))
     texts = pl.Series(
         [
@@ -59,3 +64,12 @@ def test_a_language_is_told_where_the_text_is_long_enough():
     )
     rules = judge(texts, pl.Series(["document"] * 3), clean, None)["rule"].to_list()
     assert rules == ["language de", None, None]
+
+
+def test_the_remedy_for_a_missing_extra_names_an_extra_of_this_package(monkeypatch):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    with pytest.raises(MissingExtraError) as caught:
+        load_identifier()
+    assert f"pip install '{project['name']}[language]'" in caught.value.remedy
+    assert "language" in project["optional-dependencies"]

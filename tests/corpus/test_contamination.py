@@ -1,4 +1,4 @@
-"""Evaluation texts are found wherever they were planted, and little else is."""
+"""Evaluation texts are found wherever they were planted, and few other texts are dropped."""
 
 from pathlib import Path
 
@@ -6,12 +6,13 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from storage.workspace import Workspace
 
+from stella_assets.corpus.errors import EvaluationSetError
 from stella_assets.corpus.evaluation_index import EvaluationIndex
-from stella_assets.corpus.evaluation_sets import EvaluationSetError, read_set
+from stella_assets.corpus.evaluation_sets import read_set
+from stella_assets.corpus.settings import Decontaminate, EvaluationSet
 from stella_assets.corpus.words import match_form
-from stella_assets.recipe import Decontaminate, EvaluationSet
+from storage.workspace import Workspace
 from tests.corpus.conftest import build, different, dropped_of, rows_of
 
 SETTINGS = Decontaminate.model_validate({"sets": [{"name": "own", "path": "./eval"}]})
@@ -34,7 +35,7 @@ def test_equal_texts_are_found_whatever_their_case_and_spacing():
     assert found(texts) == [(1, 2, "equal"), (2, 0, "equal"), (3, 1, "equal")]
 
 
-def test_a_text_inside_a_longer_one_is_found_and_so_is_a_piece_of_a_passage():
+def test_a_text_inside_a_longer_one_and_a_part_of_a_passage_are_found():
     holds = f"{different(1)} {QUESTIONS[3]} {different(2)}"
     piece = " ".join(PASSAGE.split()[20:45])
     assert found([holds, piece, different(3)], [*QUESTIONS, PASSAGE]) == [(0, 3, "contained"), (1, 4, "contained")]
@@ -59,7 +60,7 @@ def test_the_same_question_about_something_else_is_another_question():
     assert found(["So what is the capital of Place7, then?"], evaluation) == [(0, 7, "contained")]
 
 
-def test_short_phrases_of_the_language_are_no_leaks(tmp_path: Path, recipe_with, workspace: Workspace):
+def test_short_common_phrases_are_not_contamination(tmp_path: Path, corpus_with, workspace: Workspace):
     (tmp_path / "eval").mkdir()
     rows = {"text": ["as soon as possible", "flux capacitor maintenance", *QUESTIONS]}
     pl.DataFrame(rows).write_parquet(tmp_path / "eval" / "own.parquet")
@@ -67,7 +68,7 @@ def test_short_phrases_of_the_language_are_no_leaks(tmp_path: Path, recipe_with,
     texts += [different(i) for i in range(20, 60)] + [f"{different(70)} It is on flux capacitor maintenance."]
     (tmp_path / "lines.txt").write_text("\n".join(texts))
     decontaminate = {"decontaminate": {"sets": [{"name": "own", "path": "./eval"}]}, "clean": {}}
-    made = build(recipe_with(decontaminate, kind="text", path="./lines.txt", unit="line"), workspace)
+    made = build(corpus_with(decontaminate, kind="text", path="./lines.txt", unit="line"), workspace)
     kept = {row["text"] for row in rows_of(made)}
     assert set(texts[:8]) <= kept
     matches = pq.read_table(made["contamination"].folder / "matches.parquet").to_pylist()
@@ -76,7 +77,7 @@ def test_short_phrases_of_the_language_are_no_leaks(tmp_path: Path, recipe_with,
 
 
 def test_queries_are_dropped_passages_reported_and_every_one_is_accounted_for(
-    tmp_path: Path, recipe_with, workspace: Workspace
+    tmp_path: Path, corpus_with, workspace: Workspace
 ):
     folder = tmp_path / "eval" / "Retrieval"
     folder.mkdir(parents=True)
@@ -87,10 +88,10 @@ def test_queries_are_dropped_passages_reported_and_every_one_is_accounted_for(
     (tmp_path / "lines.txt").write_text("\n".join(texts))
     for documents, gone in (("report", {texts[-2]}), ("drop", {texts[-2], texts[-1]})):
         sets = [{"name": "own", "path": "./eval", "documents": documents}]
-        recipe = recipe_with(
+        corpus = corpus_with(
             {"decontaminate": {"sets": sets}, "clean": {}}, kind="text", path="./lines.txt", unit="line"
         )
-        made = build(recipe, workspace)
+        made = build(corpus, workspace)
         assert set(texts) - {row["text"] for row in rows_of(made)} == gone
         dropped = {row["excerpt"]: row for row in dropped_of(made)}
         assert len(dropped) == len(gone)
@@ -103,9 +104,7 @@ def test_queries_are_dropped_passages_reported_and_every_one_is_accounted_for(
         assert all(check.passed for name in ("contamination", "corpus") for check in made[name].manifest.checks)
 
 
-def test_what_augmentation_makes_is_held_against_the_evaluation_texts_too(
-    tmp_path: Path, recipe_with, workspace: Workspace
-):
+def test_augmented_texts_are_compared_with_the_evaluation_texts_too(tmp_path: Path, corpus_with, workspace: Workspace):
     (tmp_path / "eval").mkdir()
     hidden = "Rituximab delays the relapse of children by many months."
     evaluation = f"{different(800)}. {hidden} {different(801)}. {different(802)}. {different(803)}. {different(804)}."
@@ -116,7 +115,7 @@ def test_what_augmentation_makes_is_held_against_the_evaluation_texts_too(
     (tmp_path / "lines.txt").write_text("\n".join([*(different(i) for i in range(50)), holds]))
     sets = {"decontaminate": {"sets": [{"name": "own", "path": "./eval"}]}, "clean": {}, "dev": 0.2, "test": 0.2}
     cut = {"augment": {"cut": 1.0, "max_sentences": 1}}
-    made = build(recipe_with(sets | cut, kind="text", path="./lines.txt", unit="line"), workspace)
+    made = build(corpus_with(sets | cut, kind="text", path="./lines.txt", unit="line"), workspace)
     assert hidden not in {row["text"] for row in rows_of(made)}
     assert [row["excerpt"] for row in dropped_of(made)] == [hidden]
 
@@ -134,7 +133,7 @@ def test_an_evaluation_set_that_cannot_be_read_is_refused(case: str):
         list(read_set(chosen))
 
 
-def test_a_file_without_texts_and_a_split_that_is_not_there_are_named(tmp_path: Path):
+def test_a_file_without_texts_and_a_missing_split_are_named(tmp_path: Path):
     pl.DataFrame({"label": [1]}).write_parquet(tmp_path / "own.parquet")
     with pytest.raises(EvaluationSetError, match=r"own.parquet: no column of texts; it has label"):
         list(read_set(EvaluationSet.model_validate({"name": "own", "path": str(tmp_path)})))

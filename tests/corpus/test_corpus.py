@@ -1,4 +1,4 @@
-"""The corpus from end to end: what is kept, why the rest is not, and that only content decides."""
+"""The corpus from end to end: which texts are kept, why others are not, and that only content decides."""
 
 import json
 import random
@@ -9,15 +9,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from storage.workspace import Workspace
 
-from stella_assets.corpus import cleaned, sources
-from stella_assets.corpus.build import EmptyCorpusError, read_texts
-from stella_assets.corpus.cleaned import compact
-from stella_assets.corpus.formats import Rows, read_file
-from stella_assets.corpus.text import sentences
-from stella_assets.recipe import FileSource, Recipe
-from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of
+from stella_assets.corpus import source_reader
+from stella_assets.corpus.dropped import compact
+from stella_assets.corpus.errors import EmptyCorpusError
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.corpus.sentences import sentences
+from stella_assets.corpus.sources import FileSource, Rows
+from storage.workspace import Workspace
+from tests.conftest import write_recipe
+from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of, settings_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,12 +28,12 @@ def write_lines(path: Path, texts: list[str]) -> None:
 
 
 def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(
-    tmp_path: Path, recipe_with, workspace: Workspace
+    tmp_path: Path, corpus_with, workspace: Workspace
 ):
     texts = [different(i) for i in range(40)]
     write_lines(tmp_path / "lines.txt", [*texts, texts[3], texts[4].upper() + "!", "short", "x" * 700])
-    recipe = recipe_with({"dev": 0.2, "test": 0.2}, kind="text", path="./lines.txt", unit="line", limit=30)
-    made = build(recipe, workspace)
+    corpus = corpus_with({"dev": 0.2, "test": 0.2}, kind="text", path="./lines.txt", unit="line", limit=30)
+    made = build(corpus, workspace)
     assert funnel_of(made) == {
         "read": 44,
         "too short": 1,
@@ -51,31 +52,30 @@ def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(
     assert {row["detail"].removeprefix("copy of ") for row in copies} <= {
         row["id"][:16] for row in [*rows, *dropped] if row["rule" if "rule" in row else "id"] != "duplicate"
     }
-    assert read_texts(made["corpus"], ["id", "role"]).column_names == ["id", "role"]
+    texts = CorpusTexts(made["corpus"].folder)
+    assert texts.table(["id", "role"]).column_names == ["id", "role"]
 
 
-def test_of_near_copies_the_earlier_source_keeps_its_own(tmp_path: Path, raw, workspace: Workspace, recipe_with):
+def test_of_near_copies_that_of_the_earlier_source_is_kept(tmp_path: Path, raw, workspace: Workspace):
     words = [f"word{i}" for i in range(60)]
     original = " ".join(words)
     changed = " ".join([*words[:-1], "another"])
     write_lines(tmp_path / "a.txt", [changed, different(1)])
     write_lines(tmp_path / "b.txt", [original, different(2)])
     for first, kept in (("a", changed), ("b", original)):
-        recipe = recipe_with(kind="text", path="./a.txt", unit="line")
         raw["corpus"]["sources"] = [
             {"name": name, "licence": "CC0-1.0", "kind": "text", "path": f"./{name}.txt", "unit": "line"}
             for name in sorted("ab", key=lambda name: name != first)
         ]
-        recipe = type(recipe).model_validate(raw, context={"folder": tmp_path})
-        made = build(recipe, workspace)
+        made = build(settings_of(raw["corpus"], tmp_path), workspace)
         assert kept in {row["text"] for row in rows_of(made)}
         (copy,) = [row for row in dropped_of(made) if row["rule"] == "near duplicate"]
         assert copy["source"] != first
         assert copy["value"] == pytest.approx(55 / 57)  # 56 shingles each, one differs
 
 
-def test_a_query_and_the_document_it_was_taken_from_are_on_one_side(tiny: Recipe, workspace: Workspace):
-    rows = rows_of(build(tiny, workspace))
+def test_a_query_and_its_document_are_in_the_same_split(tmp_path: Path, raw, workspace: Workspace):
+    rows = rows_of(build(settings_of(raw["corpus"], tmp_path), workspace))
     documents = {row["origin"]: row for row in rows if row["role"] == "document"}
     pairs = [
         (row["split"], documents[row["origin"]]["split"])
@@ -88,7 +88,7 @@ def test_a_query_and_the_document_it_was_taken_from_are_on_one_side(tiny: Recipe
     assert all(query == document for query, document in pairs)
 
 
-def test_a_chain_of_near_copies_is_on_one_side(tmp_path: Path, workspace: Workspace, recipe_with):
+def test_a_chain_of_near_copies_is_in_one_split(tmp_path: Path, workspace: Workspace, corpus_with):
     texts = []
     for chain in range(30):
         words = [f"chain{chain}word{i}" for i in range(100)]
@@ -96,26 +96,26 @@ def test_a_chain_of_near_copies_is_on_one_side(tmp_path: Path, workspace: Worksp
         last = [*(f"l{chain}x{i}" for i in range(8)), *middle[8:]]
         texts += [" ".join(part) for part in (words, middle, last)]
     write_lines(tmp_path / "lines.txt", texts)
-    recipe = recipe_with({"dev": 0.2, "test": 0.3, "clean": {}}, kind="text", path="./lines.txt", unit="line")
+    corpus = corpus_with({"dev": 0.2, "test": 0.3, "clean": {}}, kind="text", path="./lines.txt", unit="line")
     splits: dict[str, set[str]] = {}
     kept: dict[str, int] = {}
-    for row in rows_of(build(recipe, workspace)):
+    for row in rows_of(build(corpus, workspace)):
         chain = next(word for word in row["text"].split() if word.startswith("chain")).split("word")[0]
         splits.setdefault(chain, set()).add(row["split"])
         kept[chain] = kept.get(chain, 0) + 1
-    assert max(kept.values()) == 2  # the ends of a chain are no copies of each other
+    assert max(kept.values()) == 2  # the ends of a chain are not copies of each other
     assert all(len(found) == 1 for found in splits.values())
 
 
-def test_a_corpus_of_nothing_says_which_rule_took_it(tmp_path: Path, recipe_with, workspace: Workspace):
+def test_an_empty_corpus_names_the_rules_that_dropped_its_texts(tmp_path: Path, corpus_with, workspace: Workspace):
     write_lines(tmp_path / "lines.txt", ["short", "tiny"])
-    recipe = recipe_with(kind="text", path="./lines.txt", unit="line")
+    corpus = corpus_with(kind="text", path="./lines.txt", unit="line")
     with pytest.raises(EmptyCorpusError, match=r"mine: read 2; mine: too short 2.*corpus.clean"):
-        build(recipe, workspace)
+        build(corpus, workspace)
 
 
 @pytest.mark.parametrize("choice", [{"limit": 100}, {"weight": 0.5}])
-def test_earlier_choices_stay_as_a_source_grows(choice: dict, tmp_path: Path, recipe_with, workspace: Workspace):
+def test_earlier_choices_stay_as_a_source_grows(choice: dict, tmp_path: Path, corpus_with, workspace: Workspace):
     kept = []
     for count in (200, 220):
         write_lines(tmp_path / "lines.txt", [different(i) for i in range(count)])
@@ -123,7 +123,7 @@ def test_earlier_choices_stay_as_a_source_grows(choice: dict, tmp_path: Path, re
             {
                 row["id"]
                 for row in rows_of(
-                    build(recipe_with(kind="text", path="./lines.txt", unit="line", **choice), workspace)
+                    build(corpus_with(kind="text", path="./lines.txt", unit="line", **choice), workspace)
                 )
             }
         )
@@ -132,12 +132,12 @@ def test_earlier_choices_stay_as_a_source_grows(choice: dict, tmp_path: Path, re
 
 
 def test_documents_are_cut_and_words_shuffled_as_often_as_the_recipe_says(
-    tmp_path: Path, recipe_with, workspace: Workspace
+    tmp_path: Path, corpus_with, workspace: Workspace
 ):
     texts = [" ".join(f"{different(i * 20 + j)}" for j in range(6)) for i in range(300)]
     write_lines(tmp_path / "lines.txt", texts)
-    corpus = {"augment": {"cut": 0.3, "max_sentences": 3, "shuffle": 0.1}, "clean": {}, "dev": 0.2, "test": 0.2}
-    made = build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), workspace)
+    changes = {"augment": {"cut": 0.3, "max_sentences": 3, "shuffle": 0.1}, "clean": {}, "dev": 0.2, "test": 0.2}
+    made = build(corpus_with(changes, kind="text", path="./lines.txt", unit="line"), workspace)
     rows = rows_of(made)
     whole = {row["id"]: row for row in rows if not row["augmentation"]}
     parents = {kind: {row["parent"] for row in rows if row["augmentation"] == kind} for kind in ("cut", "shuffled")}
@@ -150,7 +150,7 @@ def test_documents_are_cut_and_words_shuffled_as_often_as_the_recipe_says(
         assert all(1 <= len(sentences(row["text"])) <= 3 for row in pieces)
         assert any(sorted(" ".join(row["text"] for row in pieces).split()) == sorted(text.split()) for text in texts)
     assert (
-        build(recipe_with(corpus, kind="text", path="./lines.txt", unit="line"), Workspace(tmp_path / "again"))[
+        build(corpus_with(changes, kind="text", path="./lines.txt", unit="line"), Workspace(tmp_path / "again"))[
             "corpus"
         ].digest
         == made["corpus"].digest
@@ -167,60 +167,58 @@ def write_files(folder: Path, names: list[str]) -> None:
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_neither_shards_nor_the_order_of_files_change_the_corpus(tmp_path: Path, recipe_with, monkeypatch):
+def test_neither_shards_nor_the_order_of_files_change_the_corpus(tmp_path: Path, corpus_with, monkeypatch):
     digests, folder = set(), tmp_path / "data"
     write_files(folder, ["a.jsonl", "b.jsonl", "c.jsonl"])
     for size in (7, 64, 20_000):
         for names in (["a.jsonl", "b.jsonl", "c.jsonl"], ["a.jsonl", "b.jsonl", "c.jsonl"][::-1]):
-            monkeypatch.setattr(cleaned, "SHARD_TEXTS", size)
+            monkeypatch.setattr(source_reader, "SHARD_TEXTS", size)
             paths = [folder / name for name in names]
-            monkeypatch.setattr("stella_assets.corpus.sources.matching_files", lambda _source, paths=paths: paths)
-            recipe = recipe_with(kind="jsonl", path="./data", max_malformed=0.1)
-            made = build(recipe, Workspace(tmp_path / f"workspace{size}{names[0]}"))
+            monkeypatch.setattr(FileSource, "files", lambda _source, paths=paths: paths)
+            corpus = corpus_with(kind="jsonl", path="./data", max_malformed=0.1)
+            made = build(corpus, Workspace(tmp_path / f"workspace{size}{names[0]}"))
             digests.add(
                 (made["corpus"].manifest.outputs["corpus.parquet"], json.dumps(funnel_of(made), sort_keys=True))
             )
     assert len(digests) == 1
 
 
-def test_only_shards_with_new_texts_are_worked_out_again(
-    tmp_path: Path, recipe_with, workspace: Workspace, monkeypatch
-):
-    monkeypatch.setattr(cleaned, "SHARD_TEXTS", 50)
+def test_only_shards_with_new_texts_are_computed_again(tmp_path: Path, corpus_with, workspace: Workspace, monkeypatch):
+    monkeypatch.setattr(source_reader, "SHARD_TEXTS", 50)
     write_lines(tmp_path / "lines.txt", [different(i) for i in range(400)])
-    recipe = recipe_with(kind="text", path="./lines.txt", unit="line")
-    assert build(recipe, workspace)["cleaned_texts"].manifest.metrics["shards_reused"] == 0
+    corpus = corpus_with(kind="text", path="./lines.txt", unit="line")
+    assert build(corpus, workspace)["cleaned_texts"].manifest.metrics["shards_reused"] == 0
     write_lines(tmp_path / "lines.txt", [different(i) for i in range(404)])
-    metrics = build(recipe, workspace)["cleaned_texts"].manifest.metrics
+    metrics = build(corpus, workspace)["cleaned_texts"].manifest.metrics
     assert (metrics["shards"], metrics["shards_reused"]) == (9, 8)
 
 
-def test_a_file_that_joins_a_folder_is_the_only_one_that_is_read(
-    tmp_path: Path, recipe_with, workspace: Workspace, monkeypatch
-):
+def test_only_a_new_file_of_a_folder_is_read(tmp_path: Path, corpus_with, workspace: Workspace, monkeypatch):
     (tmp_path / "data").mkdir()
     for number in range(5):
         write_lines(tmp_path / "data" / f"{number}.txt", [different(10 * number + i) for i in range(10)])
-    recipe = recipe_with(kind="text", path="./data", unit="line")
-    build(recipe, workspace)
+    corpus = corpus_with(kind="text", path="./data", unit="line")
+    build(corpus, workspace)
     write_lines(tmp_path / "data" / "more.txt", [different(100 + i) for i in range(10)])
     read: list[str] = []
+    read_file = FileSource.read_file
 
     def note(source: FileSource, path: Path) -> Rows:
         read.append(path.name)
         return read_file(source, path)
 
-    monkeypatch.setattr(sources, "read_file", note)
-    texts = build(recipe, workspace)["corpus"].manifest.metrics["texts"]
+    monkeypatch.setattr(FileSource, "read_file", note)
+    texts = build(corpus, workspace)["corpus"].manifest.metrics["texts"]
     assert (read, texts) == (["more.txt"], 60)
 
 
-def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path, recipe_with):
+def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path, raw, corpus_with):
     write_files(tmp_path / "data", ["a.jsonl", "b.jsonl", "c.jsonl"])
-    recipe_with(kind="jsonl", path="./data", max_malformed=0.1)
+    corpus_with(kind="jsonl", path="./data", max_malformed=0.1)
+    recipe = write_recipe(tmp_path, raw)
 
     def run(workspace: str, *kill_at: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "tests.corpus.driver", str(tmp_path / "tiny.yaml"), str(tmp_path / workspace)]
+        command = [sys.executable, "-m", "tests.corpus.driver", str(recipe), str(tmp_path / workspace)]
         return subprocess.run([*command, *kill_at], cwd=ROOT, capture_output=True, text=True, check=False)
 
     undisturbed = run("one")

@@ -1,4 +1,4 @@
-"""The catalogue of bad input: a clear refusal before anything runs, or a counted drop with its place."""
+"""The catalogue of bad input: a clear refusal before anything runs, or a counted drop with file and line."""
 
 import gzip
 import json
@@ -10,11 +10,10 @@ import lance
 import polars as pl
 import pyarrow as pa
 import pytest
-from storage.workspace import Workspace
 
-from stella_assets.corpus import formats
-from stella_assets.corpus.sources import SourceError, check_source
-from stella_assets.recipe import RecipeError
+from stella_assets.corpus.errors import SourceError
+from stella_assets.corpus.sources import lines
+from storage.workspace import Workspace
 from tests.corpus.conftest import build, different, dropped_of, rows_of
 
 GOOD = [different(i) for i in range(120)]
@@ -55,7 +54,7 @@ def text(extra: bytes, unit: str = "line") -> Callable[[Path], dict[str, Any]]:
     return write
 
 
-def beside(name: str, content: bytes, kind: str) -> Callable[[Path], dict[str, Any]]:
+def among_good_files(name: str, content: bytes, kind: str) -> Callable[[Path], dict[str, Any]]:
     """A bad file in a folder of good ones."""
 
     def write(folder: Path) -> dict[str, Any]:
@@ -75,9 +74,9 @@ def beside(name: str, content: bytes, kind: str) -> Callable[[Path], dict[str, A
 
 DROPPED: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
     # name: (what is written, the rule, a part of the detail)
-    "a line that is no JSON": (jsonl(b"{not json\n"), "malformed", "not JSON"),
+    "a line that is not JSON": (jsonl(b"{not json\n"), "malformed", "not JSON"),
     "a line that breaks off": (jsonl(b'{"text": "half'), "malformed", "not JSON"),
-    "JSON that is no object": (jsonl(b'["a", "b"]\n'), "malformed", "list, not an object"),
+    "JSON that is not an object": (jsonl(b'["a", "b"]\n'), "malformed", "list, not an object"),
     "a row without the column": (jsonl(b'{"body": "x"}\n'), "malformed", "no text under 'text'; the row has body"),
     "a number for a text": (jsonl(b'{"text": 5}\n'), "malformed", "'text' is int, not text"),
     "an object for a text": (jsonl(b'{"text": {"a": "b"}}\n'), "malformed", "'text' is dict, not text"),
@@ -107,27 +106,35 @@ DROPPED: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
     "a text line of another encoding": (text(b"caf\xe9 au lait\n"), "malformed", "not utf-8: byte 3 is 0xe9"),
     "a text line longer than any text": (text(b"x" * 3000), "malformed", "longer than"),
     "a paragraph longer than any text": (text(b"x y\n" * 1000, "paragraph"), "malformed", "longer than"),
-    "a Parquet file that is none": (beside("9.parquet", b"PAR1 no", "parquet"), "unreadable", "cannot be read"),
-    "an empty Parquet file": (beside("9.parquet", b"", "parquet"), "unreadable", "cannot be read"),
+    "a file that is not Parquet": (
+        among_good_files("9.parquet", b"PAR1 no", "parquet"),
+        "unreadable",
+        "cannot be read",
+    ),
+    "an empty Parquet file": (among_good_files("9.parquet", b"", "parquet"), "unreadable", "cannot be read"),
     "gzip that breaks off": (
-        beside("9.jsonl.gz", gzip.compress(GOOD_LINES.encode())[:400], "jsonl"),
+        among_good_files("9.jsonl.gz", gzip.compress(GOOD_LINES.encode())[:400], "jsonl"),
         "unreadable",
         "cannot be read: Truncated",
     ),
-    "gzip that is none": (beside("9.jsonl.gz", b"plain text", "jsonl"), "unreadable", "cannot be read"),
-    "zstd that is none": (beside("9.jsonl.zst", b"plain text", "jsonl"), "unreadable", "cannot be read"),
+    "a file that is not gzip": (among_good_files("9.jsonl.gz", b"plain text", "jsonl"), "unreadable", "cannot be read"),
+    "a file that is not zstd": (
+        among_good_files("9.jsonl.zst", b"plain text", "jsonl"),
+        "unreadable",
+        "cannot be read",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", DROPPED)
 def test_bad_input_is_counted_with_its_place_and_nothing_else_is_lost(
-    case: str, tmp_path: Path, recipe_with, workspace: Workspace, monkeypatch
+    case: str, tmp_path: Path, corpus_with, workspace: Workspace, monkeypatch
 ):
-    monkeypatch.setattr(formats, "MAX_BYTES", 2000)
+    monkeypatch.setattr(lines, "MAX_BYTES", 2000)
     write, rule, detail = DROPPED[case]
-    recipe = recipe_with({"deduplicate": None}, **{"max_malformed": 0.02, **write(tmp_path)})
-    check_source(recipe.corpus.sources[0])
-    made = build(recipe, workspace)
+    corpus = corpus_with({"deduplicate": None}, **{"max_malformed": 0.02, **write(tmp_path)})
+    corpus.sources[0].check()
+    made = build(corpus, workspace)
     bad = dropped_of(made)
     assert {row["rule"] for row in bad} == {rule}
     assert len(bad) == 1
@@ -137,35 +144,37 @@ def test_bad_input_is_counted_with_its_place_and_nothing_else_is_lost(
     assert {text.replace(";", ",") for text in GOOD} <= kept
 
 
-def test_a_byte_order_mark_blank_lines_and_an_empty_file_are_no_harm(tmp_path: Path, recipe_with, workspace: Workspace):
+def test_a_byte_order_mark_blank_lines_and_an_empty_file_are_harmless(
+    tmp_path: Path, corpus_with, workspace: Workspace
+):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD_LINES.replace("\n", "\n\n  \n").encode())
     (tmp_path / "data" / "b.jsonl").write_bytes(b"")
-    made = build(recipe_with({"deduplicate": None}, kind="jsonl", path="./data"), workspace)
+    made = build(corpus_with({"deduplicate": None}, kind="jsonl", path="./data"), workspace)
     assert dropped_of(made) == []
     assert {row["text"] for row in rows_of(made)} == set(GOOD)
 
 
-def test_more_that_is_malformed_than_allowed_stops_the_run_and_names_the_first(
-    tmp_path: Path, recipe_with, workspace: Workspace
+def test_more_malformed_rows_than_allowed_stop_the_run_and_the_first_is_named(
+    tmp_path: Path, corpus_with, workspace: Workspace
 ):
     (tmp_path / "data.jsonl").write_text(GOOD_LINES + "{broken\n" * 3)
-    recipe = recipe_with(kind="jsonl", path="./data.jsonl")
+    corpus = corpus_with(kind="jsonl", path="./data.jsonl")
     expected = (
         r"3 of 123 rows are malformed, the recipe allows 1.00%; the first is data.jsonl:121: not JSON.*max_malformed"
     )
     with pytest.raises(SourceError, match=expected):
-        build(recipe, workspace)
-    build(recipe_with(kind="jsonl", path="./data.jsonl", max_malformed=0.1), workspace)
+        build(corpus, workspace)
+    build(corpus_with(kind="jsonl", path="./data.jsonl", max_malformed=0.1), workspace)
 
 
-def test_a_source_that_vanishes_between_runs_is_named(tmp_path: Path, recipe_with, workspace: Workspace):
+def test_a_source_that_vanishes_between_runs_is_named(tmp_path: Path, corpus_with, workspace: Workspace):
     (tmp_path / "data.jsonl").write_text(GOOD_LINES)
-    recipe = recipe_with(kind="jsonl", path="./data.jsonl")
-    build(recipe, workspace)
+    corpus = corpus_with(kind="jsonl", path="./data.jsonl")
+    build(corpus, workspace)
     (tmp_path / "data.jsonl").unlink()
     with pytest.raises(SourceError, match=r"data.jsonl: source 'mine' matches no file. Correct `path`"):
-        build(recipe, workspace)
+        build(corpus, workspace)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -182,29 +191,31 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_read_at_all_is_refused_before_anything_runs(case: str, tmp_path: Path, recipe_with):
+def test_unreadable_input_is_refused_before_anything_runs(case: str, tmp_path: Path, corpus_with):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jsonl").write_text(GOOD_LINES)
     (tmp_path / "a.csv").write_text("id,body\n1,a\n")
     lance.write_dataset(pa.table({"text": GOOD}), tmp_path / "t.lance")
     keys, message = REFUSED[case]
     with pytest.raises(SourceError, match=message):
-        check_source(recipe_with(**keys).corpus.sources[0])
+        corpus_with(**keys).sources[0].check()
 
 
-def test_impossible_rules_are_refused_with_the_recipe(recipe_with, raw):
+def test_impossible_rules_are_refused_with_the_recipe(tmp_path: Path, raw):
+    from stella_assets.recipe import RecipeError, parse_recipe
+
     for corpus, message in (
         ({"clean": {"query": {"min_chars": 9, "max_chars": 5}}}, "min_chars 9 is above max_chars 5"),
-        ({"clean": {"boilerplate": ["(unclosed"]}}, r"clean.boilerplate: '\(unclosed' is no regular expression"),
+        ({"clean": {"boilerplate": ["(unclosed"]}}, r"clean.boilerplate: '\(unclosed' is not a regular expression"),
         ({"decontaminate": {"sets": [{"name": "x"}]}}, "give either `tasks`"),
         ({"dev": 0.6, "test": 0.6}, "leave no texts to train on"),
     ):
-        raw["corpus"] |= {"clean": {}, "decontaminate": None, "dev": 0.1, "test": 0.1}
+        raw["corpus"] |= {"clean": {}, "decontaminate": None, "dev": 0.1, "test": 0.1, **corpus}
         with pytest.raises(RecipeError, match=message):
-            recipe_with(corpus, kind="text", path="./a.txt")
+            parse_recipe(raw, tmp_path / "tiny.yaml")
 
 
-def test_the_same_texts_come_from_every_format(tmp_path: Path, recipe_with, workspace: Workspace):
+def test_the_same_texts_come_from_every_format(tmp_path: Path, corpus_with, workspace: Workspace):
     zstd = pa.OSFile(str(tmp_path / "z.jsonl.zst"), "wb")
     with zstd, pa.CompressedOutputStream(zstd, "zstd") as out:
         out.write(GOOD_LINES.encode())
@@ -225,9 +236,9 @@ def test_the_same_texts_come_from_every_format(tmp_path: Path, recipe_with, work
         {"kind": "lance", "path": "./t.lance"},
         {"kind": "text", "path": "./tree", "unit": "file"},
     ):
-        rows = rows_of(build(recipe_with({"deduplicate": None}, **source), workspace))
+        rows = rows_of(build(corpus_with({"deduplicate": None}, **source), workspace))
         assert {row["text"] for row in rows} == set(GOOD), source
     (tmp_path / "n.jsonl").write_text(nested, encoding="latin-1")
-    recipe = recipe_with({"deduplicate": None}, kind="jsonl", path="./n.jsonl", columns=columns, encoding="latin-1")
-    rows = rows_of(build(recipe, workspace))
+    corpus = corpus_with({"deduplicate": None}, kind="jsonl", path="./n.jsonl", columns=columns, encoding="latin-1")
+    rows = rows_of(build(corpus, workspace))
     assert {(row["role"], row["licence"]) for row in rows} == {("query", "MIT")}

@@ -4,7 +4,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stella_assets.corpus.text import first_sentence, normalise, splits_of, text_id, uniform, uniforms
+from stella_assets.corpus.sentences import first_sentence
+from stella_assets.corpus.text import normalise, splits_of, text_id, uniform, uniforms
 
 
 @given(st.text())

@@ -1,4 +1,4 @@
-"""Hashed words and sequences against Python's own sets, and what counts as the same text."""
+"""Hashed words and sequences compared with Python's own sets, and what counts as the same text."""
 
 from itertools import pairwise
 

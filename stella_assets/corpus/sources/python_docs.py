@@ -1,4 +1,4 @@
-"""Docstrings of the Python environment itself: real English, offline, pinned by the versions of the packages."""
+"""Source kind `python_docs`: docstrings of the Python environment itself, real English that needs no connection."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from collections.abc import Iterator, Sequence
 from importlib import metadata
 from inspect import cleandoc
 from pathlib import Path
+from typing import Literal
 
-from stella_assets.corpus.text import RawText, first_sentence
+from pydantic import Field
+
+from stella_assets.core.manifest import digest
+from stella_assets.corpus.errors import SourceError
+from stella_assets.corpus.sentences import first_sentence
+from stella_assets.corpus.sources.base import SOURCES, RawText, Rows, SourceConfig, SourcePart
 
 SKIPPED_FOLDERS = frozenset(
     {"tests", "test", "testing", "idlelib", "lib2to3", "site-packages", "__pycache__", "_vendor"}
@@ -27,24 +33,50 @@ PROSE_END = re.compile(
 )
 
 
-class UnknownPackageError(ValueError):
-    """A package that the recipe names is not installed."""
+@SOURCES.register
+class PythonDocs(SourceConfig):
+    """Docstrings of the standard library (`python`) and of installed distributions, parsed and never imported."""
+
+    kind: Literal["python_docs"]
+    licence: str = Field(
+        default="the licence of each distribution", description="in words: each text states its distribution's licence"
+    )
+    packages: tuple[str, ...] = Field(
+        default=("python",), description="`python` for the standard library, and names of installed distributions"
+    )
+    first_sentence_queries: bool = Field(default=True, description="also take first sentences, as queries")
+
+    def parts(self) -> list[SourcePart]:
+        """All packages at their versions."""
+        return [SourcePart(digest(package_versions(self.packages)))]
+
+    def read(self, part: SourcePart) -> Rows:
+        """The docstrings, package by package."""
+        return docstring_texts(self.packages, queries=self.first_sentence_queries)
+
+    def check(self) -> None:
+        """Check that the packages are installed.
+
+        Raises:
+            SourceError: One is not.
+        """
+        package_versions(self.packages)
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str]:
     """The version of each package; the standard library's is Python's own.
 
     Raises:
-        UnknownPackageError: A package is not installed.
+        SourceError: A package is not installed.
     """
     versions = {}
     for package in packages:
         try:
             versions[package] = platform.python_version() if package == STANDARD_LIBRARY else metadata.version(package)
         except metadata.PackageNotFoundError:
-            raise UnknownPackageError(
-                f"corpus source python_docs: package {package!r} is not installed in this environment. "
-                f"Install it with pip, or remove it from `packages`."
+            raise SourceError(
+                f"corpus source python_docs: package {package!r} is not installed in this environment.",
+                "Install it with pip, or remove it from `packages`.",
             ) from None
     return versions
 
@@ -103,7 +135,7 @@ def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, FileNotFoundError):
-        return  # templates and files for other Python versions are no modules of this one
+        return  # templates and files for other Python versions cannot be parsed by this one
     stack: list[tuple[str, ast.AST]] = [("", tree)]
     while stack:
         name, node = stack.pop()

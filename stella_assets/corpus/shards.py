@@ -1,0 +1,98 @@
+"""Cleaned texts in shards: files by content key, which recipes and runs share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from stella_assets.core.step import Artefact
+from storage.shards import ShardStore
+from storage.workspace import Workspace
+
+SHARDS_FILE = "shards.parquet"
+CLEANED_KIND = "cleaned"
+_SCHEMA = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.Int64, "reading": pl.String}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some cleaned texts of one source.
+
+    Attributes:
+        source: The source's name.
+        key: Of the shard in the store.
+        read: Rows read.
+        kept: Rows kept; they come first in the file.
+        reading: What the source held and how it was read.
+    """
+
+    source: str
+    key: str
+    read: int
+    kept: int
+    reading: str
+
+
+@dataclass(frozen=True)
+class CleanedTexts:
+    """The cleaned texts of a corpus.
+
+    Attributes:
+        folder: Of the artefact.
+        shards: In the order in which they were read.
+        store: The files of the shards.
+    """
+
+    folder: Path
+    shards: tuple[Shard, ...]
+    store: ShardStore
+
+    @classmethod
+    def open(cls, artefact: Artefact, workspace: Workspace) -> CleanedTexts:
+        """The texts that an artefact names."""
+        return cls(artefact.folder, tuple(read_shards(artefact.folder)), ShardStore(workspace, CLEANED_KIND))
+
+    def __len__(self) -> int:
+        return sum(shard.kept for shard in self.shards)
+
+    def rows(self, shard: Shard, columns: list[str]) -> pl.DataFrame:
+        """Columns of the texts of a shard that were kept.
+
+        Args:
+            shard: One of `shards`.
+            columns: Of `id`, `text`, `section`, `role`, `licence`, `origin`, `parent` (the id of the text that it was
+                taken from), `key` (equal for texts that differ only in case, punctuation and spacing) and `tie`.
+        """
+        return self.store.read(shard.key, columns).head(shard.kept)
+
+    def are_stored(self) -> bool:
+        """Whether the files of all shards exist."""
+        return all(self.store.path(shard.key).is_file() for shard in self.shards)
+
+
+def shard_table(shards: Iterable[Shard]) -> pl.DataFrame:
+    """Shards as a table."""
+    return pl.DataFrame([vars(shard) for shard in shards], schema=_SCHEMA)
+
+
+def shards_in(table: pl.DataFrame) -> list[Shard]:
+    """The shards of such a table."""
+    return [Shard(**row) for row in table.to_dicts()]
+
+
+def read_shards(folder: Path) -> list[Shard]:
+    """The shards that an artefact in this folder names."""
+    return shards_in(pl.read_parquet(folder / SHARDS_FILE))
+
+
+def live_shards(artefacts: Iterable[Path]) -> set[str]:
+    """Keys of the shards, and of the readings, that artefacts need.
+
+    Args:
+        artefacts: Folders of the artefacts that are to stay, of any kind; those of cleaned texts name shards.
+    """
+    folders = [folder for folder in artefacts if (folder / SHARDS_FILE).is_file()]
+    return {key for folder in folders for shard in read_shards(folder) for key in (shard.key, shard.reading)}

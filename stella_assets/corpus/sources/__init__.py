@@ -1,0 +1,21 @@
+"""Sources of texts, one file per kind. A file in this folder registers itself."""
+
+from stella_assets.core.registry import import_kinds
+from stella_assets.corpus.sources.base import SOURCES, Malformed, RawText, Rows, RowSource, SourceConfig, SourcePart
+from stella_assets.corpus.sources.columns import Columns
+from stella_assets.corpus.sources.files import EncodedFileSource, FileSource
+
+import_kinds(__name__, __path__)
+
+__all__ = [
+    "SOURCES",
+    "Columns",
+    "EncodedFileSource",
+    "FileSource",
+    "Malformed",
+    "RawText",
+    "RowSource",
+    "Rows",
+    "SourceConfig",
+    "SourcePart",
+]

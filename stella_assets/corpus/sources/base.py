@@ -1,0 +1,169 @@
+"""What every kind of source has: its settings, the parts that it is read in, and the rows that reading gives."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from stella_assets.core.config import Fraction, Name, PathAware, Positive
+from stella_assets.core.data import Role
+from stella_assets.core.manifest import digest
+from stella_assets.core.registry import Registry
+
+EXCERPT_CHARS = 120
+"""Characters of a text that tables and messages show."""
+
+
+@dataclass(frozen=True)
+class RawText:
+    """A text as a source gives it.
+
+    Attributes:
+        text: As read, not normalised.
+        section: Part of the source: a package, a file, a subset. It is the label of the classification task.
+        role: `document` or `query`.
+        licence: SPDX expression or plain words.
+        origin: Place within the source, for people.
+        parent: The text that this one was taken from; both go to the same split.
+    """
+
+    text: str
+    section: str
+    role: str
+    licence: str
+    origin: str
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """Something in a source that is not a text.
+
+    Attributes:
+        origin: Place within the source, for people.
+        why: What is wrong with it.
+        excerpt: How it begins.
+        whole_file: Whether the rest of the file is lost, too.
+    """
+
+    origin: str
+    why: str
+    excerpt: str = ""
+    whole_file: bool = False
+
+
+Rows = Iterator[RawText | Malformed]
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """A part of a source that is read as a whole, and again only after it has changed.
+
+    Attributes:
+        digest: Of the content: bytes of files, versions of packages and tables, commits of data sets.
+        paths: Its files; empty for a source that does not consist of files.
+    """
+
+    digest: str
+    paths: tuple[Path, ...] = ()
+
+
+class SourceConfig(PathAware):
+    """A source of texts. When two sources have the same text, the earlier source keeps it.
+
+    A kind of source is a subclass with `kind: Literal["its name"]`, registered with `SOURCES.register`. It reads its
+    texts in an order that does not depend on the machine, and imports large libraries inside its methods.
+
+    Example:
+        >>> @SOURCES.register
+        ... class Greetings(SourceConfig):
+        ...     '''The same greeting, several times.'''
+        ...
+        ...     kind: Literal["greetings"]
+        ...     count: int = Field(description="how many")
+        ...
+        ...     def parts(self):
+        ...         return [SourcePart(digest(self.count))]
+        ...
+        ...     def read(self, part):
+        ...         for number in range(self.count):
+        ...             yield RawText(f"Hello, reader {number}.", "greetings", "document", self.licence, str(number))
+        ...
+        ...     def check(self):
+        ...         pass
+    """
+
+    name: Name = Field(description="of the source, in the table of texts and in messages")
+    licence: str = Field(description="SPDX expression or plain words, for texts that do not state their own")
+    weight: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=1.0, description="share of the texts that is taken, chosen by hash"
+    )
+    limit: Positive | None = Field(default=None, description="texts kept at most: those with the smallest hash")
+
+    @abstractmethod
+    def parts(self) -> list[SourcePart]:
+        """The parts of the source and what they hold now.
+
+        Raises:
+            SourceError: The source is not there or cannot be asked.
+        """
+
+    @abstractmethod
+    def read(self, part: SourcePart) -> Rows:
+        """The texts of a part and what is malformed in it, in an order that does not depend on the machine."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find out cheaply whether the source can be read.
+
+        Raises:
+            SourceError: It cannot; the message names the place and the remedy.
+        """
+
+    def pinned(self) -> Self:
+        """The source at the very version that the digests of its parts describe."""
+        return self
+
+    def reading_settings(self) -> dict[str, Any]:
+        """The settings that decide which rows reading gives. They are part of the identity of what was read."""
+        return self.settings("weight", "limit")
+
+    def malformed_limit(self) -> float | None:
+        """Share of rows, and of files, that may be malformed; None for a kind that has no malformed rows."""
+        return None
+
+    def hub_datasets(self) -> list[str]:
+        """The data sets of the Hugging Face hub that it reads, for the model card."""
+        return []
+
+    def content_digest(self) -> str:
+        """What the source holds now."""
+        return digest(sorted(part.digest for part in self.parts()))
+
+
+SOURCES: Registry[SourceConfig] = Registry("source")
+
+
+class RowSource(SourceConfig):
+    """A source of rows from outside, of which some may be malformed."""
+
+    role: Role = Field(default="document", description="of texts that do not state their own: `document` or `query`")
+    max_malformed: Fraction = Field(default=0.01, description="share of rows, and of files, that may be malformed")
+
+    def reading_settings(self) -> dict[str, Any]:
+        """All settings but the choice among the rows and the tolerance."""
+        return self.settings("weight", "limit", "max_malformed")
+
+    def malformed_limit(self) -> float | None:
+        """`max_malformed`."""
+        return self.max_malformed
+
+
+def excerpt(value: object) -> str:
+    """The beginning of a value, on one line."""
+    return " ".join(str(value)[: 2 * EXCERPT_CHARS].split())[:EXCERPT_CHARS]

@@ -1,0 +1,86 @@
+"""Source kind `huggingface`."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Any, Literal, Self
+
+from pydantic import Field
+
+from stella_assets.core.config import Positive
+from stella_assets.core.manifest import digest
+from stella_assets.corpus.errors import SourceError
+from stella_assets.corpus.sources.base import SOURCES, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.columns import Columns
+
+
+@SOURCES.register
+class HuggingFace(RowSource):
+    """A data set of the Hugging Face hub, streamed."""
+
+    kind: Literal["huggingface"]
+    dataset: str = Field(description="its id, e.g. `HuggingFaceFW/fineweb-edu`")
+    revision: str = Field(description="a commit, or a branch or tag, which is resolved when the corpus is made")
+    config: str | None = Field(default=None, description="the subset; the default subset when left out")
+    dataset_split: str = Field(default="train", description="the split that is read")
+    columns: Columns = Field(default=Columns(), description="which column holds what")
+    limit: Positive = Field(description="texts read from the stream")
+
+    def parts(self) -> list[SourcePart]:
+        """The data set at the commit that the revision names."""
+        return [SourcePart(digest([self.dataset, hub_commit(self.dataset, self.revision)]))]
+
+    def pinned(self) -> Self:
+        """The source at the commit that the revision names."""
+        return self.with_values(revision=hub_commit(self.dataset, self.revision))
+
+    def read(self, part: SourcePart) -> Rows:
+        """The first `limit` rows of the split.
+
+        Raises:
+            SourceError: The data set does not have the columns.
+        """
+        from datasets import load_dataset
+
+        rows = load_dataset(self.dataset, self.config, split=self.dataset_split, revision=self.revision, streaming=True)
+        section = self.config or self.dataset
+        for number, row in enumerate(rows.take(self.limit), 1):
+            if number == 1:
+                self.columns.require(list(row), self.dataset, self.name)
+            yield self.columns.text_of(row, self, section, f"{self.dataset}:{number}")
+
+    def check(self) -> None:
+        """Nothing is checked: a recipe can be validated without a connection. The hub is asked for the first digest."""
+
+    def hub_datasets(self) -> list[str]:
+        """Its id."""
+        return [self.dataset]
+
+    def reading_settings(self) -> dict[str, Any]:
+        """All settings but the choice among the rows; the limit decides where the stream ends."""
+        return self.settings("weight", "max_malformed")
+
+
+@lru_cache(maxsize=1024)
+def hub_commit(dataset: str, revision: str) -> str:
+    """The commit that a revision of a data set names. The hub is asked once per process.
+
+    One answer for the whole process also keeps the digest of a source and the rows that are read from it consistent.
+
+    Raises:
+        SourceError: The hub cannot be asked.
+    """
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    import httpx2
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return str(HfApi().dataset_info(dataset, revision=revision).sha)
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError, OSError) as error:
+        raise SourceError(
+            f"{dataset}: the hub did not say which commit revision {revision!r} is ({type(error).__name__}).",
+            "Connect to the hub, or give the commit's 40 hexadecimal digits as `revision`.",
+        ) from None

@@ -1,0 +1,72 @@
+"""Source kind `lance`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field
+
+from stella_assets.core.config import Positive
+from stella_assets.core.manifest import digest
+from stella_assets.corpus.errors import SourceError
+from stella_assets.corpus.sources.base import SOURCES, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.columns import Columns
+
+
+@SOURCES.register
+class LanceTable(RowSource):
+    """A table in the Lance format, at one version."""
+
+    kind: Literal["lance"]
+    path: str = Field(description="the table's folder; a relative path counts from the recipe")
+    version: Positive | None = Field(
+        default=None, description="the newest when left out; the manifest says which it was"
+    )
+    columns: Columns = Field(default=Columns(), description="which column holds what")
+
+    def parts(self) -> list[SourcePart]:
+        """The table as a whole."""
+        return [SourcePart(digest(self._identity()))]
+
+    def pinned(self) -> Self:
+        """The source at the version that the table has now."""
+        return self.with_values(version=self._identity()[1])
+
+    def read(self, part: SourcePart) -> Rows:
+        """The rows of the table."""
+        import lance
+
+        dataset = lance.dataset(str(self.resolve(self.path)), version=self.version)
+        columns = [name for name in self.columns.names() if name in dataset.schema.names]
+        section = Path(self.path).name.removesuffix(".lance")
+        number = 0
+        for batch in dataset.to_batches(columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield self.columns.text_of(row, self, section, f"{section}:{number}")
+
+    def check(self) -> None:
+        """Check that the table, the version and the columns exist.
+
+        Raises:
+            SourceError: One of them does not.
+        """
+        self._identity()
+
+    def _identity(self) -> tuple[str, int]:
+        """Digest of the names of the data files, which are never overwritten, and the version."""
+        import lance
+
+        place = self.resolve(self.path)
+        try:
+            dataset = lance.dataset(str(place), version=self.version)
+        except (ValueError, OSError) as error:
+            raise SourceError(
+                f"{place}: source {self.name!r}: no Lance table, or not at version {self.version or 'newest'} "
+                f"({' '.join(str(error).split())[:200]}).",
+                "Correct `path` or `version`.",
+            ) from None
+        self.columns.require(dataset.schema.names, place, self.name)
+        fragments = [file.path for fragment in dataset.get_fragments() for file in fragment.data_files()]
+        return digest(fragments), int(dataset.version)

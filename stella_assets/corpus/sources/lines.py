@@ -1,0 +1,68 @@
+"""Encoded text, compressed or not, in units of bounded size."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stella_assets.corpus.sources.base import EXCERPT_CHARS, Malformed, excerpt
+
+MAX_BYTES = 32 * 2**20
+"""A longer line, paragraph or file is not a text but a mistake. It is never held in memory as a whole."""
+
+
+@contextmanager
+def decompressed(path: Path) -> Iterator[io.BufferedReader]:
+    """The content of a file, decompressed as its name says: `.gz` and `.zst`."""
+    import pyarrow as pa
+
+    with pa.input_stream(str(path), compression="detect") as stream:
+        yield io.BufferedReader(stream, 2**20)
+
+
+def lines_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
+    """Lines, numbered from 1, without the byte order mark; None for a line that is too long."""
+    number = 0
+    while line := stream.readline(MAX_BYTES + 1):
+        number += 1
+        if len(line) > MAX_BYTES and not line.endswith(b"\n"):
+            while (rest := stream.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+        else:
+            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+
+
+def paragraphs_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
+    """Paragraphs, which blank lines separate, numbered from 1; None for one that is too long."""
+    number, size = 1, 0
+    lines: list[bytes] = []
+    for _, line in lines_of(stream):
+        size += MAX_BYTES + 1 if line is None else len(line)
+        if line is not None and not line.strip():
+            yield number, b"".join(lines) if size <= MAX_BYTES else None
+            number, size, lines = number + 1, 0, []
+        elif size <= MAX_BYTES:
+            lines.append(line or b"")
+    yield number, b"".join(lines) if size <= MAX_BYTES else None
+
+
+def whole_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
+    """The whole content, numbered 1; None if it is too long."""
+    content = stream.read(MAX_BYTES + 1)
+    yield 1, content if len(content) <= MAX_BYTES else None
+
+
+def too_long(origin: str) -> Malformed:
+    """A unit above `MAX_BYTES`."""
+    return Malformed(origin, f"longer than {MAX_BYTES // 2**20} MiB")
+
+
+def not_encoded(encoding: str, error: UnicodeDecodeError, origin: str) -> Malformed:
+    """A unit of another encoding."""
+    byte = error.object[error.start]
+    return Malformed(
+        origin, f"not {encoding}: byte {error.start} is 0x{byte:02x}", excerpt(error.object[: 2 * EXCERPT_CHARS])
+    )

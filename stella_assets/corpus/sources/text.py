@@ -1,0 +1,42 @@
+"""Source kind `text`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from stella_assets.corpus.sources.base import SOURCES, RawText, Rows
+from stella_assets.corpus.sources.files import EncodedFileSource
+from stella_assets.corpus.sources.lines import decompressed, lines_of, not_encoded, paragraphs_of, too_long, whole_of
+
+UNITS = {"line": lines_of, "paragraph": paragraphs_of, "file": whole_of}
+
+
+@SOURCES.register
+class Text(EncodedFileSource):
+    """Plain text files, also compressed with gzip or zstd. A text is a line, a paragraph or a whole file."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".md", ".rst", ".text")
+
+    kind: Literal["text"]
+    unit: Literal["line", "paragraph", "file"] = Field(
+        default="paragraph", description="what one text is: `line`, `paragraph` (blank lines separate them) or `file`"
+    )
+
+    def rows(self, path: Path, section: str) -> Rows:
+        """The units of one file that are not blank."""
+        with decompressed(path) as stream:
+            for number, unit in UNITS[self.unit](stream):
+                origin = f"{path.name}:{number}"
+                if unit is None:
+                    yield too_long(origin)
+                    continue
+                try:
+                    text = unit.decode(self.encoding)
+                except UnicodeDecodeError as error:
+                    yield not_encoded(self.encoding, error, origin)
+                else:
+                    if text.strip():
+                        yield RawText(text.strip("\r\n"), section, self.role, self.licence, origin)

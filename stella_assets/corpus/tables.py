@@ -1,0 +1,56 @@
+"""The tables that the corpus steps write."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from stella_assets.core.tables import declare
+from storage.tables import INT, REAL, TEXT, Table
+
+TEXTS = declare(
+    Table(
+        name="texts",
+        assets="corpus",
+        file="corpus.parquet",
+        schema=pa.schema(
+            {
+                "id": TEXT, "text": TEXT, "source": TEXT, "section": TEXT, "role": TEXT, "split": TEXT,
+                "licence": TEXT, "origin": TEXT, "augmentation": TEXT, "parent": TEXT,
+            }.items()
+        ),
+    )
+)  # fmt: skip
+FUNNEL = declare(
+    Table(
+        name="funnel",
+        assets="corpus",
+        file="funnel.parquet",
+        schema=pa.schema({"source": TEXT, "rule": TEXT, "texts": INT}.items()),
+    )
+)
+DROPPED = declare(
+    Table(
+        name="dropped",
+        assets="*",  # every step that removes texts writes one
+        file="dropped.parquet",
+        schema=pa.schema(
+            {
+                "id": TEXT, "source": TEXT, "section": TEXT, "role": TEXT, "rule": TEXT, "value": REAL,
+                "detail": TEXT, "excerpt": TEXT, "origin": TEXT,
+            }.items()
+        ),
+    )
+)  # fmt: skip
+CONTAMINATION = declare(
+    Table(
+        name="contamination",
+        assets="contamination",
+        file="matches.parquet",
+        schema=pa.schema(
+            {
+                "id": TEXT, "source": TEXT, "evaluation": TEXT, "task": TEXT, "split": TEXT, "role": TEXT,
+                "rule": TEXT, "value": REAL, "verdict": TEXT, "excerpt": TEXT, "evaluation_excerpt": TEXT,
+            }.items()
+        ),
+    )
+)  # fmt: skip
