@@ -1,4 +1,4 @@
-"""The concatenated target `t = norm(concat(w_1 t_1, w_2 t_2, ...))` (arXiv 2412.19048, section 3.1).
+"""Step `concatenated_vectors`: the target `t = norm(concat(w_1 t_1, w_2 t_2, ...))` (arXiv 2412.19048, section 3.1).
 
 With unit vectors t_k, the cosine of two targets is the mean of the teachers' cosines weighted with w_k squared.
 """
@@ -10,75 +10,127 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
-from storage.workspace import Workspace
 
 from stella_assets.core.manifest import Check
+from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import Artefact, BuildContext, Result, Step
-from stella_assets.corpus.build import corpus_step
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.recipe import Recipe
-from stella_assets.teachers.encode import TeacherVectors, read_reference, teacher_step
-from storage.snapshot import Snapshot, snapshot_tags
-from storage.snapshot_writer import SnapshotWriter, TeacherColumn
+from stella_assets.teachers.kinds.base import TeacherConfig
+from stella_assets.teachers.snapshot import VECTOR, Snapshot, has_snapshot
+from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
+from stella_assets.teachers.tables import SNAPSHOTS_ASSET
+from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
 
 CODE_VERSION = "2"
 REFERENCE = "snapshot.json"
+COMPLETE = CheckSpec("every_text_has_a_vector", "The table has as many rows as the corpus has texts.")
 
 
 def concatenate(vectors: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Concatenate unit vectors `[n, dim_k]` by weight and normalise: `[n, sum of dim_k]` float32."""
+    """Concatenate vectors by weight and normalise: `norm(concat(w_1 norm(t_1), w_2 norm(t_2), ...))`.
+
+    Args:
+        vectors: One block `[n, dim_k]` per teacher, of any float type; no row may be zero.
+        weights: One per teacher, above 0.
+
+    Returns:
+        `[n, sum of dim_k]` float32, rows of unit norm.
+
+    References:
+        arXiv 2412.19048, section 3.1.
+
+    Example:
+        >>> concatenate([np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])], [1.0, 1.0]).round(3)
+        array([[0.707, 0.   , 0.   , 0.707]], dtype=float32)
+    """
     parts = []
     for block, weight in zip(vectors, weights, strict=True):
         block_f32 = block.astype(np.float32)
+        # Stored vectors are of unit norm up to float16; without this the error would change the weights a little.
         parts.append(block_f32 * (weight / np.linalg.norm(block_f32, axis=1, keepdims=True)))
     joined = np.concatenate(parts, axis=1)
     return joined / np.linalg.norm(joined, axis=1, keepdims=True)
 
 
-def concatenation_step(recipe: Recipe) -> Step:
-    """The step that makes `concatenated_vectors`."""
+def concatenation_step(
+    recipe: str,
+    *,
+    recipe_digest: str,
+    teachers: Sequence[TeacherConfig],
+    vectors: Mapping[str, Step[TeacherVectors]],
+    corpus: Step[CorpusTexts],
+) -> Step[Snapshot]:
+    """The step that makes a snapshot of all teachers' vectors, a tagged version of the recipe's table.
+
+    Args:
+        recipe: Name of the recipe, and of its table.
+        recipe_digest: Digest of the recipe, for the table's metadata.
+        teachers: In the order of the concatenation.
+        vectors: By teacher, the step that makes its vectors.
+        corpus: The step that makes the corpus.
+    """
     return Step(
-        recipe=recipe.name,
-        name="concatenated_vectors",
+        recipe=recipe,
+        name=SNAPSHOTS_ASSET,
         code_version=CODE_VERSION,
         settings={
-            "table": recipe.name,
-            "teachers": [teacher.name for teacher in recipe.teachers],
-            "weights": [teacher.weight for teacher in recipe.teachers],
+            # Two recipes with equal inputs have a table each, so the name is part of the identity.
+            "table": recipe,
+            "teachers": [teacher.name for teacher in teachers],
+            "weights": [teacher.weight for teacher in teachers],
         },
-        needs=(corpus_step(recipe), *(teacher_step(recipe, teacher) for teacher in recipe.teachers)),
-        build=lambda context: _write_snapshot(recipe, context),
-        present=lambda artefact, workspace: artefact.manifest.identity.key in snapshot_tags(workspace, recipe.name),
+        build=lambda context: _write_snapshot(recipe, recipe_digest, teachers, vectors, corpus, context),
+        presentation=Presentation(
+            group="teachers",
+            description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, a tagged version of a "
+            "[LanceDB](https://lancedb.com) table.",
+            kinds=frozenset({"lancedb"}),
+            checks=(COMPLETE,),
+            show=_show,
+        ),
+        read=lambda artefact, workspace: Snapshot.open(workspace, recipe, artefact.manifest.identity.key),
+        dependencies=(corpus, *(vectors[teacher.name] for teacher in teachers)),
+        is_available=lambda artefact, workspace: has_snapshot(workspace, recipe, artefact.manifest.identity.key),
     )
 
 
-def _write_snapshot(recipe: Recipe, context: BuildContext) -> Result:
-    texts = CorpusTexts(context.inputs["corpus"])
-    columns = teacher_columns(recipe, context.inputs, context.workspace)
+def _write_snapshot(
+    recipe: str,
+    recipe_digest: str,
+    teachers: Sequence[TeacherConfig],
+    vectors: Mapping[str, Step[TeacherVectors]],
+    corpus: Step[CorpusTexts],
+    context: BuildContext,
+) -> Result:
+    texts = context.read(corpus)
+    columns = [as_column(teacher.name, teacher.weight, context.read(vectors[teacher.name])) for teacher in teachers]
     dim = sum(column.dim for column in columns)
-    context.workspace.require_space(len(texts) * dim * 2, f"a snapshot of {len(texts):,} rows of {dim} dims")
-    with progress_bar(len(texts), "concatenated_vectors", "rows") as bar:
+    # 2 bytes per float16. Asked for before anything is written: a full disk would be found hours later.
+    context.workspace.require_space(
+        len(texts) * dim * 2, f"a snapshot of {len(texts):,} rows of {dim} dimensions", context.workspace.vectors
+    )
+    with progress_bar(len(texts), SNAPSHOTS_ASSET, "rows") as bar:
         writer = SnapshotWriter(
             context.workspace,
-            recipe.name,
-            on_wait=lambda: context.log.info(
-                "concatenated_vectors: another run is writing this table; waiting for it."
-            ),
+            recipe,
+            on_wait=lambda: context.log.info(f"{SNAPSHOTS_ASSET}: another run is writing this table; waiting for it."),
             on_rows=bar.update,
         )
-        written = writer.write(context.key, texts, columns, lineage(recipe, context))
+        # The tag is the artefact's key: a run that was killed after tagging finds its snapshot and writes nothing.
+        written = writer.write(context.key, texts, columns, _lineage(recipe, recipe_digest, context))
     context.log.info(
-        f"concatenated_vectors: {written.rows_written:,} of {written.rows:,} rows written, and for the rows that were "
+        f"{SNAPSHOTS_ASSET}: {written.rows_written:,} of {written.rows:,} rows written, and for the rows that were "
         f"there the columns of {', '.join(written.columns_written) or 'no teacher'}"
     )
-    snapshot = open_snapshot(recipe, context.key, context.workspace)
-    references = {t.name: read_reference(context.inputs[f"teacher_vectors/{t.name}"]) for t in recipe.teachers}
+    snapshot = Snapshot.open(context.workspace, recipe, context.key)
+    # The table lies outside the folder; through these digests the artefact's own digest covers the vectors.
+    digests = {t.name: read_reference(context.artefact(vectors[t.name]).folder).digest for t in teachers}
     reference = {
         "table": writer.name,
         "tag": context.key,
         "layout": asdict(snapshot.layout),
-        "teachers": {name: reference.digest for name, reference in references.items()},
+        "teachers": digests,
     }
     (context.folder / REFERENCE).write_text(json.dumps(reference, indent=1, sort_keys=True))
     rows = len(snapshot)
@@ -91,31 +143,28 @@ def _write_snapshot(recipe: Recipe, context: BuildContext) -> Result:
             "tag": context.key,
             "lance_version": written.version,
         },
-        checks=(Check("every_text_has_a_vector", rows == len(texts), f"{rows:,} rows for {len(texts):,} texts"),),
+        checks=(Check(COMPLETE.name, rows == len(texts), f"{rows:,} rows for {len(texts):,} texts"),),
     )
 
 
-def teacher_columns(recipe: Recipe, inputs: Mapping[str, Artefact], workspace: Workspace) -> list[TeacherColumn]:
-    """The recipe's teachers as columns of a snapshot, read from their vectors."""
-    columns = []
-    for teacher in recipe.teachers:
-        vectors = TeacherVectors.open(teacher, inputs[f"teacher_vectors/{teacher.name}"], workspace)
-        columns.append(TeacherColumn(teacher.name, vectors.dim, teacher.weight, vectors.fingerprints, vectors.fetch))
-    return columns
+def as_column(name: str, weight: float, vectors: TeacherVectors) -> TeacherColumn:
+    """A teacher as a column of a snapshot, read from its vectors."""
+    return TeacherColumn(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch)
 
 
-def lineage(recipe: Recipe, context: BuildContext) -> dict[str, object]:
-    """What the snapshot is made of, as its table says it."""
+def _lineage(recipe: str, recipe_digest: str, context: BuildContext) -> dict[str, object]:
+    """What the snapshot is made of, for the table's metadata."""
     return {
-        "recipe": recipe.name,
-        "recipe_digest": recipe.digest,
-        "asset": "concatenated_vectors",
+        "recipe": recipe,
+        "recipe_digest": recipe_digest,
+        "asset": SNAPSHOTS_ASSET,
         "key": context.key,
         "code_version": CODE_VERSION,
-        "inputs": {name: artefact.digest for name, artefact in context.inputs.items()},
+        "inputs": {step.stored_as: artefact.digest for step, artefact in context.inputs.items()},
     }
 
 
-def open_snapshot(recipe: Recipe, key: str, workspace: Workspace) -> Snapshot:
-    """The table version of a `concatenated_vectors` artefact's key."""
-    return Snapshot.open(workspace, recipe.name, key)
+def _show(artefact: Artefact) -> Mapping[str, Shown]:
+    layout = json.loads((artefact.folder / REFERENCE).read_text())["layout"]
+    teachers = zip(layout["teachers"], layout["dims"], layout["weights"], strict=True)
+    return {"layout": Rows([{"column": VECTOR + name, "dim": dim, "weight": weight} for name, dim, weight in teachers])}

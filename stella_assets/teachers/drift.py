@@ -5,29 +5,46 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from storage.workspace import Workspace
 
 from stella_assets.teachers.measures import NEIGHBOURS, linear_cka, nearest, rounded, unit
-from storage.database import to_numpy
-from storage.snapshot import VECTOR, Snapshot, snapshot_tags
+from stella_assets.teachers.snapshot import VECTOR, Snapshot, snapshot_tags
+from storage.codecs import vectors_to_numpy
+from storage.workspace import Workspace
 
+# The matrix of cosines takes 16 MiB in float32.
 SAMPLE_ROWS = 2048
+# Entries of the vectors in memory at a time: 32 MiB in float32.
 BLOCK_ENTRIES = 2**23
 
 
 def previous_snapshot(workspace: Workspace, recipe: str, tag: str) -> tuple[str, Snapshot] | None:
-    """The recipe's snapshot before this one, with its tag, if a tag still names one."""
+    """The recipe's last snapshot before this one, with its tag; None if no tag names one.
+
+    Raises:
+        ValueError: The recipe has no snapshot `tag`.
+    """
     tags = list(snapshot_tags(workspace, recipe))
     place = tags.index(tag)
     return (tags[place - 1], Snapshot.open(workspace, recipe, tags[place - 1])) if place else None
 
 
 def snapshot_drift(before: Snapshot, now: Snapshot) -> list[dict[str, Any]]:
-    """How far each teacher that both snapshots have moved.
+    """How far the vectors of each teacher that both snapshots have moved.
 
     `mean_shift` is the distance of the mean vectors; None when the dimensions differ. `linear_cka` compares the vectors
     of texts that both have, 1 when a teacher stayed the same. `changed_neighbours` is the share of a text's nearest
     neighbours, within a sample of its snapshot, that are not its neighbours in the other: it sees new texts, too.
+
+    Args:
+        before: The older snapshot.
+        now: The newer one.
+
+    Returns:
+        One row per teacher that both have, in the order of `now`. `linear_cka` and `changed_neighbours` are None where
+        the samples have fewer than three texts in common.
+
+    References:
+        Kornblith et al., 2019, arXiv 1905.00414 (linear CKA).
     """
     added, removed = np.setdiff1d(now.keys, before.keys), np.setdiff1d(before.keys, now.keys)
     rows = []
@@ -52,8 +69,9 @@ def _mean_shift(before: Snapshot, now: Snapshot, teacher: str, added: np.ndarray
     dims = [s.layout.dims[s.layout.teachers.index(teacher)] for s in (before, now)]
     if dims[0] != dims[1]:
         return None
+    # Sums of float16 in float64 are exact, so the difference of two sums is that of the texts alone.
     new_D = _sum(now, teacher)
-    if before.fingerprints[teacher] == now.fingerprints[teacher]:  # only the texts differ: read those alone
+    if before.fingerprints[teacher] == now.fingerprints[teacher]:  # only the texts differ: read only those
         gone_D = _sum_rows(before, teacher, np.searchsorted(before.keys, removed))
         old_D = new_D - _sum_rows(now, teacher, np.searchsorted(now.keys, added)) + gone_D
     else:
@@ -66,7 +84,7 @@ def _sum(snapshot: Snapshot, teacher: str) -> np.ndarray:
     dim = snapshot.layout.dims[snapshot.layout.teachers.index(teacher)]
     total_D = np.zeros(dim)
     for batch in snapshot.scan([VECTOR + teacher], max(64, min(8192, BLOCK_ENTRIES // dim))):
-        total_D += to_numpy(batch.column(0)).sum(axis=0, dtype=np.float64)
+        total_D += vectors_to_numpy(batch.column(0)).sum(axis=0, dtype=np.float64)
     return total_D
 
 
@@ -82,10 +100,13 @@ def _sampled(before: Snapshot, now: Snapshot, teacher: str) -> dict[str, Any]:
     rows = [_sample(snapshot.keys) for snapshot in (before, now)]
     samples = [unit(snapshot.vectors(chosen, [teacher])) for snapshot, chosen in zip((before, now), rows, strict=True)]
     keys = [snapshot.keys[chosen] for snapshot, chosen in zip((before, now), rows, strict=True)]
+    # Texts that only one sample has are not compared, but they can be neighbours.
     common, *places = np.intersect1d(keys[0], keys[1], return_indices=True)
+    # A sample has one candidate less than rows: a text is not its own neighbour.
     neighbours = min(NEIGHBOURS, len(keys[0]) - 1, len(keys[1]) - 1)
     if len(common) < 3 or neighbours < 1:
         return {"linear_cka": None, "changed_neighbours": None, "sampled_rows": len(common)}
+    # Keys, not places: the two samples number their rows differently.
     found = [keys[i][nearest(samples[i][places[i]], samples[i], places[i], neighbours)] for i in range(2)]
     kept = [len(np.intersect1d(x, y)) for x, y in zip(*found, strict=True)]
     return {
@@ -96,5 +117,7 @@ def _sampled(before: Snapshot, now: Snapshot, teacher: str) -> dict[str, Any]:
 
 
 def _sample(keys: np.ndarray) -> np.ndarray:
-    """Rows whose ids come first by their second half, ascending: mostly the same texts as a corpus grows."""
+    """Rows whose ids come first by their second half, ascending: mostly the same texts while a corpus grows."""
+    # Rows are in the order of the first half of an id; the second half is independent of it. The smallest hashes stay
+    # the smallest when others are added, unlike a seeded draw of positions.
     return np.sort(np.argsort(keys.view("S8").reshape(-1, 2)[:, 1], kind="stable")[:SAMPLE_ROWS])

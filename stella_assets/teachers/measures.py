@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 NEIGHBOURS = 10
+# 50 bins of width 0.04; rounded, as `linspace` leaves last bits that would show in tables.
 COSINE_EDGES = np.linspace(-1, 1, 51).round(2)
 
 
@@ -17,7 +18,7 @@ class VectorStats:
     Attributes:
         rows: Vectors.
         dim: Dimensions.
-        norm_mean: Mean norm; the store keeps unit vectors, so 1 but for float16.
+        norm_mean: Mean norm; the store keeps unit vectors, so 1 up to rounding to float16.
         norm_std: Standard deviation of the norms.
         nan_rows: Rows with NaN or infinity.
         zero_rows: Rows of norm 0.
@@ -40,14 +41,18 @@ class VectorStats:
 
 
 def rounded(value: float) -> float:
-    """Six significant digits: sums in another order, as rows lie elsewhere, give the same figure."""
+    """Six significant digits: sums in another order of rows give the same figure."""
     return float(f"{value:.6g}")
 
 
 class Accumulator:
-    """Gathers norms and sums of groups of rows, block by block; in memory are a few rows of numbers a group.
+    """Gathers norms and sums of groups of rows, block by block; in memory are a few rows of numbers per group.
 
     Sums of float16 entries in float64 are exact for up to 2^29 unit vectors, so mean cosines do not depend on order.
+
+    Args:
+        groups: How many groups there are; rows name theirs by number. G in the shapes of attributes.
+        dim: Dimensions of a vector.
     """
 
     def __init__(self, groups: int, dim: int) -> None:
@@ -63,13 +68,16 @@ class Accumulator:
         self.norm_squares_G = np.zeros(groups)
 
     def add(self, block_ND: np.ndarray, groups_N: np.ndarray) -> np.ndarray:
-        """Take in a block `[n, dim]` with the group of each row, and give the norms `[n]`; rows with NaN have NaN."""
+        """Add a block `[n, dim]` with the group of each row, and return the norms `[n]`; rows with NaN have NaN."""
         block = block_ND.astype(np.float32)
+        # float16 would overflow or round squares; NaN and infinity survive the sum and mark their row.
         squares = np.einsum("nd,nd->n", block, block, dtype=np.float64)
         finite = np.isfinite(squares)
         if not finite.all():
+            # One broken row must not make the sums of its whole source NaN; it is counted instead.
             block, squares = np.where(finite[:, None], block, 0), np.where(finite, squares, 0)
         count = len(self.rows_G)
+        # In float64, where these sums are exact.
         for group in np.unique(groups_N):
             self.sums_GD[group] += block[groups_N == group].sum(axis=0, dtype=np.float64)
         self.squares_D += np.einsum("nd,nd->d", block, block, dtype=np.float64)
@@ -84,18 +92,26 @@ class Accumulator:
         return np.where(finite, norms, np.nan)
 
     def result(self, groups: slice | int, sample_SD: np.ndarray) -> VectorStats:
-        """Statistics of one group, or of several together; those that need pairs are of a sample `[s, dim]`."""
+        """Statistics of one group, or of several together.
+
+        Args:
+            groups: Which of them.
+            sample_SD: Unit vectors of a sample of their rows, for what needs pairs of texts.
+        """
         chosen = np.atleast_1d(np.arange(len(self.rows_G))[groups])
         rows, nan, zero = (int(counts[chosen].sum()) for counts in (self.rows_G, self.nan_G, self.zero_G))
         total, squares = float(self.norms_G[chosen].sum()), float(self.norm_squares_G[chosen].sum())
+        # Rows of zeros count for norms but have no cosine.
         counted = max(1, rows - nan)
         mean, usable = total / counted, rows - nan - zero
         sum_D = self.sums_GD[chosen].sum(axis=0)
+        # Over ordered pairs i != j: sum of v_i . v_j = |sum of v_i|^2 - sum of |v_i|^2, so no pair is ever formed.
         pairs = usable * (usable - 1)
         return VectorStats(
             rows=rows,
             dim=self.dim,
             norm_mean=rounded(mean),
+            # E[x^2] - E[x]^2 can be just below 0 for norms that are all 1.
             norm_std=rounded(float(np.sqrt(max(0.0, squares / counted - mean**2)))),
             nan_rows=nan,
             zero_rows=zero,
@@ -124,34 +140,69 @@ def cosine_histogram(sample_SD: np.ndarray) -> np.ndarray:
 
 
 def effective_rank(sample_SD: np.ndarray) -> float | None:
-    """Exponential of the entropy of the normalised singular values of the centred sample."""
+    """Exponential of the entropy of the normalised singular values of the centred sample.
+
+    Args:
+        sample_SD: Vectors.
+
+    Returns:
+        Between 1 and min(S - 1, D); None for fewer than three rows.
+
+    References:
+        Roy and Vetterli, 2007, The effective rank: a measure of effective dimensionality. They do not centre; here the
+        mean, which `mean_cosine` shows, would hide the other directions.
+    """
     if len(sample_SD) < 3:
         return None
     centred = (sample_SD - sample_SD.mean(axis=0)).astype(np.float64)
+    # The smaller Gram matrix: both have the same eigenvalues except for zeros.
     gram = centred @ centred.T if len(centred) <= centred.shape[1] else centred.T @ centred
     squares = np.linalg.eigvalsh(gram)
+    # Eigenvalues that should be 0 come out as +-1e-16 of the largest; the logarithm needs positive ones.
     values = np.sqrt(squares[squares > squares.max() * 1e-12])
     share = values / values.sum()
     return rounded(float(np.exp(-(share * np.log(share)).sum())))
 
 
 def linear_cka(a_SD: np.ndarray, b_SE: np.ndarray) -> float:
-    """Linear centred kernel alignment of two sets of vectors of the same texts (Kornblith et al., 2019, eq. 3).
+    """Linear centred kernel alignment of two sets of vectors of the same texts.
 
-    Worked out from the S x S Gram matrices, as dimensions may be many more than texts.
+    Computed from the S x S Gram matrices, as dimensions may be many more than texts.
+
+    Args:
+        a_SD: Vectors; row i is of text i.
+        b_SE: Other vectors of the same texts, of any number of dimensions.
+
+    Returns:
+        Between 0 and 1; 1 where one set is the other, rotated and scaled. NaN where all vectors of a set are equal.
+
+    References:
+        Kornblith et al., 2019, Similarity of neural network representations revisited, arXiv 1905.00414, section 3.
     """
     grams = []
     for vectors in (a_SD, b_SE):
         centred = (vectors - vectors.mean(axis=0)).astype(np.float64)
         grams.append(centred @ centred.T)
     a_SS, b_SS = grams
+    # HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)); the factors 1 / (S - 1)^2 cancel.
     return rounded(float((a_SS * b_SS).sum() / (np.linalg.norm(a_SS) * np.linalg.norm(b_SS))))
 
 
 def nearest(vectors_SD: np.ndarray, among_TD: np.ndarray, itself_S: np.ndarray, neighbours: int) -> np.ndarray:
-    """Positions `[S, neighbours]` of the nearest unit vectors by cosine, without the vector itself."""
+    """Positions of the nearest unit vectors by cosine, without the vector itself.
+
+    Args:
+        vectors_SD: Unit vectors to find neighbours of.
+        among_TD: Unit vectors to find them among.
+        itself_S: Where in `among_TD` each vector is.
+        neighbours: How many; at most T - 1.
+
+    Returns:
+        `[S, neighbours]` positions in `among_TD`, in no order.
+    """
     cosines_ST = vectors_SD @ among_TD.T
     cosines_ST[np.arange(len(vectors_SD)), itself_S] = -np.inf
+    # Overlaps are of sets, so the order within the neighbours needs no sort.
     return np.argpartition(-cosines_ST, neighbours - 1, axis=1)[:, :neighbours]
 
 
@@ -165,4 +216,5 @@ def neighbour_overlap(a_SD: np.ndarray, b_SE: np.ndarray, neighbours: int = NEIG
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to unit norm, float32; rows of zeros stay."""
     block = vectors.astype(np.float32)
+    # The floor only keeps 0 / 0 from giving NaN.
     return block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)

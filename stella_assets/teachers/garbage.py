@@ -1,0 +1,93 @@
+"""Garbage collection of the vector store: what no tag, no release and no live recipe needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from stella_assets.teachers.concatenate import REFERENCE as SNAPSHOT_REFERENCE
+from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
+from stella_assets.teachers.tables import SNAPSHOT, STATES, VECTORS, snapshot_tables, teacher_tables
+from stella_assets.teachers.teacher_vectors import REFERENCE, read_reference
+from storage.database import table_names
+from storage.garbage import Garbage, clean_table, remove_table
+from storage.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What must stay.
+
+    Attributes:
+        fingerprints: Teachers that a live recipe or a release uses.
+        snapshots: Tags that a live recipe or a release uses, by recipe.
+    """
+
+    fingerprints: Set[str]
+    snapshots: Set[tuple[str, str]]
+
+
+def live_vectors(folders: Iterable[Path]) -> Needed:
+    """What the artefacts in some folders need of the vector store.
+
+    Args:
+        folders: Of the artefacts that are alive, of any kind; those without vectors need nothing.
+    """
+    fingerprints: set[str] = set()
+    snapshots: set[tuple[str, str]] = set()
+    for folder in folders:
+        # The files tell the kind of artefact, so artefacts of any recipe and version can be given.
+        if (folder / REFERENCE).is_file():
+            fingerprints |= set(read_reference(folder).fingerprints.values())
+        if (folder / SNAPSHOT_REFERENCE).is_file():
+            reference = json.loads((folder / SNAPSHOT_REFERENCE).read_text(encoding="utf-8"))
+            snapshots.add((reference["table"].removesuffix(SNAPSHOT), reference["tag"]))
+    return Needed(fingerprints, snapshots)
+
+
+def collect_garbage(workspace: Workspace, needed: Needed, *, dry_run: bool, superseded: bool) -> list[Garbage]:
+    """Remove what nothing needs, or with `dry_run` only say what that would be.
+
+    Tags keep what they name, and teachers keep all vectors while anything uses them. With `superseded`, the tags of
+    snapshots that no live recipe and no release uses are removed first.
+
+    Args:
+        workspace: Where the store is.
+        needed: What must stay.
+        dry_run: Only say what would be removed.
+        superseded: Also remove snapshots that are not among `needed`.
+
+    Returns:
+        What was removed, or would be.
+
+    Raises:
+        StoreError: A table cannot be read; nothing of it is removed.
+    """
+    found: list[Garbage] = []
+    tables = table_names(workspace)
+    fingerprints = set(needed.fingerprints)
+    # Snapshots before teachers: a snapshot that stays can only be repaired from its teachers' vectors, so it keeps
+    # their tables, too.
+    for name in snapshot_tables(tables):
+        recipe = name.removesuffix(SNAPSHOT)
+        tags = snapshot_tags(workspace, recipe)
+        stale = [tag for tag in tags if superseded and (recipe, tag) not in needed.snapshots]
+        for tag in tags:
+            if tag not in stale:
+                snapshot = Snapshot.open(workspace, recipe, tag)
+                fingerprints |= {f for by_role in snapshot.fingerprints.values() for f in by_role.values()}
+        found += clean_table(workspace, name, stale, dry_run=dry_run)
+    for name in teacher_tables(tables):
+        if name.removeprefix(VECTORS) in fingerprints:
+            # Old versions only: vectors of texts that no corpus has now may be wanted again, and cost hours or money.
+            found += clean_table(workspace, name, [], dry_run=dry_run)
+        else:
+            found += remove_table(workspace, name, "vectors of a teacher that nothing uses", dry_run=dry_run)
+    for name in tables:
+        if name.startswith(STATES):
+            found += remove_table(
+                workspace, name, "states of evaluated texts, computed again when needed", dry_run=dry_run
+            )
+    return found

@@ -1,0 +1,262 @@
+"""The teacher kind `sentence_transformers`.
+
+Shapes: N texts, B texts of a batch, W tokens of a padded row, D dimensions of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stella_assets.core.batching import padded_widths, token_budget_batches
+from stella_assets.core.config import ModelSource, Positive
+from stella_assets.core.devices import Compute, DtypeChoice
+from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import digest
+from stella_assets.core.models import (
+    CONFIG,
+    MODULES,
+    load_sentence_transformer,
+    model_digest,
+    model_folder,
+    read_config,
+    resolve_model,
+)
+from stella_assets.core.progress import progress_bar
+from stella_assets.teachers.kinds.base import (
+    TEACHERS,
+    EmbeddingKind,
+    EncoderLimits,
+    Role,
+    TeacherConfig,
+    hub_link,
+    prompt_of,
+    published_training_datasets,
+)
+from stella_assets.teachers.tokenise import tokenise
+
+DIM_KEYS = ("out_features", "word_embedding_dimension", "embedding_dimension")
+"""Of a module's config.json: the dimensions that come out of it."""
+
+
+@TEACHERS.register
+class SentenceTransformersTeacher(TeacherConfig, ModelSource):
+    """A SentenceTransformers model. `prompts` are put in front of the texts of a role.
+
+    Vectors are those of `SentenceTransformer.encode(normalize_embeddings=True)`, up to the rounding of `dtype`.
+
+    References:
+        Reimers and Gurevych, 2019, Sentence-BERT, arXiv 1908.10084.
+
+    Example:
+        >>> settings = {"name": "minilm", "licence": "Apache-2.0", "model": "./all-MiniLM-L6-v2"}
+        >>> teacher = SentenceTransformersTeacher(kind="sentence_transformers", **settings)
+        >>> teacher.open(Path(), Compute()).encode(["one text"], "document").shape
+        (1, 384)
+    """
+
+    icons: ClassVar[frozenset[str]] = frozenset({"huggingface"})
+
+    kind: Literal["sentence_transformers"]
+    prompts: dict[Literal["query", "document"], str] = Field({}, description="put before texts, by role")
+    evaluation_prompts: dict[str, str] = Field(
+        {}, description="put before the texts of tasks, by mteb's keys; `{instruction}` is the task's"
+    )
+    dense_folder: str | None = Field(None, description="the Dense folder to use instead of the one in modules.json")
+    max_length: Positive = Field(512, description="tokens")
+    max_batch_tokens: Positive = Field(4096, description="tokens of a batch, padding included")
+    dtype: DtypeChoice = Field(
+        "auto", description="number format of the encoder; `auto` is what the device computes in"
+    )
+
+    def external_versions(self, compute: Compute) -> Mapping[str, str]:
+        """Digest of the weights, and the number format of the encoder."""
+        return {"model": model_digest(self), "dtype": compute.dtype(self.dtype)}
+
+    def identity_settings(self) -> dict[str, Any]:
+        """All settings but those that its vectors do not depend on."""
+        return self.settings("weight", "unit_rows", "licence", "model", "revision", "evaluation_prompts")
+
+    def open(self, folder: Path, compute: Compute) -> SentenceTransformersModel:
+        """The model; it is loaded when it is first used."""
+        del folder
+        return SentenceTransformersModel(self, compute)
+
+    def check(self) -> int | None:
+        """Dimensions, as the folder's configuration files say; None for a model of a hub.
+
+        Raises:
+            UserError: The model's folder, its configuration or the Dense layer does not exist.
+        """
+        if self.on_hub:
+            return None
+        folder = model_folder(self)
+        if self.dense_folder:
+            if not (folder / self.dense_folder / CONFIG).is_file():
+                raise UserError(
+                    f"{folder}: there is no Dense layer in {self.dense_folder!r}.", "Correct `dense_folder`."
+                )
+            return int(read_config(folder / self.dense_folder)["out_features"])
+        modules = read_config(folder, MODULES) if (folder / MODULES).is_file() else []
+        # The last module that states a dimension decides; Normalize, for one, has no config.
+        for module in reversed(modules):
+            inner = folder / module["path"]
+            config = read_config(inner) if (inner / CONFIG).is_file() else {}
+            for key in DIM_KEYS:
+                if key in config:
+                    return int(config[key])
+        # A plain transformers model: sentence-transformers adds mean pooling, which keeps the hidden size.
+        return int(read_config(folder)["hidden_size"])
+
+    def task_prompts(self) -> Mapping[str, str]:
+        """Its `evaluation_prompts`."""
+        return self.evaluation_prompts
+
+    def limits(self, compute: Compute) -> EncoderLimits:
+        """Number format on this device, and `max_length`."""
+        return EncoderLimits(compute.dtype(self.dtype), self.max_length)
+
+    def known_training_datasets(self) -> set[str] | None:
+        """What mteb knows of the model."""
+        return published_training_datasets(self.model)
+
+    def link(self) -> str:
+        """Its name; with a link to its commit on the hub if it is there."""
+        return hub_link(self.name, self.model, self.revision) if self.on_hub else super().link()
+
+
+class SentenceTransformersModel:
+    """Encodes in token-budgeted batches, longest texts first.
+
+    The encoder computes in the configured number format; pooling, Dense layers and the norm are always float32.
+    """
+
+    embedding: EmbeddingKind = "vector"
+
+    def __init__(self, config: SentenceTransformersTeacher, compute: Compute) -> None:
+        self.config = config
+        self.dtype = compute.dtype(config.dtype)
+        self._compute = compute
+
+    @cached_property
+    def model(self) -> Any:
+        """The loaded `SentenceTransformer`."""
+        import torch
+
+        name, arguments = resolve_model(self.config)
+        # Without a dtype transformers takes the checkpoint's. Cast while loading: `.to()` would also round the buffers
+        # of rotary positions, which models keep in float32.
+        dtype = {"dtype": getattr(torch, self.dtype)}
+        model = load_sentence_transformer(name, str(self._compute.device), model_kwargs=dtype, **arguments)
+        if self.config.dense_folder:
+            _replace_dense(model, name, self.config.dense_folder, arguments)
+        first, *others = model
+        # Pooling sums hundreds of tokens; in bfloat16, with 8 bits of mantissa, that loses what the encoder computed.
+        first.register_forward_hook(_to_float32)
+        for module in others:
+            module.float()
+        # Never above the model's own limit: positions past it have no embedding.
+        limit = model.max_seq_length
+        model.max_seq_length = min(self.config.max_length, limit) if limit else self.config.max_length
+        return model.eval()
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a vector."""
+        return int(self.model.get_embedding_dimension())
+
+    def describe(self, role: Role) -> dict[str, Any]:
+        """Everything that a vector depends on in addition to the text, as plain values; `weights` is a digest."""
+        return {
+            "kind": self.config.kind,
+            "model": self.config.model,
+            "revision": self.config.revision if self.config.on_hub else None,
+            "weights": model_digest(self.config),
+            "prompt": self._prompt(role),
+            "pooling": _pooling_mode(self.model),
+            "dense_folder": self.config.dense_folder,
+            "max_length": self.config.max_length,
+            "dim": self.dim,
+            "dtype": self.dtype,
+            "engine": "sentence-transformers",
+            "normalised": True,
+        }
+
+    def fingerprint(self, role: Role) -> str:
+        """Names what `describe` says, without the model's place: the same weights elsewhere are the same teacher."""
+        return digest({key: value for key, value in self.describe(role).items() if key != "model"})[:16]
+
+    def encode(self, texts: list[str], role: Role) -> np.ndarray:
+        """Unit-norm vectors `[N, D]` float32, in the order of `texts`.
+
+        Args:
+            texts: Of any length; tokens past `max_length` are cut off.
+            role: Decides the prompt.
+
+        Raises:
+            UserError: The model does not make one row of tokens per text, or has no such Dense layer.
+        """
+        import torch
+
+        tokens = tokenise(self.model, texts, self._prompt(role))
+        widths_N = padded_widths(tokens.lengths, self.model.max_seq_length)
+        vectors_ND = np.empty((len(texts), self.dim), dtype=np.float32)
+        with torch.inference_mode(), progress_bar(len(texts), self.config.name, "texts") as bar:
+            for batch in token_budget_batches(widths_N, self.config.max_batch_tokens):
+                # Batches are sorted by length, longest first, so the first text has the width of the batch.
+                features = tokens.batch(batch, int(widths_N[batch[0]]))
+                on_device = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
+                encoded_BD = self.model(on_device)["sentence_embedding"]
+                # A second norm does nothing to models that end in Normalize, and others need one.
+                vectors_ND[batch] = torch.nn.functional.normalize(encoded_BD.float(), dim=1).cpu().numpy()
+                bar.update(len(batch))
+        return vectors_ND
+
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def _prompt(self, role: Role) -> str:
+        """The recipe's prompt of the role, else the model's own default, as `SentenceTransformer.encode` takes it."""
+        if (given := prompt_of(role)) is not None:
+            return given
+        own = self.config.prompts.get(role)  # type: ignore[call-overload]
+        return own if own is not None else self.model.prompts.get(self.model.default_prompt_name) or ""
+
+
+def _to_float32(_encoder: Any, _inputs: Any, features: dict[str, Any]) -> dict[str, Any]:
+    """What the encoder hands on, in float32 for the modules after it."""
+    import torch
+
+    return {k: v.float() if torch.is_tensor(v) and v.is_floating_point() else v for k, v in features.items()}
+
+
+def _pooling_mode(model: Any) -> str:
+    """Mode or modes of the model's Pooling module, or `none`."""
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    for module in model:
+        if isinstance(module, Pooling):
+            return module.pooling_mode if isinstance(module.pooling_mode, str) else "+".join(module.pooling_mode)
+    return "none"
+
+
+def _replace_dense(model: Any, name: str, folder: str, arguments: dict[str, Any]) -> None:
+    """Use another of the Dense layers that Stella models keep next to one another, one per dimension."""
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    places = [place for place, module in enumerate(model) if isinstance(module, Dense)]
+    if not places:
+        raise UserError(f"{name}: the model has no Dense layer to replace by {folder!r}.", "Remove `dense_folder`.")
+    try:
+        # The last Dense: one before it belongs to the model's own head.
+        model[places[-1]] = Dense.load(name, subfolder=folder, **arguments).to(model.device)
+    except (OSError, TypeError, ValueError) as error:  # a folder without a config gives a TypeError
+        raise UserError(
+            f"{name}: there is no Dense layer in {folder!r} ({error}).", "Correct `dense_folder`."
+        ) from None

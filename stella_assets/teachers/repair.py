@@ -1,0 +1,144 @@
+"""Repair of the vector store: what is damaged is removed, and just that is computed or written again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from stella_assets.core.runner import Runner
+from stella_assets.core.trace import Node, Tracer
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.teachers.audit import Audit, AuditedRecipe, encoded_teachers
+from stella_assets.teachers.snapshot import has_snapshot
+from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
+from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, snapshot_tables, teacher_asset, teacher_tables
+from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
+from stella_assets.teachers.vectors import VectorsByRole
+from storage.artefacts import MANIFEST
+from storage.database import open_table
+from storage.errors import DamageError, VectorError
+from storage.integrity import Damage, drop_damaged
+from storage.keys import to_keys
+from storage.workspace import Workspace
+
+
+class _MaterialsGoneError(Exception):
+    """Something that a snapshot was made of is gone."""
+
+
+def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> list[str]:
+    """Remove what is damaged, encode its texts again, and write damaged columns of snapshots again, old ones too.
+
+    Args:
+        audit: What is damaged.
+        recipes: Recipes whose texts can be encoded again.
+        runner: Has the workspace and the device.
+
+    Returns:
+        What was done, and what could not be, in words.
+
+    Raises:
+        VectorError: A teacher made vectors that must not be stored.
+        DiskSpaceError: The disk is full. What was committed stays, and a second repair goes on from there.
+    """
+    workspace = runner.workspace
+
+    def say_waiting() -> None:
+        runner.log.info("another run is writing to the store; waiting for it.")
+
+    done: list[str] = []
+    by_table: dict[str, list[Damage]] = {}
+    for damage in audit.damages:
+        by_table.setdefault(damage.table, []).append(damage)
+    # Teachers first: snapshots are written again from teachers' vectors, so those must be whole by then.
+    for name in teacher_tables(list(by_table)):
+        # Lance drops whole fragments; the other rows of a unit are encoded again with it.
+        damages = [_unit_of(workspace, damage) for damage in by_table[name]]
+        rows = drop_damaged(workspace, name, damages, say_waiting)
+        done.append(f"{name}: took out units of {rows:,} rows")
+    for recipe in recipes:
+        for vectors, texts in encoded_teachers(recipe, runner):
+            # Dropped rows count as missing, so this is the usual encoding, in the usual batches.
+            if encoded := vectors.fill(texts, runner.compute, runner.log):
+                done.append(f"{recipe.name}/{vectors.teacher.name}: embedded {encoded:,} texts again")
+                done += _say_if_different(recipe, vectors, texts, runner)
+    for name in snapshot_tables(list(by_table)):
+        done += _repair_snapshots(workspace, name.removesuffix(SNAPSHOT), by_table[name])
+    return done
+
+
+def _unit_of(workspace: Workspace, damage: Damage) -> Damage:
+    """A vector that is not its text's puts its whole unit in doubt."""
+    if not damage.place.startswith("id "):
+        return damage
+    dataset = open_table(workspace, damage.table)
+    key = to_keys([damage.place.removeprefix("id ")])
+    for fragment in dataset.get_fragments():
+        if any(np.isin(key, to_keys(batch.column(0))).any() for batch in fragment.to_batches(columns=["id"])):
+            return Damage(damage.table, f"data/{fragment.data_files()[0].path}", damage.what, damage.rows)
+    return damage
+
+
+def _say_if_different(
+    recipe: AuditedRecipe, vectors: TeacherVectors, texts: CorpusTexts, runner: Runner
+) -> Iterator[str]:
+    artefact = runner.find(recipe.teachers[vectors.teacher.name])
+    # Another machine, library or batch can change last bits; the artefact's digest is of the vectors that were lost.
+    if artefact is not None and vectors.digest(texts)[0] != read_reference(artefact.folder).digest:
+        yield (
+            f"{recipe.name}/{vectors.teacher.name}: the vectors differ in their last bits from those that were lost; "
+            "snapshots keep the old ones, and the next one has the new"
+        )
+
+
+def _repair_snapshots(workspace: Workspace, recipe: str, damages: list[Damage]) -> Iterator[str]:
+    places = {damage.place for damage in damages}
+    # One version at a time: each has its own texts, teachers and weights.
+    for tag in sorted({tag for damage in damages for tag in damage.tags}):
+        try:
+            texts, columns, lineage = _materials(workspace, recipe, tag)
+            if any(damage.place == "_versions" and tag in damage.tags for damage in damages):
+                _remove_tag(workspace, recipe, tag)
+            written = SnapshotWriter(workspace, recipe).write(tag, texts, columns, lineage, damaged=places)
+            yield f"{recipe}{SNAPSHOT} {tag}: {written.rows_written:,} rows and the damaged columns written again"
+        # The other snapshots can still be repaired; the report says which one was not.
+        except (VectorError, DamageError, _MaterialsGoneError) as error:
+            yield f"{recipe}{SNAPSHOT} {tag}: cannot be repaired: {error}"
+
+
+def _remove_tag(workspace: Workspace, recipe: str, tag: str) -> None:
+    """Remove a tag whose version cannot be read."""
+    # The tag goes, as its version cannot be the base of the new one; `write` then creates it anew.
+    if has_snapshot(workspace, recipe, tag):
+        open_table(workspace, recipe + SNAPSHOT).tags.delete(tag)
+
+
+def _materials(workspace: Workspace, recipe: str, tag: str) -> tuple[CorpusTexts, list[TeacherColumn], dict[str, Any]]:
+    """What a snapshot was made of: its artefact names texts, teachers and weights, for old snapshots, too.
+
+    Raises:
+        _MaterialsGoneError: One of them is gone.
+    """
+    folder = workspace.artefacts / SNAPSHOTS_ASSET / tag
+    if not (folder / MANIFEST).is_file():
+        raise _MaterialsGoneError(f"its artefact {folder} is gone")
+    # Inputs by digest, not the recipe's current ones: the recipe may have changed since.
+    node = Tracer(workspace).of_folder(folder)
+    assert node.manifest is not None
+    identity, inputs = node.manifest.identity, node.named_inputs
+    columns = []
+    for name, weight in zip(identity.settings["teachers"], identity.settings["weights"], strict=True):
+        reference = read_reference(_folder_of(inputs.pop(teacher_asset(name))))
+        vectors = VectorsByRole(workspace, reference.fingerprints, reference.dim)
+        columns.append(TeacherColumn(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch))
+    (corpus,) = inputs.values()  # a snapshot is made of teachers' vectors and one corpus
+    lineage = {"recipe": recipe, "asset": SNAPSHOTS_ASSET, "key": tag, "inputs": dict(identity.inputs)}
+    return CorpusTexts(_folder_of(corpus)), columns, lineage
+
+
+def _folder_of(node: Node) -> Any:
+    if node.folder is None:
+        raise _MaterialsGoneError(f"the artefact {node.name} {node.digest[:12]} that it was made of is gone")
+    return node.folder

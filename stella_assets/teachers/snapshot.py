@@ -1,0 +1,242 @@
+"""Reading snapshots: what a recipe's student learns from, one tagged version of a Lance table.
+
+A row is a text; each teacher has a column `vector_<teacher>` of unit vectors in float16. Physical order is an accident
+of history, so rows are numbered by their ids, ascending: the same texts have the same numbers in every snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET
+from storage.codecs import vectors_to_numpy
+from storage.database import FORMAT, has_tag, open_table, table_tags
+from storage.errors import MissingSnapshotError
+from storage.keys import to_keys
+from storage.lance_errors import translate_lance_errors
+from storage.workspace import Workspace
+
+TEXT_COLUMNS = ("id", "text", "source", "section", "role", "split")
+VECTOR = "vector_"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which teacher is where in the concatenated vector, and with which weight.
+
+    Attributes:
+        teachers: Names, in the order of the concatenation.
+        dims: Dimensions of each.
+        weights: `w_k` of each, as the recipe has them.
+
+    References:
+        arXiv 2412.19048, section 3.1.
+    """
+
+    teachers: tuple[str, ...]
+    dims: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the concatenated vector."""
+        return sum(self.dims)
+
+    def scales(self) -> np.ndarray:
+        """Factors `[dim]` float32 that make unit norm of unit vectors side by side.
+
+        `norm(concat(w_k t_k))` is `concat(w_k t_k) / norm(w)`, as every t_k is of unit norm.
+        """
+        # In float64, rounded once.
+        weights = np.array(self.weights) / np.linalg.norm(self.weights)
+        return np.repeat(weights, self.dims).astype(np.float32)
+
+
+def snapshot_schema(
+    layout: Layout, lineage: Mapping[str, Any], fingerprints: Mapping[str, Mapping[str, str]]
+) -> pa.Schema:
+    """The table's schema, with layout and lineage in the metadata, so that a copied folder explains itself.
+
+    Args:
+        layout: Teachers, dims and weights.
+        lineage: What the snapshot was made of.
+        fingerprints: For each teacher, its fingerprint by role; kept with the column.
+
+    Returns:
+        The text columns, `chars` (characters of a text), and per teacher `vector_<name>` as float16 `[dim]`.
+    """
+    fields = [pa.field(name, pa.string()) for name in TEXT_COLUMNS]
+    # Characters, so that batches by length need not read the texts.
+    fields.append(pa.field("chars", pa.int32()))
+    for teacher, dim in zip(layout.teachers, layout.dims, strict=True):
+        about = {"stella.fingerprints": json.dumps(fingerprints[teacher], sort_keys=True)}
+        fields.append(pa.field(VECTOR + teacher, pa.list_(pa.float16(), dim), metadata=about))
+    metadata = {
+        "stella.format": str(FORMAT),
+        # Not sorted: field order is readable and is part of existing tables.
+        "stella.layout": json.dumps(layout.__dict__),
+        "stella.lineage": json.dumps(dict(lineage), sort_keys=True),
+    }
+    return pa.schema(fields, metadata=metadata)
+
+
+class Snapshot:
+    """One version of the concatenated vectors.
+
+    It never changes: later snapshots are other versions, and a tag keeps its version from garbage collection.
+
+    Args:
+        dataset: A Lance dataset at that version.
+
+    Example:
+        >>> snapshot = Snapshot.open(workspace, "demo", current_snapshot(workspace, "demo"))
+        >>> target = snapshot.vectors(snapshot.rows("train")[:32]) * snapshot.layout.scales()
+        >>> target.shape == (32, snapshot.layout.dim)
+        True
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        metadata = dataset.schema.metadata
+        self.version = int(dataset.version)
+        self.layout = Layout(**{k: tuple(v) for k, v in json.loads(metadata[b"stella.layout"]).items()})
+        self.lineage: dict[str, Any] = json.loads(metadata[b"stella.lineage"])
+        self.fingerprints: dict[str, dict[str, str]] = {
+            teacher: json.loads(dataset.schema.field(VECTOR + teacher).metadata[b"stella.fingerprints"])
+            for teacher in self.layout.teachers
+        }
+
+    @classmethod
+    def open(cls, workspace: Workspace, recipe: str, tag: str) -> Snapshot:
+        """The snapshot of a recipe that `tag` names.
+
+        Args:
+            workspace: Where the store is.
+            recipe: Name of the recipe.
+            tag: The whole tag: the key of the artefact of `concatenated_vectors`.
+
+        Raises:
+            MissingSnapshotError: There is no such snapshot.
+        """
+        tags = snapshot_tags(workspace, recipe)
+        if tag not in tags:
+            raise MissingSnapshotError(
+                f"{recipe}{SNAPSHOT}: no snapshot is tagged {tag}. It has {', '.join(tags) or 'none'}."
+            )
+        return cls(open_table(workspace, recipe + SNAPSHOT, tag))
+
+    @property
+    def dataset(self) -> Any:
+        """The Lance dataset, at this version."""
+        return self._dataset
+
+    def __len__(self) -> int:
+        return int(self._dataset.count_rows())
+
+    @cached_property
+    def keys(self) -> np.ndarray:
+        """Keys of the texts in the order of rows, 16 bytes each."""
+        return self._physical_keys[self.order]
+
+    @cached_property
+    def _physical_keys(self) -> np.ndarray:
+        with translate_lance_errors(self._dataset.uri):
+            # The empty first part gives a table without rows a dtype.
+            return np.concatenate([to_keys([]), *(to_keys(b.column(0)) for b in self.scan(["id"]))])
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """Position of each row in the table, `[rows]`."""
+        # `take` counts undeleted rows in the order of `scan`, so a position in the scan is a position for `take`.
+        return np.argsort(self._physical_keys, kind="stable")
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers of one split, ascending."""
+        import pyarrow.compute as pc
+
+        chosen = [pc.equal(b.column(0), split).to_numpy(zero_copy_only=False) for b in self.scan(["split"])]
+        return np.flatnonzero(np.concatenate(chosen)[self.order])
+
+    def text_lengths(self) -> np.ndarray:
+        """Characters of each text, `[rows]` int32."""
+        return np.concatenate([b.column(0).to_numpy() for b in self.scan(["chars"])])[self.order]
+
+    def take(self, rows: Sequence[int] | np.ndarray, columns: Sequence[str]) -> dict[str, list[Any]]:
+        """The named text columns of `rows`, in their order.
+
+        Args:
+            rows: Row numbers, in any order.
+            columns: Of `TEXT_COLUMNS`, or `chars`.
+        """
+        with translate_lance_errors(self._dataset.uri):
+            table = self._dataset.take(self.order[np.asarray(rows, dtype=np.int64)], columns=list(columns))
+        return {name: table.column(name).to_pylist() for name in columns}
+
+    def vectors(self, rows: Sequence[int] | np.ndarray, teachers: Sequence[str] | None = None) -> np.ndarray:
+        """Unit vectors of the teachers side by side, one contiguous block `[len(rows), sum of dims]` float16.
+
+        `layout.scales()` makes the student's target of a block with all teachers.
+
+        Args:
+            rows: Row numbers, in any order.
+            teachers: Only these, in this order; all in the order of the layout where it is None.
+        """
+        return self.read(rows, [], teachers)[1]
+
+    def read(
+        self, rows: Sequence[int] | np.ndarray, columns: Sequence[str], teachers: Sequence[str] | None = None
+    ) -> tuple[dict[str, list[Any]], np.ndarray]:
+        """Text columns and vectors of `rows` in one read: see `take` and `vectors`."""
+        names = [VECTOR + teacher for teacher in (self.layout.teachers if teachers is None else teachers)]
+        at = self.order[np.asarray(rows, dtype=np.int64)]
+        ascending = np.argsort(at, kind="stable")  # Lance reads ascending rows faster
+        with translate_lance_errors(self._dataset.uri):
+            table = self._dataset.take(at[ascending], columns=[*columns, *names])
+        parts = [vectors_to_numpy(table.column(name)) for name in names]
+        # Filled in place: joining the parts and reordering them would take the block's memory three times.
+        block = np.empty((len(at), sum(part.shape[1] for part in parts)), dtype=np.float16)
+        start = 0
+        for part in parts:
+            block[ascending, start : start + part.shape[1]] = part
+            start += part.shape[1]
+        # The inverse permutation: from ascending back to the order that was asked for.
+        given = np.argsort(ascending)
+        return {name: table.column(name).take(given).to_pylist() for name in columns}, block
+
+    def scan(self, columns: Sequence[str], batch_rows: int = 8192) -> Iterator[pa.RecordBatch]:
+        """All rows in the order in which they lie, in batches: the quickest way to see every row once."""
+        with translate_lance_errors(self._dataset.uri):
+            yield from self._dataset.to_batches(columns=list(columns), batch_size=batch_rows)
+
+
+def snapshot_tags(workspace: Workspace, recipe: str) -> dict[str, int]:
+    """The tags of a recipe's snapshots with their versions, oldest first; a repair gives an old one a new version."""
+    return table_tags(workspace, recipe + SNAPSHOT)
+
+
+def has_snapshot(workspace: Workspace, recipe: str, tag: str) -> bool:
+    """Whether a recipe has a snapshot of this tag; of a local store, without opening it."""
+    return has_tag(workspace, recipe + SNAPSHOT, tag)
+
+
+def current_snapshot(workspace: Workspace, recipe: str) -> str:
+    """The tag of the snapshot that a recipe uses now; its newest where no artefact says which.
+
+    Raises:
+        MissingSnapshotError: The recipe has no snapshot.
+    """
+    # The link is moved when an artefact is finished, so a snapshot that was tagged but not recorded is not current.
+    link = workspace.current(recipe, SNAPSHOTS_ASSET)
+    if link.exists():
+        return link.resolve().name
+    tags = snapshot_tags(workspace, recipe)
+    if not tags:
+        raise MissingSnapshotError(f"{recipe}{SNAPSHOT}: the recipe has no snapshot.")
+    return next(reversed(tags))

@@ -1,0 +1,271 @@
+"""A teacher's vectors for a corpus: what has no vector yet is encoded, everything else is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stella_assets.core.devices import Compute
+from stella_assets.core.errors import UserError
+from stella_assets.core.step import Artefact, Log
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.corpus.text import text_id
+from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
+from stella_assets.teachers.tables import VECTORS
+from stella_assets.teachers.vectors import VectorsByRole, stored_rows
+from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
+from storage.keyed_table import KeyedTable
+from storage.keys import Keys, Positions, to_keys
+from storage.unit_writer import WrittenUnit
+from storage.units import UNIT_ROWS
+from storage.workspace import Workspace
+
+REFERENCE = "vectors.json"
+ROLES: tuple[Role, ...] = ("document", "query")
+"""That a text of a corpus can have."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an artefact of a teacher's vectors passes on: names in the store, never the vectors.
+
+    Attributes:
+        dim: Dimensions.
+        rows: Texts.
+        fingerprints: The table for each role.
+        digest: First 128 bits of the SHA-256 over ids and vectors in the order of the corpus, in hexadecimal.
+    """
+
+    dim: int
+    rows: int
+    fingerprints: dict[Role, str]
+    digest: str
+
+
+def read_reference(folder: Path) -> Reference:
+    """The reference in the folder of an artefact of a teacher's vectors."""
+    return Reference(**json.loads((folder / REFERENCE).read_text(encoding="utf-8")))
+
+
+def has_vectors(artefact: Artefact, workspace: Workspace) -> bool:
+    """Whether the store still holds as many vectors as the artefact says."""
+    reference = read_reference(artefact.folder)
+    # Counts only, so it is quick. A set: roles without prompts of their own share a table.
+    return sum(stored_rows(workspace, name) for name in set(reference.fingerprints.values())) >= reference.rows
+
+
+def fingerprints(model: TeacherModel) -> dict[Role, str]:
+    """The model's fingerprint for each role that a text of a corpus can have."""
+    return {role: model.fingerprint(role) for role in ROLES}
+
+
+class TeacherVectors:
+    """A teacher's vectors by text. A text that it has not seen is encoded once and kept.
+
+    Reading needs no model. What encodes takes `compute`, and opens the model when it is first needed.
+
+    Args:
+        teacher: The teacher's settings.
+        folder: Of its artefact; a fitted teacher is there.
+        reference: Names in the store.
+        workspace: Where the store is.
+
+    Example:
+        >>> vectors = TeacherVectors.open(teacher, artefact, workspace)
+        >>> vectors.embed(["how do I sort a list?"], "query", Compute()).shape == (1, vectors.dim)
+        True
+    """
+
+    def __init__(self, teacher: TeacherConfig, folder: Path, reference: Reference, workspace: Workspace) -> None:
+        self.teacher = teacher
+        self.dim = reference.dim
+        self._worker = EncodeWorker(teacher, folder)
+        self._described: TeacherModel | None = None
+        self._stored = VectorsByRole(workspace, reference.fingerprints, reference.dim, self._describe)
+
+    @classmethod
+    def open(cls, teacher: TeacherConfig, artefact: Artefact, workspace: Workspace) -> TeacherVectors:
+        """The vectors behind an artefact."""
+        return cls(teacher, artefact.folder, read_reference(artefact.folder), workspace)
+
+    @property
+    def fingerprints(self) -> dict[Role, str]:
+        """The fingerprint of each role that was asked for."""
+        return self._stored.fingerprints
+
+    def model(self, compute: Compute) -> TeacherModel:
+        """The teacher's model on a device."""
+        return self._worker.model(compute)
+
+    def tables(self) -> set[str]:
+        """Names of the tables that hold the vectors."""
+        return {VECTORS + fingerprint for fingerprint in self.fingerprints.values()}
+
+    def count_missing(self, texts: CorpusTexts) -> int:
+        """How many texts of a corpus have no vector."""
+        return sum(len(self._stored.table(role).missing(keys)) for role, keys, _ in _by_role(texts))
+
+    def fill(self, texts: CorpusTexts, compute: Compute, log: Log) -> int:
+        """Encode the texts of a corpus that have no vector yet, by the engine of `compute`.
+
+        Args:
+            texts: The corpus.
+            compute: Device, threads and engine.
+            log: Told, once, when another run holds the table.
+
+        Returns:
+            How many they were.
+
+        Raises:
+            UserError: The teacher does not make one vector per text, or its files changed meanwhile.
+            VectorError: The teacher made vectors that must not be stored.
+            DiskSpaceError: The disk is full. What was committed stays.
+        """
+
+        def read(places: Positions, at: Positions) -> list[str]:
+            return texts.take(places[at], ["text"]).column("text").to_pylist()
+
+        # The lock is taken once per round of units; the log says it once per call.
+        said: list[bool] = []
+
+        def say_waiting() -> None:
+            if not said:
+                log.info(
+                    f"{self.teacher.name}: another run is encoding with this teacher; waiting for its unit, then going "
+                    "on with what is missing."
+                )
+                said.append(True)
+
+        rows = self.teacher.unit_rows
+        return sum(
+            self._fill(role, keys, partial(read, places), compute, rows, say_waiting)
+            for role, keys, places in _by_role(texts)
+        )
+
+    def _fill(
+        self,
+        role: Role,
+        keys: Keys,
+        read: Callable[[Positions], list[str]],
+        compute: Compute,
+        unit_rows: int = UNIT_ROWS,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> int:
+        self._prepare(role, compute)
+        table = self._stored.table(role)
+        writer, fingerprint = table.writer, self.fingerprints[role]
+
+        def write(units: Sequence[Positions]) -> Iterable[WrittenUnit]:
+            # A generator: the texts of a unit are read when a worker is free for it.
+            planned = (EncodeUnit(role, fingerprint, keys[at], read(at), writer) for at in units)
+            return compute.engine.run(self._worker, planned, compute)
+
+        return table.fill_units(keys, write, compute.engine.workers, unit_rows, on_wait)
+
+    def _prepare(self, role: Role, compute: Compute) -> None:
+        """Before writing: the model is opened, as a new table's metadata describe it."""
+        self._described = self._worker.model(compute)
+        if self._described.embedding != "vector":
+            raise UserError(
+                f"teacher {self.teacher.name!r} makes {self._described.embedding}, not one vector per text.",
+                "Take another teacher.",
+            )
+        # A role that no text of the corpus has, e.g. a prompt of an evaluation task.
+        if role not in self.fingerprints:
+            self.fingerprints[role] = self._described.fingerprint(role)
+
+    def _describe(self, role: Role) -> dict[str, Any]:
+        """What the table of a role says of itself; nothing where it is only looked at, and empty."""
+        return {"name": self.teacher.name, **self._described.describe(role)} if self._described else {}
+
+    def digest(self, texts: CorpusTexts) -> tuple[str, float]:
+        """A digest of the vectors of a corpus, and the largest deviation of a norm from 1.
+
+        Args:
+            texts: The corpus.
+
+        Returns:
+            The first 128 bits of the SHA-256 over ids and float16 vectors, in hexadecimal; and the deviation.
+
+        Raises:
+            MissingKeysError: A text has no vector.
+        """
+        content, worst = hashlib.sha256(), 0.0
+        for batch in texts.scan(["id", "role"]):
+            ids, roles = batch.column("id").to_pylist(), batch.column("role").to_pylist()
+            # float16 bytes as stored: they are hashed without rounding once more.
+            block = self.fetch(ids, roles)
+            worst = max(worst, float(np.abs(np.linalg.norm(block.astype(np.float32), axis=1) - 1).max()))
+            # Ids and vectors alternate batch by batch, so the batches of the corpus's file are part of the digest.
+            content.update("".join(ids).encode())
+            content.update(block.tobytes())
+        return content.hexdigest()[:32], worst
+
+    def fetch(self, ids: Sequence[str], roles: Sequence[Role]) -> np.ndarray:
+        """Stored vectors, `[len(ids), dim]` float16.
+
+        Args:
+            ids: Of the texts, in any order.
+            roles: One per id.
+
+        Raises:
+            MissingKeysError: A text has no vector in its role.
+        """
+        return self._stored.fetch(ids, roles)
+
+    def embed(self, texts: Sequence[str], role: Role, compute: Compute) -> np.ndarray:
+        """Vectors of any texts, `[len(texts), dim]` float16; the missing ones are encoded and stored.
+
+        Args:
+            texts: May repeat.
+            role: Role of all of them.
+            compute: Device, threads and engine.
+
+        Raises:
+            VectorError: The teacher made vectors that must not be stored.
+            DiskSpaceError: The disk is full. What was committed stays.
+        """
+        unique = {text_id(text): text for text in texts}
+        ordered = sorted(unique)
+        self._fill(role, to_keys(ordered), lambda at: [unique[ordered[i]] for i in at], compute)
+        return self._stored.table(role).fetch([text_id(text) for text in texts])
+
+
+def fill_and_fetch(
+    table: KeyedTable[Any], texts: Sequence[str], encode: Callable[[list[str]], np.ndarray]
+) -> np.ndarray:
+    """What a table has of some texts, `[len(texts), dim]` float16; what is missing is computed here and stored.
+
+    Args:
+        table: Keyed by `text_id`.
+        texts: May repeat.
+        encode: Gives vectors `[n, dim]` of n texts, in their order.
+    """
+    unique = {text_id(text): text for text in texts}
+    ordered = sorted(unique)
+    table.fill(ordered, lambda at: [unique[ordered[i]] for i in at], encode)
+    vectors: np.ndarray = table.fetch([text_id(text) for text in texts])
+    return vectors
+
+
+def _by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Positions]]:
+    """For each role in a corpus: the keys of its texts, and their positions."""
+    keys, roles = read_keys(texts)
+    # Sorted: the order of units, and so of rows in the table, is the same in every run.
+    for role in sorted(set(roles)):
+        positions = np.flatnonzero(roles == role)
+        yield role, keys[positions], positions
+
+
+def read_keys(texts: CorpusTexts) -> tuple[Keys, np.ndarray]:
+    """Keys and roles of all texts of a corpus, in its order."""
+    keys = np.concatenate([to_keys(batch.column(0)) for batch in texts.scan(["id"])])
+    roles = np.concatenate([b.column(0).to_numpy(zero_copy_only=False) for b in texts.scan(["role"])])
+    return keys, roles

@@ -1,0 +1,87 @@
+"""Encoding in units of work: a worker gets a unit of texts and writes their vectors as one file of a table.
+
+Nothing is committed here; the process that planned the units commits the files, in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stella_assets.core.devices import Compute
+from stella_assets.core.errors import UserError
+from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
+from storage.keys import Keys
+from storage.unit_writer import UnitWriter, WrittenUnit
+
+
+@dataclass(frozen=True, eq=False)
+class EncodeUnit:
+    """Texts to encode, and the table that their vectors belong to.
+
+    Attributes:
+        role: Role of all texts.
+        fingerprint: What the table's vectors depend on; a model with another one must not write into it.
+        keys: Of the texts, `[n]`.
+        texts: `n` of them.
+        writer: Writes a file of the table.
+    """
+
+    role: Role
+    fingerprint: str
+    keys: Keys
+    texts: Sequence[str]
+    writer: UnitWriter[Any]
+
+
+@dataclass(frozen=True)
+class EncodeWorker:
+    """A teacher that is opened once per process and device. It travels to other processes without its model.
+
+    Attributes:
+        teacher: The teacher's settings.
+        folder: Of its artefact; a fitted teacher is there.
+    """
+
+    teacher: TeacherConfig
+    folder: Path
+    _models: list[tuple[Compute, TeacherModel]] = field(default_factory=list, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[type[EncodeWorker], tuple[TeacherConfig, Path]]:
+        # A model on a GPU cannot be pickled; another process opens its own from the settings.
+        return EncodeWorker, (self.teacher, self.folder)
+
+    def model(self, compute: Compute) -> TeacherModel:
+        """The teacher's model on a device."""
+        # A list, not a dict: a `Compute` is compared by value and its engine need not be hashable.
+        for known, model in self._models:
+            if known == compute:
+                return model
+        self._models.append((compute, self.teacher.open(self.folder, compute)))
+        return self._models[-1][1]
+
+    def open(self, compute: Compute) -> Callable[[EncodeUnit], WrittenUnit]:
+        """Open the model, and return the function that encodes and writes one unit.
+
+        Args:
+            compute: Device, number format and threads of this process.
+
+        Returns:
+            A function that raises UserError where the model's fingerprint is not the unit's.
+        """
+        model = self.model(compute)
+
+        def write(unit: EncodeUnit) -> WrittenUnit:
+            # Checked per unit, where the vectors are made: writing into a table of another fingerprint cannot be undone.
+            if (found := model.fingerprint(unit.role)) != unit.fingerprint:
+                raise UserError(
+                    f"teacher {self.teacher.name!r}: its fingerprint on device {compute.device_name or 'auto'!r} is "
+                    f"{found}, and the table's is {unit.fingerprint}: its files changed meanwhile, or the devices "
+                    "compute in different number formats.",
+                    "Set `dtype` in the recipe, or run again.",
+                )
+            return unit.writer.write(unit.keys, model.encode(list(unit.texts), unit.role))
+
+        return write
