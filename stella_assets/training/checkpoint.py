@@ -27,7 +27,7 @@ class Progress:
     Attributes:
         step: Steps done.
         texts: Texts seen.
-        log: One row a measured value.
+        log: One row per measured value.
         best_step: Steps after which the dev loss was lowest.
         best_loss: That loss.
     """

@@ -1,146 +1,40 @@
-"""Batches of vectors for training, in an order that depends on the seed and the step alone, read ahead of their use.
+"""One split of a snapshot as a student reads it: tokens in groups of similar length, and the teachers' vectors.
 
-Shapes: B texts of a batch, D dimensions of all teachers side by side.
+Shapes: B texts of a batch.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from storage.workspace import Workspace
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from stella_assets.core.batching import padded_widths
-from stella_assets.training.plan import GROUP_COST, BatchPlan, equal_groups, length_groups
+from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.training.plan import GROUP_COST, equal_groups, length_groups
 from stella_assets.training.targets import Targets
 from stella_assets.training.tokens import TokenTable
-from storage.snapshot import Snapshot
 
 SHARED_PASSES = 4
 """Groups of a batch where several processes share it."""
 
-READ_TOGETHER = 4
-"""Batches that are read at once: a read has its fixed cost."""
-
-
-@dataclass(frozen=True)
-class VectorBatch:
-    """A batch as the store gives it.
-
-    Attributes:
-        step: The step that it is for.
-        ids: Hashes of the texts.
-        texts: The texts.
-        roles: `document` or `query`.
-        vectors_BD: The teachers' unit vectors side by side, one contiguous float16 block.
-    """
-
-    step: int
-    ids: list[str]
-    texts: list[str]
-    roles: list[str]
-    vectors_BD: Tensor
-
-    def pin_memory(self) -> VectorBatch:
-        """The batch with its vectors in pinned memory; `DataLoader(pin_memory=True)` asks for it."""
-        return VectorBatch(self.step, self.ids, self.texts, self.roles, self.vectors_BD.pin_memory())
-
-
-@dataclass(frozen=True)
-class SnapshotReference:
-    """Names a snapshot; what travels to a worker instead of an open table, which must not be forked."""
-
-    workspace: Workspace
-    recipe: str
-    tag: str
-
-    def open(self) -> Snapshot:
-        """Open the snapshot, in the process that reads it."""
-        return Snapshot.open(self.workspace, self.recipe, self.tag)
-
-
-class SnapshotDataset(IterableDataset[VectorBatch]):
-    """Batches of one split of a snapshot, for a `DataLoader(dataset, batch_size=None, num_workers=...)`.
-
-    The table is opened in the worker. Workers share the steps out among them, so the loader gives the batches in the
-    same order for any number of workers.
-
-    Args:
-        reference: The snapshot.
-        split: `train`, `dev` or `test`.
-        batch_size: Texts of a batch.
-        seed: Of the shuffle.
-        start: The step to begin at, to resume.
-        steps: The step to end before.
-    """
-
-    def __init__(
-        self, reference: SnapshotReference, split: str, batch_size: int, seed: int, start: int, steps: int
-    ) -> None:
-        self._reference = reference
-        self._split = split
-        self._batch_texts = batch_size
-        self._seed = seed
-        self._steps = range(start, steps)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __iter__(self) -> Iterator[VectorBatch]:
-        worker = get_worker_info()
-        first, every = (worker.id, worker.num_workers) if worker else (0, 1)
-        snapshot = self._reference.open()
-        rows = snapshot.rows(self._split)
-        plan = BatchPlan(snapshot.text_lengths()[rows], self._seed, batch_size=self._batch_texts)
-
-        def read(steps: Sequence[int]) -> list[VectorBatch]:
-            return read_batches(snapshot, {step: rows[plan.positions(step)] for step in steps})
-
-        yield from read_ahead(read, self._steps[first::every])
-
-
-def read_ahead(read: Any, steps: Sequence[int]) -> Iterator[Any]:
-    """What `read` gives for each step, in order; it reads on in the background while batches are used."""
-    parts = [steps[start : start + READ_TOGETHER] for start in range(0, len(steps), READ_TOGETHER)]
-    with ThreadPoolExecutor(1) as reader:
-        ahead = None
-        for part in parts:
-            now, ahead = ahead, reader.submit(read, part)
-            yield from now.result() if now else []
-        yield from ahead.result() if ahead else []
-
-
-def read_batches(snapshot: Snapshot, rows_by_step: Mapping[int, np.ndarray]) -> list[VectorBatch]:
-    """Texts and vectors of the batches of some steps, in one read of the store."""
-    columns, vectors = snapshot.read(np.concatenate(list(rows_by_step.values())), ["id", "text", "role"])
-    batches, start = [], 0
-    for step, rows in rows_by_step.items():
-        here = slice(start, start + len(rows))
-        ids, texts, roles = (columns[name][here] for name in ("id", "text", "role"))
-        batches.append(VectorBatch(step, ids, texts, roles, torch.from_numpy(vectors[here])))
-        start += len(rows)
-    return batches
-
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step works with.
+    """What a step of training works with.
 
     Attributes:
         positions_B: Which texts of the split.
         share: Which of these this process puts through the encoder.
-        groups: The texts of the share as the encoder takes them, a group of like length at a time.
+        groups: Features of the texts of the share, in groups of similar length.
         places: For each text of the share, its place in the groups.
         tokens: Of all texts, without padding.
-        targets: What the teachers say of all texts.
+        targets: The teachers' vectors of all texts.
     """
 
     positions_B: np.ndarray
@@ -162,7 +56,7 @@ class Reading:
     processes: int = 1
 
     def share(self, texts: int) -> slice:
-        """The part of a batch that falls to this process; parts differ by one text at most."""
+        """This process's part of a batch; parts differ by one text at most."""
         bounds = [texts * number // self.processes for number in (self.process, self.process + 1)]
         return slice(*bounds)
 
@@ -173,7 +67,7 @@ class Reading:
 
 
 class TrainingData:
-    """One split of a snapshot, as a student reads it. Tokens and vectors stay on disk until their batch comes."""
+    """One split of a snapshot. Tokens and vectors stay on disk until their batch is read."""
 
     def __init__(
         self,
@@ -183,7 +77,15 @@ class TrainingData:
         teachers: Sequence[str] | None = None,
         left_out: np.ndarray | None = None,
     ) -> None:
-        """Read a split without the rows that are left out."""
+        """Open a split.
+
+        Args:
+            snapshot: The teachers' vectors.
+            tokens: Of the same corpus.
+            split: `train`, `dev` or `test`.
+            teachers: Those to learn from; all when left out.
+            left_out: Rows of the snapshot that are not used.
+        """
         assert len(tokens) == len(snapshot), "tokens and vectors are of the same corpus"
         self.snapshot = snapshot
         self.rows = snapshot.rows(split)
@@ -209,7 +111,7 @@ class TrainingData:
         return [packed[start : start + 16].hex() for start in range(0, len(packed), 16)]
 
     def targets(self, positions_B: np.ndarray) -> Targets:
-        """What the stage's teachers say of texts."""
+        """The vectors of the stage's teachers."""
         return self.read([positions_B], Reading(tokens=False))[0].targets
 
     def read(self, chosen: Sequence[np.ndarray], reading: Reading) -> list[Batch]:
@@ -240,26 +142,3 @@ class TrainingData:
 
     def _features(self, positions_B: np.ndarray) -> dict[str, Any]:
         return self._tokens.batch(self.rows[positions_B], int(self._widths[positions_B].max()))
-
-
-class Stopwatch:
-    """Seconds that the training loop waited for its data, and seconds in all."""
-
-    def __init__(self) -> None:
-        self.waiting = 0.0
-        self._started = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Since it was made."""
-        return max(1e-9, time.monotonic() - self._started)
-
-    def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, with the time that each took to come."""
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            self.waiting += time.monotonic() - asked
-            if batch is None:
-                return
-            yield batch

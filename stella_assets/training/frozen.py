@@ -1,4 +1,4 @@
-"""Pooled states of a frozen encoder: worked out once, whatever reads them afterwards.
+"""Pooled states of a frozen encoder: computed once, whatever reads them afterwards.
 
 Shapes: N texts of a split, H hidden dimensions of the encoder.
 """
@@ -13,16 +13,22 @@ import torch
 from torch import Tensor
 
 from stella_assets.core.progress import progress_bar
-from stella_assets.students.dense import Student
+from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training.data import Batch, Reading, TrainingData
 from stella_assets.training.plan import GROUP_COST
 
 BLOCK_TEXTS = 2048
 
 
-def pooled_blocks(student: Student, data: TrainingData, say: str) -> Iterator[tuple[Batch, Tensor]]:
-    """All texts of a split, some at a time, in order: their targets, and their pooled states `[block, H]` float32."""
-    with progress_bar(len(data), say, "texts") as bar:
+def pooled_blocks(student: DenseStudent, data: TrainingData, name: str) -> Iterator[tuple[Batch, Tensor]]:
+    """All texts of a split, a block at a time, in order: their targets, and their pooled states `[block, H]` float32.
+
+    Args:
+        student: Its encoder is read only.
+        data: The split.
+        name: Of the progress bar.
+    """
+    with progress_bar(len(data), name, "texts") as bar:
         for start in range(0, len(data), BLOCK_TEXTS):
             positions = np.arange(start, min(start + BLOCK_TEXTS, len(data)))
             (batch,) = data.read([positions], Reading(GROUP_COST[student.device.type], max_texts=128))
@@ -32,7 +38,7 @@ def pooled_blocks(student: Student, data: TrainingData, say: str) -> Iterator[tu
             bar.update(len(positions))
 
 
-def frozen_states(student: Student, data: TrainingData, path: Path) -> np.ndarray:
+def frozen_states(student: DenseStudent, data: TrainingData, path: Path) -> np.ndarray:
     """Pooled states of a split, `[N, H]` float32, in a memory-mapped file that a resumed run finds again."""
     if not path.exists():
         draft = path.with_suffix(".draft.npy")

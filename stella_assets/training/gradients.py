@@ -13,9 +13,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from stella_assets.recipe import Stage
+from stella_assets.students import FULL
 from stella_assets.training.data import Batch
-from stella_assets.training.objective import Loss, stage_loss
+from stella_assets.training.objective import Loss, Objective, stage_loss
 from stella_assets.training.targets import Spread
 
 
@@ -25,35 +25,36 @@ class Gradients:
     Args:
         accelerator: Knows the processes of the run.
         model: The student, as the accelerator wrapped it.
-        stage: Its losses.
-        dims: Of the heads that train, the teacher head's first.
-        part: The dimensions of the teacher head that the stage's teachers have; None for all.
+        objective: The losses.
+        part: The dimensions of the full head that belong to the stage's teachers; None for all.
         spread: The teachers' spread.
-        states_NH: Pooled states of the training texts, where a frozen encoder has worked them out already.
+        states_NH: Pooled states of the training texts, where a frozen encoder has computed them already.
+        in_parts: Whether the activations of one group of texts at a time are in memory.
     """
 
     def __init__(
         self,
         accelerator: Accelerator,
         model: Any,
-        stage: Stage,
-        dims: list[int],
+        objective: Objective,
         part: Tensor | None,
         spread: Spread,
         states_NH: np.ndarray | None,
+        *,
+        in_parts: bool = False,
     ) -> None:
         self._accelerator, self._model = accelerator, model
-        self._stage, self._dims, self._part, self._spread = stage, dims, part, spread
+        self._objective, self._heads, self._part, self._spread = objective, objective.heads, part, spread
         self._states_NH = states_NH
-        self._in_parts = bool(stage.micro_batch_size) and states_NH is None
+        self._in_parts = in_parts and states_NH is None
 
-    def project(self, batch: Batch) -> dict[int, Tensor]:
+    def project(self, batch: Batch) -> dict[str, Tensor]:
         """Unit vectors of this process's share of the batch, by head."""
         if self._states_NH is not None and not batch.groups:
             states_BH = torch.from_numpy(self._states_NH[batch.positions_B[batch.share]])
-            return dict(self._model(states_BH.to(self._accelerator.device), self._dims, self._part))
-        heads = self._model(batch.groups, self._dims, self._part)
-        return {dim: vectors[batch.places] for dim, vectors in heads.items()}
+            return dict(self._model(states_BH.to(self._accelerator.device), self._heads, self._part))
+        heads = self._model(batch.groups, self._heads, self._part)
+        return {head: vectors[batch.places] for head, vectors in heads.items()}
 
     def backward(self, batch: Batch) -> Loss:
         """Add the gradient of the batch's loss to the parameters."""
@@ -63,18 +64,18 @@ class Gradients:
         self._accelerator.backward(loss.total * self._accelerator.num_processes)
         return loss
 
-    def _loss(self, heads: dict[int, Tensor], batch: Batch) -> Loss:
-        """The loss of the whole batch; its gradient reaches the share that is this process's own.
+    def _loss(self, heads: dict[str, Tensor], batch: Batch) -> Loss:
+        """The loss of the whole batch; its gradient reaches this process's share.
 
         Every process has the same loss, and its gradient by its own texts alone. The mean of the processes' gradients,
         which is what DDP and FSDP make, is the whole gradient divided by their number: hence the factor in `backward`.
         """
-        everyone = {dim: self._gather(vectors, batch) for dim, vectors in heads.items()}
+        everyone = {head: self._gather(vectors, batch) for head, vectors in heads.items()}
         targets = batch.targets.to(self._accelerator.device)
-        return stage_loss(self._stage, everyone, self._dims[0], targets, self._spread)
+        return stage_loss(self._objective, everyone, targets, self._spread)
 
     def _gather(self, own_BD: Tensor, batch: Batch) -> Tensor:
-        """The vectors of all processes in the order of the batch; gradients flow into one's own."""
+        """The vectors of all processes in the order of the batch; gradients flow only into this process's own."""
         if self._accelerator.num_processes == 1:
             return own_BD
         largest = -(-len(batch.positions_B) // self._accelerator.num_processes)
@@ -89,18 +90,18 @@ class Gradients:
         """The same gradient with the activations of one group at a time in memory.
 
         Once through the encoder for the vectors, once more for the gradient (Gao et al. 2021, arXiv 2101.06983): the
-        losses compare all texts of a batch with one another, so they are no sum over parts of it.
+        losses compare all texts of a batch with one another, so they are not a sum over its parts.
         """
         with torch.no_grad():
-            parts = [self._model([group], self._dims, self._part) for group in batch.groups]
-        leaves = {dim: torch.cat([part[dim] for part in parts]).requires_grad_() for dim in self._dims}
-        loss = self._loss({dim: leaf[batch.places] for dim, leaf in leaves.items()}, batch)
+            parts = [self._model([group], self._heads, self._part) for group in batch.groups]
+        leaves = {head: torch.cat([part[head] for part in parts]).requires_grad_() for head in self._heads}
+        loss = self._loss({head: leaf[batch.places] for head, leaf in leaves.items()}, batch)
         (loss.total * self._accelerator.num_processes).backward()
-        sizes = [len(part[self._dims[0]]) for part in parts]
-        slopes = {dim: cast("Tensor", leaf.grad).split(sizes) for dim, leaf in leaves.items()}
+        sizes = [len(part[FULL]) for part in parts]
+        slopes = {head: cast("Tensor", leaf.grad).split(sizes) for head, leaf in leaves.items()}
         for number, group in enumerate(batch.groups):
             last = number == len(batch.groups) - 1
             with nullcontext() if last else self._accelerator.no_sync(self._model):
-                heads = self._model([group], self._dims, self._part)
-                torch.autograd.backward([heads[d] for d in self._dims], [slopes[d][number] for d in self._dims])
+                heads = self._model([group], self._heads, self._part)
+                torch.autograd.backward([heads[h] for h in self._heads], [slopes[h][number] for h in self._heads])
         return loss

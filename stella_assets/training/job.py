@@ -1,9 +1,9 @@
-"""A stage as a job for other processes: what it needs on disk, and what comes back.
+"""A stage as a job for other processes.
 
     python -m stella_assets.training.job JOB.json
     accelerate launch --num_processes 2 -m stella_assets.training.job JOB.json
 
-The run that asks for the job waits for it. Should the run die, the processes of the job see it and end themselves.
+The run that starts the job waits for it. When the run dies, the processes of the job notice it and end themselves.
 """
 
 from __future__ import annotations
@@ -14,111 +14,100 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from storage.workspace import Workspace
-
-from stella_assets.core.devices import processes
-from stella_assets.core.manifest import Check, Manifest
+from stella_assets.core.devices import Compute, processes
+from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import Check
 from stella_assets.core.processes import is_alive, note_process
-from stella_assets.core.step import Artefact, BuildContext, Result
-from stella_assets.recipe import Recipe
-from storage.artefacts import MANIFEST, write_atomically
+from stella_assets.core.step import Launch, Log, Result
+from stella_assets.training.inputs import StageInputs
+from stella_assets.training.train import train_stage
+from storage.files import write_atomically
 
 MODULE = "stella_assets.training.job"
 JOB, RESULT = "job.json", "result.json"
 LOOK_EVERY = 1.0
+"""Seconds between two looks whether the run still lives."""
+REFUSED = 2
+"""Exit code of a job that its user can correct."""
 
 
-class JobError(ValueError):
-    """A job that could not be done; the message is the job's own."""
+class JobError(UserError):
+    """A job that its user can correct; message and remedy are the job's own."""
 
 
-def run_as_job(recipe: Recipe, number: int, context: BuildContext, launch: Callable[[Sequence[str]], None]) -> Result:
+def run_as_job(inputs: StageInputs, launch: Launch) -> Result:
     """Train a stage in other processes.
 
     Args:
-        recipe: The recipe.
-        number: Of the stage, counting from 1.
-        context: Where the stage reads and writes.
+        inputs: What the stage needs.
         launch: Runs Python with these arguments, in one process or several, and waits for it.
 
     Raises:
-        JobError: The job refused its input or diverged; the message says why.
+        JobError: The job refused its inputs or diverged; the message says why.
     """
-    path, result = context.scratch / JOB, context.scratch / RESULT
+    path, result = inputs.scratch / JOB, inputs.scratch / RESULT
     result.unlink(missing_ok=True)
-    job = {
-        "recipe": recipe.model_dump(mode="json"),
-        "recipe_folder": str(recipe.student.resolve(".")),
-        "number": number,
-        "workspace": {"root": str(context.workspace.root), "vectors_uri": context.workspace.vectors_uri},
-        "key": context.key,
-        "folder": str(context.folder),
-        "scratch": str(context.scratch),
-        "inputs": {name: str(artefact.folder) for name, artefact in context.inputs.items()},
-        "run": note_process(),
-    }
-    write_atomically(path, json.dumps(job, indent=1))
+    write_atomically(path, json.dumps({"run": note_process(), "inputs": inputs.to_json()}, indent=1))
     try:
         launch(["-m", MODULE, str(path)])
-    finally:
-        answer = json.loads(result.read_text()) if result.exists() else {}
-        if "refused" in answer:
-            raise JobError(answer["refused"])
+    finally:  # a launcher reports that a process failed, not why: the reason of a refusal takes its place
+        if result.exists() and (refused := json.loads(result.read_text(encoding="utf-8")).get("refused")):
+            raise JobError(refused["message"], refused["remedy"])
+    answer = json.loads(result.read_text(encoding="utf-8"))
     return Result(
         answer["metrics"], tuple(Check(**check) for check in answer["checks"]), tuple(answer["unhashed_files"])
     )
 
 
 def main(path: Path) -> None:
-    """Do the job that a file describes, and leave the result beside it."""
-    from stella_assets.training.stages import train_here
+    """Do the job that a file describes, and write the result next to it.
 
+    A failure that its user cannot correct ends the process with its traceback, which the launcher passes on.
+    """
     job = json.loads(path.read_text(encoding="utf-8"))
-    _die_with(job["run"])
-    recipe = Recipe.model_validate(job["recipe"], context={"folder": Path(job["recipe_folder"])})
-    inputs = {name: _artefact(name, Path(folder)) for name, folder in job["inputs"].items()}
-    workspace = Workspace(Path(job["workspace"]["root"]), job["workspace"]["vectors_uri"])
-    folder, scratch = Path(job["folder"]), Path(job["scratch"])
+    _end_with(job["run"])
+    inputs = StageInputs.from_json(job["inputs"])
+    inputs = replace(inputs, compute=_own_device(inputs.compute))
     with ExitStack() as stack:
-        log = _logger(stack)
-        context = BuildContext(recipe.name, job["key"], folder, scratch, inputs, workspace, log)
+        log = _open_log(stack, inputs.compute)
         try:
-            result = train_here(recipe, job["number"], context)
+            result = train_stage(inputs, log)
             answer: dict[str, Any] = {
                 "metrics": dict(result.metrics),
                 "checks": [asdict(check) for check in result.checks],
                 "unhashed_files": list(result.unhashed_files),
             }
-        except ValueError as refused:
-            answer = {"refused": str(refused)}
-        if processes().is_main_process:
-            write_atomically(scratch / RESULT, json.dumps(answer))
+        except UserError as refused:
+            answer = {"refused": {"message": refused.message, "remedy": refused.remedy}}
+        if processes(inputs.compute).is_main_process:
+            write_atomically(inputs.scratch / RESULT, json.dumps(answer))
     if "refused" in answer:
-        sys.exit(2)
+        sys.exit(REFUSED)
 
 
-def _artefact(name: str, folder: Path) -> Artefact:
-    return Artefact(name, folder, Manifest.read(folder / MANIFEST))
+def _own_device(compute: Compute) -> Compute:
+    """The device of this process: each of several has one of its own, chosen by the launcher."""
+    state = processes(compute)
+    return compute if state.num_processes == 1 else replace(compute, device_name=str(state.device))
 
 
-def _logger(stack: ExitStack) -> Any:
-    """The log of the Dagster run that launched us, else standard error."""
+def _open_log(stack: ExitStack, compute: Compute) -> Log:
+    """The log of the Dagster run that launched the job, else standard error."""
     from dagster_pipes import PipesEnvVarParamsLoader, open_dagster_pipes
 
-    if PipesEnvVarParamsLoader().is_dagster_pipes_process() and processes().is_main_process:
+    if PipesEnvVarParamsLoader().is_dagster_pipes_process() and processes(compute).is_main_process:
         return stack.enter_context(open_dagster_pipes()).log
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     return logging.getLogger("stella")
 
 
-def _die_with(run: str) -> None:
-    """End this process when the run is gone, however it went: a killed process cannot tell its children."""
+def _end_with(run: str) -> None:
+    """End this process when the run has ended, however it did: a killed process cannot tell its children."""
 
     def watch() -> None:
         while is_alive(run):
@@ -126,7 +115,7 @@ def _die_with(run: str) -> None:
         os._exit(1)
 
     if not is_alive(run):
-        sys.exit("The run that asked for this job is gone. Run the recipe again.")
+        sys.exit("The run that started this job has ended. Run the recipe again.")
     threading.Thread(target=watch, daemon=True).start()
 
 

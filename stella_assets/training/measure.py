@@ -1,4 +1,4 @@
-"""How good a student is on held-out texts: the stage's loss, and how many of the teachers' neighbours it finds.
+"""How good a student is on held-out texts: the stage's loss, and the share of the teachers' neighbours that it finds.
 
 Shapes: M texts measured, B texts of a batch, D dimensions of the teachers together.
 """
@@ -11,27 +11,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stella_assets.recipe import Stage
+from stella_assets.students import FULL
 from stella_assets.training.data import Batch, Reading, TrainingData
-from stella_assets.training.losses import gram
-from stella_assets.training.objective import stage_loss
+from stella_assets.training.gram import gram
+from stella_assets.training.objective import IN_COSINES, Objective, stage_loss
 from stella_assets.training.plan import GROUP_COST
 from stella_assets.training.targets import Spread
 
 DEV_TEXTS = 1024
 DEV_BATCH = 128
-"""Losses over pairs depend on the batch, so every stage is measured with the same."""
+"""Losses over pairs depend on the batch size, so every stage is measured with the same one."""
 NEIGHBOURS = 10
 SPREAD_TEXTS = 4096
 
-Project = Callable[[Batch], dict[int, Tensor]]
+Project = Callable[[Batch], dict[str, Tensor]]
+"""Unit vectors of a batch's texts, by head."""
 
 
 class Measurement:
-    """Measures a stage on the first texts of the dev split; ids are hashes, so these are a random sample."""
+    """Measures a student on the first texts of the dev split; ids are hashes, so these are a random sample.
 
-    def __init__(self, stage: Stage, teacher_dim: int, dev: TrainingData, spread: Spread, device: torch.device) -> None:
-        self._stage, self._teacher_dim, self._spread = stage, teacher_dim, spread
+    Args:
+        objective: The losses of the stage.
+        dev: The dev split.
+        spread: The teachers' spread.
+        device: Where losses are computed.
+    """
+
+    def __init__(self, objective: Objective, dev: TrainingData, spread: Spread, device: torch.device) -> None:
+        self._objective, self._spread = objective, spread
         self._device = device
         self.texts = min(DEV_TEXTS, len(dev))
         chosen = [np.arange(start, min(start + DEV_BATCH, self.texts)) for start in range(0, self.texts, DEV_BATCH)]
@@ -46,33 +54,33 @@ class Measurement:
         """
         with torch.no_grad():  # FSDP gathers weights here that the next step trains
             projected = [project(batch) for batch in self.batches]
-            found = _nearest(torch.cat([heads[self._teacher_dim].cpu() for heads in projected]))
+            found = _nearest(torch.cat([heads[FULL].cpu() for heads in projected]))
             terms = self._losses(projected)
         total = terms.pop("total")
         return {**terms, "neighbours": _overlap(found, self._nearest_MK), "total": total}
 
     def total(self, project: Project) -> float:
-        """The loss alone, without looking for neighbours."""
+        """Only the loss, without the neighbours."""
         with torch.no_grad():
             return self._losses([project(batch) for batch in self.batches])["total"]
 
-    def _losses(self, projected: Sequence[dict[int, Tensor]]) -> dict[str, float]:
+    def _losses(self, projected: Sequence[dict[str, Tensor]]) -> dict[str, float]:
         sums: dict[str, float] = {}
         for batch, heads in zip(self.batches, projected, strict=True):
             targets = batch.targets.to(self._device)
-            loss = stage_loss(self._stage, heads, self._teacher_dim, targets, self._spread)
+            loss = stage_loss(self._objective, heads, targets, self._spread)
             for name, value in loss.values().items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.positions_B) / self.texts
         return sums
 
 
-def measure_spread(train: TrainingData, stage: Stage) -> Spread:
-    """The spread of the stage's teachers, where its losses count in it.
+def measure_spread(train: TrainingData, objective: Objective) -> Spread:
+    """The spread of the stage's teachers, where its losses count in units of it.
 
     Measured on the first texts; ids are hashes, so these are a random sample.
     """
-    if not stage.counts_in_spread:
-        return Spread(1.0, 1.0)
+    if not objective.counts_in_spread:
+        return IN_COSINES
     return Spread.of(train.targets(np.arange(min(SPREAD_TEXTS, len(train)))))
 
 

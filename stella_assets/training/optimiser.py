@@ -1,4 +1,4 @@
-"""What turns gradients into weights: parameter groups, learning rates, and the moving average."""
+"""From gradients to weights: parameter groups, learning rates, and the moving average."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from stella_assets.recipe import Stage
-from stella_assets.students.dense import Student
+from stella_assets.students.dense.model import DenseStudent
+from stella_assets.training.stages.descent import Descent
 
 
-def learning_rate_factor(stage: Stage, step: int, steps: int) -> float:
+def learning_rate_factor(stage: Descent, step: int, steps: int) -> float:
     """Share of the peak at a step: a linear rise, then the stage's schedule down to `min_lr_ratio`."""
     rise = max(1, round(stage.warmup * steps))
     if step < rise:
@@ -29,9 +29,8 @@ def learning_rate_factor(stage: Stage, step: int, steps: int) -> float:
     return stage.min_lr_ratio + (1 - stage.min_lr_ratio) * left
 
 
-def make_optimizer(student: Student, stage: Stage) -> torch.optim.AdamW:
-    """AdamW over what trains, a group a learning rate; biases and normalisation scales do not decay."""
-    assert stage.learning_rate is not None, "a stage that trains has a learning rate"
+def make_optimizer(student: DenseStudent, stage: Descent) -> torch.optim.AdamW:
+    """AdamW over what trains, one group per learning rate; biases and normalisation scales do not decay."""
     in_heads = {id(parameter) for parameter in student.heads.parameters()}
     groups = []
     for heads, rate in ((False, stage.learning_rate), (True, stage.head_learning_rate or stage.learning_rate)):

@@ -1,4 +1,4 @@
-"""Which texts make the batch of a step, and in which groups they go through the encoder.
+"""Which texts form the batch of a step, and in which groups they go through the encoder.
 
 Shapes: N texts of a split, B texts of a batch.
 """
@@ -7,33 +7,39 @@ from __future__ import annotations
 
 import numpy as np
 
+from stella_assets.core.errors import UserError
+
 GROUP_COST = {"cpu": 256, "mps": 1024, "cuda": 4096}
-"""What one more pass through the encoder costs beside its tokens, in tokens: launching kernels, filling cores."""
+"""What one more pass through the encoder costs in addition to its tokens, in tokens, e.g. for launching kernels."""
+
+
+class BatchSizeError(UserError):
+    """A batch that is larger than the training data."""
 
 
 class BatchPlan:
     """Batches that are random samples, without replacement within an epoch; they depend on seed and step alone.
 
-    Lengths play no part in who comes together: `length_groups` keeps the padding low all the same.
+    Lengths do not decide which texts come together; `length_groups` keeps the padding low nevertheless.
     """
 
     def __init__(
         self, lengths_N: np.ndarray, seed: int, *, batch_size: int | None = None, batch_tokens: int | None = None
     ) -> None:
-        """Batches of a number of texts, or of as many texts as fit into a number of tokens.
+        """Batches of `batch_size` texts, or of as many texts as fit into `batch_tokens` tokens.
 
         Raises:
-            ValueError: There are fewer texts than one batch takes.
+            BatchSizeError: There are fewer texts than one batch takes.
         """
         self._lengths_N, self._seed = lengths_N, seed
-        self._batch_texts, self._batch_tokens = batch_size, batch_tokens
+        self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._batches: dict[int, list[np.ndarray]] = {}
         self._starts = [0]
         if not self._epoch(0):
             size = f"batch_size {batch_size} is" if batch_size else f"batch_tokens {batch_tokens} are"
-            raise ValueError(
-                f"{size} more than there is to train on: {len(lengths_N)} texts of {int(lengths_N.sum())} tokens. "
-                "Lower it, or add texts to the corpus."
+            raise BatchSizeError(
+                f"{size} more than there is to train on: {len(lengths_N)} texts of {int(lengths_N.sum())} tokens.",
+                "Lower it, or add texts to the corpus.",
             )
 
     def positions(self, step: int) -> np.ndarray:
@@ -42,9 +48,9 @@ class BatchPlan:
         return self._epoch(epoch)[step - self._starts[epoch]]
 
     def steps(self, texts: int) -> int:
-        """The steps it takes to see this many texts, the last batch whole if it begins before that."""
-        if self._batch_texts:
-            return max(1, round(texts / self._batch_texts))
+        """Steps to see this many texts; a batch that begins before that is whole."""
+        if self._batch_size:
+            return max(1, round(texts / self._batch_size))
         step = seen = 0
         while seen < texts:
             seen += len(self.positions(step))
@@ -52,8 +58,8 @@ class BatchPlan:
         return step
 
     def _epoch_of(self, step: int) -> int:
-        if self._batch_texts:
-            size = len(self._lengths_N) // self._batch_texts
+        if self._batch_size:
+            size = len(self._lengths_N) // self._batch_size
             epoch = step // size
             self._starts = [size * number for number in range(epoch + 1)]
             return epoch
@@ -65,8 +71,8 @@ class BatchPlan:
         """The whole batches of an epoch."""
         if epoch not in self._batches:
             order_N = np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths_N))
-            if self._batch_texts:
-                ends = np.arange(self._batch_texts, len(order_N) + 1, self._batch_texts)
+            if self._batch_size:
+                ends = np.arange(self._batch_size, len(order_N) + 1, self._batch_size)
             else:
                 assert self._batch_tokens is not None
                 ends = _token_cuts(self._lengths_N[order_N], self._batch_tokens)
@@ -75,7 +81,7 @@ class BatchPlan:
 
 
 def _token_cuts(lengths_N: np.ndarray, batch_tokens: int) -> np.ndarray:
-    """Where to cut a row of texts so that each part has at most so many tokens; a longer text is a part by itself."""
+    """Where to cut a row of texts into parts of at most `batch_tokens` tokens; a longer text is its own part."""
     total_N = np.concatenate([[0], np.cumsum(lengths_N)])
     ends: list[int] = []
     start = 0
@@ -88,7 +94,7 @@ def _token_cuts(lengths_N: np.ndarray, batch_tokens: int) -> np.ndarray:
 
 
 def equal_groups(widths_B: np.ndarray, count: int) -> list[np.ndarray]:
-    """Cut a batch into a number of groups of like length and equal size: positions, the widest texts first.
+    """Cut a batch into a number of groups of similar length and equal size: positions, the widest texts first.
 
     Processes that work together must pass through the encoder equally often, whatever texts each of them has.
     """
@@ -96,13 +102,13 @@ def equal_groups(widths_B: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def length_groups(widths_B: np.ndarray, group_cost: int, max_texts: int | None = None) -> list[np.ndarray]:
-    """Cut a batch into groups of like length with the least work: padded tokens, and `group_cost` a group.
+    """Cut a batch into groups of similar length with the least work: padded tokens, plus `group_cost` per group.
 
     Exact, by dynamic programming over the distinct widths.
 
     Args:
         widths_B: Padded tokens of each text.
-        group_cost: What a group costs beside its tokens, in tokens.
+        group_cost: What a group costs in addition to its tokens, in tokens.
         max_texts: Largest size of a group.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What a student begins with: the base model, or the weights of what was released before."""
+"""What a student begins with: the base model, or the weights of the active release."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import Manifest
+from storage.artefacts import MANIFEST
+from storage.files import write_atomically
 from storage.workspace import Workspace
 
-from stella_assets.core.manifest import Manifest
-from storage.artefacts import MANIFEST, finished, write_atomically
 
-
-class StartError(ValueError):
-    """The weights that a recipe continues from are gone."""
+class StartError(UserError):
+    """The weights that a recipe continues from no longer exist."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """A stage whose encoder the first stage goes on with; heads are made anew, as texts and teachers change.
+    """A stage whose encoder the first stage continues with; heads are new, as texts and teachers change.
 
     Attributes:
         asset: The stage.
@@ -30,35 +31,39 @@ class Start:
     key: str
     digest: str
 
-    def folder(self, workspace: Workspace) -> Path:
-        """Where the stage lies.
-
-        Raises:
-            StartError: It is gone.
-        """
-        folder = workspace.artefacts / self.asset / self.key
-        if not (folder / MANIFEST).is_file() or Manifest.read(folder / MANIFEST).digest != self.digest:
-            raise StartError(
-                f"{folder}: the recipe continues from these weights, and they are gone. Remove {workspace.starts} to begin "
-                "with the base model again."
-            )
-        return folder
-
-
-def find_start(workspace: Workspace, digest: str) -> Start | None:
-    """The stage of this data version, in any recipe; None where it is gone."""
-    for folder in finished(workspace, "stage_*"):
-        if Manifest.read(folder / MANIFEST).digest == digest:
-            return Start(folder.parent.name, folder.name, digest)
-    return None
+    def path(self, workspace: Workspace) -> Path:
+        """Folder of the stage, whether it still exists or not."""
+        return workspace.artefacts / self.asset / self.key
 
 
 def read_start(workspace: Workspace, recipe: str) -> Start | None:
     """What the recipe continues from; None for the base model."""
-    path = workspace.starts / f"{recipe}.json"
+    path = _record(workspace, recipe)
     return Start(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def start_folder(workspace: Workspace, recipe: str) -> Path | None:
+    """Folder of the stage that the recipe continues from; None for the base model.
+
+    Raises:
+        StartError: The stage no longer exists. Only this recipe's record has to go: others share the folder.
+    """
+    start = read_start(workspace, recipe)
+    if start is None:
+        return None
+    folder = start.path(workspace)
+    if not (folder / MANIFEST).is_file() or Manifest.read(folder / MANIFEST).digest != start.digest:
+        raise StartError(
+            f"{folder}: recipe {recipe!r} continues from these weights, and they no longer exist.",
+            f"Remove {_record(workspace, recipe)} to begin with the base model again.",
+        )
+    return folder
 
 
 def set_start(workspace: Workspace, recipe: str, start: Start) -> None:
     """Continue from a stage from now on."""
-    write_atomically(workspace.starts / f"{recipe}.json", json.dumps(asdict(start), indent=1) + "\n")
+    write_atomically(_record(workspace, recipe), json.dumps(asdict(start), indent=1) + "\n")
+
+
+def _record(workspace: Workspace, recipe: str) -> Path:
+    return workspace.starts / f"{recipe}.json"

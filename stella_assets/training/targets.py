@@ -1,4 +1,4 @@
-"""What the teachers say of a batch, and how far their similarities spread.
+"""The teachers' vectors of a batch, and how far their similarities spread.
 
 Shapes: B texts of a batch, S texts of a sample, D dimensions of all teachers together.
 """
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from stella_assets.training import losses
-from storage.snapshot import Layout
+from stella_assets.teachers.snapshot import Layout
+from stella_assets.training.gram import gram
 
 
 class Targets:
     """The vectors of a batch's texts by the teachers that a stage learns from."""
 
     def __init__(self, blocks: Sequence[Tensor], weights: Sequence[float]) -> None:
-        """Take one block `[B, dim_k]` of vectors a teacher, and the teachers' weights in the concatenation."""
+        """Take one block `[B, dim_k]` of vectors per teacher, and the teachers' weights in the concatenation."""
         norm = sum(weight**2 for weight in weights) ** 0.5
         self._weights = [weight / norm for weight in weights]
         self._blocks = list(blocks)
@@ -37,7 +37,7 @@ class Targets:
 
     @classmethod
     def of(cls, vectors_BD: Tensor, layout: Layout, teachers: Sequence[str] | None = None) -> Targets:
-        """From the vectors as the store gives them, side by side; of the named teachers, or of all."""
+        """From the vectors as the store has them, side by side; of the named teachers, or of all."""
         blocks = dict(zip(layout.teachers, vectors_BD.split(layout.dims, dim=1), strict=True))
         weights = dict(zip(layout.teachers, layout.weights, strict=True))
         chosen = layout.teachers if teachers is None else [name for name in layout.teachers if name in teachers]
@@ -51,12 +51,12 @@ class Targets:
     @cached_property
     def gram(self) -> Tensor:
         """The teachers' cosines `[B, B]`: the mean of each teacher's own, by squared weight; no concatenation."""
-        grams = [weight**2 * losses.gram(block) for weight, block in zip(self._weights, self._units, strict=True)]
+        grams = [weight**2 * gram(block) for weight, block in zip(self._weights, self._units, strict=True)]
         return torch.stack(grams).sum(dim=0)
 
 
 def teacher_part(layout: Layout, teachers: Sequence[str] | None) -> Tensor | None:
-    """Which dimensions of the concatenation the named teachers have; None for all."""
+    """Dimensions of the concatenation that belong to the named teachers; None for all."""
     if teachers is None or set(teachers) == set(layout.teachers):
         return None
     ends = np.cumsum(layout.dims)

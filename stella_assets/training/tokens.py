@@ -11,81 +11,86 @@ import numpy as np
 import pyarrow as pa
 
 from stella_assets.core.batching import TokenisedTexts, padding_of
+from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.models import load_tokenizer, model_digest
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import Artefact, BuildContext, Result, Step
-from stella_assets.corpus.build import corpus_step
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.corpus.text import uniform
-from stella_assets.recipe import Recipe
-from stella_assets.recipe import Student as StudentSpec
+from stella_assets.students import StudentConfig
+from stella_assets.students.tokenise import tokenise
+from storage.workspace import Workspace
 
 CODE_VERSION = "1"
 TOKENS_FILE = "tokens.arrow"
+PRESENTATION = Presentation(
+    group="training",
+    description="The corpus as the student's tokenizer sees it, once for all stages.",
+    kinds=frozenset({"arrow"}),
+    checks=(CheckSpec("no_text_is_too_long", "No text has more tokens than the student takes."),),
+)
 
 
-def tokens_step(recipe: Recipe) -> Step:
+class EmptyCorpusError(UserError):
+    """A corpus without texts."""
+
+
+def tokens_step(recipe: str, *, student: StudentConfig, corpus: Step[CorpusTexts]) -> Step[TokenTable]:
     """The step that makes `tokenised_texts`."""
+    settings = student.settings()
     return Step(
-        recipe=recipe.name,
+        recipe=recipe,
         name="tokenised_texts",
         code_version=CODE_VERSION,
-        settings={key: recipe.student.settings()[key] for key in ("max_length", "prompts", "query_prompts")},
-        needs=(corpus_step(recipe),),
-        sources=lambda _workspace: {"student": model_digest(recipe.student)},
-        build=lambda context: _tokenise(recipe, context),
+        settings={key: settings[key] for key in ("max_length", "prompts", "query_prompts")},
+        build=lambda context: _tokenise(student, context.read(corpus), context),
+        presentation=PRESENTATION,
+        read=_open,
+        dependencies=(corpus,),
+        external_versions=lambda _workspace: {"student": model_digest(student)},
     )
 
 
-def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenisedTexts:
-    """Texts as the student reads them, truncated and unpadded."""
-    encoded = tokenizer(
-        list(texts), truncation=True, max_length=max_length, padding=False, return_attention_mask=False, verbose=False
-    )
-    columns = {name: [np.asarray(row, dtype=np.int32) for row in rows] for name, rows in encoded.items()}
-    return TokenisedTexts(columns, padding_of(tokenizer), {}, left=tokenizer.padding_side == "left")
+def write_tokens(path: Path, student: StudentConfig, texts: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
+    """Tokenise texts into a file for `TokenTable`.
 
-
-def text_prompt(spec: StudentSpec, text_id: str, role: str) -> str:
-    """What the student reads before a text: queries get one of the recipe's prompts, documents none."""
-    if role != "query" or not spec.query_prompts:
-        return ""
-    return spec.prompts[spec.query_prompts[int(uniform("prompt", text_id) * len(spec.query_prompts))]]
-
-
-def write_tokens(path: Path, spec: StudentSpec, texts: Iterable[pa.RecordBatch]) -> Iterator[np.ndarray]:
-    """Tokenise texts, given with `id`, `role` and `text` in the order of their ids, into a file for `TokenTable`.
+    Args:
+        path: Of the file.
+        student: Its tokenizer, length and prompts.
+        texts: With `id`, `role` and `text`, in the order of their ids.
 
     Yields:
         Tokens of each text, batch by batch.
+
+    Raises:
+        EmptyCorpusError: There are no texts.
     """
-    tokenizer = load_tokenizer(spec)
-    about = {"padding": json.dumps(padding_of(tokenizer)), "padding_side": tokenizer.padding_side}
+    tokenizer = load_tokenizer(student)
+    metadata = {"padding": json.dumps(padding_of(tokenizer)), "padding_side": tokenizer.padding_side}
     writer: pa.RecordBatchFileWriter | None = None
     for batch in texts:
         rows = batch.to_pydict()
         prompted = [
-            text_prompt(spec, key, role) + text
+            student.prompt_of(key, role) + text
             for key, role, text in zip(rows["id"], rows["role"], rows["text"], strict=True)
         ]
-        tokens = tokenise(tokenizer, prompted, spec.max_length)
+        tokens = tokenise(tokenizer, prompted, student.max_length)
         lists = {name: pa.array(column, pa.list_(pa.int32())) for name, column in tokens.columns.items()}
         written = pa.RecordBatch.from_pydict(lists)
-        writer = writer or pa.ipc.new_file(path, written.schema.with_metadata(about))
+        writer = writer or pa.ipc.new_file(path, written.schema.with_metadata(metadata))
         writer.write_batch(written)
         yield tokens.lengths
     if writer is None:
-        raise ValueError("corpus: it holds no text. Add sources, or loosen corpus.clean.")
+        raise EmptyCorpusError("corpus: it has no texts.", "Add sources, or loosen corpus.clean.")
     writer.close()
 
 
-def _tokenise(recipe: Recipe, context: BuildContext) -> Result:
-    texts, limit = CorpusTexts(context.inputs["corpus"]), recipe.student.max_length
+def _tokenise(student: StudentConfig, texts: CorpusTexts, context: BuildContext) -> Result:
+    limit = student.max_length
     tokens = longest = truncated = 0
     with progress_bar(len(texts), "tokenised_texts", "texts") as bar:
         scan = texts.scan(["id", "role", "text"])
-        for lengths in write_tokens(context.folder / TOKENS_FILE, recipe.student, scan):
+        for lengths in write_tokens(context.folder / TOKENS_FILE, student, scan):
             tokens, longest = tokens + int(lengths.sum()), max(longest, int(lengths.max()))
             truncated += int((lengths >= limit).sum())
             bar.update(len(lengths))
@@ -102,7 +107,7 @@ def _tokenise(recipe: Recipe, context: BuildContext) -> Result:
 
 
 class _RaggedColumn(Sequence[np.ndarray]):
-    """Rows of unlike length in a memory-mapped file."""
+    """Rows of different lengths in a memory-mapped file."""
 
     def __init__(self, chunks: Sequence[pa.ListArray]) -> None:
         self._values = [chunk.values.to_numpy() for chunk in chunks]
@@ -126,15 +131,15 @@ class TokenTable:
 
     def __init__(self, path: Path) -> None:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         columns = {name: _RaggedColumn(table.column(name).chunks) for name in table.column_names}
         self.lengths = columns["input_ids"].lengths()
-        self.texts = TokenisedTexts(columns, json.loads(about["padding"]), {}, left=about["padding_side"] == "left")
+        left = metadata["padding_side"] == "left"
+        self.texts = TokenisedTexts(columns, json.loads(metadata["padding"]), {}, left=left)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    @classmethod
-    def open(cls, artefact: Artefact) -> TokenTable:
-        """The tokens of a `tokenised_texts` artefact."""
-        return cls(artefact.folder / TOKENS_FILE)
+
+def _open(artefact: Artefact, _workspace: Workspace) -> TokenTable:
+    return TokenTable(artefact.folder / TOKENS_FILE)

@@ -1,21 +1,27 @@
-"""Real tokens, and teachers whose vectors are sums of random word vectors: something that can be learnt in seconds."""
+"""Real tokens, and teachers whose vectors are sums of random word vectors: they can be learnt in seconds."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from storage.workspace import Workspace
 
-from stella_assets.recipe import Recipe, Stage
-from stella_assets.students.dense import Student
+from stella_assets.core.devices import Compute
+from stella_assets.students import DenseConfig
+from stella_assets.students.dense.model import DenseStudent
+from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.training.data import TrainingData
+from stella_assets.training.stages.base import StageContext
+from stella_assets.training.stages.descent import Descent
 from stella_assets.training.tokens import TokenTable, write_tokens
-from storage.snapshot import Snapshot
-from storage.snapshot_writer import SnapshotWriter, TeacherColumn
+from storage.workspace import Workspace
+from tests.conftest import TINY
 from tests.snapshots import MemoryTexts
 
+LOG = logging.getLogger("training")
 WORDS = "array graph node sort search path network file open close read write matrix vector sum".split()
 WIDE, NARROW = 24, 8
 TEXTS, DEV = 240, 40
@@ -23,25 +29,29 @@ TEXTS, DEV = 240, 40
 
 @dataclass(frozen=True)
 class Lesson:
-    """Texts with the vectors of two teachers, the splits of it, and a student's recipe."""
+    """Texts with the vectors of two teachers, its splits, and the settings of a student."""
 
-    recipe: Recipe
+    config: DenseConfig
     snapshot: Snapshot
     tokens: TokenTable
 
     def data(self, *teachers: str) -> dict[str, TrainingData]:
         return {split: TrainingData(self.snapshot, self.tokens, split, teachers or None) for split in ("train", "dev")}
 
-    def student(self, **changes: object) -> Student:
-        spec = self.recipe.student.model_copy(update={"matryoshka_dims": (8,), **changes})
-        return Student.initialise(spec, WIDE + NARROW, seed=3)
+    def student(self, **changes: object) -> DenseStudent:
+        config = self.config.model_copy(update={"matryoshka_dims": (8,), **changes})
+        return config.initialise(WIDE + NARROW, 3, Compute())
 
-    def stage(self, **changes: object) -> Stage:
-        raw = self.recipe.stages[2].model_dump(exclude_defaults=True) | {"steps": 9, "checkpoint_every": 3}
-        return Stage.model_validate({**raw, **changes})
+    def stage(self, **changes: object) -> Descent:
+        raw = {**TINY["stages"][2], "steps": 9, "checkpoint_every": 3}
+        return Descent.model_validate({**raw, **changes})
+
+    def context(self, student: DenseStudent, folder: Path, *teachers: str, log: logging.Logger = LOG) -> StageContext:
+        folder.mkdir(exist_ok=True)
+        return StageContext("s", student, self.data(*teachers), 5, folder, folder, Compute(), log)
 
 
-def make_lesson(workspace: Workspace, recipe: Recipe, tokens: Path) -> Lesson:
+def make_lesson(workspace: Workspace, config: DenseConfig, tokens: Path) -> Lesson:
     random = np.random.default_rng(0)
     chosen = [random.integers(0, len(WORDS), size=random.integers(2, 12)) for _ in range(TEXTS)]
     texts = [
@@ -59,10 +69,15 @@ def make_lesson(workspace: Workspace, recipe: Recipe, tokens: Path) -> Lesson:
         )
     SnapshotWriter(workspace, "tiny").write("one", MemoryTexts(texts), columns, {})
     rows = pa.RecordBatch.from_pylist([{key: row[key] for key in ("id", "role", "text")} for row in texts])
-    list(write_tokens(tokens, recipe.student, [rows.slice(0, 100), rows.slice(100)]))
-    return Lesson(recipe, Snapshot.open(workspace, "tiny", "one"), TokenTable(tokens))
+    list(write_tokens(tokens, config, [rows.slice(0, 100), rows.slice(100)]))
+    return Lesson(config, Snapshot.open(workspace, "tiny", "one"), TokenTable(tokens))
 
 
 @pytest.fixture
-def lesson(workspace: Workspace, tiny: Recipe, tmp_path: Path) -> Lesson:
-    return make_lesson(workspace, tiny, tmp_path / "tokens.arrow")
+def config() -> DenseConfig:
+    return DenseConfig.model_validate(TINY["student"])
+
+
+@pytest.fixture
+def lesson(workspace: Workspace, config: DenseConfig, tmp_path: Path) -> Lesson:
+    return make_lesson(workspace, config, tmp_path / "tokens.arrow")

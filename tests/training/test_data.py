@@ -1,15 +1,17 @@
-"""Batches from a snapshot: the same for any number of workers, and from any step on."""
+"""Batches from a snapshot: the same for any number of workers, and from any step."""
 
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from storage.workspace import Workspace
 from torch.utils.data import DataLoader
 
-from stella_assets.training.data import SnapshotDataset, SnapshotReference, VectorBatch
-from storage.snapshot import Snapshot
+from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.training.plan import BatchSizeError
+from stella_assets.training.snapshot_batches import SnapshotDataset, VectorBatch
+from stella_assets.training.snapshot_reference import SnapshotReference
+from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, write
 
 BATCH = 8
@@ -59,12 +61,12 @@ def test_any_number_of_workers_gives_the_same_batches(reference: SnapshotReferen
         assert same(found, wanted)
 
 
-def test_a_resumed_reader_gives_what_was_left(reference: SnapshotReference):
+def test_a_resumed_reader_gives_the_remaining_batches(reference: SnapshotReference):
     for found, wanted in zip(batches(reference, start=13), batches(reference)[13:], strict=True):
         assert same(found, wanted)
     assert not same(batches(reference, seed=2)[0], batches(reference)[0])
 
 
 def test_too_few_texts_for_a_batch_are_refused(reference: SnapshotReference):
-    with pytest.raises(ValueError, match=r"batch_size 500 is more than there is to train on: 96 texts"):
+    with pytest.raises(BatchSizeError, match=r"batch_size 500 is more than there is to train on: 96 texts"):
         next(iter(SnapshotDataset(reference, "train", 500, 0, 0, 1)))

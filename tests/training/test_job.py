@@ -81,9 +81,15 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "launcher",
-    ["one process", pytest.param("two processes", marks=pytest.mark.slow), "two processes, weights spread"],
+    [
+        pytest.param("one process", marks=pytest.mark.slow),
+        pytest.param("two processes", marks=pytest.mark.bench),
+        pytest.param("two processes, weights spread", marks=pytest.mark.slow),
+    ],
 )
-def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, inside: Path, tmp_path: Path, launcher: str):
+def test_a_launched_stage_gives_the_result_of_one_inside_the_run(
+    recipe: Path, inside: Path, tmp_path: Path, launcher: str
+):
     launched = tmp_path / "workspace"
     shutil.copytree(inside, launched, symlinks=True)
     for stage in ("stage_1", "stage_2"):
@@ -104,7 +110,7 @@ def test_a_launched_stage_ends_where_one_inside_the_run_does(recipe: Path, insid
     assert len(digests) == (1 if launcher == "one process" else 2)
 
 
-def test_a_refusal_comes_back_as_the_runs_own(recipe: Path, tmp_path: Path):
+def test_a_refusal_is_reported_as_one_of_the_run(recipe: Path, tmp_path: Path):
     recipe.write_text(recipe.read_text().replace("batch_size: 32", "batch_size: 3000"))
     refused = run(recipe, tmp_path / "workspace", "python")
     assert refused.returncode == 2
@@ -124,10 +130,10 @@ def test_no_process_of_a_stage_outlives_a_killed_run(recipe: Path, tmp_path: Pat
         if "stage_1: step " in line:
             break
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) >= 3  # the launcher and its two
+    assert len(children) >= 3  # the launcher and its two processes
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and any(child.is_running() for child in children):
         time.sleep(0.2)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]

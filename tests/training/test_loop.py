@@ -1,4 +1,4 @@
-"""A stage learns, says when it cannot, and a stage that was stopped ends in the same bits."""
+"""A stage learns, reports when it cannot, and ends in the same bits when it was stopped and resumed."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from stella_assets.recipe import Stage
-from stella_assets.students.dense import Student
+from stella_assets.students import FULL
+from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training import checkpoint, loop
-from stella_assets.training.loop import DivergedError, Trained, train_stage
+from stella_assets.training.divergence import DivergedError
+from stella_assets.training.loop import Trained
+from stella_assets.training.stages.descent import Descent
 from tests.training.conftest import NARROW, WIDE, Lesson
 
 DIM = WIDE + NARROW
 
 
-def train(lesson: Lesson, student: Student, stage: Stage, folder: Path) -> Trained:
-    folder.mkdir(exist_ok=True)
-    teachers = stage.teachers or ()
-    return train_stage(student, stage, "s", lesson.data(*teachers), 5, folder, print)
+def train(lesson: Lesson, student: DenseStudent, stage: Descent, folder: Path) -> Trained:
+    return loop.train(stage, lesson.context(student, folder, *(stage.teachers or ())))
 
 
 def dev(trained: Trained, step: int) -> dict[str, float]:
@@ -74,7 +74,7 @@ def test_training_lowers_the_dev_loss_of_every_term(lesson, tmp_path):
     trained = train(lesson, lesson.student(), lesson.stage(steps=40, learning_rate=1e-3), tmp_path / "a")
     first, last = dev(trained, 0), dev(trained, 40)
     assert set(first) == {
-        "32/cosine", "32/similarity", "32/relative_similarity", "8/similarity", "8/relative_similarity",
+        "full/cosine", "full/similarity", "full/relative_similarity", "8/similarity", "8/relative_similarity",
         "neighbours", "total",
     }  # fmt: skip
     assert last["neighbours"] > first["neighbours"]
@@ -94,7 +94,7 @@ def test_the_best_step_is_kept_or_the_last(lesson, tmp_path, monkeypatch):
     three = lesson.student()
     train(lesson, three, lesson.stage(checkpoint_selection="last"), tmp_path / "c")
     assert all(torch.equal(a, b) for a, b in zip(last.parameters(), three.parameters(), strict=True))
-    assert not torch.equal(best.heads["32"].linear.weight, last.heads["32"].linear.weight)
+    assert not torch.equal(best.head(FULL).linear.weight, last.head(FULL).linear.weight)
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(lesson, tmp_path):
@@ -138,30 +138,30 @@ def test_token_embeddings_can_stay_as_they_are(lesson, tmp_path):
 
 def test_a_stage_can_learn_from_some_of_the_teachers(lesson, tmp_path):
     student = lesson.student()
-    rows = student.heads["32"].linear.weight.detach().clone()
+    rows = student.heads[FULL].linear.weight.detach().clone()
     trained = train(lesson, student, lesson.stage(teachers=["narrow"], steps=30), tmp_path / "a")
-    moved = (student.heads["32"].linear.weight != rows).any(dim=1)
+    moved = (student.heads[FULL].linear.weight != rows).any(dim=1)
     # Weight decay reaches every row; the gradient only those of the teacher.
-    change = (student.heads["32"].linear.weight - rows).abs().amax(dim=1)
+    change = (student.heads[FULL].linear.weight - rows).abs().amax(dim=1)
     assert moved.all()
     assert change[WIDE:].min() > 20 * change[:WIDE].max()
-    assert dev(trained, 30)["32/cosine"] < dev(trained, 0)["32/cosine"]
+    assert dev(trained, 30)["full/cosine"] < dev(trained, 0)["full/cosine"]
 
 
-def test_short_heads_can_learn_from_the_teacher_head_too(lesson, tmp_path):
+def test_matryoshka_heads_can_learn_from_the_full_head_too(lesson, tmp_path):
     stage = lesson.stage(matryoshka_targets=["teachers", "full_head"])
     terms = set(dev(train(lesson, lesson.student(), stage, tmp_path / "a"), 0))
     assert {"8/similarity", "8/self/similarity"} <= terms
 
 
-def test_prefix_heads_are_parts_of_the_teacher_head(lesson, tmp_path):
+def test_prefix_heads_are_parts_of_the_full_head(lesson, tmp_path):
     student = lesson.student(matryoshka_heads="prefix", matryoshka_dims=(16, 8))
     train(lesson, student, lesson.stage(), tmp_path / "a")
-    assert list(student.heads) == ["32"]
-    assert student.dims == (32, 16, 8)
+    assert list(student.heads) == [FULL]
+    assert student.dimensions == {FULL: 32, "16": 16, "8": 8}
     pooled = torch.randn(3, student.hidden)
-    whole = student.heads["32"](pooled)
-    torch.testing.assert_close(student.project(pooled, 8), torch.nn.functional.normalize(whole[:, :8], dim=1))
+    whole = student.heads[FULL](pooled)
+    torch.testing.assert_close(student.project(pooled, "8"), torch.nn.functional.normalize(whole[:, :8], dim=1))
 
 
 def test_a_loss_that_is_not_a_number_stops_the_stage_with_step_texts_and_checkpoint(lesson, tmp_path, monkeypatch):
@@ -181,8 +181,9 @@ def test_a_loss_that_explodes_stops_the_stage(lesson, tmp_path):
         train(lesson, student, lesson.stage(**only, steps=60, learning_rate=1.0, warmup=0), tmp_path / "b")
 
 
-def test_progress_says_terms_speed_and_time_left(lesson, tmp_path, capsys):
+def test_progress_shows_terms_speed_and_time_left(lesson, tmp_path, caplog):
+    caplog.set_level("INFO")
     train(lesson, lesson.student(), lesson.stage(), tmp_path / "a")
-    line = capsys.readouterr().out.splitlines()[0]
-    for part in ("s: step 3 of 9, loss ", "32/cosine ", "8/similarity ", "dev ", "texts/s", "tokens/s", "s left"):
+    line = next(record.message for record in caplog.records if record.name == "training")
+    for part in ("s: step 3 of 9, loss ", "full/cosine ", "8/similarity ", "dev ", "texts/s", "tokens/s", "s left"):
         assert part in line

@@ -1,4 +1,4 @@
-"""The losses against their definitions."""
+"""The losses compared with their definitions."""
 
 import math
 
@@ -7,20 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stella_assets.training.losses import (
-    angular_loss,
-    cosine_loss,
-    gram,
-    l2_loss,
-    relative_similarity_loss,
-    similarity_loss,
-)
+from stella_assets.training.gram import gram
+from stella_assets.training.losses.angular import angular_loss
+from stella_assets.training.losses.cosine import cosine_loss
+from stella_assets.training.losses.l2 import l2_loss
+from stella_assets.training.losses.relative_similarity import relative_similarity_loss
+from stella_assets.training.losses.similarity import similarity_loss
 
 
 def naive_relative_similarity(
     student_BB: torch.Tensor, teacher_BB: torch.Tensor, margin: float, min_gap: float = 0.0
 ) -> torch.Tensor:
-    """The published form: every pair against every other one, O(B^4)."""
+    """The published form: every pair is compared with every other one, O(B^4)."""
     i, j = torch.triu_indices(len(student_BB), len(student_BB), offset=1)
     s, t = student_BB[i, j], teacher_BB[i, j]
     hinge = torch.relu(s[None, :] - s[:, None] + margin)
@@ -83,7 +81,7 @@ def test_relative_similarity_equals_the_published_form_on_adversarial_scores(cas
     assert_same_value_and_gradient(ADVERSARIAL[case](teacher), teacher, 0.25, gap)
 
 
-def test_a_perfect_student_pays_nothing_where_gaps_below_the_margin_are_left_out():
+def test_a_perfect_student_has_no_loss_where_gaps_below_the_margin_are_left_out():
     vectors = torch.nn.functional.normalize(torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=1)
     cosines = gram(vectors)
     assert relative_similarity_loss(cosines, cosines, 0.015).item() > 1e-4
@@ -109,7 +107,7 @@ def test_relative_similarity_handles_a_batch_whose_published_form_would_need_ter
     student = (vectors @ vectors.T).requires_grad_()
     loss = relative_similarity_loss(student, student.detach(), 0.015)
     loss.backward()
-    assert 0 < loss.item() < 0.015  # a perfect student pays only for teacher gaps below the margin
+    assert 0 < loss.item() < 0.015  # a perfect student has a loss only for teacher gaps below the margin
     assert torch.isfinite(student.grad).all()
 
 

@@ -1,4 +1,4 @@
-"""Batches depend on seed and step alone; groups of like length cost the least."""
+"""Batches depend on seed and step alone; groups of similar length are the least work."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stella_assets.training.plan import BatchPlan, length_groups
+from stella_assets.training.plan import BatchPlan, BatchSizeError, length_groups
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=200)
 
@@ -28,7 +28,7 @@ def test_a_batch_depends_on_seed_and_step_alone(size):
     assert not np.array_equal(BatchPlan(LENGTHS, 8, **size).positions(0), steps[0])
 
 
-def test_a_batch_of_tokens_is_full_and_not_over_full():
+def test_a_batch_of_tokens_is_full_and_not_too_large():
     plan = BatchPlan(LENGTHS, 7, batch_tokens=300)
     sizes = [int(LENGTHS[plan.positions(step)].sum()) for step in range(60)]
     assert max(sizes) <= 300
@@ -44,7 +44,7 @@ def test_the_steps_of_a_number_of_texts():
 
 
 def test_too_few_texts_for_a_batch_are_refused():
-    with pytest.raises(ValueError, match="batch_size 500 is more than there is to train on: 200 texts"):
+    with pytest.raises(BatchSizeError, match="batch_size 500 is more than there is to train on: 200 texts"):
         BatchPlan(LENGTHS, 7, batch_size=500)
 
 
@@ -54,7 +54,7 @@ def work(groups: list[np.ndarray], widths: np.ndarray, cost: int) -> int:
 
 @settings(max_examples=100, deadline=None)
 @given(widths=st.lists(st.sampled_from([8, 16, 24, 40, 64, 128]), min_size=1, max_size=12), cost=st.integers(0, 400))
-def test_no_other_cut_into_groups_is_less_work(widths: list[int], cost: int):
+def test_no_other_division_into_groups_is_less_work(widths: list[int], cost: int):
     array = np.array(widths)
     groups = length_groups(array, cost)
     assert sorted(np.concatenate(groups).tolist()) == list(range(len(widths)))

@@ -3,12 +3,11 @@
 import numpy as np
 import torch
 
-from stella_assets.recipe import Recipe
 from stella_assets.training.tokens import TokenTable
 from tests.training.conftest import Lesson
 
 
-def test_tokens_are_those_of_sentence_transformers(lesson: Lesson, tiny: Recipe):
+def test_tokens_are_those_of_sentence_transformers(lesson: Lesson):
     backbone = lesson.student().backbone
     rows = lesson.snapshot.take(np.arange(240), ["text", "role"])
     prompted = [
@@ -19,7 +18,7 @@ def test_tokens_are_those_of_sentence_transformers(lesson: Lesson, tiny: Recipe)
         found = lesson.tokens.texts.batch(places, int(lesson.tokens.lengths[places].max()))
         for name in ("input_ids", "attention_mask", "token_type_ids"):
             assert torch.equal(found[name], expected[name]), name
-    assert lesson.tokens.lengths.max() <= tiny.student.max_length
+    assert lesson.tokens.lengths.max() <= lesson.config.max_length
 
 
 def test_tokens_stay_on_disk(lesson: Lesson):

@@ -1,4 +1,4 @@
-"""Relative similarity loss: pairs of texts are ranked by likeness as the teacher ranks them, in O(P log P).
+"""Relative similarity loss: pairs of texts are ranked by similarity as the teachers rank them, in O(P log P).
 
 The published form compares every pair of texts with every other one, a P x P matrix: O(B^4) memory. Its sum needs only
 two counts for each pair x, with teacher cosine t and student cosine s:
@@ -15,10 +15,18 @@ pairs at once by a wavelet matrix (Claude, Navarro and Ordonez, 2015) over ranks
 
 from __future__ import annotations
 
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
+from pydantic import Field
+
+from stella_assets.core.config import Weight
+from stella_assets.training.losses.base import LOSSES, LossConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stella_assets.training.targets import Spread
 
 
 def relative_similarity_loss(
@@ -26,47 +34,69 @@ def relative_similarity_loss(
 ) -> Tensor:
     """Mean over all pairs of pairs with `t_i.t_j > t_m.t_n + min_gap` of `max(0, s_m.s_n - s_i.s_j + margin)`.
 
-    As in arXiv 2412.19048, eq. 4, the mean is over all P (P - 1) / 2 comparisons; pairs that the teacher finds equally
-    alike add nothing. O(P log P) time and O(P) memory, value and gradient exact (0 at the hinge's kink, as `relu`).
-    The published form has no `min_gap`, so that a perfect student still pays for teacher gaps below the margin; with
-    `min_gap = margin` it pays nothing.
+    The mean is over all P (P - 1) / 2 comparisons; pairs that the teachers find equally similar add nothing.
+    O(P log P) time and O(P) memory, value and gradient exact (0 at the hinge's kink, as `relu`). The published form has
+    no `min_gap`, so that a perfect student still has a loss for teacher gaps below the margin; with `min_gap = margin`
+    it has none.
 
     Args:
         student_gram_BB: Cosines of the student's vectors, float32 or float64.
-        teacher_gram_BB: Cosines of the teacher's vectors; takes no gradient.
+        teacher_gram_BB: Cosines of the teachers' vectors; takes no gradient.
         margin: In units of cosine.
         min_gap: In units of cosine.
 
     Returns:
         A scalar, 0 if the batch has fewer than 3 texts, for there is nothing to compare.
+
+    References:
+        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, eq. 4. Counts: Claude, Navarro and Ordóñez 2015, The
+        wavelet matrix, https://doi.org/10.1016/j.is.2014.06.002.
+
+    Example:
+        >>> vectors = torch.nn.functional.normalize(torch.randn(8, 4), dim=1)
+        >>> cosines = vectors @ vectors.T
+        >>> relative_similarity_loss(cosines, cosines, margin=0.015, min_gap=0.015)
+        tensor(0.)
     """
+    import torch
+
     batch = len(student_gram_BB)
     if batch < 3:
         return student_gram_BB.sum() * 0
     i, j = torch.triu_indices(batch, batch, offset=1, device=student_gram_BB.device)
-    return _MeanRankingHinge.apply(student_gram_BB[i, j], teacher_gram_BB[i, j], margin, min_gap)
+    return _mean_ranking_hinge()(student_gram_BB[i, j], teacher_gram_BB[i, j], margin, min_gap)
 
 
-class _MeanRankingHinge(torch.autograd.Function):
-    """Mean hinge over all comparisons of P items, with its exact gradient."""
+@cache
+def _mean_ranking_hinge() -> Any:
+    """Mean hinge over all comparisons of P items, with its exact gradient, as a function of tensors.
 
-    @staticmethod
-    def forward(ctx: Any, student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: float) -> Tensor:
-        comparisons = len(student_P) * (len(student_P) - 1) / 2
-        worse_P, better_P = _violations(student_P, teacher_P, margin, min_gap)
-        slope_P = (better_P - worse_P).double()
-        ctx.save_for_backward((slope_P / comparisons).to(student_P.dtype))
-        total = (student_P.double() * slope_P).sum() + margin * worse_P.double().sum()
-        return (total / comparisons).to(student_P.dtype)
+    The class is made here and not in the module, which is imported without torch. `Any`: torch types `apply` so.
+    """
+    import torch
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (slope_P,) = ctx.saved_tensors
-        return gradients[0] * slope_P, None, None, None
+    class MeanRankingHinge(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: float) -> Tensor:
+            comparisons = len(student_P) * (len(student_P) - 1) / 2
+            worse_P, better_P = _violations(student_P, teacher_P, margin, min_gap)
+            slope_P = (better_P - worse_P).double()
+            ctx.save_for_backward((slope_P / comparisons).to(student_P.dtype))
+            total = (student_P.double() * slope_P).sum() + margin * worse_P.double().sum()
+            return (total / comparisons).to(student_P.dtype)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+            (slope_P,) = ctx.saved_tensors
+            return gradients[0] * slope_P, None, None, None
+
+    return MeanRankingHinge.apply
 
 
 def _violations(student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: float) -> tuple[Tensor, Tensor]:
     """`worse` and `better` of the module's docstring, as integers, for each of the P items."""
+    import torch
+
     items = len(student_P)
     teacher_sorted_P, by_teacher_P = torch.sort(teacher_P)
     student_sorted_P, by_student_P = torch.sort(student_P)
@@ -94,8 +124,10 @@ def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_
         threshold_Q: Integers in [0, N + 1).
 
     Returns:
-        Counts, one a query.
+        Counts, one per query.
     """
+    import torch
+
     count_Q = torch.zeros_like(start_Q)
     for bit in reversed(range((len(values_N) + 1).bit_length())):
         ones_N = (values_N >> bit) & 1
@@ -113,3 +145,23 @@ def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_
         reordered_N[moved_N] = values_N
         values_N = reordered_N
     return count_Q + (end_Q - start_Q)
+
+
+@LOSSES.register
+class RelativeSimilarity(LossConfig):
+    """Mean over all pairs of pairs with `H_ij > H_mn` of `max(0, G_mn - G_ij + margin)`."""
+
+    compares: ClassVar[Literal["vectors", "similarities"]] = "similarities"
+    order: ClassVar[int] = 50
+    loss: Literal["relative_similarity"] = Field("relative_similarity", exclude=True)
+    margin: Weight = Field(0.015, description="by how much the student's cosines have to differ")
+    margin_needs_gap: bool = Field(False, description="leave out comparisons whose teacher gap is within the margin")
+
+    def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
+        """See `relative_similarity_loss`."""
+        margin = self.margin * spread.deviation
+        return relative_similarity_loss(student, teacher, margin, margin if self.margin_needs_gap else 0.0)
+
+    def scale(self, spread: Spread) -> float:
+        """The standard deviation of the teachers' cosines."""
+        return spread.deviation

@@ -1,4 +1,4 @@
-"""Heads: what turns the encoder's pooled state into vectors of one dimension.
+"""Heads: they turn the encoder's pooled state into vectors of one dimension.
 
 Shapes: B texts, H hidden dimensions of the encoder, D dimensions of a head.
 """
@@ -47,7 +47,7 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def first(self, dim: int) -> Head:
-        """A copy that gives the first `dim` dimensions alone."""
+        """A copy that gives only the first `dim` dimensions."""
         hidden = (self.inner or self.linear).in_features
         head = Head(hidden, dim, self.inner.out_features if self.inner else None)
         if self.inner is not None and head.inner is not None:
@@ -57,18 +57,18 @@ class Head(nn.Module):
         return head
 
     @torch.no_grad()
-    def start_along(self, teacher: Head, directions_DD: Tensor) -> None:
-        """Start as the teacher head seen along directions, the most important first; further dimensions stay.
+    def start_along(self, full: Head, directions_DD: Tensor) -> None:
+        """Start as the full head projected to directions, the most important first; further dimensions stay.
 
-        Of all projections to d dimensions, that along the targets' principal directions keeps their inner products
-        best, so a short head begins near its goal and does not pull the encoder about. (How the published heads began
-        is not known.)
+        Of all projections to d dimensions, the one along the targets' principal directions keeps their inner products
+        best, so a Matryoshka head starts close to its target and sends small gradients into the encoder. (How the
+        published heads started is not known.)
         """
-        if self.inner is not None and teacher.inner is not None:
-            self.inner.load_state_dict(teacher.inner.state_dict())
-        top_dD = directions_DD[: self.dim].to(teacher.linear.weight)
-        self.linear.weight[: len(top_dD)] = top_dD @ teacher.linear.weight
-        self.linear.bias[: len(top_dD)] = top_dD @ teacher.linear.bias
+        if self.inner is not None and full.inner is not None:
+            self.inner.load_state_dict(full.inner.state_dict())
+        top_dD = directions_DD[: self.dim].to(full.linear.weight)
+        self.linear.weight[: len(top_dD)] = top_dD @ full.linear.weight
+        self.linear.bias[: len(top_dD)] = top_dD @ full.linear.bias
 
     @torch.no_grad()
     def set(self, weight_DH: Tensor, bias_D: Tensor, part: Tensor | None = None) -> None:
@@ -78,13 +78,13 @@ class Head(nn.Module):
         self.linear.bias[rows] = bias_D.to(self.linear.bias)
 
     def modules_of(self, dim: int) -> dict[str, nn.Linear]:
-        """Its layers by their folder in a SentenceTransformers model."""
+        """Its layers, by their folders in a SentenceTransformers model."""
         if self.inner is None:
             return {f"{INNER_FOLDER}{dim}": self.linear}
         return {f"{INNER_FOLDER}{dim}": self.inner, f"{OUTER_FOLDER}{dim}": self.linear}
 
     def save(self, folder: Path) -> list[str]:
-        """Write the layers as SentenceTransformers' Dense; gives the names of their folders in order."""
+        """Write the layers as SentenceTransformers' Dense modules; returns the names of their folders in order."""
         layers = self.modules_of(self.dim)
         for name, layer in layers.items():
             inner = layer is self.inner
@@ -112,6 +112,6 @@ class Head(nn.Module):
         return head
 
 
-def saved_dims(folder: Path) -> list[int]:
+def saved_dimensions(folder: Path) -> list[int]:
     """Dimensions of the heads in a model's folder, the largest first."""
     return sorted((int(path.name.removeprefix(INNER_FOLDER)) for path in folder.glob(f"{INNER_FOLDER}*")), reverse=True)

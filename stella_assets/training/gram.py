@@ -9,7 +9,7 @@ from torch import Tensor
 def gram(vectors_BD: Tensor) -> Tensor:
     """Cosines `[B, B]` of unit vectors, in float32 at least.
 
-    Also under autocast: bfloat16 steps near 1 are a quarter of the published margin, so orderings would flip.
+    Also under autocast: bfloat16 steps near 1 are a quarter of the published margin, so rankings would change.
     """
     with torch.autocast(vectors_BD.device.type, enabled=False):
         exact_BD = vectors_BD.to(torch.promote_types(vectors_BD.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""The teacher head in closed form: scikit-learn's ridge, made for directions and as good as descending to the end."""
+"""The full head in closed form: scikit-learn's ridge, fitted to directions and as good as converged descent."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,20 @@ import torch
 from sklearn.linear_model import Ridge
 from torch.nn.functional import normalize
 
-from stella_assets.training.solve import Linear, NormalEquations, Norms, VarianceRescaling, solve_stage
+from stella_assets.students import FULL
+from stella_assets.students.dense.model import DenseStudent
+from stella_assets.training.closed_form import Fit, fit_full_head
+from stella_assets.training.ridge import Linear, NormalEquations, Norms, VarianceRescaling
+from stella_assets.training.stages.closed_form import ClosedForm
 from tests.training.conftest import NARROW, WIDE, Lesson
 
-SOLVE = {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 10, "similarity": 200}}
+CLOSED_FORM = {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 10, "similarity": 200}}
 
 
-def solving_stage(lesson: Lesson, **changes: object):
-    return type(lesson.stage()).model_validate({**SOLVE, **changes})
+def fit(lesson: Lesson, student: DenseStudent, *teachers: str, **changes: object) -> Fit:
+    stage = ClosedForm.model_validate({**CLOSED_FORM, **changes})
+    objective = stage.objective(student.dimensions)
+    return fit_full_head(student, objective, "s", lesson.data(*teachers), stage.teachers, stage.texts)
 
 
 @pytest.mark.parametrize("ridge_lambda", [1e-4, 0.3])
@@ -38,7 +44,7 @@ def texts_that_a_linear_map_half_explains(seed: int) -> tuple[torch.Tensor, torc
     return x, normalize(x @ world + 2 * torch.randn(4000, 24, generator=noise), dim=1)
 
 
-def test_directions_are_fitted_as_well_as_by_descending_to_the_end():
+def test_directions_are_fitted_as_well_as_by_converged_descent():
     x, t = texts_that_a_linear_map_half_explains(0)
     norms, equations = Norms(x[:2000], t[:2000]), NormalEquations(16, 24, torch.device("cpu"))
     plain = NormalEquations(16, 24, torch.device("cpu"))
@@ -66,7 +72,7 @@ def test_directions_are_fitted_as_well_as_by_descending_to_the_end():
     assert loss(equations.solve(1e-6)) <= descended + 0.002
 
 
-def test_a_stretch_gives_back_the_variance_of_the_teachers():
+def test_variance_rescaling_gives_back_the_variance_of_the_teachers():
     x, t = texts_that_a_linear_map_half_explains(0)
     equations = NormalEquations(16, 24, torch.device("cpu"))
     equations.add(x, t)
@@ -81,8 +87,8 @@ def test_a_stretch_gives_back_the_variance_of_the_teachers():
     torch.testing.assert_close(rescale(1.0)(x).mean(dim=0), solution(x).mean(dim=0), atol=1e-6, rtol=0)
 
 
-def test_strength_and_exponent_are_those_with_the_lowest_dev_loss(lesson):
-    solved = solve_stage(lesson.student(), solving_stage(lesson), "s", lesson.data())
+def test_ridge_lambda_and_exponent_are_those_with_the_lowest_dev_loss(lesson):
+    solved = fit(lesson, lesson.student())
     before, after = (
         next(row["value"] for row in solved.log if (row["step"], row["term"]) == (step, "total")) for step in (0, 1)
     )
@@ -90,16 +96,16 @@ def test_strength_and_exponent_are_those_with_the_lowest_dev_loss(lesson):
     assert after < 0.2 * before
 
 
-def test_solving_for_some_teachers_leaves_the_others_dimensions_alone(lesson):
+def test_fitting_to_some_teachers_leaves_the_others_dimensions_alone(lesson):
     student = lesson.student()
-    before = student.head(32).linear.weight.detach().clone()
-    solve_stage(student, solving_stage(lesson, teachers=["narrow"]), "s", lesson.data("narrow"))
-    changed = (student.head(32).linear.weight != before).any(dim=1)
+    before = student.head(FULL).linear.weight.detach().clone()
+    fit(lesson, student, "narrow", teachers=["narrow"])
+    changed = (student.head(FULL).linear.weight != before).any(dim=1)
     assert changed.tolist() == [False] * WIDE + [True] * NARROW
 
 
-def test_a_sample_can_be_enough(lesson):
+def test_a_number_of_texts_fits_to_a_sample(lesson):
     students = [lesson.student(), lesson.student()]
     for student, texts in zip(students, (50, 10_000), strict=True):
-        solve_stage(student, solving_stage(lesson, texts=texts), "s", lesson.data())
-    assert not torch.equal(students[0].head(32).linear.weight, students[1].head(32).linear.weight)
+        fit(lesson, student, texts=texts)
+    assert not torch.equal(students[0].head(FULL).linear.weight, students[1].head(FULL).linear.weight)

@@ -1,0 +1,114 @@
+"""Making, loading and saving students of the kind `dense`.
+
+Folders are in the classic SentenceTransformers layout of the published Stella models, which every release and the
+servers read: `modules.json` names the Transformer, `1_Pooling`, one `2_Dense_<dim>` and the normalisation; the other
+heads have folders of their own next to it. With the normalisation people get the unit vectors that were trained and
+scored, whatever similarity they use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from stella_assets.core.models import load_sentence_transformer, resolve_model
+from stella_assets.students.base import FULL, StudentError
+from stella_assets.students.dense.heads import Head, saved_dimensions
+from stella_assets.students.dense.layers import keep_layers
+from stella_assets.students.dense.model import DenseStudent
+from stella_assets.students.dense.settings import DenseConfig, head_dimensions
+
+if TYPE_CHECKING:
+    from stella_assets.core.devices import Compute
+
+POOLING_KEYS = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def initialise_student(
+    config: DenseConfig, full_dimension: int | None, seed: int, compute: Compute, weights: Path | None = None
+) -> DenseStudent:
+    """The student before training; see `StudentConfig.initialise`."""
+    name, arguments = resolve_model(config)
+    if weights is not None:
+        name, arguments = str(weights), {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+    transformer: Any = load_sentence_transformer(name, **arguments)[0]
+    if config.keep_layers is not None and weights is None:
+        keep_layers(transformer.auto_model, config.kept_layers)
+    hidden = transformer.auto_model.config.hidden_size
+    backbone = SentenceTransformer(modules=[transformer, Pooling(hidden, config.pooling)], device="cpu")
+    backbone.max_seq_length = config.max_length
+    if full_dimension is None:
+        return DenseStudent(backbone, config.pooling, {}, {}, compute)
+    if above := [dim for dim in config.matryoshka_dims if dim > full_dimension]:
+        raise StudentError(
+            f"student.matryoshka_dims {above[0]} is above the {full_dimension} dimensions of the teachers' "
+            "concatenation.",
+            f"Take at most {full_dimension}.",
+        )
+    dimensions = head_dimensions(full_dimension, config.matryoshka_dims)
+    # One generator for all heads, in the order of the recipe: this order decides their weights.
+    names = [FULL, *(str(dim) for dim in config.matryoshka_dims if dim != full_dimension)]
+    generator = torch.Generator().manual_seed(seed)
+    heads = {
+        name: Head(hidden, dimensions[name], config.head_hidden).initialise(generator)
+        for name in (names if config.matryoshka_heads == "independent" else names[:1])
+    }
+    return DenseStudent(backbone, config.pooling, heads, dimensions, compute)
+
+
+def load_student(config: DenseConfig, folder: Path, compute: Compute) -> DenseStudent:
+    """Read a student from the folder that `save_student` wrote."""
+    base = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=config.trust_remote_code)
+    full, *smaller = saved_dimensions(folder)
+    dimensions = head_dimensions(full, smaller)
+    names = list(dimensions) if config.matryoshka_heads == "independent" else [FULL]
+    heads = {name: Head.load(folder, dimensions[name]) for name in names}
+    backbone = SentenceTransformer(modules=[base[0], base[1]], device="cpu")
+    return DenseStudent(backbone, config.pooling, heads, dimensions, compute)
+
+
+def save_student(student: DenseStudent, folder: Path, default_head: str, prompts: Mapping[str, str]) -> None:
+    """Write a student.
+
+    Args:
+        student: With its heads.
+        folder: Created where it does not exist.
+        default_head: The head that `modules.json` names: what people get who load the folder.
+        prompts: By name; people choose one with `prompt_name`.
+    """
+    student.transformer.save_pretrained(folder)
+    student.backbone.tokenizer.save_pretrained(folder)
+    saved = {name: student.head(name).first(dim).save(folder) for name, dim in student.dimensions.items()}
+    dense = saved[default_head]
+    types = {"": "Transformer", "1_Pooling": "Pooling", **dict.fromkeys(dense, "Dense")}
+    types[f"{len(types)}_Normalize"] = "Normalize"
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(types.items())
+    ]
+    _write_json(folder / "modules.json", modules)
+    _write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": student.backbone.max_seq_length, "do_lower_case": False},
+    )
+    _write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+    modes = {key: student.pooling == name for name, key in POOLING_KEYS.items()}
+    _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": student.hidden, **modes})
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

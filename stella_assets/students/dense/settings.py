@@ -1,0 +1,120 @@
+"""Settings of the kind `dense`, and a saved student. No model library is loaded here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stella_assets.core.config import Positive
+from stella_assets.core.models import model_folder, read_config
+from stella_assets.students.base import FULL, STUDENTS, StudentConfig, StudentError, TrainsLayers
+
+if TYPE_CHECKING:
+    from stella_assets.core.devices import Compute
+    from stella_assets.students.dense.model import DenseStudent
+
+
+@STUDENTS.register
+class DenseConfig(StudentConfig):
+    """A transformers encoder, pooling, and linear heads: one unit vector per text and head."""
+
+    kind: Literal["dense"] = "dense"
+    keep_layers: tuple[Annotated[int, Field(ge=0)], ...] | Positive | None = Field(
+        None, description="the layers to keep, or how many, spread evenly; all when left out"
+    )
+    pooling: Literal["mean", "cls", "lasttoken"] = Field("mean", description="how token states become one state")
+    matryoshka_dims: tuple[Positive, ...] = Field(
+        (1024, 512, 256), description="dimensions of the Matryoshka heads, smaller than the teachers' concatenation"
+    )
+    matryoshka_heads: Literal["independent", "prefix"] = Field(
+        "independent", description="heads with weights of their own, or the first dimensions of the full head"
+    )
+    head_hidden: Positive | None = Field(None, description="hidden dimensions of a two-layer head (SiLU); else linear")
+
+    @model_validator(mode="after")
+    def _require_consistent(self) -> Self:
+        if len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
+            raise ValueError(f"matryoshka_dims {list(self.matryoshka_dims)} names a dimension twice")
+        if isinstance(self.keep_layers, tuple) and sorted(set(self.keep_layers)) != list(self.keep_layers):
+            raise ValueError(f"keep_layers {list(self.keep_layers)} must rise, each layer once, counting from 0")
+        return self
+
+    def kept_layers(self, available: int) -> tuple[int, ...]:
+        """The layers to keep of a model that has `available`, counting from 0.
+
+        Raises:
+            StudentError: The model has fewer.
+        """
+        match self.keep_layers:
+            case None:
+                return tuple(range(available))
+            case int(count) if count <= available:
+                return tuple(round(i * (available - 1) / max(1, count - 1)) for i in range(count))
+            case tuple(layers) if layers[-1] < available:
+                return layers
+        shown = list(self.keep_layers) if isinstance(self.keep_layers, tuple) else self.keep_layers
+        raise StudentError(
+            f"student.keep_layers {shown}: {self.model} has layers 0 to {available - 1}.", "Name some of those."
+        )
+
+    def initialise(
+        self, full_dimension: int | None, seed: int, compute: Compute, weights: Path | None = None
+    ) -> DenseStudent:
+        """The base model with the layers that the recipe keeps, and new heads; see `StudentConfig.initialise`."""
+        from stella_assets.students.dense.files import initialise_student
+
+        return initialise_student(self, full_dimension, seed, compute, weights)
+
+    def load(self, folder: Path, compute: Compute) -> DenseStudent:
+        """Read a student from the folder that it was saved to."""
+        from stella_assets.students.dense.files import load_student
+
+        return load_student(self, folder, compute)
+
+    def check(self, stages: Sequence[TrainsLayers]) -> None:
+        """Compare layers and length with the base model's configuration; see `StudentConfig.check`."""
+        if self.on_hub:  # its configuration is not known without a download
+            return
+        config = read_config(model_folder(self))
+        kept = len(self.kept_layers(int(config.get("num_hidden_layers", 0))))
+        positions = config.get("max_position_embeddings")
+        if positions and self.max_length > int(positions):
+            raise StudentError(
+                f"student.max_length {self.max_length} is above the {positions} positions of {self.model}.", "Lower it."
+            )
+        for number, stage in enumerate(stages):
+            if stage.train_layers != "all" and stage.train_layers > kept:
+                raise StudentError(
+                    f"stages.{number}.train_layers {stage.train_layers}: the student has {kept} layers.",
+                    "Lower it, or say `all`.",
+                )
+
+
+def head_dimensions(full: int, matryoshka: Iterable[int]) -> dict[str, int]:
+    """Names of heads with their dimensions: `full`, then the Matryoshka heads, the largest first.
+
+    A Matryoshka dimension that equals the full one needs no head of its own.
+    """
+    smaller = sorted({*matryoshka} - {full}, reverse=True)
+    return {FULL: full, **{str(dimension): dimension for dimension in smaller}}
+
+
+@dataclass(frozen=True)
+class SavedStudent:
+    """A student on disk: what a stage reads as.
+
+    Attributes:
+        folder: In the layout of SentenceTransformers.
+        config: The settings that it was made with.
+    """
+
+    folder: Path
+    config: DenseConfig
+
+    def load(self, compute: Compute) -> DenseStudent:
+        """Read it."""
+        return self.config.load(self.folder, compute)

@@ -1,0 +1,25 @@
+"""Texts as a student's tokenizer reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stella_assets.core.batching import TokenisedTexts, padding_of
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenisedTexts:
+    """Tokenise texts, truncated to `max_length` tokens and not padded.
+
+    Args:
+        tokenizer: Of transformers.
+        texts: With their prompts.
+        max_length: In tokens, special tokens included.
+    """
+    encoded = tokenizer(
+        list(texts), truncation=True, max_length=max_length, padding=False, return_attention_mask=False, verbose=False
+    )
+    columns = {name: [np.asarray(row, dtype=np.int32) for row in rows] for name, rows in encoded.items()}
+    return TokenisedTexts(columns, padding_of(tokenizer), {}, left=tokenizer.padding_side == "left")

@@ -1,0 +1,56 @@
+"""Stopping a stage whose loss will not come back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from stella_assets.core.errors import UserError
+
+EXPLODED = 4.0
+"""A loss this many times the one that the stage began with does not come back."""
+REPORT = "diverged.json"
+
+
+class DivergedError(UserError):
+    """A loss that is no longer a number, or far above where it began."""
+
+
+def require_sound(
+    name: str,
+    step: int,
+    loss: float,
+    gradient_norm: float,
+    start: float,
+    read_ids: Callable[[], list[str]],
+    scratch: Path,
+) -> None:
+    """Stop unless loss and gradient are finite and the loss is near where it began, or below.
+
+    Args:
+        name: Of the stage.
+        step: That was just computed.
+        loss: Of its batch.
+        gradient_norm: Of its batch, before clipping.
+        start: Dev loss before the stage.
+        read_ids: Gives the ids of the batch's texts.
+        scratch: Where checkpoints are; a report is written here.
+
+    Raises:
+        DivergedError: With the step, the texts and the last good checkpoint.
+    """
+    if math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= EXPLODED * max(start, 1e-6):
+        return
+    ids, path = read_ids(), scratch / REPORT
+    good = max((scratch / "checkpoints").glob("checkpoint-*"), default=None)
+    path.write_text(
+        json.dumps({"step": step, "loss": repr(loss), "gradient_norm": repr(gradient_norm), "ids": ids}, indent=1)
+    )
+    raise DivergedError(
+        f"{name}: the loss is {loss:.4g} with a gradient of norm {gradient_norm:.4g} at step {step}; it began with "
+        f"{start:.4g}. Texts: {', '.join(ids[:3])} and {len(ids) - 3} more, all in {path}. Last good checkpoint: "
+        f"{good or 'none yet'}.",
+        "Lower `learning_rate`, or look at these texts.",
+    )

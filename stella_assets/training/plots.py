@@ -1,0 +1,32 @@
+"""Plots of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stella_assets.core.figures import COLOURS, figure
+
+Row = Mapping[str, Any]
+
+
+def loss_curves(log: Sequence[Row]) -> bytes:
+    """Total loss of each stage over all steps: every training step, and the dev split at checkpoints."""
+    stages = sorted({row["stage"] for row in log})
+
+    def draw(axes: Any) -> None:
+        start = 0
+        for i, stage in enumerate(stages):
+            total = [row for row in log if row["stage"] == stage and row["term"] == "total"]
+            train = [(start + r["step"], r["value"]) for r in total if r["split"] == "train"]
+            dev = [(start + r["step"], r["value"]) for r in total if r["split"] == "dev"]
+            axes.plot(*zip(*train, strict=True), color=COLOURS[i], linewidth=0.8, alpha=0.6, label=f"{stage} train")
+            axes.plot(*zip(*dev, strict=True), "o-", color=COLOURS[i], markersize=4, label=f"{stage} dev")
+            start += max(r["step"] for r in total)
+        axes.set_yscale("log")
+        axes.set_xlabel("step, stages one after another")
+        axes.set_ylabel("weighted loss")
+        axes.set_title("Loss")
+        axes.legend(fontsize=8, frameon=False, ncols=len(stages))
+
+    return figure(8, 3.6, draw)

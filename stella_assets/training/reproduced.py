@@ -1,0 +1,40 @@
+"""How far two students of one stage lie apart: by the vectors that they give to the same held-out texts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stella_assets.core.devices import Compute
+from stella_assets.core.step import Deviation
+from stella_assets.corpus.text import uniform
+from stella_assets.students import SavedStudent
+from stella_assets.teachers.snapshot import Snapshot
+
+MIN_COSINE = 0.99
+"""In the mean over texts, of the vectors of two students that count as the same."""
+PROBE_TEXTS = 128
+
+
+def probe_texts(snapshot: Snapshot) -> list[str]:
+    """Some test documents, or others where there are few: the same ones of every snapshot of the same texts."""
+    rows = [row for batch in snapshot.scan(["id", "split", "role"]) for row in batch.to_pylist()]
+    by_row = np.argsort(np.array([row["id"] for row in rows]))  # rows of a snapshot are numbered by their ids
+
+    def place(row: int) -> tuple[bool, float]:
+        text = rows[by_row[row]]
+        return (text["split"], text["role"]) != ("test", "document"), uniform("probe", text["id"])
+
+    return snapshot.take(sorted(range(len(rows)), key=place)[:PROBE_TEXTS], ["text"])["text"]
+
+
+def compare_students(before: SavedStudent, now: SavedStudent, texts: list[str]) -> Deviation:
+    """Compare two students.
+
+    Args:
+        before: One.
+        now: The other, of the same dimensions.
+        texts: What both encode.
+    """
+    vectors = [student.load(Compute()).encode(texts) for student in (before, now)]
+    mean = float(np.einsum("nd,nd->n", *vectors).mean())
+    return Deviation(mean >= MIN_COSINE, f"mean cosine {mean:.4f}, tolerance {MIN_COSINE}")

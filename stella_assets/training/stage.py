@@ -1,0 +1,133 @@
+"""The steps `stage_1`, `stage_2` and so on: each continues from the student of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stella_assets.core.manifest import Manifest
+from stella_assets.core.models import model_digest
+from stella_assets.core.present import Picture, Shown
+from stella_assets.core.seeds import seed_of
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Deviation, Presentation, Result, Step
+from stella_assets.students import DenseConfig, SavedStudent
+from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.training.inputs import StageInputs
+from stella_assets.training.job import run_as_job
+from stella_assets.training.snapshot_reference import SnapshotReference
+from stella_assets.training.stages import StageConfig
+from stella_assets.training.start import read_start, start_folder
+from stella_assets.training.tables import TRAINING_LOG
+from stella_assets.training.tokens import TOKENS_FILE, TokenTable
+from stella_assets.training.train import MODEL_FOLDER, train_stage
+from storage.artefacts import MANIFEST
+from storage.workspace import Workspace
+
+CODE_VERSION = "3"
+START = "start"
+"""The external version of the first stage that names what it continues from."""
+DEV_LOSS_FELL = CheckSpec("dev_loss_fell", "The loss on held-out texts is lower than before the stage.")
+
+
+def stage_step(  # noqa: PLR0913 (one per dependency and setting)
+    recipe: str,
+    *,
+    number: int,
+    stage: StageConfig,
+    student: DenseConfig,
+    seed: int,
+    concatenation: Step[Snapshot],
+    tokens: Step[TokenTable],
+    semantic_duplicates: Step[Any] | None,
+    previous: Step[SavedStudent] | None,
+    starts_matryoshka_heads: bool,
+    prefix: str = "",
+) -> Step[SavedStudent]:
+    """The step that trains one stage.
+
+    Args:
+        recipe: Name of the recipe.
+        number: Of the stage, counting from 1.
+        stage: Its settings.
+        student: Settings of the student.
+        seed: Of the heads and of the order of texts.
+        concatenation: The teachers' vectors.
+        tokens: The student's tokens of the same texts.
+        semantic_duplicates: Texts that are not trained on.
+        previous: The stage before; None for the first.
+        starts_matryoshka_heads: Whether this is the first stage that trains Matryoshka heads.
+        prefix: Of the name, e.g. `seed_1/`. Stages with equal inputs share an artefact, whatever their prefix.
+    """
+    family = f"stage_{number}"
+    optional = (semantic_duplicates, previous)
+
+    def build(context: BuildContext) -> Result:
+        snapshot = context.artefact(concatenation)
+        inputs = StageInputs(
+            name=family,  # part of the output, which stages of any prefix share
+            stage=stage,
+            student=student,
+            seed_of_heads=seed_of(seed, "heads"),
+            seed_of_order=seed_of(seed, family),
+            snapshot=SnapshotReference(context.workspace, recipe, snapshot.manifest.identity.key),
+            tokens=context.artefact(tokens).folder / TOKENS_FILE,
+            left_out=context.artefact(semantic_duplicates).folder if semantic_duplicates else None,
+            previous=context.read(previous).folder if previous else None,
+            start=None if previous else start_folder(context.workspace, recipe),
+            starts_matryoshka_heads=starts_matryoshka_heads,
+            folder=context.folder,
+            scratch=context.scratch,
+            compute=context.compute,
+        )
+        return train_stage(inputs, context.log) if context.launch is None else run_as_job(inputs, context.launch)
+
+    def read(artefact: Artefact, _workspace: Workspace) -> SavedStudent:
+        return SavedStudent(artefact.folder / MODEL_FOLDER, student)
+
+    def compare(before: Artefact, workspace: Workspace, now: Artefact, workspace_now: Workspace) -> Deviation:
+        from stella_assets.training.reproduced import compare_students, probe_texts
+
+        texts = probe_texts(concatenation.read(_current(concatenation, workspace_now), workspace_now))
+        return compare_students(read(before, workspace), read(now, workspace_now), texts)
+
+    return Step(
+        recipe=recipe,
+        name=f"{prefix}{family}",
+        family=family,
+        code_version=CODE_VERSION,
+        settings={"seed": seed, "student": student.settings("model", "revision"), "stage": stage.settings()},
+        build=build,
+        presentation=Presentation(
+            group="training",
+            description=stage.describe(),
+            kinds=frozenset({"pytorch"}),
+            checks=(DEV_LOSS_FELL,),
+            show=_show,
+        ),
+        read=read,
+        dependencies=(concatenation, tokens, *(step for step in optional if step is not None)),
+        external_versions=None if previous else lambda workspace: _external_versions(recipe, student, workspace),
+        pool="training",
+        estimate=lambda _runner, last: stage.estimate(last),
+        compare=compare,
+    )
+
+
+def _external_versions(recipe: str, student: DenseConfig, workspace: Workspace) -> dict[str, str]:
+    """What the first stage begins with: the base model, and the stage that it continues from."""
+    start = read_start(workspace, recipe)
+    return {"student": model_digest(student)} | ({START: start.digest} if start else {})
+
+
+def _current(step: Step[Any], workspace: Workspace) -> Artefact:
+    """The artefact that a recipe has for a step in a workspace."""
+    folder = workspace.current(step.recipe, step.name).resolve()
+    return Artefact(step.stored_as, folder, Manifest.read(folder / MANIFEST))
+
+
+def _show(artefact: Artefact) -> Mapping[str, Shown]:
+    import pyarrow.parquet as pq
+
+    from stella_assets.training.plots import loss_curves
+
+    return {"loss": Picture(loss_curves(pq.read_table(artefact.folder / TRAINING_LOG.file).to_pylist()), "loss")}

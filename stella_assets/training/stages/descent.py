@@ -1,0 +1,189 @@
+"""The method `descent`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stella_assets.core.config import Fraction, Positive, Weight
+from stella_assets.core.devices import processes
+from stella_assets.core.manifest import Manifest
+from stella_assets.core.step import Estimate
+from stella_assets.students import DenseConfig
+from stella_assets.training.head_losses import MatryoshkaHeads, MatryoshkaLosses
+from stella_assets.training.stages.base import JASPER, STAGES, Outcome, StageConfig, StageContext, StageError
+
+if TYPE_CHECKING:
+    from stella_assets.training.objective import Objective
+
+SMALLEST_BATCH = 16
+DEFAULT_BATCH = 128
+OPTIMIZER_FILE = "optimizer.safetensors"
+MATRYOSHKA = "[Matryoshka](https://arxiv.org/abs/2205.13147)"
+KEPT_RULES = {"best": "lowest dev loss (`total`), the earliest of equal ones", "last": "the last step"}
+
+Rate = Annotated[float, Field(gt=0, le=1)]
+Target = Literal["teachers", "full_head"]
+
+
+@STAGES.register
+class Descent(StageConfig):
+    """Gradient descent (AdamW) on the losses of the heads."""
+
+    method: Literal["descent"] = "descent"
+    train_embeddings: bool = Field(True, description="whether token embeddings train when all layers do")
+    unfreeze_fraction: Fraction = Field(
+        0.0, description="share of the steps over which layers start to train, the last one first; 0 starts all at once"
+    )
+    matryoshka_heads: MatryoshkaHeads | None = Field(
+        None, description="losses of every Matryoshka head, or by dimension"
+    )
+    matryoshka_targets: Annotated[tuple[Target, ...], Field(min_length=1)] = Field(
+        ("teachers",), description="what Matryoshka heads learn: the teachers' similarities, the full head's, or both"
+    )
+    batch_size: Annotated[int, Field(ge=3)] | None = Field(
+        None, description=f"texts per batch; {DEFAULT_BATCH} where neither this nor `batch_tokens` is given"
+    )
+    batch_tokens: Annotated[int, Field(ge=64)] | None = Field(None, description="tokens per batch, in place of texts")
+    steps: Positive | None = Field(None, description="steps to train; or give `texts`")
+    texts: Positive | None = Field(None, description="texts to see, in place of steps")
+    min_steps: Positive | None = Field(
+        None, description=f"make a batch smaller, down to {SMALLEST_BATCH} texts, where `texts` would be fewer steps"
+    )
+    learning_rate: Rate = Field(description="peak learning rate")
+    head_learning_rate: Rate | None = Field(None, description="of the heads, where it differs")
+    warmup: Fraction = Field(0.1, description="share of the steps in which the learning rate rises")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="how the learning rate falls after that"
+    )
+    min_lr_ratio: Fraction = Field(0.1, description="share of the learning rate that the schedule ends with")
+    weight_decay: Weight = Field(0.01, description="of AdamW; biases and normalisation scales do not decay")
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="gradients are clipped to this norm")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay of an exponential moving average of the weights, which is then what is kept"
+    )
+    micro_batch_size: Positive | None = Field(
+        None, description="texts whose activations are in memory at once; the losses still see the whole batch"
+    )
+    gradient_checkpointing: bool = Field(False, description="compute activations again to save memory")
+    checkpoint_selection: Literal["best", "last"] = Field(
+        "best", description="the checkpoint with the lowest dev loss, or the last"
+    )
+    checkpoint_every: Positive = Field(100, description="steps between two checkpoints and two dev measurements")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_batch(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and not {"batch_size", "batch_tokens"} & raw.keys():
+            return {**raw, "batch_size": DEFAULT_BATCH}
+        return raw
+
+    @model_validator(mode="after")
+    def _require_consistent(self) -> Self:
+        if (self.steps is None) == (self.texts is None):
+            raise ValueError("give either `steps` or `texts`")
+        if self.batch_size is not None and self.batch_tokens is not None:
+            raise ValueError("give either `batch_size` or `batch_tokens`")
+        if self.texts is not None and self.batch_size is not None and self.texts < self.batch_size:
+            raise ValueError(f"texts {self.texts} is less than one batch of {self.batch_size}")
+        if self.matryoshka_targets != ("teachers",) and not self.matryoshka_heads:
+            raise ValueError("matryoshka_targets has no effect without `matryoshka_heads`")
+        if self.min_steps and (self.texts is None or self.batch_size is None):
+            raise ValueError("min_steps needs `texts` and `batch_size`")
+        if self.unfreeze_fraction and self.train_layers == 0:
+            raise ValueError("unfreeze_fraction has no effect with train_layers 0")
+        return self
+
+    @property
+    def effective_batch_size(self) -> int | None:
+        """Texts per batch, as `min_steps` allows; None where batches are counted in tokens."""
+        if self.batch_size is None or self.texts is None or self.min_steps is None:
+            return self.batch_size
+        return min(self.batch_size, max(SMALLEST_BATCH, self.texts // self.min_steps))
+
+    @property
+    def trains_matryoshka_heads(self) -> bool:
+        """Whether it trains Matryoshka heads."""
+        return bool(self.matryoshka_heads)
+
+    def matryoshka_losses(self, dimension: int) -> MatryoshkaLosses | None:
+        """The losses of a Matryoshka head; None where it does not train."""
+        if isinstance(self.matryoshka_heads, dict):
+            return self.matryoshka_heads.get(dimension)
+        return self.matryoshka_heads
+
+    def objective(self, dimensions: Mapping[str, int]) -> Objective:
+        """With what Matryoshka heads learn from; see `StageConfig.objective`."""
+        return replace(super().objective(dimensions), matryoshka_targets=self.matryoshka_targets)
+
+    def require_fit(self, place: str, student: DenseConfig) -> None:
+        """Losses by dimension are of dimensions that the student has; see `StageConfig.require_fit`."""
+        named = self.matryoshka_heads if isinstance(self.matryoshka_heads, dict) else {}
+        if unknown := [dimension for dimension in named if dimension not in student.matryoshka_dims]:
+            raise ValueError(
+                f"{place}.matryoshka_heads names {unknown[0]}, which student.matryoshka_dims does not have"
+            )
+
+    def require_data(self, name: str, texts: Mapping[str, int]) -> None:
+        """At least one batch; see `StageConfig.require_data`."""
+        batch = self.effective_batch_size
+        if batch is not None and texts["train"] < batch:
+            raise StageError(
+                f"{name}: batch_size {batch} is more than the {texts['train']} training texts.",
+                "Lower `batch_size`, or add texts to the corpus.",
+            )
+        super().require_data(name, texts)
+
+    def describe(self) -> str:
+        """See `StageConfig.describe`."""
+        trained = {0: "the full head", 1: "the full head and the last layer", "all": "the whole student"}.get(
+            self.train_layers, f"the full head and the last {self.train_layers} layers"
+        )
+        heads = f" and the {MATRYOSHKA} heads" if self.matryoshka_heads else ""
+        length = f"{self.steps:,} steps" if self.steps else f"{self.texts:,} texts"
+        batch = self.effective_batch_size
+        size = f"{batch} texts" if batch else f"{self.batch_tokens:,} tokens"
+        return f"Trains {trained}{heads}: {length} in batches of {size}. A stage as in {JASPER}."
+
+    def estimate(self, last: Manifest | None) -> Estimate:
+        """Steps and texts, and the time by the last run's speed; see `StageConfig.estimate`."""
+        batch, metrics = self.effective_batch_size, last.metrics if last else {}
+        texts = self.texts or (self.steps * batch if self.steps and batch else None)
+        steps = self.steps or (round(texts / batch) if texts and batch else None)
+        parts = [f"{steps:,} steps" if steps else "", f"{batch} texts" if batch else ""]
+        work = " of ".join(filter(None, parts)) or f"{texts:,} texts"
+        seconds = super().estimate(last).seconds
+        for wanted, done in ((texts, metrics.get("texts_seen")), (steps, metrics.get("steps"))):
+            if wanted and done and seconds:
+                return Estimate(work, seconds * wanted / done)
+        return Estimate(work)
+
+    def run(self, context: StageContext) -> Outcome:
+        """Train in place, continuing from the newest checkpoint; see `stella_assets.training.loop`."""
+        from safetensors.torch import save_file
+
+        from stella_assets.training.loop import train
+
+        trained = train(self, context)
+        if processes(context.compute).is_main_process:
+            save_file(trained.optimizer, context.folder / OPTIMIZER_FILE)
+        return Outcome(
+            trained.log,
+            trained.kept_step,
+            {
+                "method": self.method,
+                "steps": trained.steps,
+                "batch_size": self.effective_batch_size,
+                "kept_step": trained.kept_step,
+                "kept_rule": KEPT_RULES[self.checkpoint_selection],
+                "texts_seen": trained.texts,
+                "epochs": round(trained.texts / len(context.data["train"]), 2),
+                "texts_per_second": round(trained.texts_per_second, 1),
+                "tokens_per_second": round(trained.tokens_per_second),
+                "waiting_for_data": round(trained.waiting, 4),
+                "resumed_at_step": trained.resumed_at,
+            },
+        )

@@ -1,0 +1,117 @@
+"""Training one stage in this process, which may be one of several that a launcher started for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stella_assets.core.devices import processes
+from stella_assets.core.manifest import Check
+from stella_assets.core.step import Log, Result
+from stella_assets.students import FULL
+from stella_assets.teachers.semantic_duplicates import rows_left_out
+from stella_assets.training.inputs import StageInputs
+from stella_assets.training.stages.base import Outcome, StageContext
+from stella_assets.training.tables import TRAINING_LOG
+from stella_assets.training.tokens import TokenTable
+
+if TYPE_CHECKING:
+    from stella_assets.students.dense.model import DenseStudent
+    from stella_assets.training.data import TrainingData
+
+MODEL_FOLDER = "model"
+PRINCIPAL_SAMPLE = 4096
+"""Texts whose targets decide where Matryoshka heads start."""
+STATES = 10
+"""Sizes of the student that its optimiser and its checkpoints take on the disk, at most."""
+
+
+def train_stage(inputs: StageInputs, log: Log) -> Result:
+    """Train a stage, and write the student and the log of its training.
+
+    Raises:
+        UserError: There are too few texts, the training diverged, or the student cannot be made.
+        DiskSpaceError: The disk that checkpoints are written to has too little space.
+    """
+    _select_device(inputs)
+    data = _open_data(inputs)
+    student = _make_student(inputs, data["train"])
+    size = sum(p.numel() for p in student.parameters()) * 4
+    inputs.snapshot.workspace.require_space(
+        size * STATES,
+        f"{inputs.name}, a student of {size / 2**20:,.0f} MiB with its optimiser and its checkpoints,",
+        inputs.scratch,
+    )
+    context = StageContext(
+        inputs.name, student, data, inputs.seed_of_order, inputs.folder, inputs.scratch, inputs.compute, log
+    )
+    outcome = inputs.stage.run(context)
+    if processes(inputs.compute).is_main_process:
+        student.save(inputs.folder / MODEL_FOLDER, FULL, inputs.student.prompts)
+        TRAINING_LOG.write(inputs.folder, outcome.log)
+    return _result(outcome, student, data)
+
+
+def _select_device(inputs: StageInputs) -> None:
+    """Make a GPU with a number the current one: accelerate places models there."""
+    device = inputs.compute.device
+    if device.type == "cuda" and device.index is not None:
+        import torch
+
+        torch.cuda.set_device(device)
+
+
+def _open_data(inputs: StageInputs) -> dict[str, TrainingData]:
+    from stella_assets.training.data import TrainingData
+
+    snapshot, tokens = inputs.snapshot.open(), TokenTable(inputs.tokens)
+    left_out = {"train": rows_left_out(inputs.left_out, snapshot)} if inputs.left_out else {}
+    data = {
+        split: TrainingData(snapshot, tokens, split, inputs.stage.teachers, left_out.get(split))
+        for split in ("train", "dev")
+    }
+    inputs.stage.require_data(inputs.name, {split: len(texts) for split, texts in data.items()})
+    return data
+
+
+def _make_student(inputs: StageInputs, train: TrainingData) -> DenseStudent:
+    """The student of the stage before, or a new one."""
+    if inputs.previous is not None:
+        student = inputs.student.load(inputs.previous, inputs.compute)
+    else:
+        weights = inputs.start / MODEL_FOLDER if inputs.start else None
+        dimension = train.snapshot.layout.dim
+        student = inputs.student.initialise(dimension, inputs.seed_of_heads, inputs.compute, weights)
+    if inputs.starts_matryoshka_heads:
+        sample = np.arange(min(PRINCIPAL_SAMPLE, len(train)))
+        student.start_matryoshka_heads(train.targets(sample).vectors)
+    return student
+
+
+def _result(outcome: Outcome, student: DenseStudent, data: dict[str, TrainingData]) -> Result:
+    dev: dict[tuple[int, str], Any] = {
+        (row["step"], row["term"]): row["value"] for row in outcome.log if row["split"] == "dev"
+    }
+    kept = outcome.kept_step
+    lowest = min(value for (step, term), value in dev.items() if step and term == "total")
+    return Result(
+        metrics={
+            **outcome.metrics,
+            "texts_train": len(data["train"]),
+            "dev_loss_before": round(dev[0, "total"], 4),
+            "dev_loss_after": round(dev[kept, "total"], 4),
+            "dev_neighbours_before": round(dev[0, "neighbours"], 4),
+            "dev_neighbours_after": round(dev[kept, "neighbours"], 4),
+            "parameters": sum(p.numel() for p in student.parameters()),
+            "parameters_trained": sum(p.numel() for p in student.trained_parameters().values()),
+        },
+        checks=(
+            Check(
+                "dev_loss_fell",
+                lowest < dev[0, "total"],
+                f"dev loss {dev[0, 'total']:.4f} -> {lowest:.4f}",
+                {"before": dev[0, "total"], "lowest": lowest},
+            ),
+        ),
+    )
