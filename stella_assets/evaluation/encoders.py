@@ -1,25 +1,29 @@
-"""Teachers, their concatenation and students as mteb encoders. A text is encoded once, whatever asks for it."""
+"""Models as encoders of mteb, and students among them. A text is encoded once, whatever needs its vector.
+
+Shapes: B texts, H hidden dimensions of the student's encoder.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
+
+from stella_assets.core.manifest import digest
+from stella_assets.students.dense.digests import encoder_digest, head_digest
+from stella_assets.teachers.encode import measure_speed
+from stella_assets.teachers.teacher_vectors import fill_and_fetch
+from stella_assets.teachers.vectors import StateTable
 from storage.workspace import Workspace
 
-from stella_assets.core.devices import resolve_dtype
-from stella_assets.core.manifest import digest
-from stella_assets.students.dense import Student
-from stella_assets.teachers.concatenate import concatenate
-from stella_assets.teachers.encode import TeacherVectors, fill_and_fetch, measure_speed
-from stella_assets.teachers.sentence_transformer import AS_PROMPT
-from storage.vectors import StateTable
+if TYPE_CHECKING:
+    from stella_assets.students.dense.model import DenseStudent
 
 INSTRUCTION = "{instruction}"
 Prompts = Mapping[str, str]
@@ -28,7 +32,12 @@ Prompts = Mapping[str, str]
 
 @dataclass(frozen=True)
 class EncodeRequest:
-    """Whose texts mteb wants vectors of: a task's, and whether they are queries, documents or neither."""
+    """Which texts mteb asks vectors for.
+
+    Attributes:
+        task: mteb's metadata of the task.
+        prompt_type: Whether the texts are queries or documents; None for neither.
+    """
 
     task: Any
     prompt_type: PromptType | None
@@ -41,20 +50,29 @@ class EncodeRequest:
     def choose(self, prompts: Prompts) -> str | None:
         """The prompt for these texts, with the task's instruction in it.
 
-        A key without `document` never reaches the documents of a retrieval: prompts are for queries unless said.
+        A key without `document` is never used for the documents of a retrieval: prompts are for queries by default.
+
+        Args:
+            prompts: By mteb's keys. The most specific key is used, in mteb's order: `<task>-query`, `<task>`,
+                `<task type>-query`, `<task type>`, `query`.
+
+        Returns:
+            The prompt; None where no key matches.
         """
+        # mteb falls back from `<task>-document` to `<task>`, whose prompt is meant for queries.
         if self.prompt_type == PromptType.document:
             prompts = {key: text for key, text in prompts.items() if key.endswith(PromptType.document.value)}
         key = get_prompt_name(dict(prompts), self.task, self.prompt_type)
         if key is None or INSTRUCTION not in prompts[key]:
             return prompts.get(key or "")
+        # mteb prefers the prompts of the encoder that it asks; one without prompts gives the task's instruction.
         instruction = AbsEncoder.get_instruction(_NoPrompts(), self.task, self.prompt_type)
         return prompts[key].replace(INSTRUCTION, instruction)
 
 
 @dataclass(frozen=True)
 class EncoderIdentity:
-    """How a model turned texts into vectors: what a score depends on, beside the task and the prompts.
+    """How a model turned texts into vectors: what a score depends on in addition to the task and the prompts.
 
     Attributes:
         name: `student`, the kind of a teacher, or `concatenation`.
@@ -70,24 +88,38 @@ class EncoderIdentity:
 
 
 class Embedder(Protocol):
-    """What the encoder asks: vectors of texts."""
+    """A model as `MtebEncoder` uses it."""
 
     @property
     def dim(self) -> int:
         """Dimensions of a vector."""
 
     def identity(self) -> EncoderIdentity:
-        """What the vectors depend on, beside texts and prompts."""
+        """What the vectors depend on in addition to texts and prompts."""
 
     def prompt(self, request: EncodeRequest) -> str | None:
-        """What is put before the texts; None for the model's own default."""
+        """The prompt before the texts; None for the model's own default."""
 
     def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
-        """Vectors `[len(texts), dim]`."""
+        """Vectors of texts.
+
+        Args:
+            texts: Without prompts.
+            request: What mteb needs the vectors for, which decides the prompt.
+
+        Returns:
+            `[len(texts), dim]`, in the order of the texts.
+        """
 
 
 class MtebEncoder(AbsEncoder):
-    """An embedder for mteb, with an identity of its own: name, digest of all that decides its vectors, dimension."""
+    """An embedder as an encoder of mteb.
+
+    Args:
+        embedder: The model.
+        name: Of the model.
+        revision: Digest of everything that decides its vectors.
+    """
 
     def __init__(self, embedder: Embedder, name: str, revision: str) -> None:
         self._embedder = embedder
@@ -96,8 +128,10 @@ class MtebEncoder(AbsEncoder):
                 "name": f"stella/{name}",
                 "revision": revision,
                 "embed_dim": embedder.dim,
+                # Vectors have unit length, so cosine and dot product agree.
                 "similarity_fn_name": ScoringFunction.COSINE,
                 "modalities": ["text"],
+                # Results of several dimensions of one model would overwrite each other without it.
                 "experiment_kwargs": {"truncate_dim": embedder.dim},
             }
         )
@@ -112,74 +146,46 @@ class MtebEncoder(AbsEncoder):
         prompt_type: PromptType | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Vectors `[n, dim]` float32 of the texts that mteb's loader gives."""
+        """Vectors `[n, dim]` float32 of the texts of mteb's loader.
+
+        Args:
+            inputs: Batches, each with a list of texts under `text`.
+            task_metadata: mteb's, of the task that is evaluated.
+            hf_split: Not used.
+            hf_subset: Not used.
+            prompt_type: Whether the texts are queries or documents; None for neither.
+            **kwargs: mteb's other arguments, not used.
+
+        Returns:
+            Vectors in the order of the texts, all batches together.
+        """
+        # The prompt depends on the task and the side only. mteb's batch size is not used: batches have a token budget.
         del hf_split, hf_subset, kwargs
         texts = [text for batch in inputs for text in batch["text"]]
+        # mteb's evaluators compute in the dtype that they get; float16 would lose digits of the cosines.
         return self._embedder.embed(texts, EncodeRequest(task_metadata, prompt_type)).astype(np.float32)
 
 
 class _NoPrompts(AbsEncoder):
-    """An encoder without prompts of its own: mteb then gives the task's instruction."""
+    """An encoder without prompts of its own, for which mteb returns the task's instruction."""
 
     def encode(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
 
-class TeacherEmbedder:
-    """A teacher through its store of vectors."""
-
-    def __init__(self, vectors: TeacherVectors, prompts: Prompts) -> None:
-        self.vectors = vectors
-        self.dim = vectors.dim
-        self._prompts = prompts
-
-    def identity(self) -> EncoderIdentity:
-        """The fingerprints of both roles."""
-        spec, fingerprints = self.vectors.teacher, self.vectors.fingerprints
-        dtype = resolve_dtype(spec.dtype) if hasattr(spec, "dtype") else None
-        weights = digest([fingerprints["query"], fingerprints["document"]])
-        return EncoderIdentity(spec.kind, weights, dtype, getattr(spec, "max_length", None))
-
-    def prompt(self, request: EncodeRequest) -> str | None:
-        """The recipe's for the task, if it has one; else the teacher's own for the role."""
-        return request.choose(self._prompts)
-
-    def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
-        """Unit vectors `[len(texts), dim]` float16."""
-        prompt = self.prompt(request)
-        return self.vectors.embed(texts, request.role if prompt is None else AS_PROMPT + prompt)
-
-
-class ConcatenationEmbedder:
-    """The concatenation of several teachers, each behind its own prompts: what the student learns from."""
-
-    def __init__(self, teachers: Sequence[TeacherEmbedder]) -> None:
-        self._teachers = teachers
-        self._weights = [teacher.vectors.teacher.weight for teacher in teachers]
-        self.dim = sum(teacher.dim for teacher in teachers)
-
-    def identity(self) -> EncoderIdentity:
-        """The loaders of all teachers, and their weights."""
-        return EncoderIdentity("concatenation", digest([[t.identity().weights for t in self._teachers], self._weights]))
-
-    def prompt(self, request: EncodeRequest) -> str | None:
-        """All teachers' prompts; for the record, as each puts its own before the texts."""
-        chosen = [teacher.prompt(request) for teacher in self._teachers]
-        return None if chosen == [None] * len(chosen) else " | ".join(prompt or "" for prompt in chosen)
-
-    def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
-        """Unit vectors `[len(texts), dim]` float32."""
-        return concatenate([teacher.embed(texts, request) for teacher in self._teachers], self._weights)
-
-
 class PooledStates:
-    """A student's pooled states by text, kept in the store; every head and dimension projects the same ones."""
+    """A student's pooled states by text, kept in the store; every head projects the same ones.
 
-    def __init__(self, student: Student, workspace: Workspace) -> None:
+    Args:
+        student: Whose encoder computes the states that are not stored yet.
+        workspace: Where they are stored.
+    """
+
+    def __init__(self, student: DenseStudent, workspace: Workspace) -> None:
         self.student = student
-        self.fingerprint = student.encoder_digest()
-        about = {"dtype": student.dtype, "pooling": student.pooling, "max_length": student.backbone.max_seq_length}
-        self._table = StateTable(workspace, self.fingerprint, student.hidden, about)
+        # The heads are not part of it: all heads, and stages that freeze the encoder, share the pooled states.
+        self.fingerprint = encoder_digest(student)
+        self._table = StateTable(workspace, self.fingerprint, student.hidden)
 
     def get(self, texts: Sequence[str]) -> np.ndarray:
         """Pooled states `[len(texts), H]` float16."""
@@ -187,17 +193,25 @@ class PooledStates:
 
 
 class StudentEmbedder:
-    """One head of a student, or its pooled states when it has none."""
+    """One head of a student.
 
-    def __init__(self, states: PooledStates, head: int | None, prompts: Prompts) -> None:
-        self.dim = head or states.student.hidden
+    Args:
+        states: Of the student.
+        head: Name of the head; None for the pooled states, normalised.
+        prompts: For tasks.
+    """
+
+    def __init__(self, states: PooledStates, head: str | None, prompts: Prompts) -> None:
+        student = states.student
+        self.dim = student.hidden if head is None else student.dimensions[head]
         self._states = states
         self._head = head
         self._prompts = prompts
 
     @cached_property
     def _weights(self) -> str:
-        head = self._states.student.head_digest(self._head) if self._head else None
+        head = None if self._head is None else head_digest(self._states.student, self._head)
+        # A head without weights of its own is cut from the full one, so the dimension has to be in the digest, too.
         return digest([self._states.fingerprint, head, self.dim])
 
     def identity(self) -> EncoderIdentity:
@@ -206,27 +220,50 @@ class StudentEmbedder:
         return EncoderIdentity("student", self._weights, student.dtype, student.backbone.max_seq_length)
 
     def prompt(self, request: EncodeRequest) -> str:
-        """The recipe's for the task; a student has none of its own."""
+        """The recipe's for the task; a student has no default."""
         return request.choose(self._prompts) or ""
 
     def embed(self, texts: Sequence[str], request: EncodeRequest | None) -> np.ndarray:
-        """Unit vectors `[len(texts), dim]` float32; without a request, of texts as they are."""
+        """Unit vectors of texts.
+
+        Args:
+            texts: Without prompts.
+            request: Decides the prompt; None for texts without a prompt.
+
+        Returns:
+            `[len(texts), dim]` float32, in the order of the texts.
+        """
         import torch
 
         prompt = self.prompt(request) if request else ""
+        # The prompt is part of the text here, so equal prompted texts of different tasks share a stored state.
         pooled = self._states.get([prompt + text for text in texts]).astype(np.float32)
+        # Stored states are float16; the heads have float32 weights.
         pooled_BH = torch.from_numpy(pooled).to(self._states.student.device)
         if self._head is None:
             return torch.nn.functional.normalize(pooled_BH, dim=1).cpu().numpy()
         with torch.inference_mode():
             return self._states.student.project(pooled_BH, self._head).cpu().numpy()
 
+    def with_prompts(self, prompts: Prompts, dimension: int) -> StudentEmbedder:
+        """The same student with other prompts, at the head of a dimension.
+
+        Args:
+            prompts: For tasks, by mteb's keys.
+            dimension: Of one of the student's heads.
+
+        Raises:
+            StudentError: No head has this dimension.
+        """
+        return StudentEmbedder(self._states, self._states.student.head_of(dimension), prompts)
+
     def parameters(self) -> int:
-        """Of encoder and head."""
+        """Number of parameters of the encoder and the head."""
         student = self._states.student
-        head = student.head(self._head).first(self._head).parameters() if self._head else ()
+        # Only the rows of the last layer that give the first `dim` dimensions are shipped and counted.
+        head = () if self._head is None else student.head(self._head).first(self.dim).parameters()
         return sum(p.numel() for p in (*student.backbone.parameters(), *head))
 
     def texts_per_second(self, texts: list[str]) -> float:
-        """How fast texts are pooled; a head costs little."""
+        """Speed of the encoder; the cost of a head is negligible."""
         return measure_speed(self._states.student.encode_pooled, texts)

@@ -1,89 +1,148 @@
-"""Evaluation data of three task types, built from the corpus' test split, which no student has seen."""
+"""Held-out tasks: evaluation data of three task types from the corpus' test split, which no student has seen."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from stella_assets.core.manifest import Check
-from stella_assets.core.step import Artefact
-from stella_assets.corpus.build import read_texts
-from stella_assets.corpus.text import first_sentence, text_id, uniform
-from stella_assets.evaluation.local_data import TaskDataError
-from stella_assets.recipe import HeldOut, HeldOutKind
+from stella_assets.core.step import CheckSpec, Log
+from stella_assets.corpus.sentences import first_sentence
+from stella_assets.corpus.text import text_id, uniform
+from stella_assets.evaluation.kinds import TASK_KINDS
+from stella_assets.evaluation.local_data import TaskDataError, locate
+from stella_assets.evaluation.settings import HeldOut, HeldOutKind
+from stella_assets.evaluation.tasks import EvaluationTask
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from stella_assets.corpus.read import CorpusTexts
+
+# Shorter sentences are headings or list items, which say too little to find their document.
 MIN_SENTENCE_CHARS = 15
 TRAINING_EXAMPLES = 8
-"""Examples a label that mteb's classification task trains on; rarer labels are left out."""
-NAMES: dict[HeldOutKind, str] = {
-    "retrieval": "HeldOutRetrieval",
-    "classification": "HeldOutClassification",
-    "pair_classification": "HeldOutPairClassification",
-}
-
+"""Examples per label that mteb's classification task trains on; rarer labels are left out."""
 PROBE_TEXTS = 128
+CHECK = CheckSpec("no_query_was_trained_on", "No retrieval query is a text of train or dev.")
 
-Tables = dict[str, pl.DataFrame]
+Tables = dict[str, "pl.DataFrame"]
 Text = dict[str, str]
 
 
-def write_held_out(
-    wanted: HeldOut, corpus: Artefact, folder: Path, log: logging.Logger | logging.LoggerAdapter
-) -> Check:
-    """Write the tables of each kind in the layout of `local_data`.
+@dataclass(frozen=True)
+class HeldOutTask:
+    """One of the held-out tasks.
+
+    Attributes:
+        name: mteb's name of it.
+        description: For mteb's metadata.
+        build: Its tables by file name, from the test documents and from their halves.
+    """
+
+    name: str
+    description: str
+    build: Callable[[list[Text], list[Text]], Tables]
+
+
+def write_held_out(wanted: HeldOut, corpus: CorpusTexts, folder: Path, log: Log) -> Check:
+    """Write the tables of each kind in the local layout.
+
+    Args:
+        wanted: The settings.
+        corpus: The texts.
+        folder: Of the artefact.
+        log: Told which kinds are left out.
+
+    Returns:
+        The check that no query is a text that students train on.
 
     Raises:
         TaskDataError: The test split is too small or too uniform for a kind that the recipe names, or for all.
     """
-    columns = ["id", "text", "section", "role", "split"]
-    rows = read_texts(corpus, columns).to_pylist()
+    rows = corpus.table(["id", "text", "section", "role", "split"]).to_pylist()
+    # The dev split decides which checkpoint is kept, so it counts as seen.
     trained_on = {row["id"] for row in rows if row["split"] != "test"}
     documents = [row for row in rows if row["split"] == "test" and row["role"] == "document"]
+    # A hash decides the order, so that a grown corpus keeps most of the tasks' texts.
     documents.sort(key=lambda row: uniform("evaluation", row["id"]))
     documents = documents[: wanted.max_documents]
     halves = _sentence_and_rest(documents, trained_on)
     tables: Tables = {}
-    for kind, build in BUILDERS.items():
-        if kind in (wanted.kinds or BUILDERS):
+    for kind, task in HELD_OUT_TASKS.items():
+        if kind in (wanted.kinds or HELD_OUT_TASKS):
             try:
-                tables |= build(documents, halves)
+                tables |= task.build(documents, halves)
             except TaskDataError as error:
+                # A kind that the recipe names is required; by default a small corpus gets those that it has texts for.
                 if wanted.kinds:
                     raise
                 log.info(f"left out: {error}")
     if not tables:
-        raise TaskDataError("evaluation.held_out: the test split serves no task. Raise `corpus.test`, or add texts.")
+        raise TaskDataError(
+            "evaluation.held_out: the test split has too few texts for any task.", "Raise `corpus.test`, or add texts."
+        )
     for name, table in tables.items():
         path = folder / f"{name}.parquet"
         path.parent.mkdir(exist_ok=True)
         table.write_parquet(path)
     queries = tables.get("HeldOutRetrieval/queries")
+    # A query's id is the hash of its text, so equal ids mean equal texts.
     shared = 0 if queries is None else len(trained_on.intersection(queries["id"]))
-    return Check(
-        "no_query_was_trained_on", shared == 0, f"{shared} retrieval queries are in train or dev", {"shared": shared}
-    )
+    return Check(CHECK.name, shared == 0, f"{shared} retrieval queries are in train or dev", {"shared": shared})
 
 
-def probe_texts(corpus: Artefact) -> list[str]:
-    """Some test documents, or others where there are few: what speed and loaders of models are tried on."""
-    rows = pl.from_arrow(read_texts(corpus, ["id", "text", "split", "role"]))
+def held_out_tasks(folder: Path) -> list[EvaluationTask]:
+    """The tasks whose tables a folder contains.
+
+    Args:
+        folder: That `write_held_out` has written.
+
+    Returns:
+        The tasks without data, in the order of `HELD_OUT_TASKS`.
+    """
+    return [
+        EvaluationTask(TASK_KINDS[kind].new_task(task.name, task.description), "held_out", place, reads_files=True)
+        for kind, task in HELD_OUT_TASKS.items()
+        if (place := locate(folder, task.name)) is not None
+    ]
+
+
+def held_out_types() -> set[str]:
+    """mteb's types of the held-out tasks."""
+    return {TASK_KINDS[kind].MTEB_TYPE for kind in HELD_OUT_TASKS}
+
+
+def probe_texts(corpus: CorpusTexts) -> list[str]:
+    """Some test documents, or others where there are few: to measure speed and to compare models.
+
+    Args:
+        corpus: The texts.
+
+    Returns:
+        At most `PROBE_TEXTS` texts, the same for the same corpus.
+    """
+    import polars as pl
+
+    rows = pl.from_arrow(corpus.table(["id", "text", "split", "role"]))
     assert isinstance(rows, pl.DataFrame)
     wanted = (pl.col("split") == "test") & (pl.col("role") == "document")
     order = [uniform("probe", each) for each in rows["id"]]
+    # `False` sorts before `True`: test documents come first, other texts only fill up.
     return rows.with_columns(order=pl.Series(order)).sort(~wanted, "order").head(PROBE_TEXTS)["text"].to_list()
 
 
 def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[Text]:
-    """Documents with a first sentence of their own and more to say; neither part may be a training text."""
+    """Documents with a unique first sentence and a rest; neither of both may be a training text."""
     found: dict[str, dict[str, str]] = {}
     for row in documents:
         sentence, rest = first_sentence(row["text"])
         sentence = " ".join(sentence.split())
         parts = {text_id(sentence), text_id(rest)}
+        # A repeated first sentence has several correct rests, of which the judgements would name one.
         if min(len(sentence), len(rest)) < MIN_SENTENCE_CHARS or parts & trained_on or text_id(sentence) in found:
             continue
         found[text_id(sentence)] = {"id": row["id"], "section": row["section"], "sentence": sentence, "rest": rest}
@@ -92,11 +151,15 @@ def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[
 
 def _retrieval(_documents: list[Text], halves: list[Text]) -> Tables:
     """Find the rest of a document by its first sentence, among the rests of all documents."""
+    import polars as pl
+
+    # nDCG@10 says nothing about fewer documents than ranks.
     if len(halves) < 10:
         raise TaskDataError(
-            f"evaluation.held_out: retrieval needs 10 test documents of two sentences, the corpus has {len(halves)}. "
-            "Raise `corpus.test`, add texts, or remove the task."
+            f"evaluation.held_out: retrieval needs 10 test documents of two sentences, the corpus has {len(halves)}.",
+            "Raise `corpus.test`, add texts, or remove the task.",
         )
+    # Ids are hashes of the texts, so equal rests become one document and no query loses its answer.
     ids = [text_id(half["rest"]) for half in halves]
     corpus = dict(zip(ids, (half["rest"] for half in halves), strict=True))
     queries = {text_id(half["sentence"]): half["sentence"] for half in halves}
@@ -108,14 +171,19 @@ def _retrieval(_documents: list[Text], halves: list[Text]) -> Tables:
 
 
 def _classification(documents: list[Text], _halves: list[Text]) -> Tables:
-    """Say which section (package, file, subset) a document is from; half of the documents teach the classifier."""
+    """Predict the section (package, file, subset) of a document; half of the documents train the classifier."""
+    import polars as pl
+
+    # Both halves are of the corpus' test split: the classifier must not learn from texts that students have seen.
     splits = ["train" if uniform("classifier", row["id"]) < 0.5 else "test" for row in documents]
     counts = Counter((row["section"], split) for row, split in zip(documents, splits, strict=True))
+    # With fewer texts than it draws per label, mteb would train on unbalanced labels.
     labels = sorted({s for s, _ in counts if counts[s, "train"] >= TRAINING_EXAMPLES and counts[s, "test"]})
     if len(labels) < 2:
         raise TaskDataError(
             f"evaluation.held_out: classification needs two sections with {TRAINING_EXAMPLES} test documents to learn "
-            f"from; the corpus has {len(labels)}. Add sources, raise `corpus.test`, or remove the task."
+            f"from; the corpus has {len(labels)}.",
+            "Add sources, raise `corpus.test`, or remove the task.",
         )
     kept = [(row, split) for row, split in zip(documents, splits, strict=True) if row["section"] in labels]
     table = {
@@ -127,7 +195,9 @@ def _classification(documents: list[Text], _halves: list[Text]) -> Tables:
 
 
 def _pair_classification(_documents: list[Text], halves: list[Text]) -> Tables:
-    """Do a first sentence and a rest belong together? Wrong rests are of the same section: topic does not tell."""
+    """Predict whether a first sentence and a rest belong together; wrong rests are of the same section and topic."""
+    import polars as pl
+
     by_section: dict[str, list[Text]] = {}
     for half in halves:
         by_section.setdefault(half["section"], []).append(half)
@@ -135,21 +205,29 @@ def _pair_classification(_documents: list[Text], halves: list[Text]) -> Tables:
     for members in by_section.values():
         if len(members) < 2:
             continue
+        # Rotating by one gives each sentence and each rest one correct and one wrong partner: labels are balanced.
         for half, other in zip(members, members[1:] + members[:1], strict=True):
             pairs.append((half["sentence"], half["rest"], 1))
             pairs.append((half["sentence"], other["rest"], 0))
     if not pairs:
         raise TaskDataError(
-            "evaluation.held_out: pair_classification needs two test documents of two sentences in one section. "
-            "Raise `corpus.test`, add texts, or remove the task."
+            "evaluation.held_out: pair_classification needs two test documents of two sentences in one section.",
+            "Raise `corpus.test`, add texts, or remove the task.",
         )
     first, second, labels = zip(*pairs, strict=True)
     table = pl.DataFrame({"sentence1": list(first), "sentence2": list(second), "label": list(labels)})
     return {"HeldOutPairClassification": table}
 
 
-BUILDERS: dict[HeldOutKind, Callable[[list[Text], list[Text]], Tables]] = {
-    "retrieval": _retrieval,
-    "classification": _classification,
-    "pair_classification": _pair_classification,
+HELD_OUT_TASKS: dict[HeldOutKind, HeldOutTask] = {
+    "retrieval": HeldOutTask("HeldOutRetrieval", "Find a held-out text by its first sentence.", _retrieval),
+    "classification": HeldOutTask(
+        "HeldOutClassification", "Predict which section of the corpus a held-out text is from.", _classification
+    ),
+    "pair_classification": HeldOutTask(
+        "HeldOutPairClassification",
+        "Predict whether a first sentence and a rest are from one held-out text.",
+        _pair_classification,
+    ),
 }
+"""By kind, in the order in which they are listed."""

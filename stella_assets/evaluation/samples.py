@@ -1,48 +1,119 @@
-"""What a score is made of, sample by sample, so that two models can be compared on the same resampled samples.
+"""What a score consists of, sample by sample, so that two models can be compared on the same resampled samples.
 
-A sample is a pair of sentences, a query, a classified text or a clustering. How the score comes of the samples is its
-statistic: their mean, Spearman's correlation with the gold scores (STS), or average precision (pair classification).
+A sample is a pair of sentences, a query, a classified text or a clustering. The statistic computes the score from the
+samples: their mean, Spearman's correlation with the gold scores (STS), or average precision (pair classification).
+
+Shapes: N samples.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from storage.statistics import SAMPLES
+from stella_assets.evaluation.kinds.base import TaskKind
+from stella_assets.evaluation.tables import SAMPLES
 
+# A hundredth of a point: above the rounding of mteb's predictions, far below the noise of the samples.
 TOLERANCE = 1e-4
-"""Samples are kept where their statistic gives the score of mteb this closely."""
-TREC_NAMES = {"ndcg": "ndcg_cut_{}", "map": "map_cut_{}", "recall": "recall_{}", "precision": "P_{}"}
-"""trec_eval's names of mteb's scores at a rank."""
+"""Samples are kept where their statistic differs from mteb's score by no more."""
 
 Rows = list[dict[str, Any]]
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 PerQuery = dict[tuple[str, str], Mapping[str, Mapping[str, float]]]
+"""By subset and split, then by query: the value of each measure."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a score.
+
+    Attributes:
+        statistic: A key of `STATISTICS`, or `none` without samples.
+        rows: Of the schema `SAMPLES`.
+    """
+
+    statistic: str
+    rows: Rows = field(default_factory=list)
+
+
+NO_SAMPLES = Samples("none")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an evaluation by mteb left behind.
+
+    Attributes:
+        result: mteb's result.
+        folder: Where mteb wrote predictions.
+        per_query: Measures of each query of a retrieval.
+    """
+
+    result: Any
+    folder: Path
+    per_query: PerQuery
+
+    def predictions(self, task: Any) -> list[tuple[str, str, Any, Any]]:
+        """Subset, split, predictions and data, as mteb wrote them."""
+        path = self.folder / task.prediction_file_name
+        if not path.is_file():
+            return []
+        written = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            (subset, split, predictions, task.dataset.get(subset, task.dataset)[split])
+            for subset, by_split in written.items()
+            # mteb notes the model under this key, among the subsets.
+            if subset != "mteb_model_meta"
+            for split, predictions in by_split.items()
+        ]
 
 
 def mean(values_N: np.ndarray, _gold_N: np.ndarray) -> float:
-    """Mean of what each sample is worth."""
+    """Mean of the values."""
     return float(values_N.mean())
 
 
 def spearman(values_N: np.ndarray, gold_N: np.ndarray) -> float:
-    """Correlation of the ranks, ties at their mean rank."""
+    """Correlation of the ranks, ties at their mean rank.
+
+    Args:
+        values_N: Similarities.
+        gold_N: The scores that they should rank like.
+
+    Returns:
+        In [-1, 1]; 0 where either side is constant.
+
+    References:
+        Reimers, Beyer & Gurevych, "Task-Oriented Intrinsic Evaluation of Semantic Textual Similarity", COLING 2016.
+    """
     from scipy.stats import rankdata
 
     ranks = rankdata(values_N), rankdata(gold_N)
     spread = ranks[0].std() * ranks[1].std()
+    # Not `scipy.stats.spearmanr`: it computes a p-value and warns on constant input, for each of many resamples.
+    # Constant values have no correlation; NaN would spread into every mean, so they score 0.
     return float(((ranks[0] - ranks[0].mean()) * (ranks[1] - ranks[1].mean())).mean() / spread) if spread else 0.0
 
 
 def average_precision(values_N: np.ndarray, gold_N: np.ndarray) -> float:
-    """Area under precision by recall, in steps; equal values count as one step, as in scikit-learn, which is slower."""
+    """Area under precision by recall, in steps; equal values are one step. Faster than scikit-learn's, and equal.
+
+    Args:
+        values_N: Similarities.
+        gold_N: 1 for pairs that belong together, else 0.
+
+    Returns:
+        In [0, 1]; 0 without a pair that belongs together.
+    """
+    # A stable sort keeps ties in the order of the samples, so results do not depend on the processor.
     order = np.argsort(-values_N, kind="stable")
+    # Equal similarities have no order: they enter together, and precision is read at the end of the step.
     last_of_step = np.append(np.flatnonzero(np.diff(values_N[order])), len(order) - 1)
     found = np.cumsum(gold_N[order])[last_of_step]
     if not found[-1]:
@@ -54,8 +125,16 @@ STATISTICS: dict[str, Statistic] = {"mean": mean, "spearman": spearman, "average
 
 
 def watch_queries(task: Any) -> PerQuery:
-    """Let a retrieval task note the measures of each query, by subset and split, as it is scored."""
+    """Make a retrieval task record the measures of each query while it is scored; mteb keeps only their mean.
+
+    Args:
+        task: The instance that will be scored. It is changed.
+
+    Returns:
+        A mapping that fills while the task is scored; it stays empty for tasks without queries.
+    """
     noted: PerQuery = {}
+    # Only retrieval and reranking have this hook. Other kinds write prediction files.
     original = getattr(task, "task_specific_scores", None)
     if original is None:
         return noted
@@ -68,34 +147,23 @@ def watch_queries(task: Any) -> PerQuery:
     return noted
 
 
-def collect(task: Any, result: Any, predictions: Path, per_query: PerQuery) -> tuple[str, Rows]:
-    """The samples of one scored task.
+def collect(kind: type[TaskKind] | None, task: Any, evidence: Evidence) -> Samples:
+    """The samples of one scored task; none where they do not give mteb's score.
 
     Args:
+        kind: Of the task; None where no kind matches.
         task: With its data.
-        result: mteb's.
-        predictions: The folder that mteb wrote predictions into.
-        per_query: What `watch_queries` noted.
-
-    Returns:
-        The name of the statistic, and rows of `SAMPLES`; `none` and no rows where mteb does not tell enough.
+        evidence: What mteb's evaluation left behind.
     """
-    name, score = str(task.metadata.main_score), float(result.get_score())
-    if per_query:
-        statistic, rows = "mean", _of_queries(name, per_query)
-    elif "Classification" in task.metadata.type and task.metadata.type != "PairClassification":
-        statistic, rows = "mean", _of_classification(task, predictions) if name == "accuracy" else []
-    elif task.metadata.type == "PairClassification":
-        statistic, rows = "average_precision", _of_pairs(task, predictions)
-    elif task.metadata.type == "STS":
-        statistic, rows = "spearman", _of_sts(task, predictions)
-    elif task.metadata.type == "Clustering":
-        statistic, rows = "mean", _of_clustering(result)
-    else:
-        statistic, rows = "none", []
-    if not rows or abs(estimate(statistic, rows) - score) > TOLERANCE:
-        return "none", []
-    return statistic, rows
+    if kind is None:
+        return NO_SAMPLES
+    # A task may define its main score differently from its kind. Samples that do not give the score would put
+    # the interval around another number, so the task then has no samples.
+    found = kind.samples(task, evidence)
+    score = float(evidence.result.get_score())
+    if not found.rows or abs(estimate(found.statistic, found.rows) - score) > TOLERANCE:
+        return NO_SAMPLES
+    return found
 
 
 def estimate(statistic: str, rows: Rows) -> float:
@@ -110,77 +178,16 @@ def estimate(statistic: str, rows: Rows) -> float:
     return float(np.mean(scores))
 
 
-def _row(subset: str, split: str, sample: str | int, value: float, gold: float = 0.0) -> dict[str, Any]:
-    row = {"subset": subset, "split": split, "sample": str(sample), "value": float(value), "gold": float(gold)}
+def sample(subset: str, split: str, name: str | int, value: float, gold: float = 0.0) -> dict[str, Any]:
+    """One row of `SAMPLES`.
+
+    Args:
+        subset: mteb's subset.
+        split: mteb's split.
+        name: Of the sample within its subset and split.
+        value: Its contribution, e.g. a cosine or a measure.
+        gold: What is correct, for statistics that compare with it.
+    """
+    row = {"subset": subset, "split": split, "sample": str(name), "value": float(value), "gold": float(gold)}
     assert row.keys() == set(SAMPLES.names)
     return row
-
-
-def _of_queries(name: str, per_query: PerQuery) -> Rows:
-    found = re.fullmatch(r"(\w+)_at_(\d+)", name)
-    if found is None or found[1] not in TREC_NAMES:
-        return []
-    measure = TREC_NAMES[found[1]].format(found[2])
-    return [
-        _row(subset, split, query, measures[measure])
-        for (subset, split), queries in per_query.items()
-        for query, measures in queries.items()
-    ]
-
-
-def _predicted(task: Any, folder: Path) -> list[tuple[str, str, Any, Any]]:
-    """(subset, split, predictions, data) as mteb wrote them."""
-    path = folder / task.prediction_file_name
-    if not path.is_file():
-        return []
-    written = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        (subset, split, predictions, task.dataset.get(subset, task.dataset)[split])
-        for subset, by_split in written.items()
-        if subset != "mteb_model_meta"
-        for split, predictions in by_split.items()
-    ]
-
-
-def _of_sts(task: Any, folder: Path) -> Rows:
-    return [
-        _row(subset, split, number, value, gold)
-        for subset, split, predictions, data in _predicted(task, folder)
-        for number, (value, gold) in enumerate(zip(predictions["cosine_scores"], data["score"][:], strict=True))
-    ]
-
-
-def _of_pairs(task: Any, folder: Path) -> Rows:
-    """Of the similarities that mteb tries, the one with the best average precision, which is what `max_ap` says."""
-    rows = []
-    for subset, split, predictions, data in _predicted(task, folder):
-        gold = data[task.label_column_name][:]
-        gold = np.array(gold[0] if len(gold) == 1 else gold)
-        tried = [
-            (-1 if name.endswith("distances") else 1) * np.array(values) for name, values in sorted(predictions.items())
-        ]
-        best = max(tried, key=lambda values: average_precision(values, gold))
-        rows += [_row(subset, split, n, v, g) for n, (v, g) in enumerate(zip(best, gold, strict=True))]
-    return rows
-
-
-def _of_classification(task: Any, folder: Path) -> Rows:
-    """In how many of the experiments a text got its label."""
-    rows = []
-    for subset, split, predictions, data in _predicted(task, folder):
-        gold = np.array(data[task.label_column_name][:])
-        if any(len(experiment) != len(gold) for experiment in predictions):  # cross-validation
-            return []
-        right = (np.array(predictions) == gold).mean(axis=0)
-        rows += [_row(subset, split, number, value) for number, value in enumerate(right)]
-    return rows
-
-
-def _of_clustering(result: Any) -> Rows:
-    rows = []
-    for split, scores in result.scores.items():
-        for score in scores:
-            measures = score.get("v_measures", [])
-            flat = [m for level in measures.values() for m in level] if isinstance(measures, dict) else measures
-            rows += [_row(score["hf_subset"], split, number, value) for number, value in enumerate(flat)]
-    return rows

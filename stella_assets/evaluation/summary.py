@@ -1,122 +1,247 @@
-"""What the scores say: means, retention of each teacher, gain over the untouched student. Plain JSON, no prose."""
+"""The summary of a report: everything that its tables and plots show, as typed values. `report.json` is its JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import polars as pl
+from pydantic import BaseModel, ConfigDict
 
-from stella_assets.evaluation.bootstrap import Model, interval, resample
-from stella_assets.recipe import Recipe
-
-Row = Mapping[str, Any]
 ALL_TASKS = "mean"
 """Among task types, the mean of all tasks."""
+# More columns do not fit the width of a terminal or of a page.
+MOST_TASKS = 6
+"""With more tasks than these, scores are shown by task type."""
+
+Interval = tuple[float, float]
 
 
-class Scoreboard:
-    """Scores of several models on the same tasks, and what resampling makes of them.
+class SummaryPart(BaseModel):
+    """A part of the summary. Values never change."""
 
-    Args:
-        scores: Rows of `scores.parquet`.
-        samples: Of each model, rows of `samples.parquet`.
-        order: Models in the order in which they are shown.
+    # `forbid`, so that a report of other code is not read as if it were complete.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(SummaryPart):
+    """A share or a difference, and the middle 95% of its resamples.
+
+    Attributes:
+        value: None for a share of nothing.
+        interval: None for a share of what may be nothing.
     """
 
-    def __init__(self, scores: Iterable[Row], samples: Mapping[str, pl.DataFrame], order: Sequence[str]) -> None:
-        self.points: dict[Model, dict[str, float]] = {}
-        self.types: dict[str, str] = {}
-        for row in scores:
-            self.points.setdefault((row["model"], row["dimension"]), {})[row["task"]] = row["score"]
-            self.types[row["task"]] = row["type"]
-        self.models = sorted(self.points, key=lambda model: (order.index(model[0]), -model[1]))
-        self.resampled = resample(samples, self.points)
+    value: float | None
+    interval: Interval | None
+
+
+class Difference(SummaryPart):
+    """A difference in points of 100, and the middle 95% of its resamples."""
+
+    value: float
+    interval: Interval
+
+
+class ModelSummary(SummaryPart):
+    """A model at one dimension.
+
+    Attributes:
+        name: `teacher/<name>`, `concatenation`, `base_model` or `stage_<n>`.
+        dimension: Of its vectors.
+        scores: By task, between 0 and 1; correlations may be negative.
+        types: Mean by task type.
+        mean: Over tasks.
+        interval: The middle 95% of the mean's resamples.
+        mean_of_types: Over task types.
+        parameters: None where an older artefact did not count them.
+        texts_per_second: On the machine of the run; not in `report.json`, whose digest must not depend on it.
+    """
+
+    name: str
+    dimension: int
+    scores: dict[str, float]
+    types: dict[str, float]
+    mean: float
+    interval: Interval
+    mean_of_types: float
+    parameters: int | None = None
+    texts_per_second: float | None = None
+
+
+class TaskSummary(SummaryPart):
+    """A task, as the table `evaluation_tasks` lists it."""
+
+    task: str
+    type: str
+    metric: str
+    data: str
+    revision: str
+    benchmarks: str
+
+
+class BenchmarkSummary(SummaryPart):
+    """Mean over the tasks of a benchmark, of every model at its largest dimension."""
+
+    tasks: int
+    means: dict[str, float]
+
+
+class ContaminationSummary(SummaryPart):
+    """Texts of a scored task, and how many similar texts of the corpus were dropped or only reported."""
+
+    task: str
+    texts: int
+    dropped: int
+    reported: int
+
+
+class QuantizationSummary(SummaryPart):
+    """The last stage with vectors of fewer bits; the difference is to float32."""
+
+    precision: str
+    dimension: int
+    bytes: int
+    mean: float
+    difference: Difference
+
+
+class ParaphraseSummary(SummaryPart):
+    """The last stage with paraphrased prompts; the difference is to the recipe's prompts."""
+
+    name: str
+    mean: float
+    difference: Difference
+
+
+class SeedSummary(SummaryPart):
+    """The last stage over seeds at one dimension, scores between 0 and 1.
+
+    Attributes:
+        dimension: Of the vectors.
+        seeds: How many, the recipe's own included.
+        mean: Of the mean over tasks.
+        spread: Its standard deviation; None with one seed.
+        lowest: The lowest mean over tasks.
+        highest: The highest.
+        tasks: The standard deviation by task.
+    """
+
+    dimension: int
+    seeds: int
+    mean: float
+    spread: float | None
+    lowest: float
+    highest: float
+    tasks: dict[str, float | None]
+
+
+class ReferenceModel(SummaryPart):
+    """A public model, or one of the recipe's (`own`), on the tasks that both have."""
+
+    name: str
+    own: bool
+    types: dict[str, float]
+    mean: float
+
+
+class ReferenceSummary(SummaryPart):
+    """Public models and the recipe's on common tasks, best first."""
+
+    tasks: tuple[str, ...]
+    models: tuple[ReferenceModel, ...]
+
+
+class Summary(SummaryPart):
+    """Everything that a report says.
+
+    Attributes:
+        recipe: Name of the recipe.
+        seed: Of the recipe.
+        task_types: Type of each task.
+        models: In the order in which they are shown, each at its dimensions; the last name is the student's.
+        retention: By reference model, then by task type or `mean`: the student's score as a share of the reference's.
+        gain: The student's mean minus the base model's.
+        quantizations: Of the student.
+        paraphrases: Of the student's prompts.
+        paraphrased_tasks: The tasks that the paraphrases change.
+        seeds: The student over seeds.
+        tasks: With their data.
+        benchmarks: By name.
+        contamination: By task.
+        reference_scores: None where no public model has the recipe's tasks.
+    """
+
+    recipe: str
+    seed: int
+    task_types: dict[str, str]
+    models: tuple[ModelSummary, ...]
+    retention: dict[str, dict[str, Figure]]
+    gain: Difference
+    quantizations: tuple[QuantizationSummary, ...] = ()
+    paraphrases: tuple[ParaphraseSummary, ...] = ()
+    paraphrased_tasks: tuple[str, ...] = ()
+    seeds: tuple[SeedSummary, ...] = ()
+    tasks: tuple[TaskSummary, ...] = ()
+    benchmarks: dict[str, BenchmarkSummary] = {}
+    contamination: tuple[ContaminationSummary, ...] = ()
+    reference_scores: ReferenceSummary | None = None
+
+    def at_full_dimension(self) -> dict[str, ModelSummary]:
+        """Each model at its largest dimension, by name."""
+        # Of equal keys the last one stays: the largest dimension.
+        return {model.name: model for model in sorted(self.models, key=lambda model: model.dimension)}
+
+    def in_order(self) -> list[ModelSummary]:
+        """Each model at its largest dimension, in the order in which they are shown."""
+        full = self.at_full_dimension()
+        return [full[name] for name in dict.fromkeys(model.name for model in self.models)]
 
     @property
-    def groups(self) -> dict[str, list[str]]:
-        """Tasks by type, in the order in which the types are met, and all of them."""
-        groups: dict[str, list[str]] = {}
-        for task, kind in self.types.items():
-            groups.setdefault(kind, []).append(task)
-        return {**groups, ALL_TASKS: list(self.types)}
+    def student(self) -> ModelSummary:
+        """The last stage at its largest dimension."""
+        return self.at_full_dimension()[self.models[-1].name]
 
-    def full(self, name: str) -> Model:
-        """A model at its largest dimension."""
-        return max((model for model in self.points if model[0] == name), key=lambda model: model[1])
+    def model(self, name: str, dimension: int) -> ModelSummary:
+        """A model at a dimension."""
+        return next(model for model in self.models if (model.name, model.dimension) == (name, dimension))
 
-    def mean(self, model: Model, tasks: Sequence[str]) -> float:
-        """Mean score of a model on some tasks."""
-        return sum(self.points[model][task] for task in tasks) / len(tasks)
+    def score_columns(self) -> list[str]:
+        """What scores are shown by: the tasks, or the task types where there are many tasks."""
+        return list(self.task_types if self._shows_tasks else self.models[0].types)
 
-    def resampled_means(self, model: Model, tasks: Sequence[str]) -> np.ndarray:
-        """`[R]`: mean score on some tasks, of each resample."""
-        return np.mean([self.resampled[model][task] for task in tasks], axis=0)
+    def shown_scores(self, model: ModelSummary) -> Mapping[str, float]:
+        """A model's scores by what they are shown by."""
+        return model.scores if self._shows_tasks else model.types
 
-    def ratio(self, part: Model, whole: Model, tasks: Sequence[str]) -> dict[str, Any]:
-        """One model's mean as a share of another's, with its interval; null where the other's is not above 0."""
-        below, below_R = self.mean(whole, tasks), self.resampled_means(whole, tasks)
-        if below <= 0 or (below_R <= 0).any():
-            return {"value": None, "interval": None}
-        return _figure(self.mean(part, tasks) / below, self.resampled_means(part, tasks) / below_R)
+    @property
+    def _shows_tasks(self) -> bool:
+        return len(self.task_types) <= MOST_TASKS
 
-    def difference(self, model: Model, other: Model, tasks: Sequence[str]) -> dict[str, Any]:
-        """How many points of 100 a model's mean is above another's, with its interval."""
-        points = 100 * (self.mean(model, tasks) - self.mean(other, tasks))
-        return _figure(points, 100 * (self.resampled_means(model, tasks) - self.resampled_means(other, tasks)))
+    def with_speeds(self, speeds: Mapping[str, float | None]) -> Summary:
+        """The summary with the measured speed of each model.
 
+        Args:
+            speeds: Texts per second by model name; None where it was not measured.
+        """
+        models = [model.model_copy(update={"texts_per_second": speeds[model.name]}) for model in self.models]
+        return self.model_copy(update={"models": tuple(models)})
 
-def _figure(value: float, values_R: np.ndarray) -> dict[str, Any]:
-    return {"value": round(value, 6), "interval": interval(values_R)}
+    def to_json(self) -> str:
+        """The content of `report.json`."""
+        # `report.json` is hashed. Speeds differ between equal runs, so they are in a file of their own.
+        plain = self.model_dump(mode="json", exclude={"models": {"__all__": {"texts_per_second"}}})
+        return json.dumps(plain, indent=1) + "\n"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, the speeds too, as plain values."""
+        return self.model_dump(mode="json")
 
-def summarise(recipe: Recipe, board: Scoreboard, order: Sequence[str]) -> dict[str, Any]:
-    """Put the scores of all models together.
+    @classmethod
+    def from_json(cls, content: str) -> Summary:
+        """The summary that `to_json` wrote.
 
-    Args:
-        recipe: Whose scores they are.
-        board: The scores.
-        order: Models in the order in which they are shown; the last is the student.
-
-    Returns:
-        `{"recipe", "seed", "task_types", "models", "retention", "gain"}`. Of each model there are `name`, `dimension`,
-        `scores` by task, `types` by task type, `mean` over tasks with its `interval`, and `mean_of_types`.
-        `retention[reference][task type or "mean"]` is the last stage's score at its largest dimension as a share of the
-        reference's, `gain` its mean less the untouched student's in points of 100; both are `{"value", "interval"}`.
-        Intervals are of 95%, by resampling.
-    """
-    groups = board.groups
-    types = [kind for kind in groups if kind != ALL_TASKS]
-    models = []
-    for model in (model for model in board.models if model[0] in order):
-        by_type = {kind: round(board.mean(model, groups[kind]), 6) for kind in types}
-        models.append(
-            {
-                "name": model[0],
-                "dimension": model[1],
-                "scores": board.points[model],
-                "types": by_type,
-                "mean": round(board.mean(model, groups[ALL_TASKS]), 6),
-                "interval": interval(board.resampled_means(model, groups[ALL_TASKS])),
-                "mean_of_types": round(sum(by_type.values()) / len(types), 6),
-            }
-        )
-    student = board.full(order[-1])
-    references = [name for name in order if name.startswith("teacher/") or name == "concatenation"]
-    return {
-        "recipe": recipe.name,
-        "seed": recipe.seed,
-        "task_types": board.types,
-        "models": models,
-        "retention": {
-            name: {kind: board.ratio(student, board.full(name), tasks) for kind, tasks in groups.items()}
-            for name in references
-        },
-        "gain": board.difference(student, board.full("base_model"), groups[ALL_TASKS]),
-    }
-
-
-def at_full_dimension(models: Iterable[Row]) -> dict[str, Row]:
-    """Each model at its largest dimension, by name."""
-    return {model["name"]: model for model in sorted(models, key=lambda model: model["dimension"])}
+        Raises:
+            ValidationError: The content is of another version of the code.
+        """
+        return cls.model_validate_json(content)

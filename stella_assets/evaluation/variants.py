@@ -1,98 +1,119 @@
-"""The step `mteb/variants`: the last stage with vectors of fewer bits, and asked in other words."""
+"""The step `scores/variants`: the last stage with quantized vectors, and with paraphrased prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow.parquet as pq
 import yaml
 
-from stella_assets.core.step import BuildContext, Result, Step
-from stella_assets.evaluation.score import score_model, student_prompts
-from stella_assets.evaluation.tasks import PROBE_FILE, tasks_step
-from stella_assets.recipe import Recipe
-from stella_assets.training.stages import model_folder, stage_step
+from stella_assets.core.step import Artefact, BuildContext, Presentation, Result, Step
+from stella_assets.evaluation.model_scores import IN_RANGE, ModelScores, compare_scores, show_models
+from stella_assets.evaluation.quantized import BITS, QuantizedEmbedder
+from stella_assets.evaluation.scores import score_models, stage_embedders
+from stella_assets.evaluation.summary import ALL_TASKS, ParaphraseSummary, QuantizationSummary
+from stella_assets.evaluation.task_set import MTEB, TaskSet
+from storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from stella_assets.evaluation.encoders import Embedder, EncodeRequest, EncoderIdentity, StudentEmbedder
-    from stella_assets.evaluation.summary import Scoreboard
+    from stella_assets.evaluation.encoders import Embedder
+    from stella_assets.evaluation.quantized import Precision
+    from stella_assets.evaluation.scoreboard import Scoreboard
+    from stella_assets.evaluation.settings import EvaluationSettings
+    from stella_assets.students.dense.settings import SavedStudent
 
 CODE_VERSION = "1"
-Precision = Literal["int8", "binary"]
-BITS = {"float32": 32, "int8": 8, "binary": 1}
 
 
-class QuantizedEmbedder:
-    """A student whose vectors are stored in fewer bits, as sentence-transformers quantises them.
+@dataclass(frozen=True)
+class Variants:
+    """What is scored in addition to the models.
 
-    int8 keeps a range a dimension, calibrated on texts of the corpus; binary keeps the sign, so that cosine is Hamming
-    distance. Vectors are given as the floats that the stored ones stand for.
+    Attributes:
+        quantizations: Of the student's vectors.
+        paraphrased: Prompts by mteb's keys, by the name of the paraphrase.
+        dimension: Of the vectors with paraphrased prompts.
     """
 
-    def __init__(self, student: StudentEmbedder, precision: Precision, calibration: list[str]) -> None:
-        self._student = student
-        self._precision = precision
-        self._calibration = calibration
-        self.dim = student.dim
-
-    @cached_property
-    def _ranges(self) -> np.ndarray:
-        """`[2, dim]`: least and largest entry of each dimension."""
-        vectors = self._student.embed(self._calibration, None)
-        return np.stack([vectors.min(axis=0), vectors.max(axis=0)])
-
-    def identity(self) -> EncoderIdentity:
-        """The student's, and the precision."""
-        from dataclasses import replace
-
-        loader = self._student.identity()
-        return replace(loader, name=f"{loader.name}, {self._precision}")
-
-    def prompt(self, request: EncodeRequest) -> str | None:
-        """The student's."""
-        return self._student.prompt(request)
-
-    def embed(self, texts: Sequence[str], request: EncodeRequest | None) -> np.ndarray:
-        """Vectors `[len(texts), dim]` float32."""
-        from sentence_transformers.quantization import quantize_embeddings
-
-        vectors = self._student.embed(texts, request)
-        if self._precision == "binary":
-            packed = quantize_embeddings(vectors, "ubinary")
-            return 2.0 * np.unpackbits(np.asarray(packed), axis=1)[:, : self.dim].astype(np.float32) - 1
-        stored = np.asarray(quantize_embeddings(vectors, "int8", ranges=self._ranges)).astype(np.float32)
-        low, high = self._ranges
-        return low + (stored + 128.5) * (high - low) / 255
+    quantizations: tuple[Precision, ...] = ()
+    paraphrased: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    dimension: int = 0
 
 
-def variants_step(recipe: Recipe) -> Step | None:
-    """The step that scores variants of the last stage; None where the recipe asks for none."""
-    wanted = recipe.evaluation
-    paraphrased = paraphrase(student_prompts(recipe)) if wanted.paraphrases else {}
-    if not wanted.quantizations and not paraphrased:
+@dataclass(frozen=True)
+class VariantScores(ModelScores):
+    """The scores of variants.
+
+    Attributes:
+        variants: What was scored.
+    """
+
+    variants: Variants
+
+
+def variants_step(
+    recipe: str,
+    *,
+    evaluation: EvaluationSettings,
+    prompts: Mapping[str, str],
+    all_heads: bool,
+    dimension: int,
+    stage: Step[SavedStudent],
+    tasks: Step[TaskSet],
+) -> Step[VariantScores] | None:
+    """The step that scores variants of the last stage; None where the recipe asks for none.
+
+    Args:
+        recipe: Name of the recipe.
+        evaluation: Which variants.
+        prompts: For tasks, by mteb's keys.
+        all_heads: Whether the Matryoshka heads are trained; else only the full head is quantized.
+        dimension: Of the vectors with paraphrased prompts.
+        stage: The last stage.
+        tasks: What it is scored on.
+    """
+    paraphrased = paraphrase(prompts) if evaluation.paraphrases else {}
+    variants = Variants(evaluation.quantizations, paraphrased, dimension)
+    if not variants.quantizations and not paraphrased:
         return None
-    last = len(recipe.stages)
+
+    def read(artefact: Artefact, _workspace: Workspace) -> VariantScores:
+        return VariantScores(artefact.folder, artefact.manifest.metrics, variants)
+
+    def build(context: BuildContext) -> Result:
+        task_set = context.read(tasks)
+        embedders = list(_embedders(variants, stage, prompts, all_heads, task_set.probe_texts(), context))
+        return score_models(recipe, embedders, task_set, context)
+
     return Step(
-        recipe=recipe.name,
-        name="mteb/variants",
+        recipe=recipe,
+        name="scores/variants",
         code_version=CODE_VERSION,
         settings={
-            "quantizations": list(wanted.quantizations),
+            "quantizations": list(variants.quantizations),
             "paraphrased": paraphrased,
-            "prompts": student_prompts(recipe),
-            "dimension": recipe.release.dimension,
+            "prompts": dict(prompts),
+            "dimension": dimension,
         },
-        needs=(tasks_step(recipe), stage_step(recipe, last)),
-        build=lambda context: _score_variants(recipe, paraphrased, context),
+        dependencies=(tasks, stage),
+        read=read,
+        build=build,
+        compare=compare_scores,
+        presentation=Presentation(
+            group="evaluation",
+            description=f"{MTEB} scores of the last stage with quantized vectors and with paraphrased prompts.",
+            kinds=frozenset({"mteb"}),
+            checks=(IN_RANGE,),
+            show=show_models,
+        ),
     )
 
 
 def paraphrase(prompts: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Prompts in other words, by the name of the variant, from those that come with this package."""
+    """Prompts in other words, by the name of the paraphrase, from those that come with this package."""
     found = {}
     for name, replacements in _shipped().items():
         changed = dict(prompts)
@@ -105,61 +126,63 @@ def paraphrase(prompts: Mapping[str, str]) -> dict[str, dict[str, str]]:
 
 @lru_cache
 def _shipped() -> dict[str, dict[str, str]]:
-    """Replacements by the name of the variant, read once a process."""
+    """Replacements by the name of the paraphrase."""
     return yaml.safe_load(files(__package__).joinpath("paraphrases.yaml").read_text(encoding="utf-8"))
 
 
-def _score_variants(recipe: Recipe, paraphrased: Mapping[str, Mapping[str, str]], context: BuildContext) -> Result:
-    return score_model(recipe, list(_embedders(recipe, paraphrased, context)), context)
-
-
 def _embedders(
-    recipe: Recipe, paraphrased: Mapping[str, Mapping[str, str]], context: BuildContext
+    variants: Variants,
+    stage: Step[SavedStudent],
+    prompts: Mapping[str, str],
+    all_heads: bool,
+    probe: list[str],
+    context: BuildContext,
 ) -> Iterator[tuple[str, Embedder]]:
-    from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-    from stella_assets.students.dense import Student
-
-    last = len(recipe.stages)
-    student = Student.load(model_folder(context.inputs[f"stage_{last}"]), recipe.student)
-    states, prompts = PooledStates(student, context.workspace), student_prompts(recipe)
-    probe = pq.read_table(context.inputs["evaluation_tasks"].folder / PROBE_FILE).column("text").to_pylist()
-    for precision in recipe.evaluation.quantizations:
-        for dim in student.dims if recipe.trains_matryoshka_heads(last) else student.dims[:1]:
-            yield precision, QuantizedEmbedder(StudentEmbedder(states, dim, prompts), precision, probe)
-    for name, changed in paraphrased.items():
-        yield name, StudentEmbedder(states, recipe.release.dimension, changed)
+    # All variants share the heads' pooled states: only paraphrases encode texts again.
+    heads = stage_embedders(stage, prompts, context, all_heads=all_heads)
+    for precision in variants.quantizations:
+        for embedder in heads:
+            yield precision, QuantizedEmbedder(embedder, precision, probe)
+    for name, changed in variants.paraphrased.items():
+        yield name, heads[0].with_prompts(changed, variants.dimension)
 
 
-def summarise_variants(recipe: Recipe, board: Scoreboard) -> dict[str, Any]:
-    """What fewer bits and other words cost.
+def summarise_quantizations(board: Scoreboard, student: str, variants: Variants) -> tuple[QuantizationSummary, ...]:
+    """The loss of quantized vectors, compared with the student's float32 vectors."""
+    tasks = board.groups[ALL_TASKS]
+    return tuple(
+        QuantizationSummary(
+            precision=name,
+            dimension=dim,
+            bytes=dim * BITS[name] // 8,
+            mean=round(board.mean((name, dim), tasks), 6),
+            difference=board.difference((name, dim), (student, dim), tasks),
+        )
+        for name, dim in board.models
+        if name in variants.quantizations
+    )
+
+
+def summarise_paraphrases(
+    board: Scoreboard, student: str, variants: Variants
+) -> tuple[tuple[ParaphraseSummary, ...], tuple[str, ...]]:
+    """The effect of paraphrased prompts, compared with the recipe's own.
 
     Returns:
-        `{"quantizations": [{"precision", "dimension", "bytes", "mean", "difference"}], "paraphrases": [{"name", "mean",
-        "difference"}]}`; differences to float32 and to the recipe's own prompts, in points of 100, with intervals.
-        Paraphrases are over those tasks alone that have a prompt.
+        One summary per paraphrase, over the tasks whose scores a paraphrase changes, and these tasks.
     """
-    student, everything = f"stage_{len(recipe.stages)}", board.groups["mean"]
-    quantizations = [
-        {
-            "precision": name,
-            "dimension": dim,
-            "bytes": dim * BITS[name] // 8,
-            "mean": round(board.mean((name, dim), everything), 6),
-            "difference": board.difference((name, dim), (student, dim), everything),
-        }
-        for name, dim in board.models
-        if name in recipe.evaluation.quantizations
+    plain = (student, variants.dimension)
+    names = [name for name in variants.paraphrased if (name, variants.dimension) in board.points]
+    others = [board.points[name, variants.dimension] for name in names]
+    asked = [
+        task for task in board.groups[ALL_TASKS] if any(scores[task] != board.points[plain][task] for scores in others)
     ]
-    plain = (student, recipe.release.dimension)
-    names = [name for name in paraphrase(student_prompts(recipe)) if (name, plain[1]) in board.points]
-    others = [board.points[name, plain[1]] for name in names]
-    asked = [task for task in everything if any(scores[task] != board.points[plain][task] for scores in others)]
-    paraphrases = [
-        {
-            "name": name,
-            "mean": round(board.mean((name, plain[1]), asked), 6),
-            "difference": board.difference((name, plain[1]), plain, asked),
-        }
+    summaries = tuple(
+        ParaphraseSummary(
+            name=name,
+            mean=round(board.mean((name, variants.dimension), asked), 6),
+            difference=board.difference((name, variants.dimension), plain, asked),
+        )
         for name in (names if asked else ())
-    ]
-    return {"quantizations": quantizations, "paraphrases": paraphrases, "paraphrased_tasks": asked}
+    )
+    return summaries, tuple(asked)

@@ -6,7 +6,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from stella_assets.evaluation.tasks import EvaluationTask, make_task
+from stella_assets.core.step import Result, Step
+from stella_assets.evaluation.kinds import TASK_KINDS
+from stella_assets.evaluation.tasks import EvaluationTask
+from stella_assets.students import DenseConfig
 
 KINDS = ["sts", "classification", "clustering", "pair_classification", "retrieval", "reranking"]
 TOPICS = {
@@ -17,13 +20,13 @@ TOPICS = {
 
 
 def sentences(count: int) -> list[tuple[str, str]]:
-    """(topic, sentence), in turn."""
+    """(topic, sentence), topics alternating."""
     names = list(TOPICS)
     return [(names[i % 3], f"{TOPICS[names[i % 3]]}, example {i}.") for i in range(count)]
 
 
 def write_tasks(folder: Path) -> dict[str, Path]:
-    """A task of each kind in the local layout, with hard cases among them; their places by kind."""
+    """A task of each kind in the local layout, with hard cases among them; their paths by kind."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = sentences(60)
     pairs = list(zip(rows, rows[1:] + rows[:1], strict=True)) + list(zip(rows, rows[3:] + rows[:3], strict=True))
@@ -59,9 +62,21 @@ def write_tasks(folder: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
+def dense(raw: dict[str, Any]) -> DenseConfig:
+    """Settings of a student with a Matryoshka head of 32 dimensions."""
+    return DenseConfig.model_validate(raw["student"] | {"matryoshka_dims": [32]})
+
+
+@pytest.fixture
 def places(tmp_path: Path) -> dict[str, Path]:
     return write_tasks(tmp_path / "data")
 
 
 def own_task(kind: str, place: Path, **more: Any) -> EvaluationTask:
-    return EvaluationTask(make_task(f"own_{kind}", kind, "A task.", **more), "own", kind, place)
+    task = TASK_KINDS[kind].new_task(f"own_{kind}", "A task.", **more)
+    return EvaluationTask(task, "custom", place, reads_files=True)
+
+
+def empty_step(name: str, family: str = "") -> Step[Any]:
+    """A step that makes an empty artefact."""
+    return Step(recipe="tiny", name=name, code_version="1", settings={}, build=lambda _context: Result(), family=family)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from stella_assets.corpus.text import text_id
-from stella_assets.evaluation.held_out import BUILDERS, _sentence_and_rest
+from stella_assets.evaluation.held_out import HELD_OUT_TASKS, _sentence_and_rest
 from stella_assets.evaluation.local_data import TaskDataError
 
 
@@ -15,7 +15,7 @@ def documents(count: int, sections: int = 2) -> list[dict[str, str]]:
 
 
 def test_retrieval_asks_for_the_rest_of_a_document_by_its_first_sentence():
-    tables = BUILDERS["retrieval"]([], _sentence_and_rest(documents(20), set()))
+    tables = HELD_OUT_TASKS["retrieval"].build([], _sentence_and_rest(documents(20), set()))
     corpus = dict(tables["HeldOutRetrieval/corpus"].iter_rows())
     queries = dict(tables["HeldOutRetrieval/queries"].iter_rows())
     judged = tables["HeldOutRetrieval/qrels"]
@@ -35,7 +35,7 @@ def test_no_part_of_a_training_text_is_asked_about():
 
 def test_pairs_are_balanced_and_wrong_halves_come_from_the_same_section():
     halves = _sentence_and_rest(documents(20), set())
-    table = BUILDERS["pair_classification"]([], halves)["HeldOutPairClassification"]
+    table = HELD_OUT_TASKS["pair_classification"].build([], halves)["HeldOutPairClassification"]
     assert Counter(table["label"]) == {0: 20, 1: 20}
     section = {half["rest"]: half["section"] for half in halves} | {
         half["sentence"]: half["section"] for half in halves
@@ -48,13 +48,13 @@ def test_classification_leaves_rare_sections_out():
     rows = documents(80)
     for row in rows[:3]:
         row["section"] = "rare"
-    table = BUILDERS["classification"](rows, [])["HeldOutClassification"]
+    table = HELD_OUT_TASKS["classification"].build(rows, [])["HeldOutClassification"]
     assert set(table["label"]) == {"package0", "package1"}
     assert set(table["split"]) == {"train", "test"}
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
+@pytest.mark.parametrize("kind", HELD_OUT_TASKS)
 def test_too_few_test_documents_are_refused_with_the_remedy(kind):
     few = documents(1)
     with pytest.raises(TaskDataError, match=rf"evaluation\.held_out: {kind} .*(Raise|Add)"):
-        BUILDERS[kind](few, _sentence_and_rest(few, set()))
+        HELD_OUT_TASKS[kind].build(few, _sentence_and_rest(few, set()))

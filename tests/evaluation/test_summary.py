@@ -1,4 +1,4 @@
-"""What the scores say, and how sure that is."""
+"""What the scores show, and how certain it is."""
 
 from pathlib import Path
 from typing import Any
@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.metrics import average_precision_score
-from stella_assets.evaluation.reference_scores import PublishedError, compare, read_published
 
 from stella_assets.evaluation.bootstrap import interval, resample
+from stella_assets.evaluation.reference_scores import ReferenceScoresError, compare, read_reference_scores
 from stella_assets.evaluation.samples import average_precision
+from stella_assets.evaluation.scoreboard import Scoreboard, summarise
 from stella_assets.evaluation.seeds import summarise_seeds
-from stella_assets.evaluation.summary import Scoreboard, summarise
-from stella_assets.recipe import Recipe, RecipeError, parse_recipe
+from stella_assets.evaluation.summary import Summary
 
 ORDER = ["teacher/minilm", "concatenation", "base_model", "stage_1"]
 MEANS = {
@@ -34,7 +34,7 @@ def samples_of(model: str, dimension: int, task: str, values: np.ndarray, statis
 
 @pytest.fixture
 def board() -> Scoreboard:
-    """Scores whose samples are the model's mean, give or take what is the same for all models."""
+    """Scores whose samples are the model's mean plus noise that is the same for all models."""
     random = np.random.default_rng(0)
     rows, frames = [], []
     for task, kind, shift in TASKS:
@@ -47,21 +47,18 @@ def board() -> Scoreboard:
     return Scoreboard(rows, {name: samples.filter(pl.col("model") == name) for name in ORDER}, ORDER)
 
 
-def test_retention_and_gain_compare_full_dimensions_by_task_type(tiny: Recipe, board: Scoreboard):
-    summary = summarise(tiny, board, ORDER)
-    found = [(m["name"], m["dimension"], round(m["mean"], 4), round(m["mean_of_types"], 4)) for m in summary["models"]]
+def test_retention_and_gain_compare_full_dimensions_by_task_type(board: Scoreboard):
+    summary = summarise("tiny", 0, board, ORDER)
+    found = [(m.name, m.dimension, round(m.mean, 4), round(m.mean_of_types, 4)) for m in summary.models]
     third = 0.1 / 3
     assert found == [(name, dim, round(mean + third, 4), mean) for (name, dim), mean in MEANS.items()]
-    assert summary["gain"]["value"] == pytest.approx(20)
-    shares = {kind: share["value"] for kind, share in summary["retention"]["teacher/minilm"].items()}
+    assert summary.gain.value == pytest.approx(20)
+    shares = {kind: share.value for kind, share in summary.retention["teacher/minilm"].items()}
     assert shares == pytest.approx({"Retrieval": 0.6 / 0.7, "Classification": 0.8 / 0.9, "mean": 2.2 / 2.5})
-    assert set(summary["retention"]) == {"teacher/minilm", "concatenation"}
+    assert set(summary.retention) == {"teacher/minilm", "concatenation"}
 
 
-def test_the_spread_is_over_the_recipes_own_seed_and_the_others(raw: dict[str, Any], tmp_path: Path):
-    raw["stages"], raw["evaluation"]["seeds"] = raw["stages"][:1], [7]
-    raw["release"]["dimension"] = 416
-    recipe = parse_recipe(raw, tmp_path / "tiny.yaml")
+def test_the_spread_is_over_the_recipes_own_seed_and_the_others():
     points = {
         ("stage_1", 416): (0.5, 0.7),
         ("seed_7", 416): (0.5, 0.9),
@@ -75,14 +72,16 @@ def test_the_spread_is_over_the_recipes_own_seed_and_the_others(raw: dict[str, A
             frames.append(samples_of(model, dimension, task, np.full(4, score)))
     samples = pl.concat(frames)
     by_model = {name: samples.filter(pl.col("model") == name) for name in ("stage_1", "seed_7")}
-    full, short = summarise_seeds(recipe, Scoreboard(rows, by_model, ["stage_1", "seed_7"]))["seeds"]
-    assert (full["dimension"], full["seeds"], full["mean"]) == (416, 2, pytest.approx(0.65))
-    assert (full["spread"], full["lowest"], full["highest"]) == pytest.approx((0.05 * 2**0.5, 0.6, 0.7))
-    assert full["tasks"] == pytest.approx({"A": 0, "B": 0.1 * 2**0.5})
-    assert short["spread"] == 0
+    full, short = summarise_seeds(Scoreboard(rows, by_model, ["stage_1", "seed_7"]), "stage_1", [7])
+    assert (full.dimension, full.seeds, full.mean) == (416, 2, pytest.approx(0.65))
+    assert (full.spread, full.lowest, full.highest) == pytest.approx((0.05 * 2**0.5, 0.6, 0.7))
+    assert full.tasks == pytest.approx({"A": 0, "B": 0.1 * 2**0.5})
+    assert short.spread == 0
 
 
 def test_the_recipes_own_seed_cannot_be_one_of_the_others(raw: dict[str, Any], tmp_path: Path):
+    from stella_assets.recipe import RecipeError, parse_recipe
+
     raw["evaluation"]["seeds"] = [1, 0]
     with pytest.raises(RecipeError, match="0 is there twice or is the recipe's own seed"):
         parse_recipe(raw, tmp_path / "tiny.yaml")
@@ -93,17 +92,17 @@ def test_what_models_have_in_common_is_in_their_intervals_but_not_in_that_of_the
     low, high = interval(board.resampled_means(("stage_1", 416), tasks))
     assert high - low > 0.01
     gain = board.difference(("stage_1", 416), ("stage_1", 32), tasks)
-    assert gain["interval"] == pytest.approx((10, 10))
+    assert gain.interval == pytest.approx((10, 10))
 
 
-def test_an_interval_is_as_wide_as_statistics_say():
+def test_an_interval_has_the_width_that_statistics_predict():
     values = np.random.default_rng(1).normal(0.5, 0.2, 400)
     points = {("a", 1): {"T": float(values.mean())}}
     low, high = interval(resample({"a": samples_of("a", 1, "T", values)}, points)["a", 1]["T"])
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
 
 
-def test_a_task_that_models_have_other_samples_of_adds_no_spread():
+def test_a_task_whose_samples_differ_between_models_adds_no_spread():
     points = {("a", 1): {"T": 0.5}, ("b", 1): {"T": 0.6}}
     samples = {name: samples_of(name, 1, "T", np.full(count, 0.5)) for name, count in (("a", 10), ("b", 9))}
     resampled = resample(samples, points)
@@ -119,39 +118,47 @@ def test_average_precision_is_that_of_scikit_learn(ties):
         assert average_precision(values, gold) == pytest.approx(average_precision_score(gold, values))
 
 
-def test_published_models_stand_beside_on_the_tasks_that_most_of_them_have():
-    published = pl.DataFrame(
+def test_public_models_are_compared_on_the_tasks_that_most_of_them_have():
+    references = pl.DataFrame(
         [("x", "A", 0.5), ("x", "B", 0.7), ("y", "A", 0.6), ("y", "B", 0.8), ("z", "A", 0.9), ("x", "Rare", 0.1)],
         schema=["model", "task", "score"],
         orient="row",
     )
     types = {"A": "STS", "B": "Retrieval", "Mine": "STS"}
-    found = compare(published, {"stage_1": {"A": 0.55, "B": 0.75, "Mine": 0.2}}, types)
+    found = compare(references, {"stage_1": {"A": 0.55, "B": 0.75, "Mine": 0.2}}, types)
     assert found is not None
-    assert found["tasks"] == ["A", "B"]
-    assert [(m["name"], m["own"], m["mean"]) for m in found["models"]] == [
+    assert found.tasks == ("A", "B")
+    assert [(m.name, m.own, m.mean) for m in found.models] == [
         ("y", False, 0.7),
         ("stage_1", True, 0.65),
         ("x", False, 0.6),
     ]
-    assert compare(published, {}, {"Mine": "STS"}) is None
+    assert compare(references, {}, {"Mine": "STS"}) is None
 
 
 def test_the_figures_that_come_with_the_package_are_those_of_the_public_results():
-    minilm = read_published(None).filter(model="sentence-transformers/all-MiniLM-L6-v2")
+    minilm = read_reference_scores(None).filter(model="sentence-transformers/all-MiniLM-L6-v2")
     scores = dict(minilm.select("task", "score").iter_rows())
     assert scores["STSBenchmark"] == pytest.approx(0.8203, abs=1e-4)
     assert len(scores) > 56
 
 
-def test_a_file_of_published_scores_is_looked_at(tmp_path):
+def test_a_file_of_reference_scores_is_checked(tmp_path):
     path = tmp_path / "scores.csv"
     for text, message in (
         ("model,score\nx,0.5", "has no column `task`"),
         ("model,task,score\nx,A,55", "Divide them by 100"),
     ):
         path.write_text(text)
-        with pytest.raises(PublishedError, match=message):
-            read_published(path)
-    with pytest.raises(PublishedError, match="cannot be read"):
-        read_published(tmp_path / "absent.csv")
+        with pytest.raises(ReferenceScoresError, match=message):
+            read_reference_scores(path)
+    with pytest.raises(ReferenceScoresError, match="cannot be read"):
+        read_reference_scores(tmp_path / "absent.csv")
+
+
+def test_a_summary_is_read_as_it_was_written_without_speeds(board: Scoreboard):
+    summary = summarise("tiny", 0, board, ORDER)
+    assert Summary.from_json(summary.to_json()) == summary
+    timed = summary.with_speeds(dict.fromkeys(ORDER, 12.5))
+    assert timed.to_json() == summary.to_json()
+    assert {model["texts_per_second"] for model in timed.to_dict()["models"]} == {12.5}

@@ -1,4 +1,4 @@
-"""Tasks by name, from local files, and of one's own: what they hold, and what is refused before anything is encoded."""
+"""Tasks by name, from local files, and custom ones: their data, and what is refused before anything is encoded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +8,13 @@ import polars as pl
 import pytest
 
 from stella_assets.evaluation.local_data import TaskDataError
-from stella_assets.evaluation.tasks import check_tasks, list_tasks
-from stella_assets.recipe import Recipe, parse_recipe
+from stella_assets.evaluation.settings import EvaluationSettings
+from stella_assets.evaluation.task_set import check_tasks, list_tasks
 from tests.evaluation.conftest import own_task
 
 
-def recipe_with(raw: dict[str, Any], folder: Path, **evaluation: Any) -> Recipe:
-    return parse_recipe({**raw, "evaluation": evaluation}, folder / "tiny.yaml")
+def settings(folder: Path, **evaluation: Any) -> EvaluationSettings:
+    return EvaluationSettings.model_validate(evaluation, context={"folder": folder})
 
 
 def official(folder: Path, name: str, table: dict[str, Any]) -> None:
@@ -24,9 +24,9 @@ def official(folder: Path, name: str, table: dict[str, Any]) -> None:
 STS = {"sentence1": ["a", "b", "c"], "sentence2": ["d", "e", "f"], "score": [0.0, 2.5, 5.0]}
 
 
-def test_an_official_task_reads_a_local_file_and_says_so(raw, tmp_path):
+def test_an_official_task_reads_a_local_file_and_says_so(tmp_path):
     official(tmp_path, "STSBenchmark", STS)
-    (task,) = list_tasks(recipe_with(raw, tmp_path, tasks=["STSBenchmark"], data="."), None)
+    (task,) = list_tasks(settings(tmp_path, tasks=["STSBenchmark"], data="."), None)
     loaded = task.load()
     assert type(loaded).__module__.startswith("mteb.tasks.")
     assert loaded.dataset["test"]["sentence1"][:] == ["a", "b", "c"]
@@ -36,42 +36,42 @@ def test_an_official_task_reads_a_local_file_and_says_so(raw, tmp_path):
     assert task.revision() != loaded.metadata.revision
 
 
-def test_an_official_task_reads_a_folder_in_the_hubs_layout_through_its_own_loader(raw, tmp_path):
+def test_an_official_task_reads_a_folder_in_the_hubs_layout_through_its_own_loader(tmp_path):
     folder = tmp_path / "mteb" / "stsbenchmark-sts"
     folder.mkdir(parents=True)
     pl.DataFrame(STS).write_parquet(folder / "test-00000-of-00001.parquet")
-    (task,) = check_tasks(recipe_with(raw, tmp_path, tasks=["STSBenchmark"], data="."))
+    (task,) = check_tasks(settings(tmp_path, tasks=["STSBenchmark"], data="."))
     assert task.load().dataset["test"]["score"][:] == [0.0, 2.5, 5.0]
-    assert (task.origin, task.kind) == ("local", "")
+    assert (task.origin, task.reads_files) == ("local", False)
 
 
-def test_splits_of_a_file_can_be_read_as_mtebs(raw, tmp_path):
+def test_splits_of_a_file_can_be_read_as_those_of_mteb(tmp_path):
     official(tmp_path, "SICK-R", STS | {"split": ["train", "validation", "test"]})
     wanted = {"tasks": ["SICK-R"], "data": "."}
-    (plain,) = list_tasks(recipe_with(raw, tmp_path, **wanted), None)
+    (plain,) = list_tasks(settings(tmp_path, **wanted), None)
     everything = {"SICK-R": {"test": ["train", "validation", "test"]}}
-    (joined,) = list_tasks(recipe_with(raw, tmp_path, **wanted, splits=everything), None)
+    (joined,) = list_tasks(settings(tmp_path, **wanted, splits=everything), None)
     assert len(plain.load().dataset["test"]) == 1
     assert len(joined.load().dataset["test"]) == 3
     assert plain.describe() != joined.describe()
 
 
-def test_a_task_of_the_hub_is_pinned_to_mtebs_commit(raw, tmp_path):
+def test_a_task_of_the_hub_is_pinned_to_mtebs_commit(tmp_path):
     import mteb
 
-    (task,) = list_tasks(recipe_with(raw, tmp_path, tasks=["SciFact"]), None)
+    (task,) = list_tasks(settings(tmp_path, tasks=["SciFact"]), None)
     assert (task.origin, task.revision()) == ("hub", mteb.get_task("SciFact").metadata.revision)
 
 
-def test_benchmarks_are_known_by_name_and_tasks_of_two_are_there_once(raw, tmp_path):
-    tasks = list_tasks(recipe_with(raw, tmp_path, tasks=["MTEB(eng, v2)", "NanoBEIR", "SciFact", "BIOSSES"]), None)
+def test_benchmarks_are_known_by_name_and_a_task_of_two_is_listed_once(tmp_path):
+    tasks = list_tasks(settings(tmp_path, tasks=["MTEB(eng, v2)", "NanoBEIR", "SciFact", "BIOSSES"]), None)
     names = [task.name for task in tasks]
     assert len(names) == len(set(names)) == 41 + 13 + 1
     assert {task.benchmarks for task in tasks} == {("MTEB(eng, v2)",), ("NanoBEIR",), ()}
 
 
-def test_the_56_tasks_of_the_paper_hold_an_aggregate_of_twelve(raw, tmp_path):
-    tasks = list_tasks(recipe_with(raw, tmp_path, tasks=["MTEB(eng, v1)"]), None)
+def test_the_56_tasks_of_the_paper_hold_an_aggregate_of_twelve(tmp_path):
+    tasks = list_tasks(settings(tmp_path, tasks=["MTEB(eng, v1)"]), None)
     assert len(tasks) == 56
     assert {task.name: len(task.parts) for task in tasks if task.parts} == {"CQADupstackRetrieval": 12}
 
@@ -79,11 +79,11 @@ def test_the_56_tasks_of_the_paper_hold_an_aggregate_of_twelve(raw, tmp_path):
 @pytest.mark.parametrize(
     "kind", ["sts", "classification", "clustering", "pair_classification", "retrieval", "reranking"]
 )
-def test_a_task_of_ones_own_needs_two_lines(kind, raw, tmp_path, places):
+def test_a_custom_task_needs_two_lines(kind, tmp_path, places):
     own = [{"name": "Mine", "kind": kind, "path": str(places[kind])}]
-    (task,) = check_tasks(recipe_with(raw, tmp_path, tasks=[], own=own))
+    (task,) = check_tasks(settings(tmp_path, tasks=[], custom_tasks=own))
     loaded = task.load()
-    assert (loaded.metadata.name, task.origin, loaded.data_loaded) == ("Mine", "own", True)
+    assert (loaded.metadata.name, task.origin, loaded.data_loaded) == ("Mine", "custom", True)
 
 
 def without(column: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
@@ -131,22 +131,22 @@ def test_data_that_cannot_be_scored_is_refused(case, places):
         own_task(kind, places[kind]).load()
 
 
-def test_unknown_names_are_refused_with_what_was_meant(raw, tmp_path):
+def test_unknown_names_are_refused_with_a_suggestion(tmp_path):
     for name, hint in (("STSBenchmrk", "STSBenchmark"), ("MTEB(eng, v9)", "no task or benchmark")):
         with pytest.raises(TaskDataError, match=hint):
-            check_tasks(recipe_with(raw, tmp_path, tasks=[name]))
+            check_tasks(settings(tmp_path, tasks=[name]))
     with pytest.raises(TaskDataError, match=r"splits: there is no task 'SICKR'"):
-        check_tasks(recipe_with(raw, tmp_path, tasks=["BIOSSES"], splits={"SICKR": {"test": ["dev"]}}))
+        check_tasks(settings(tmp_path, tasks=["BIOSSES"], splits={"SICKR": {"test": ["dev"]}}))
 
 
-def test_a_folder_that_lacks_a_task_is_refused(raw, tmp_path):
+def test_a_folder_that_lacks_a_task_is_refused(tmp_path):
     with pytest.raises(
         TaskDataError, match=r"no data of mteb's task SciFact: neither SciFact\.parquet, .*mteb/scifact/"
     ):
-        check_tasks(recipe_with(raw, tmp_path, tasks=["SciFact"], data="."))
+        check_tasks(settings(tmp_path, tasks=["SciFact"], data="."))
     official(tmp_path, "BIOSSES", {"sentence1": ["a"], "score": [1.0]})
     with pytest.raises(TaskDataError, match=r"BIOSSES\.parquet: has no column `sentence2`"):
-        check_tasks(recipe_with(raw, tmp_path, tasks=["BIOSSES"], data="."))
+        check_tasks(settings(tmp_path, tasks=["BIOSSES"], data="."))
     (tmp_path / "STS12.parquet").write_bytes(b"no parquet")
     with pytest.raises(TaskDataError, match=r"STS12\.parquet: not a Parquet file"):
-        check_tasks(recipe_with(raw, tmp_path, tasks=["STS12"], data="."))
+        check_tasks(settings(tmp_path, tasks=["STS12"], data="."))

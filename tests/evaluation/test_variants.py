@@ -1,22 +1,25 @@
-"""Fewer bits and other words."""
+"""Variants of the release: vectors of fewer bits, and other wordings of prompts."""
 
 import numpy as np
 import pytest
 
+from stella_assets.core.devices import Compute
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-from stella_assets.evaluation.variants import QuantizedEmbedder, paraphrase, variants_step
-from stella_assets.recipe import parse_recipe
-from stella_assets.students.dense import Student
+from stella_assets.evaluation.quantized import QuantizedEmbedder
+from stella_assets.evaluation.settings import EvaluationSettings
+from stella_assets.evaluation.variants import paraphrase, variants_step
+from stella_assets.students import FULL
+from tests.evaluation.conftest import empty_step
 
 TEXTS = [f"A text about subject number {i}, and more of it." for i in range(40)]
 
 
 @pytest.fixture
-def embedder(tiny, workspace) -> StudentEmbedder:
-    return StudentEmbedder(PooledStates(Student.initialise(tiny.student, 48, seed=0), workspace), 48, {})
+def embedder(dense, workspace) -> StudentEmbedder:
+    return StudentEmbedder(PooledStates(dense.initialise(48, 0, Compute()), workspace), FULL, {})
 
 
-def test_int8_vectors_are_near_those_of_float32_and_hold_256_values_a_dimension(embedder):
+def test_int8_vectors_are_near_those_of_float32_with_256_values_per_dimension(embedder):
     quantizations = QuantizedEmbedder(embedder, "int8", TEXTS)
     plain, coarse = embedder.embed(TEXTS, None), quantizations.embed(TEXTS, None)
     steps = (plain.max(axis=0) - plain.min(axis=0)) / 255
@@ -45,15 +48,24 @@ def test_the_published_prompts_have_paraphrases_and_each_differs():
     assert prompts["query"] not in {changed["query"] for changed in found.values()}
 
 
-def test_any_instruction_can_be_framed_in_another_way_and_other_prompts_stay():
+def test_any_instruction_can_be_worded_differently_and_other_prompts_are_kept():
     assert set(paraphrase({"STS": "Instruct: {instruction}\nQuery: "})) == {"other_frame", "one_line"}
     assert paraphrase({"STS": "same: "}) == {}
 
 
-def test_a_recipe_that_asks_for_no_variants_has_no_step_for_them(raw, tmp_path):
-    path = tmp_path / "tiny.yaml"
-    assert variants_step(parse_recipe(raw, path)) is None
-    raw["evaluation"]["quantizations"] = ["binary"]
-    step = variants_step(parse_recipe(raw, path))
+def test_a_recipe_that_asks_for_no_variants_has_no_step_for_them(dense):
+    def step_of(**evaluation):
+        return variants_step(
+            "tiny",
+            evaluation=EvaluationSettings.model_validate(evaluation),
+            prompts={},
+            all_heads=True,
+            dimension=64,
+            stage=empty_step("stage_1"),
+            tasks=empty_step("evaluation_tasks"),
+        )
+
+    assert step_of() is None
+    step = step_of(quantizations=["binary"])
     assert step is not None
     assert step.settings["quantizations"] == ["binary"]

@@ -1,4 +1,4 @@
-"""Whose score it is: no two models, dimensions, prompts or data share one; and samples give the score again."""
+"""Which score belongs to what: each model, dimension, prompt and data set has its own; samples reproduce a score."""
 
 import json
 from collections.abc import Iterator
@@ -9,33 +9,35 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from storage.workspace import Workspace
 
+from stella_assets.core.devices import Compute
 from stella_assets.core.manifest import Manifest
+from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext
 from stella_assets.evaluation.encoders import EncodeRequest, PooledStates, StudentEmbedder
 from stella_assets.evaluation.samples import estimate
-from stella_assets.evaluation.score import TaskScorer
+from stella_assets.evaluation.task_scores import TaskScorer
 from stella_assets.evaluation.tasks import EvaluationTask
-from stella_assets.recipe import Recipe
-from stella_assets.students.dense import Student
+from stella_assets.students import FULL, DenseConfig
+from stella_assets.students.dense.model import DenseStudent
+from storage.workspace import Workspace
 from tests.evaluation.conftest import KINDS, own_task
 
 
 @pytest.fixture
-def student(tiny: Recipe) -> Student:
-    return Student.initialise(tiny.student, 48, seed=0)
+def student(dense: DenseConfig) -> DenseStudent:
+    return dense.initialise(48, 0, Compute())
 
 
 @pytest.fixture
 def context(workspace: Workspace, log: Any, tmp_path: Path) -> BuildContext:
-    return BuildContext("tiny", "key", tmp_path, tmp_path, {}, workspace, log)
+    return BuildContext("part", "key", tmp_path, tmp_path, {}, workspace, log, Compute(), runner=Runner(workspace, log))
 
 
 class Counted:
     """Counts the texts that a student really encodes."""
 
-    def __init__(self, student: Student, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, student: DenseStudent, monkeypatch: pytest.MonkeyPatch) -> None:
         self.texts = 0
         encode = student.encode_pooled
 
@@ -46,10 +48,11 @@ class Counted:
         monkeypatch.setattr(student, "encode_pooled", counting)
 
 
-def score(task: EvaluationTask, student: Student, context: BuildContext, dim: int | None = 48, **prompts: str) -> float:
-    embedder = StudentEmbedder(PooledStates(student, context.workspace), dim, prompts)
-    _, row, _ = TaskScorer(task, context).score("student", embedder)
-    return row["score"]
+def score(
+    task: EvaluationTask, student: DenseStudent, context: BuildContext, head: str | None = FULL, **prompts: str
+) -> float:
+    embedder = StudentEmbedder(PooledStates(student, context.workspace), head, prompts)
+    return TaskScorer("tiny", task, context).score("student", embedder).row["score"]
 
 
 def artefacts(context: BuildContext) -> Iterator[Artefact]:
@@ -57,7 +60,7 @@ def artefacts(context: BuildContext) -> Iterator[Artefact]:
         yield Artefact(path.parent.name, path.parent, Manifest.read(path))
 
 
-def test_a_ruined_model_gets_a_ruined_score_with_everything_warm(tiny, context, tmp_path):
+def test_a_damaged_model_gets_a_low_score_although_another_score_is_stored(dense, context, tmp_path):
     same = [
         ("A cat rests on the sofa.", "The feline is lying upon a couch."),
         ("He purchased an automobile.", "The man bought a car."),
@@ -74,7 +77,7 @@ def test_a_ruined_model_gets_a_ruined_score_with_everything_warm(tiny, context, 
     pairs = {"sentence1": first, "sentence2": second, "score": [5.0] * 4 + [0.0] * 4}
     pl.DataFrame(pairs).write_parquet(tmp_path / "pairs.parquet")
     task = own_task("sts", tmp_path / "pairs.parquet")
-    student = Student.initialise(tiny.student.model_copy(update={"keep_layers": None}), None, seed=0)
+    student = dense.with_values(keep_layers=None).initialise(None, 0, Compute())
     good = score(task, student, context, None)
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
@@ -87,18 +90,18 @@ def test_a_ruined_model_gets_a_ruined_score_with_everything_warm(tiny, context, 
 
 def test_a_model_with_another_head_or_dimension_has_a_score_of_its_own(student, context, places):
     task = own_task("sts", places["sts"])
-    full, short = score(task, student, context, 48), score(task, student, context, 32)
+    full, short = score(task, student, context, FULL), score(task, student, context, "32")
     with torch.no_grad():
-        student.head(48).linear.weight.copy_(torch.randn(48, 384, generator=torch.Generator().manual_seed(1)))
-    other = score(task, student, context, 48)
+        student.head(FULL).linear.weight.copy_(torch.randn(48, 384, generator=torch.Generator().manual_seed(1)))
+    other = score(task, student, context, FULL)
     assert len({full, short, other}) == len(list(artefacts(context))) == 3
 
 
-def test_a_score_is_found_again_by_a_model_of_another_name(student, context, places, tiny, tmp_path, monkeypatch):
+def test_a_score_is_found_again_by_a_model_of_another_name(student, context, places, dense, tmp_path, monkeypatch):
     task = own_task("sts", places["sts"])
     first = score(task, student, context)
-    student.save(tmp_path / "saved", 48, {})
-    again = Student.load(tmp_path / "saved", tiny.student)
+    student.save(tmp_path / "saved", FULL, {})
+    again = dense.load(tmp_path / "saved", Compute())
     counted = Counted(again, monkeypatch)
     assert score(task, again, context) == first
     assert counted.texts == 0
@@ -117,13 +120,13 @@ def test_other_data_or_another_prompt_is_another_score(student, context, places)
 def test_texts_are_encoded_once_for_all_heads_and_tasks(student, context, places, monkeypatch):
     counted = Counted(student, monkeypatch)
     for kind in ("sts", "pair_classification", "clustering"):
-        for dim in (48, 32):
-            score(own_task(kind, places[kind]), student, context, dim)
+        for head in (FULL, "32"):
+            score(own_task(kind, places[kind]), student, context, head)
     assert counted.texts == 60
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_samples_give_mtebs_score_again(kind, student, context, places):
+def test_samples_reproduce_the_score_of_mteb(kind, student, context, places):
     expected = score(own_task(kind, places[kind]), student, context)
     (artefact,) = artefacts(context)
     statistic = json.loads((artefact.folder / "score.json").read_text())["statistic"]
@@ -132,14 +135,14 @@ def test_samples_give_mtebs_score_again(kind, student, context, places):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mteb_scores_our_encoder_as_it_scores_sentence_transformers(kind, tiny, context, places, tmp_path):
+def test_mteb_scores_our_encoder_as_it_scores_sentence_transformers(kind, dense, context, places, tmp_path):
     """The same model through our encoder and through mteb's own wrapper."""
     import mteb
     from sentence_transformers import SentenceTransformer
 
-    student = Student.initialise(tiny.student.model_copy(update={"matryoshka_dims": ()}), 48, seed=0)
+    student = dense.with_values(matryoshka_dims=()).initialise(48, 0, Compute())
     student.dtype = "float32"
-    student.save(tmp_path / "model", 48, {})
+    student.save(tmp_path / "model", FULL, {})
     task = own_task(kind, places[kind])
     ours = score(task, student, context)
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
@@ -154,7 +157,7 @@ def question(kind: str, prompt_type: str | None, instruction: str = "") -> Encod
     return EncodeRequest(task.task.metadata, PromptType(prompt_type) if prompt_type else None)
 
 
-def test_prompts_are_for_queries_unless_said():
+def test_prompts_are_for_queries_by_default():
     prompts = {"Retrieval": "find: ", "own_sts": "alike: ", "query": "ask: ", "document": "text: "}
     assert question("retrieval", "query").choose(prompts) == "find: "
     assert question("retrieval", "document").choose(prompts) == "text: "

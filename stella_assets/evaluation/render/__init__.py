@@ -1,0 +1,1 @@
+"""The evaluation report as HTML, Markdown and plots."""

@@ -1,0 +1,28 @@
+"""The report as one HTML page, which loads nothing from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stella_assets.core.present import data_uri, html_table
+from stella_assets.evaluation.render.page import Page
+
+
+def render_html(page: Page, plots: Mapping[str, bytes]) -> str:
+    """The page.
+
+    Args:
+        page: Its content.
+        plots: PNG files by name; they become parts of the page.
+    """
+    from jinja2 import Environment, PackageLoader, select_autoescape
+    from markupsafe import Markup
+
+    templates = Environment(
+        loader=PackageLoader("stella_assets.evaluation.render"),
+        autoescape=select_autoescape(["html.j2"]),
+        trim_blocks=True,
+    )
+    tables = {name: Markup(html_table(*table)) for name, table in page.tables().items()}  # noqa: S704 (escaped there)
+    uris = {name: data_uri(png) for name, png in plots.items()}
+    return templates.get_template("report.html.j2").render(**page.values(), **tables, plots=uris)

@@ -1,0 +1,192 @@
+"""The score of one model on one task: an artefact of its own, found by everything that decides it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stella_assets.core.manifest import digest
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
+from stella_assets.evaluation.kinds import TaskKind
+from stella_assets.evaluation.tables import MODEL_SAMPLES, SAMPLES
+from stella_assets.evaluation.tasks import EvaluationTask, fresh
+from storage.tables import write_table
+
+if TYPE_CHECKING:
+    from stella_assets.evaluation.encoders import Embedder
+
+CODE_VERSION = "2"
+FAMILY = "task_scores"
+SCORE_FILE = "score.json"
+SAMPLES_FILE = "samples.parquet"
+RESULT_FILE = "result.json"
+DIGITS = 6
+"""Scores are kept to a millionth, so that the last bits of a matrix product do not make another artefact."""
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """A score and what it consists of.
+
+    Attributes:
+        result: mteb's.
+        row: Of `SCORES`.
+        samples: Of `MODEL_SAMPLES`.
+    """
+
+    result: Any
+    row: Mapping[str, Any]
+    samples: list[pa.Table]
+
+
+class TaskScorer:
+    """Scores models on one task. A score that exists is found by everything that decides it, whatever the model's name.
+
+    So a run that was killed continues at the next task, and of a recipe with one task more, only that task is scored.
+
+    Args:
+        recipe: Name of the recipe.
+        task: The task.
+        context: What the scores are parts of.
+    """
+
+    def __init__(self, recipe: str, task: EvaluationTask, context: BuildContext) -> None:
+        self._recipe = recipe
+        self._task = task
+        self._context = context
+        self._loaded: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """Free the task's data; the next score loads it again."""
+        self._loaded = {}
+
+    def score(self, model: str, embedder: Embedder) -> TaskScore:
+        """The score of a model, found or computed.
+
+        Args:
+            model: Name of the model.
+            embedder: At one dimension.
+        """
+        import mteb
+
+        made = {part.name: self._make(part, model, embedder) for part in self._task.scored_parts()}
+        results = [_read_result(artefact) for artefact in made.values()]
+        task, identity = self._task, embedder.identity()
+        result = task.task.combine_task_results(results) if task.parts else results[0]
+        prompts = _prompts(embedder, task.scored_parts()[0])
+        row = {
+            "model": model,
+            "dimension": embedder.dim,
+            "task": task.name,
+            "type": task.type,
+            "metric": task.task.metadata.main_score,
+            "score": round(float(result.get_score()), DIGITS),
+            "data": task.origin,
+            "revision": task.revision(),
+            "loader": identity.name,
+            "weights": identity.weights,
+            "dtype": identity.dtype,
+            "max_length": identity.max_length,
+            "query_prompt": prompts["query"],
+            "document_prompt": prompts["document"],
+            "mteb": mteb.__version__,
+        }
+        return TaskScore(result, row, [_samples_of_model(row, name, artefact) for name, artefact in made.items()])
+
+    def _make(self, part: EvaluationTask, model: str, embedder: Embedder) -> Artefact:
+        import mteb
+
+        from stella_assets.evaluation.encoders import MtebEncoder
+
+        # The model's name is not part of it: the weights are, so equal models share a score.
+        identity = {
+            **part.describe(),
+            "loader": asdict(embedder.identity()),
+            "prompts": _prompts(embedder, part),
+            "dimension": embedder.dim,
+            "mteb": mteb.__version__,
+        }
+
+        def build(context: BuildContext) -> Result:
+            return self._evaluate(part, MtebEncoder(embedder, model, digest(identity)), context)
+
+        return self._context.make_part(
+            Step(
+                recipe=self._recipe,
+                name=f"{FAMILY}/{part.name}",
+                code_version=CODE_VERSION,
+                settings=identity,
+                build=build,
+            )
+        )
+
+    def _evaluate(self, part: EvaluationTask, encoder: Any, context: BuildContext) -> Result:
+        """Run mteb. `encoder` is an `MtebEncoder`; the type that mteb declares asks for more than it uses."""
+        import datasets
+        import mteb
+
+        from stella_assets.evaluation.samples import Evidence, collect, watch_queries
+
+        logging.getLogger("mteb").setLevel(logging.ERROR)
+        # One part at a time is in memory; all models are scored on it before the next task is loaded.
+        if part.name not in self._loaded:
+            self._loaded = {part.name: part.load()}
+        task = fresh(self._loaded[part.name])
+        per_query = watch_queries(task)
+        datasets.disable_progress_bars()
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The task .* is superseded")  # benchmarks keep the tasks of their time
+            results = mteb.evaluate(
+                encoder,
+                task,
+                cache=None,
+                co2_tracker=False,
+                show_progress_bar=False,
+                prediction_folder=folder if part.kind is not None and part.kind.WRITES_PREDICTIONS else None,
+            )
+            result = results.task_results[0]
+            samples = collect(part.kind, task, Evidence(result, Path(folder), per_query))
+        score = {"score": round(float(result.get_score()), DIGITS), "statistic": samples.statistic}
+        (context.folder / SCORE_FILE).write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+        (context.folder / RESULT_FILE).write_text(result_json(result), encoding="utf-8")
+        rows = [{**row, "value": round(row["value"], DIGITS)} for row in samples.rows]
+        write_table(context.folder / SAMPLES_FILE, SAMPLES, rows)
+        return Result(metrics=score, unhashed_files=(RESULT_FILE,))
+
+
+def result_json(result: Any) -> str:
+    """mteb's result as JSON."""
+    return json.dumps(result.model_dump(mode="json"), indent=1)
+
+
+def _prompts(embedder: Embedder, task: EvaluationTask) -> dict[str, str | None]:
+    """The prompts before the texts of a task, which are queries and documents, or neither."""
+    from stella_assets.evaluation.encoders import EncodeRequest
+
+    sides = (task.kind or TaskKind).prompt_sides(task.task)
+    return {name: embedder.prompt(EncodeRequest(task.task.metadata, side)) for name, side in sides.items()}
+
+
+def _read_result(artefact: Artefact) -> Any:
+    from mteb.results import TaskResult
+
+    return TaskResult.model_validate_json((artefact.folder / RESULT_FILE).read_text(encoding="utf-8"))
+
+
+def _samples_of_model(row: Mapping[str, Any], part: str, artefact: Artefact) -> pa.Table:
+    """The samples of a single score, with the model, the dimension and the task that they belong to."""
+    samples = pq.read_table(artefact.folder / SAMPLES_FILE)
+    columns = {name: row[name] for name in ("model", "dimension", "task")} | {"part": part}
+    columns["statistic"] = artefact.manifest.metrics["statistic"]
+    for name, value in columns.items():
+        samples = samples.append_column(name, pa.array([value] * len(samples), MODEL_SAMPLES.schema.field(name).type))
+    return samples.select(MODEL_SAMPLES.schema.names)

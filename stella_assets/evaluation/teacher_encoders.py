@@ -1,0 +1,70 @@
+"""Teachers and their concatenation as models that mteb scores, through their stored vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stella_assets.core.manifest import digest
+from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity
+from stella_assets.teachers.concatenate import concatenate
+from stella_assets.teachers.kinds.base import prompt_role
+from stella_assets.teachers.teacher_vectors import TeacherVectors
+
+if TYPE_CHECKING:
+    from stella_assets.core.devices import Compute
+
+
+class TeacherEmbedder:
+    """A teacher and its stored vectors.
+
+    Args:
+        vectors: Of the teacher.
+        compute: What missing vectors are computed with.
+    """
+
+    def __init__(self, vectors: TeacherVectors, compute: Compute) -> None:
+        self.vectors = vectors
+        self.dim = vectors.dim
+        self._compute = compute
+        self._prompts = vectors.teacher.task_prompts()
+
+    def identity(self) -> EncoderIdentity:
+        """The fingerprints of both roles."""
+        teacher, fingerprints = self.vectors.teacher, self.vectors.fingerprints
+        limits = teacher.limits(self._compute)
+        weights = digest([fingerprints["query"], fingerprints["document"]])
+        return EncoderIdentity(teacher.kind, weights, limits.dtype, limits.max_length)
+
+    def prompt(self, request: EncodeRequest) -> str | None:
+        """The recipe's for the task; None for the teacher's own for the role."""
+        return request.choose(self._prompts)
+
+    def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
+        """Unit vectors `[len(texts), dim]` float16."""
+        prompt = self.prompt(request)
+        return self.vectors.embed(texts, request.role if prompt is None else prompt_role(prompt), self._compute)
+
+
+class ConcatenationEmbedder:
+    """The concatenation of several teachers, each with its own prompts: what the student learns from."""
+
+    def __init__(self, teachers: Sequence[TeacherEmbedder]) -> None:
+        self._teachers = teachers
+        self._weights = [teacher.vectors.teacher.weight for teacher in teachers]
+        self.dim = sum(teacher.dim for teacher in teachers)
+
+    def identity(self) -> EncoderIdentity:
+        """The fingerprints of all teachers, and their weights."""
+        return EncoderIdentity("concatenation", digest([[t.identity().weights for t in self._teachers], self._weights]))
+
+    def prompt(self, request: EncodeRequest) -> str | None:
+        """All teachers' prompts, for the record; each teacher uses its own."""
+        chosen = [teacher.prompt(request) for teacher in self._teachers]
+        return None if chosen == [None] * len(chosen) else " | ".join(prompt or "" for prompt in chosen)
+
+    def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
+        """Unit vectors `[len(texts), dim]` float32."""
+        return concatenate([teacher.embed(texts, request) for teacher in self._teachers], self._weights)
