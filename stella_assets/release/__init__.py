@@ -1,1 +1,1 @@
-"""Step 5: the published model folder."""
+"""The release: the gate, the published model folder, its promotion, and what must not be deleted."""

@@ -4,103 +4,131 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from stella_assets.core.present import markdown_table
 from stella_assets.core.step import Artefact
-from stella_assets.corpus.build import licence_counts
-from stella_assets.evaluation import tables
-from stella_assets.recipe import HuggingFace, LsaTeacher, Recipe
+from stella_assets.corpus.sources.base import SourceConfig
+from stella_assets.evaluation.render import tables
+from stella_assets.evaluation.summary import Summary
+from stella_assets.release.inputs import ReleaseInputs
 from stella_assets.release.licences import obligations
+from stella_assets.teachers.kinds.base import TeacherConfig
+
+if TYPE_CHECKING:
+    from stella_assets.students.dense.model import DenseStudent
 
 
-def model_card(
-    recipe: Recipe, inputs: Mapping[str, Artefact], summary: Mapping[str, Any], about: Mapping[str, Any]
-) -> str:
-    """The card in Markdown, with the front matter of the hub. No times: it is part of the release's digest.
+@dataclass(frozen=True)
+class CardFigures:
+    """What a model card tells of the student that was made.
+
+    Attributes:
+        dims: Dimensions of its heads.
+        parameters: How many it has.
+        loaders: Rows of `RELEASED_VECTORS`.
+        summary: Of the evaluation.
+        licences: How many texts of the corpus have each licence.
+        teacher_dims: Dimensions of each teacher's vectors, by name.
+        lineage: The artefacts that the release is made of.
+    """
+
+    dims: Sequence[int]
+    parameters: int
+    loaders: Sequence[Mapping[str, Any]]
+    summary: Summary
+    licences: Sequence[tuple[str, int]]
+    teacher_dims: Mapping[str, int]
+    lineage: Sequence[Artefact]
+
+
+def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
+    """The card in Markdown, with the front matter of the hub. It has no times: it is part of the release's digest.
 
     Args:
-        recipe: What is released.
-        inputs: The artefacts that the release is made of.
-        summary: Of the evaluation.
-        about: `dims`, `parameters`, and `loaders`: rows of `RELEASED_VECTORS`.
+        recipe: Name of the recipe.
+        inputs: What the release is made of.
+        figures: What it came to.
     """
     from jinja2 import Environment, PackageLoader
 
-    last, dimension = f"stage_{len(recipe.stages)}", recipe.release.dimension
-    released = next(m for m in summary["models"] if (m["name"], m["dimension"]) == (last, dimension))
-    loaders = [[row["loader"], row["dimension"], f"{row['mean_cosine']:.4f}"] for row in about["loaders"]]
-    lineage = [[name, a.digest[:12], a.manifest.identity.code_version] for name, a in inputs.items()]
-    teachers = [_teacher_row(teacher, inputs[f"teacher_vectors/{teacher.name}"]) for teacher in recipe.teachers]
+    summary = figures.summary
+    loaders = [[row["loader"], row["dimension"], f"{row['mean_cosine']:.4f}"] for row in figures.loaders]
+    lineage = [[a.name, a.digest[:12], a.manifest.identity.code_version] for a in figures.lineage]
+    teachers = [
+        [t.name, t.kind, figures.teacher_dims[t.name], t.weight, t.licence, obligations(t.licence)]
+        for t in inputs.teachers
+    ]
     asked = ["teacher", "kind", "dimensions", "weight", "licence", "its licence asks"]
     templates = Environment(loader=PackageLoader("stella_assets.release"), trim_blocks=True, autoescape=False)  # noqa: S701 (Markdown)
     return templates.get_template("model_card.md.j2").render(
-        recipe=recipe,
-        dims=about["dims"],
-        parameters=about["parameters"],
-        released=released,
-        tasks=summary["tasks"],
-        datasets=_datasets(recipe),
-        training_datasets=training_datasets(recipe),
-        licence_table=tables.markdown_table(["licence of the text", "texts"], licence_counts(inputs["corpus"])),
-        score_table=tables.markdown_table(*tables.score_rows(summary)),
-        retention_table=tables.markdown_table(*tables.retention_rows(summary)),
-        loader_table=tables.markdown_table(["loader", "dimensions", "mean cosine"], loaders),
-        teacher_table=tables.markdown_table(asked, teachers),
-        lineage_table=tables.markdown_table(["artefact", "digest", "code version"], lineage),
+        name=recipe,
+        description=inputs.description,
+        recipe_digest=inputs.recipe_digest,
+        release=inputs.settings,
+        prompts=inputs.student.prompts,
+        teachers=len(inputs.teachers),
+        dims=figures.dims,
+        parameters=figures.parameters,
+        released=summary.model(inputs.stages[-1].name, inputs.settings.dimension),
+        tasks=summary.tasks,
+        datasets=hub_datasets(inputs.sources),
+        decontaminated=[chosen.name for chosen in inputs.decontaminate.sets] if inputs.decontaminate else [],
+        training_datasets=training_datasets(inputs.sources, inputs.teachers),
+        licence_table=markdown_table(["licence of the text", "texts"], figures.licences),
+        score_table=markdown_table(*tables.score_rows(summary)),
+        retention_table=markdown_table(*tables.retention_rows(summary)),
+        loader_table=markdown_table(["loader", "dimensions", "mean cosine"], loaders),
+        teacher_table=markdown_table(asked, teachers),
+        lineage_table=markdown_table(["artefact", "digest", "code version"], lineage),
     )
 
 
-def _teacher_row(teacher: Any, artefact: Artefact) -> Sequence[Any]:
-    licence = teacher.licence
-    return [teacher.name, teacher.kind, artefact.manifest.metrics["dim"], teacher.weight, licence, obligations(licence)]
+def hub_datasets(sources: Sequence[SourceConfig]) -> list[str]:
+    """The data sets of the Hugging Face hub that sources read."""
+    return [name for source in sources for name in source.hub_datasets()]
 
 
-def _datasets(recipe: Recipe) -> list[str]:
-    return [source.dataset for source in recipe.corpus.sources if isinstance(source, HuggingFace)]
-
-
-def training_datasets(recipe: Recipe) -> list[str] | None:
+def training_datasets(sources: Sequence[SourceConfig], teachers: Sequence[TeacherConfig]) -> list[str] | None:
     """mteb's tasks whose data the corpus or a teacher has seen; None where a teacher's are not known.
 
-    mteb tells by them on which tasks a model is zero-shot.
+    They tell mteb on which tasks a model is zero-shot.
     """
     import mteb
 
     found: set[str] = set()
-    if datasets := _datasets(recipe):
+    if datasets := hub_datasets(sources):
         found |= {task.metadata.name for task in mteb.get_tasks() if task.metadata.dataset["path"] in datasets}
-    for teacher in recipe.teachers:
-        if isinstance(teacher, LsaTeacher):  # it has seen the corpus alone
-            continue
-        try:
-            known = mteb.get_model_meta(teacher.model, fetch_from_hf=False).get_training_datasets()
-        except (KeyError, ValueError):
-            known = None
+    for teacher in teachers:
+        known = teacher.known_training_datasets()
         if known is None:
             return None
         found |= known
     return sorted(found)
 
 
-def model_meta(recipe: Recipe, student: Any) -> str:
+def model_meta(recipe: str, inputs: ReleaseInputs, student: DenseStudent) -> str:
     """What mteb wants to know of a model, in the format of its `model_meta.json`."""
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
-    known = training_datasets(recipe)
+    from stella_assets.students.dense.digests import encoder_digest
+
+    known = training_datasets(inputs.sources, inputs.teachers)
     meta = ModelMeta.create_empty(
         {
-            "name": f"stella/{recipe.name}",
-            "revision": student.encoder_digest(),
+            "name": f"stella/{recipe}",
+            "revision": encoder_digest(student),
             "n_parameters": sum(p.numel() for p in student.parameters()),
             "max_tokens": student.backbone.max_seq_length,
-            "embed_dim": recipe.release.dimension,
-            "license": recipe.release.licence.lower(),
+            "embed_dim": inputs.settings.dimension,
+            "license": inputs.settings.licence.lower(),
             "open_weights": True,
             "framework": ["Sentence Transformers", "PyTorch", "ONNX", "safetensors"],
             "similarity_fn_name": ScoringFunction.COSINE,
-            "use_instructions": bool(recipe.student.prompts),
+            "use_instructions": bool(inputs.student.prompts),
             "training_datasets": None if known is None else set(known),
-            "adapted_from": recipe.student.model if recipe.student.on_hub else None,
+            "adapted_from": inputs.student.model if inputs.student.on_hub else None,
         }
     )
     return json.dumps(meta.to_dict(), indent=1, sort_keys=True, default=str) + "\n"

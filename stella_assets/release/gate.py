@@ -1,117 +1,143 @@
-"""The gate: what a release must show before it is made, each requirement with the evidence for it.
-
-Scores are known up to the samples that they were measured on, so each requirement is held against the interval that
-paired resampling gives. Where something must not be lost (retention, a task's score, a short dimension), the gate
-closes when the whole interval is beyond the limit: noise does not close it. Where something must be gained, it opens
-when the whole interval is above the limit: noise does not open it.
-"""
+"""The gate: what a release must show before it is made. `release/verdicts.py` has the rules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
-import polars as pl
+import pyarrow.parquet as pq
 
+from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
-from stella_assets.core.step import BuildContext, Result, Step
-from stella_assets.evaluation.held_out import NAMES as HELD_OUT_NAMES
-from stella_assets.evaluation.report import read_summary, report_step, scoreboard
-from stella_assets.evaluation.score import model_names, score_steps
-from stella_assets.evaluation.summary import ALL_TASKS, Scoreboard
-from stella_assets.evaluation.tasks import METRICS, EvaluationTask
-from stella_assets.recipe import HELD_OUT, Gate, Recipe, RecipeError
-from stella_assets.release.released import RELEASED, released_step
-from storage.statistics import VERDICTS, write_table
+from stella_assets.core.present import Rows, Shown
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.evaluation.held_out import held_out_types
+from stella_assets.evaluation.model_scores import ModelScores
+from stella_assets.evaluation.report import Report
+from stella_assets.evaluation.scoreboard import Scoreboard
+from stella_assets.evaluation.scores import CONCATENATION
+from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
+from stella_assets.evaluation.summary import ALL_TASKS
+from stella_assets.evaluation.tasks import EvaluationTask
+from stella_assets.release.settings import Gate
+from stella_assets.release.tables import VERDICTS
+from stella_assets.release.verdicts import Verdict, judge, judge_contamination, read_verdicts
 
 CODE_VERSION = "1"
-VERDICTS_FILE = "verdicts.parquet"
 CHECKS = {
     "retention": "The student keeps enough of the teachers' scores, by task type.",
-    "gain": "The student gained enough over the untouched student.",
-    "gain_over_release": "The student is better than what is released now, or as good as asked.",
-    "max_task_regression": "No task lost more against what is released now than is allowed.",
-    "dimensions": "Short dimensions keep enough of the largest one's score.",
-    "contamination": "The corpus holds no more of the evaluated tasks' texts than is allowed.",
+    "gain": "The student gained enough over the base model.",
+    "gain_over_release": "The student is better than the active release, or as good as asked.",
+    "max_task_regression": "No task lost more compared with the active release than is allowed.",
+    "dimensions": "Matryoshka dimensions keep enough of the largest one's score.",
+    "contamination": "The corpus contains no more of the evaluated tasks' texts than is allowed.",
 }
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """One requirement, and what was found.
+class GateError(UserError):
+    """A gate that asks for what the recipe does not have."""
 
-    Attributes:
-        requirement: Its key in the recipe.
-        subject: What it was asked of: a task type, a task, a dimension.
-        limit: What the recipe asks.
-        found: What was measured, in the limit's unit.
-        low: Lower end of the 95% interval of `found`.
-        high: Upper end.
-        passed: Whether the gate stays open.
-        sure: Whether the interval lies on one side of the limit.
+
+def gate_step(
+    recipe: str,
+    *,
+    gate: Gate,
+    report: Step[Report],
+    scores: Sequence[Step[ModelScores]],
+    active_scores: Step[ModelScores],
+    student_model: str,
+) -> Step[list[Verdict]]:
+    """The step that makes `release_gate`.
+
+    Args:
+        recipe: Name of the recipe.
+        gate: What a release must show.
+        report: The evaluation, for what was found of its texts in the corpus.
+        scores: The scores of all models of the recipe.
+        active_scores: The scores of the active release.
+        student_model: The model that may be released, among the scored ones.
+
+    Returns:
+        A step whose artefact reads as the verdicts.
     """
-
-    requirement: str
-    subject: str
-    limit: float
-    found: float
-    low: float
-    high: float
-    passed: bool
-    sure: bool
-
-    def __str__(self) -> str:
-        size = f"{self.found:.4g} (95%: {self.low:.4g} to {self.high:.4g})"
-        by = "" if self.passed else f", short by {abs(self.found - self.limit):.3g}"
-        noise = "" if self.sure else "; within the noise"
-        return f"{self.requirement}, {self.subject}: {size}, limit {self.limit:g}{by}{noise}"
-
-
-def gate_step(recipe: Recipe) -> Step:
-    """The step that makes `release_gate`."""
     return Step(
-        recipe=recipe.name,
+        recipe=recipe,
         name="release_gate",
         code_version=CODE_VERSION,
-        settings=recipe.release.gate.settings(),
-        needs=(report_step(recipe), *score_steps(recipe), released_step(recipe)),
-        build=lambda context: _judge(recipe, context),
+        settings=gate.settings(),
+        dependencies=(report, *scores, active_scores),
+        build=lambda context: _judge(gate, report, [*scores, active_scores], student_model, context),
+        read=lambda artefact, _workspace: read_verdicts(artefact.folder),
+        presentation=Presentation(
+            group="release",
+            kinds=frozenset({"parquet"}),
+            description="What a release must show, compared with resampled scores. A failing check stops the release.",
+            checks=tuple(CheckSpec(name, what, blocking=True) for name, what in CHECKS.items()),
+            show=_show,
+        ),
     )
 
 
-def check_gate(recipe: Recipe, tasks: Iterable[EvaluationTask]) -> None:
-    """Make sure that the gate asks for what is there.
+def check_gate(
+    gate: Gate,
+    *,
+    evaluation: EvaluationSettings,
+    tasks: Iterable[EvaluationTask],
+    teachers: Sequence[str],
+    dims: Sequence[int],
+    decontaminates: bool,
+) -> None:
+    """Make sure that the gate asks for what the recipe has.
+
+    Args:
+        gate: What a release must show.
+        evaluation: Which tasks are built from the corpus.
+        tasks: The other tasks.
+        teachers: Names of the teachers.
+        dims: The student's Matryoshka dimensions.
+        decontaminates: Whether the corpus is compared with evaluation texts.
 
     Raises:
-        RecipeError: A threshold for a type that no task has, a teacher or a dimension that is none.
+        GateError: A threshold for a type that no task has, or for a teacher or a dimension that does not exist.
     """
-    gate, where = recipe.release.gate, f"recipe {recipe.name!r}: release.gate"
     types = {task.type for task in tasks}
-    if HELD_OUT in recipe.evaluation.tasks:
-        types |= {METRICS[kind][0] for kind in HELD_OUT_NAMES}
+    if HELD_OUT in evaluation.tasks:
+        types |= held_out_types()
     for kind in gate.retention:
         if kind not in types | {ALL_TASKS}:
-            raise RecipeError(
-                f"{where}.retention {kind!r}: no task is of this type. There are {', '.join(sorted(types))}, and "
-                f"`{ALL_TASKS}` for all tasks."
+            raise GateError(
+                f"release.gate.retention {kind!r}: no task is of this type.",
+                f"There are {', '.join(sorted(types))}, and `{ALL_TASKS}` for all tasks.",
             )
-    names = ["concatenation", *(teacher.name for teacher in recipe.teachers)]
+    names = [CONCATENATION, *teachers]
     if gate.retention_of not in names:
-        raise RecipeError(f"{where}.retention_of {gate.retention_of!r}: there is {', '.join(names)}.")
+        raise GateError(
+            f"release.gate.retention_of {gate.retention_of!r}: no teacher has this name.",
+            f"There is {', '.join(names)}.",
+        )
     for dim in gate.dimensions:
-        if dim not in recipe.student.matryoshka_dims:
-            raise RecipeError(f"{where}.dimensions {dim}: student.matryoshka_dims has no such dimension.")
-    if gate.contamination is not None and recipe.corpus.decontaminate is None:
-        raise RecipeError(f"{where}.contamination: the corpus is held against no texts. Add `corpus.decontaminate`.")
+        if dim not in dims:
+            raise GateError(
+                f"release.gate.dimensions {dim}: student.matryoshka_dims has no such dimension.",
+                f"It has {', '.join(map(str, dims)) or 'none'}.",
+            )
+    if gate.contamination is not None and not decontaminates:
+        raise GateError(
+            "release.gate.contamination: the corpus is not compared with any texts.", "Add `corpus.decontaminate`."
+        )
 
 
-def _judge(recipe: Recipe, context: BuildContext) -> Result:
-    gate = recipe.release.gate
-    board = scoreboard(recipe, context.inputs, [released_step(recipe)])
-    contamination = read_summary(context.inputs["evaluation_report"])["contamination"]
-    verdicts = [*judge(gate, board, model_names(recipe)[-1]), *judge_contamination(gate, contamination)]
-    write_table(context.folder / VERDICTS_FILE, VERDICTS, [asdict(verdict) for verdict in verdicts])
+def _show(artefact: Artefact) -> Mapping[str, Shown]:
+    return {"verdicts": Rows(pq.read_table(artefact.folder / VERDICTS.file).to_pylist())}
+
+
+def _judge(
+    gate: Gate, report: Step[Report], scores: Sequence[Step[ModelScores]], student_model: str, context: BuildContext
+) -> Result:
+    board = Scoreboard.of(context.read(step) for step in scores)
+    contamination = context.read(report).summary.contamination
+    verdicts = [*judge(gate, board, student_model), *judge_contamination(gate.contamination, contamination)]
+    VERDICTS.write(context.folder, [asdict(verdict) for verdict in verdicts])
     for verdict in verdicts:
         context.log.info(f"gate {'open' if verdict.passed else 'CLOSED'}: {verdict}")
     return Result(
@@ -124,66 +150,3 @@ def _check(name: str, verdicts: list[Verdict]) -> Check:
     failed = [verdict for verdict in verdicts if not verdict.passed]
     said = "; ".join(map(str, failed or verdicts)) or "not asked for, or nothing to compare with"
     return Check(name, not failed, said, {verdict.subject: verdict.found for verdict in verdicts})
-
-
-def judge(gate: Gate, board: Scoreboard, student_name: str) -> Iterator[Verdict]:
-    """Hold the scores of a student against what the gate asks."""
-    student, groups = board.full(student_name), board.groups
-    everything = groups[ALL_TASKS]
-    reference = gate.retention_of if gate.retention_of == "concatenation" else f"teacher/{gate.retention_of}"
-    for kind, limit in gate.retention.items():
-        share = board.ratio(student, board.full(reference), groups[kind])
-        yield from _keeps_share("retention", kind, limit, share)
-    if gate.gain is not None:
-        gain = board.difference(student, board.full("base_model"), everything)
-        yield _gains("gain", "mean", gate.gain, gain)
-    for dim, limit in gate.dimensions.items():
-        share = board.ratio((student_name, dim), student, everything)
-        yield from _keeps_share("dimensions", str(dim), limit, share)
-    if any(name == RELEASED for name, _ in board.points):
-        released = board.full(RELEASED)
-        if board.points[released] != board.points[student]:  # the same model, promoted before
-            if gate.gain_over_release is not None:
-                gain = board.difference(student, released, everything)
-                yield _gains("gain_over_release", "mean", gate.gain_over_release, gain)
-            if gate.max_task_regression is not None:
-                for task in everything:
-                    yield _keeps(
-                        "max_task_regression",
-                        task,
-                        -gate.max_task_regression,
-                        board.difference(student, released, [task]),
-                    )
-
-
-def judge_contamination(gate: Gate, found: Iterable[dict[str, Any]]) -> Iterator[Verdict]:
-    """Texts that are still in the corpus though they resemble an evaluated task's: reported, not taken out."""
-    if gate.contamination is None:
-        return
-    for row in found:
-        left = row["reported"]
-        yield Verdict(
-            "contamination", row["task"], gate.contamination, left, left, left, left <= gate.contamination, True
-        )
-
-
-def _keeps_share(requirement: str, subject: str, limit: float, share: dict[str, Any]) -> Iterator[Verdict]:
-    """The verdict on a share; none where the reference may be worth nothing, as there is nothing to keep."""
-    if share["value"] is not None:
-        yield _keeps(requirement, subject, limit, share)
-
-
-def _keeps(requirement: str, subject: str, limit: float, figure: dict[str, Any]) -> Verdict:
-    value, (low, high) = figure["value"], figure["interval"]
-    return Verdict(requirement, subject, limit, value, low, high, high >= limit, low >= limit or high < limit)
-
-
-def _gains(requirement: str, subject: str, limit: float, figure: dict[str, Any]) -> Verdict:
-    value, (low, high) = figure["value"], figure["interval"]
-    return Verdict(requirement, subject, limit, value, low, high, low >= limit, low >= limit or high < limit)
-
-
-def failed_verdicts(folder: Any) -> list[str]:
-    """What closed a gate, in words."""
-    rows = pl.read_parquet(folder / VERDICTS_FILE).filter(~pl.col("passed")).to_dicts()
-    return [str(Verdict(**row)) for row in rows]

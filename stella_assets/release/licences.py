@@ -1,4 +1,4 @@
-"""What the licences of teachers ask of a student, as far as their names say it. No legal advice."""
+"""What the licences of teachers ask of a student, as far as their names tell. This is not legal advice."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OBLIGATIONS = (
     ),
     (r"gemma|llama|community", "as the model's own terms of use say"),
 )
-"""Pattern in the lower-case name, with everything but letters and digits as spaces, and what it asks."""
+"""Pattern in the lower-case name, in which everything but letters and digits is a space, and what it asks."""
 
 
 def obligations(licence: str) -> str:
-    """What a licence asks, in words; says so where its name tells nothing."""
+    """What a licence asks, in words; `unknown here` where its name does not tell."""
     plain = re.sub(r"[^a-z0-9]+", " ", licence.lower())
     asked = [words for pattern, words in OBLIGATIONS if re.search(pattern, plain)]
     return "; ".join(asked) or "unknown here: read it"

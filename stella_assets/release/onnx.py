@@ -16,25 +16,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from stella_assets.students.dense import Student
+from stella_assets.students.dense.model import DenseStudent
 
 FOLDER = "onnx"
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
 OPSET = 18
+STACK_TRACE = "pkg.torch.onnx.stack_trace"
+"""What the exporter notes of each node: paths of this machine, which are not part of a model."""
 LARGEST_PROTOBUF = 2**31 - 2**24
-"""Bytes that fit into one file; a larger model's weights lie beside it."""
+"""Bytes that fit into one file; a larger model's weights are in a file next to it."""
 EXAMPLE = ("An example of a sentence to trace the model with.", "Another one.")
 
 
 class WholeModel(nn.Module):
     """From tokens to unit vectors."""
 
-    def __init__(self, student: Student, dim: int) -> None:
+    def __init__(self, student: DenseStudent, dim: int) -> None:
         super().__init__()
         self.transformer = student.transformer
         self.pooling = student.backbone[1]
-        self.head = student.head(dim).first(dim)
+        self.head = student.head(student.head_of(dim)).first(dim)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit vectors `[B, D]` of tokens `[B, W]`."""
@@ -44,21 +46,26 @@ class WholeModel(nn.Module):
 
 
 def float_file(dim: int) -> str:
-    """Where the float32 graph of a head lies in a release."""
+    """Path of the float32 graph of a head in a release."""
     return f"{FOLDER}/model_{dim}.onnx"
 
 
 def int8_file(dim: int) -> str:
-    """Where the graph with int8 weights of a head lies in a release."""
+    """Path of the graph with int8 weights of a head in a release."""
     return f"{FOLDER}/model_{dim}_int8.onnx"
 
 
-def export_onnx(student: Student, dim: int, folder: Path) -> None:
+def export_onnx(student: DenseStudent, dim: int, folder: Path) -> None:
     """Write a head with its encoder as ONNX into a release's folder, in float32 and with int8 weights.
 
-    int8 is dynamic: weights are kept a scale per output channel, activations are quantised as they come. One scale a
-    matrix loses several times as much. Weights are without a sign: products with signed ones overflow 16 bits on
-    processors without VNNI, unnoticed, and the vectors there are others (cosine 0.7, not 0.99).
+    int8 is dynamic: weights have one scale per output channel, activations are quantised when they are computed. One
+    scale per matrix loses several times as much. Weights are unsigned: on processors without VNNI, products with signed
+    ones overflow 16 bits without an error, and the vectors are wrong there (cosine 0.7, not 0.99).
+
+    Args:
+        student: In float32.
+        dim: Dimension of the head.
+        folder: The release's.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -70,21 +77,23 @@ def export_onnx(student: Student, dim: int, folder: Path) -> None:
     size = sum(p.numel() * p.element_size() for p in whole.parameters())
     axes = {name: {0: "texts", 1: "tokens"} for name in INPUTS}
     with torch.inference_mode(), _quiet():
-        torch.onnx.export(
+        program = torch.onnx.export(
             whole,
             tuple(features[name] for name in INPUTS),
-            folder / float_file(dim),
             dynamo=True,
             input_names=list(INPUTS),
             output_names=[OUTPUT],
             dynamic_shapes=axes,
             opset_version=OPSET,
-            external_data=size > LARGEST_PROTOBUF,
             verbose=False,
         )
+    assert program is not None, "the exporter returns the program where it writes no file"
+    for node in program.model.graph:
+        node.metadata_props.pop(STACK_TRACE, None)
+    program.save(folder / float_file(dim), external_data=size > LARGEST_PROTOBUF)
     with tempfile.TemporaryDirectory() as scratch:
         graph = onnx.load(folder / float_file(dim))
-        del graph.graph.value_info[:]  # the exporter's shapes of transposed weights are not those that onnx infers
+        del graph.graph.value_info[:]  # the exporter's shapes of transposed weights differ from those that onnx infers
         plain = Path(scratch) / "model.onnx"
         onnx.save(graph, plain, save_as_external_data=size > LARGEST_PROTOBUF)
         with _quiet():
@@ -100,7 +109,7 @@ def export_onnx(student: Student, dim: int, folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without advice that is for authors of exporters."""
+    """Silence advice that is meant for authors of exporters."""
     loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

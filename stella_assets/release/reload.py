@@ -1,6 +1,6 @@
-"""Load a release in a clean process, as people will, and give the vectors that it makes.
+"""Load a release in a clean process, as its users will, and write the vectors that it gives.
 
-`python -m stella_assets.release.reload FOLDER TEXTS.json VECTORS.npz` writes a matrix `[texts, dim]` for each of:
+`python -m stella_assets.release.reload FOLDER TEXTS.json VECTORS.npz` writes one matrix `[texts, dim]` for each of
 `sentence_transformers_<dim>` of every head, `transformers_<dim>` (plain transformers, pooling and head by hand),
 `onnx_<dim>` and `onnx_int8_<dim>`.
 """
@@ -16,15 +16,26 @@ from typing import Any
 
 import numpy as np
 
+from stella_assets.core.errors import UserError
+
 REMOTE_CODE = "--trust-remote-code"
 
 
-class ReloadError(ValueError):
+class ReloadError(UserError):
     """A release that a clean process cannot load."""
 
 
 def vectors_of_release(folder: Path, texts: Sequence[str], scratch: Path, *, trust_remote_code: bool) -> dict[str, Any]:
-    """What a release's files give, loaded in a process of its own.
+    """Vectors that a release gives when it is loaded in a process of its own.
+
+    Args:
+        folder: The release's.
+        texts: With their prompts.
+        scratch: For the files that the processes exchange.
+        trust_remote_code: Whether the model may bring code of its own.
+
+    Returns:
+        A matrix `[texts, dim]` per loader and dimension, e.g. `onnx_int8_256`.
 
     Raises:
         ReloadError: The folder cannot be loaded.
@@ -36,7 +47,10 @@ def vectors_of_release(folder: Path, texts: Sequence[str], scratch: Path, *, tru
         [*command, *([REMOTE_CODE] if trust_remote_code else [])], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise ReloadError(f"{folder}: the release cannot be loaded in a clean process.\n{done.stderr[-2000:]}")
+        raise ReloadError(
+            f"{folder}: the release cannot be loaded in a clean process.\n{done.stderr[-2000:]}",
+            "Look at the student's architecture and at the versions of the installed libraries.",
+        )
     with np.load(answered, allow_pickle=False) as matrices:
         return {name: matrices[name] for name in matrices.files}
 
@@ -50,12 +64,12 @@ def cosines(vectors_ND: np.ndarray, expected_ND: np.ndarray) -> np.ndarray:
 def load_and_encode(folder: Path, texts: list[str], *, trust_remote_code: bool = False) -> dict[str, np.ndarray]:
     """Vectors of every loader and head, by name."""
     from stella_assets.release.onnx import FOLDER
-    from stella_assets.students.heads import INNER_FOLDER, saved_dims
+    from stella_assets.students.dense.heads import INNER_FOLDER, saved_dimensions
 
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     default = int(next(m["path"] for m in modules if m["path"].startswith(INNER_FOLDER)).removeprefix(INNER_FOLDER))
     found = {}
-    for dim in saved_dims(folder):
+    for dim in saved_dimensions(folder):
         found[f"sentence_transformers_{dim}"] = _by_library(folder, texts, default, dim, trust_remote_code)
     found[f"transformers_{default}"] = _by_transformers(folder, texts, default, trust_remote_code)
     for path in sorted((folder / FOLDER).glob("model_*.onnx")):
@@ -65,7 +79,7 @@ def load_and_encode(folder: Path, texts: list[str], *, trust_remote_code: bool =
 
 
 def _by_library(folder: Path, texts: list[str], default: int, dim: int, trust_remote_code: bool) -> np.ndarray:
-    """As the card says: another dimension's folder takes the place of the default one in `modules.json`."""
+    """As the card describes it: another dimension's folder replaces the default one in `modules.json`."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense
 
@@ -81,7 +95,7 @@ def _by_transformers(folder: Path, texts: list[str], dim: int, trust_remote_code
     import torch
     from transformers import AutoModel
 
-    from stella_assets.students.heads import Head
+    from stella_assets.students.dense.heads import Head
 
     features = _tokens(folder, texts, "pt")
     model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code).float().eval()

@@ -16,28 +16,31 @@ class Gate(ConfigModel):
     """What a release must show. Scores are of the last stage at its largest dimension, points are of 100."""
 
     retention: dict[str, Share] = Field(
-        default={}, description="least share of the reference's score, by task type, or `mean` of all tasks"
+        default={}, description="minimum share of the reference's score, by task type, or `mean` of all tasks"
     )
-    retention_of: str = Field(default="concatenation", description="the reference: it, or a teacher by name")
-    gain: float | None = Field(default=None, description="least points of the mean above the untouched student")
+    retention_of: str = Field(
+        default="concatenation", description="the reference: `concatenation`, or a teacher's name"
+    )
+    gain: float | None = Field(default=None, description="minimum gain of the mean over the base model, in points")
     gain_over_release: float | None = Field(
-        default=None, description="least points of the mean above what is released now; below 0 lets it lose some"
+        default=None,
+        description="minimum gain of the mean over the active release, in points; a negative value allows a loss",
     )
     max_task_regression: Points | None = Field(
-        default=2.0, description="points that a task may lose against what is released now"
+        default=2.0, description="points that a task may lose compared with the active release"
     )
     dimensions: dict[Positive, Share] = Field(
-        default={}, description="least share of the largest dimension's mean that a shorter one has"
+        default={}, description="minimum share of the largest dimension's mean, by Matryoshka dimension"
     )
     contamination: Annotated[int, Field(ge=0)] | None = Field(
-        default=None, description="texts of the corpus that may still hold one of an evaluated task's"
+        default=None, description="texts of the corpus that may still contain a text of an evaluated task"
     )
 
 
-class Release(ConfigModel):
+class ReleaseSettings(ConfigModel):
     """The published model folder."""
 
-    dimension: Positive
-    licence: str
-    onnx: bool = Field(default=True, description="whether the folder holds the model as ONNX, too")
-    gate: Gate = Gate()
+    dimension: Positive = Field(description="dimension of the vectors that the folder gives by default")
+    licence: str = Field(description="of the student's weights, shown in the model card")
+    onnx: bool = Field(default=True, description="whether the folder also contains the model as ONNX")
+    gate: Gate = Field(default=Gate(), description="what the student must show before it is released")

@@ -6,29 +6,32 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stella_assets.evaluation.summary import Scoreboard
-from stella_assets.recipe import Gate, RecipeError, parse_recipe
+from stella_assets.evaluation.scoreboard import Scoreboard
+from stella_assets.evaluation.summary import ContaminationSummary
+from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.preflight import check_recipe
-from stella_assets.release.gate import Verdict, judge, judge_contamination
+from stella_assets.release.gate import GateError
+from stella_assets.release.settings import Gate
+from stella_assets.release.verdicts import Verdict, judge, judge_contamination
 
-ORDER = ["teacher/minilm", "concatenation", "base_model", "stage_1", "released"]
+ORDER = ["teacher/minilm", "concatenation", "base_model", "stage_1", "active_release"]
 MEANS = {
     ("teacher/minilm", 384): 0.8,
     ("concatenation", 416): 0.8,
     ("base_model", 384): 0.5,
     ("stage_1", 416): 0.7,
     ("stage_1", 32): 0.65,
-    ("released", 416): 0.7,
+    ("active_release", 416): 0.7,
 }
 
 
 def board(samples: int, noise: float = 0.2, **shift: float) -> Scoreboard:
-    """Two tasks; each model's samples have noise of their own. `shift` moves the score of what is released, by task."""
+    """Two tasks; samples of models have independent noise. `shift` moves the active release's score, by task."""
     random = np.random.default_rng(0)
     rows, frames = [], []
     for task, kind in (("A", "Retrieval"), ("B", "STS")):
         for (model, dimension), mean in MEANS.items():
-            moved = mean + (shift.get(task, 0.0) if model == "released" else 0.0)
+            moved = mean + (shift.get(task, 0.0) if model == "active_release" else 0.0)
             drawn = random.normal(0, noise, samples)
             values = moved + drawn - drawn.mean()
             about: dict[str, Any] = {"model": model, "dimension": dimension, "task": task, "part": task}
@@ -53,14 +56,14 @@ def test_retention_below_the_limit_closes_the_gate_and_says_by_how_much():
     assert found["retention", "mean"].sure
 
 
-def test_a_reference_that_may_be_worth_nothing_is_no_limit(monkeypatch):
-    """A share of a score whose resamples reach 0 is no figure."""
+def test_a_reference_whose_interval_reaches_0_is_not_a_limit(monkeypatch):
+    """A share of a score whose resamples reach 0 means nothing."""
     monkeypatch.setitem(MEANS, ("concatenation", 416), 0.001)
     assert verdicts({"retention": {"mean": 0.95}}, board(20)) == {}
 
 
 def test_noise_does_not_close_the_gate():
-    """0.875 is below 0.9, but on twenty samples that means nothing."""
+    """0.875 is below 0.9, but on twenty samples that proves nothing."""
     few = verdicts({"retention": {"mean": 0.9}}, board(20))["retention", "mean"]
     assert few.found < few.limit < few.high
     assert (few.passed, few.sure) == (True, False)
@@ -68,7 +71,7 @@ def test_noise_does_not_close_the_gate():
 
 
 def test_noise_does_not_open_the_gate():
-    """A point more than the release, on twenty samples, is no gain yet; on many it is."""
+    """A point more than the release is not a gain yet on twenty samples; on many it is."""
     gate = {"gain_over_release": 0.5}
     assert not verdicts(gate, board(20, A=-0.02, B=-0.02))["gain_over_release", "mean"].passed
     assert verdicts(gate, board(20_000, A=-0.02, B=-0.02))["gain_over_release", "mean"].passed
@@ -80,7 +83,7 @@ def test_one_task_that_falls_closes_the_gate_though_the_mean_rises():
     assert found["max_task_regression", "B"].passed
 
 
-def test_short_dimensions_and_gain_are_held_against_their_limits():
+def test_matryoshka_dimensions_and_gain_are_compared_with_their_limits():
     found = verdicts({"dimensions": {32: 0.95}, "gain": 10}, board(5000))
     assert not found["dimensions", "32"].passed
     assert found["gain", "mean"].passed
@@ -89,7 +92,7 @@ def test_short_dimensions_and_gain_are_held_against_their_limits():
 
 def test_without_a_release_nothing_is_compared_with_it():
     whole = board(100)
-    for model in [model for model in whole.points if model[0] == "released"]:
+    for model in [model for model in whole.points if model[0] == "active_release"]:
         del whole.points[model]
     assert verdicts({"max_task_regression": 0.0, "gain_over_release": 0.0}, whole) == {}
 
@@ -100,8 +103,9 @@ def test_the_release_itself_passes_when_it_is_run_again():
 
 
 def test_texts_left_in_the_corpus_close_the_gate():
-    rows = [{"task": "A", "reported": 3}, {"task": "B", "reported": 0}]
-    found = list(judge_contamination(Gate(contamination=1), rows))
+    left = {"A": 3, "B": 0}
+    rows = [ContaminationSummary(task=task, texts=9, dropped=0, reported=count) for task, count in left.items()]
+    found = list(judge_contamination(1, rows))
     assert [(verdict.subject, verdict.passed) for verdict in found] == [("A", False), ("B", True)]
 
 
@@ -112,12 +116,15 @@ def test_texts_left_in_the_corpus_close_the_gate():
             {"retention": {"Clustering": 0.9}},
             "retention 'Clustering': no task is of this type. There are Classification",
         ),
-        ({"retention_of": "minilmm"}, "retention_of 'minilmm': there is concatenation, minilm, lsa"),
+        (
+            {"retention_of": "minilmm"},
+            "retention_of 'minilmm': no teacher has this name. There is concatenation, minilm, lsa",
+        ),
         ({"dimensions": {48: 0.9}}, "dimensions 48: student.matryoshka_dims has no such dimension"),
-        ({"contamination": 0}, "contamination: the corpus is held against no texts"),
+        ({"contamination": 0}, "contamination: the corpus is not compared with any texts"),
     ],
 )
-def test_a_gate_that_asks_for_what_is_not_there_is_refused(gate, message, raw, workspace, tmp_path):
+def test_a_gate_on_what_the_recipe_does_not_have_is_refused(gate, message, raw, workspace, tmp_path):
     raw["release"]["gate"] = gate
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(GateError, match=message):
         check_recipe(parse_recipe(raw, tmp_path / "tiny.yaml"), workspace)

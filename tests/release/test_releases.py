@@ -1,11 +1,13 @@
-"""What is served changes in one step, and can be taken back."""
+"""The active release changes in one step, and can be rolled back."""
 
 import json
 
 import pytest
-from storage.workspace import Workspace
 
-from storage.releases import ReleaseError, Releases
+from stella_assets.release.active import ReleaseGoneError, active_folder
+from storage.errors import ReleaseError
+from storage.releases import Releases
+from storage.workspace import Workspace
 
 
 def artefact(workspace: Workspace, key: str):
@@ -15,21 +17,21 @@ def artefact(workspace: Workspace, key: str):
     return folder
 
 
-def test_what_is_promoted_is_served_and_can_be_taken_back(workspace):
+def test_what_is_promoted_is_active_and_can_be_rolled_back(workspace):
     releases = Releases(workspace, "demo")
-    assert releases.current() is None
+    assert releases.active() is None
     for name, key in (("v1", "aaaa"), ("v2", "bbbb"), ("v3", "cccc")):
         releases.promote(artefact(workspace, key), name, {"mean_score": 1.0})
     assert releases.names() == ["v3", "v2", "v1"]
-    served = workspace.releases / "demo" / "current"
-    assert json.loads((served / "manifest.json").read_text())["key"] == "cccc"
+    active = workspace.releases / "demo" / "current"
+    assert json.loads((active / "manifest.json").read_text())["key"] == "cccc"
     assert releases.roll_back() == ("v3", "v2")
     assert releases.roll_back() == ("v2", "v1")
-    assert json.loads((served / "manifest.json").read_text())["key"] == "aaaa"
+    assert json.loads((active / "manifest.json").read_text())["key"] == "aaaa"
     with pytest.raises(ReleaseError, match="'v1' is the first release, so there is nothing to go back to"):
         releases.roll_back()
     releases.promote(workspace.artefacts / "release" / "cccc", "v3", {})
-    assert releases.current() == "v3"
+    assert releases.active() == "v3"
 
 
 def test_a_name_is_given_once(workspace):
@@ -41,7 +43,7 @@ def test_a_name_is_given_once(workspace):
 
 
 @pytest.mark.parametrize("name", ["current", "../up", "", "a b"])
-def test_a_name_that_is_none_is_refused(workspace, name):
+def test_a_name_that_is_not_valid_is_refused(workspace, name):
     if not name:
         assert (
             Releases(workspace, "demo").promote(artefact(workspace, "aaaabbbb"), name, {})["name"].endswith("-aaaabbbb")
@@ -51,7 +53,7 @@ def test_a_name_that_is_none_is_refused(workspace, name):
         Releases(workspace, "demo").promote(artefact(workspace, "aaaa"), name, {})
 
 
-def test_files_that_were_deleted_by_hand_are_missed_with_the_remedy(workspace):
+def test_files_that_were_deleted_by_hand_are_noticed(workspace):
     import shutil
 
     releases = Releases(workspace, "demo")
@@ -60,6 +62,15 @@ def test_files_that_were_deleted_by_hand_are_missed_with_the_remedy(workspace):
     shutil.rmtree(workspace.artefacts / "release" / "aaaa")
     with pytest.raises(ReleaseError, match="files of release 'v1' are gone"):
         releases.roll_back()
-    assert releases.current() == "v2"
+    assert releases.active() == "v2"
     with pytest.raises(ReleaseError, match="has no release 'v9'; it has v2, v1"):
         releases.folder("v9")
+
+
+def test_a_release_that_was_deleted_by_hand_is_reported_with_a_remedy(workspace):
+    import shutil
+
+    Releases(workspace, "demo").promote(artefact(workspace, "aaaa"), "v1", {})
+    shutil.rmtree(workspace.artefacts / "release" / "aaaa")
+    with pytest.raises(ReleaseGoneError, match=r"'v1' are gone\. Run `stella release rollback demo`"):
+        active_folder("demo", workspace)

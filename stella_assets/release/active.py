@@ -1,0 +1,114 @@
+"""The scores of the active release: the one that people use now, on the tasks and data of now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import Check, Manifest
+from stella_assets.core.step import BuildContext, Presentation, Result, Step
+from stella_assets.evaluation.model_scores import IN_RANGE, ModelScores, compare_scores, show_model
+from stella_assets.evaluation.scores import score_student, student_prompts
+from stella_assets.evaluation.settings import EvaluationSettings
+from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES
+from stella_assets.evaluation.task_set import MTEB, TaskSet
+from stella_assets.students import FULL, DenseConfig
+from storage.artefacts import MANIFEST
+from storage.errors import MissingReleaseError
+from storage.releases import Releases
+from storage.workspace import Workspace
+
+CODE_VERSION = "2"
+ACTIVE = "active_release"
+"""Its name among the scored models, and among the step's external versions."""
+NO_RELEASE = "none"
+
+
+class ReleaseGoneError(UserError):
+    """The files of the active release are gone."""
+
+
+def active_scores_step(
+    recipe: str, *, student: DenseConfig, evaluation: EvaluationSettings, tasks: Step[TaskSet]
+) -> Step[ModelScores]:
+    """The step that scores the active release; without one it makes an empty table.
+
+    Args:
+        recipe: Name of the recipe.
+        student: The recipe's student, whose kind can load the release.
+        evaluation: The prompts of tasks.
+        tasks: What it is scored on.
+    """
+
+    def build(context: BuildContext) -> Result:
+        folder = active_folder(recipe, context.workspace)
+        if folder is None:
+            return _nothing_to_score(context)
+        return _score(recipe, folder, student, evaluation, context.read(tasks), context)
+
+    return Step(
+        recipe=recipe,
+        name=f"scores/{ACTIVE}",
+        code_version=CODE_VERSION,
+        settings={"prompts": dict(evaluation.prompts)},
+        dependencies=(tasks,),
+        external_versions=lambda workspace: {ACTIVE: _digest(recipe, workspace)},
+        read=ModelScores.read,
+        build=build,
+        compare=compare_scores,
+        presentation=Presentation(
+            group="release",
+            description=f"{MTEB} scores of the active release, with which a new release is compared.",
+            kinds=frozenset({"mteb"}),
+            checks=(IN_RANGE,),
+            show=show_model,
+        ),
+    )
+
+
+def active_folder(recipe: str, workspace: Workspace) -> Path | None:
+    """The model folder of the active release; None where nothing was promoted.
+
+    Raises:
+        ReleaseGoneError: Its files are gone.
+    """
+    releases = Releases(workspace, recipe)
+    name = releases.active()
+    try:
+        return releases.folder(name) if name else None
+    except MissingReleaseError as missing:
+        raise ReleaseGoneError(
+            str(missing),
+            f"Run `stella release rollback {recipe}`, or remove {workspace.releases / recipe / 'current'} to continue "
+            "without a release to compare with.",
+        ) from missing
+
+
+def _digest(recipe: str, workspace: Workspace) -> str:
+    folder = active_folder(recipe, workspace)
+    return Manifest.read(folder / MANIFEST).digest if folder else NO_RELEASE
+
+
+def _nothing_to_score(context: BuildContext) -> Result:
+    SCORES.write(context.folder, [])
+    MODEL_SAMPLES.write(context.folder, [])
+    context.log.info("nothing was promoted yet, so there is nothing to compare with")
+    return Result(metrics={"scores": []}, checks=(Check(IN_RANGE.name, True, "nothing was promoted yet"),))
+
+
+def _score(
+    recipe: str,
+    folder: Path,
+    student: DenseConfig,
+    evaluation: EvaluationSettings,
+    tasks: TaskSet,
+    context: BuildContext,
+) -> Result:
+    """Score a release at its largest dimension, with the prompts that it was released with."""
+    from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
+
+    config = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
+    prompts = student_prompts(student.model_copy(update={"prompts": config["prompts"]}), evaluation)
+    states = PooledStates(student.load(folder, context.compute), context.workspace)
+    return score_student(recipe, ACTIVE, [StudentEmbedder(states, FULL, prompts)], tasks, context)

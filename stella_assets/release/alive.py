@@ -1,0 +1,72 @@
+"""What is alive: the artefacts that something can still need. Every collector of garbage asks here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from stella_assets.core.manifest import Manifest
+from stella_assets.core.trace import Node, Tracer
+from stella_assets.evaluation.tables import SCORES
+from stella_assets.evaluation.task_scores import FAMILY as TASK_SCORES
+from stella_assets.release.publish import RELEASE
+from stella_assets.training.stage import START
+from stella_assets.training.start import read_start
+from storage.artefacts import MANIFEST, finished
+from storage.workspace import Workspace
+
+
+def live_artefacts(workspace: Workspace, *, without: Collection[Path] = ()) -> set[Path]:
+    """Folders of the artefacts that must stay, as `finished` names them.
+
+    Alive are the artefacts that recipes link to, releases, the weights that recipes continue from, and everything that
+    these depend on. Of a release that continued from another one, the weights that it began with are alive, so that it
+    can be made again; what those weights depend on is not. Scores of single tasks are alive with the models' scores.
+
+    Args:
+        workspace: Where artefacts are stored.
+        without: Releases that are about to be removed: they keep nothing alive.
+    """
+    tracer = Tracer(workspace)
+    releases = [folder for folder in finished(workspace, RELEASE) if folder not in without]
+    roots = [*linked_artefacts(workspace), *releases, *_starts(workspace, tracer)]
+    nodes: set[Node] = {node for folder in roots for node in tracer.of_folder(folder).all.values()}
+    begun_with = [tracer.folder_of(digest) for node in nodes if (digest := node.sources.get(START))]
+    live = {folder for folder in (*begun_with, *(node.folder for node in nodes)) if folder}
+    return live | set(_task_scores(workspace, live))
+
+
+def linked_artefacts(workspace: Workspace) -> set[Path]:
+    """Folders of the artefacts that some recipe has now."""
+    not_recipes = {workspace.artefacts, workspace.shards, workspace.releases, Path(workspace.vectors)}
+    artefacts, found = workspace.artefacts.resolve(), set()
+    for folder, names, _files in os.walk(workspace.root):
+        names[:] = [name for name in names if Path(folder, name) not in not_recipes]
+        for link in (Path(folder, name) for name in names):
+            target = link.resolve()
+            if link.is_symlink() and target.is_relative_to(artefacts) and (target / MANIFEST).is_file():
+                # The workspace may itself be reached through a link, so paths are given as `finished` gives them.
+                found.add(workspace.artefacts / target.relative_to(artefacts))
+    return found
+
+
+def _starts(workspace: Workspace, tracer: Tracer) -> Iterator[Path]:
+    """The weights that recipes continue from now."""
+    for path in workspace.starts.glob("*.json"):
+        start = read_start(workspace, path.stem)
+        folder = tracer.folder_of(start.digest) if start else None
+        if folder is not None:
+            yield folder
+
+
+def _task_scores(workspace: Workspace, live: Iterable[Path]) -> Iterator[Path]:
+    """Scores of single tasks, of models that something alive was scored with."""
+    files = [folder / SCORES.file for folder in live]
+    tables = [pq.read_table(file, columns=["weights"]) for file in files if file.is_file()]
+    weights = {each for table in tables for each in table.column(0).to_pylist()}
+    for folder in finished(workspace, f"{TASK_SCORES}/*"):
+        if Manifest.read(folder / MANIFEST).identity.settings["loader"]["weights"] in weights:
+            yield folder

@@ -1,0 +1,59 @@
+"""Which release is active from now on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stella_assets.core.errors import UserError
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Artefact, Step
+from stella_assets.release.verdicts import Verdict, failed_verdicts
+from storage.releases import Releases
+from storage.workspace import Workspace
+
+RECORDED = ("mean_score", "dimensions", "licence")
+"""Metrics of a release that the record of its promotion keeps."""
+
+
+class NothingToActivateError(UserError):
+    """The gate is closed, or there is no release yet."""
+
+
+def promote_newest(
+    runner: Runner, *, release: Step[Any], gate: Step[list[Verdict]], name: str | None
+) -> Mapping[str, Any]:
+    """Make the release of the recipe as it is the active one, if its gate is open.
+
+    Args:
+        runner: Finds the artefacts.
+        release: The recipe's release.
+        gate: Its gate.
+        name: What the release will be called; None for the date and a part of its key.
+
+    Returns:
+        The record of the promotion.
+
+    Raises:
+        NothingToActivateError: The gate is closed, or there is no release.
+        ReleaseError: The name is taken.
+    """
+    recipe = release.recipe
+    artefact, judged = runner.find(release), runner.find(gate)
+    if judged is not None and (failed := failed_verdicts(runner.read(gate))):
+        raise NothingToActivateError(
+            f"recipe {recipe!r}: the gate is closed. {'; '.join(failed)}.",
+            "Improve the student, or change `release.gate` in the recipe.",
+        )
+    if artefact is None or judged is None:
+        raise NothingToActivateError(
+            f"recipe {recipe!r}: there is no release for it as it is.", f"Run `stella run {recipe}` first."
+        )
+    return promote_release(artefact, recipe, runner.workspace, name)
+
+
+def promote_release(artefact: Artefact, recipe: str, workspace: Workspace, name: str | None) -> Mapping[str, Any]:
+    """Make a release the active one, and give the record of it: see `Releases.promote`."""
+    metrics = artefact.manifest.metrics
+    record = {"digest": artefact.digest} | {key: metrics[key] for key in RECORDED}
+    return Releases(workspace, recipe).promote(artefact.folder, name, record)

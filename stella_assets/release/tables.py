@@ -1,0 +1,26 @@
+"""The tables that the release steps write."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from stella_assets.core.tables import declare
+from storage.tables import FLAG, INT, REAL, TEXT, Table
+
+VERDICTS = declare(
+    Table(
+        name="gate",
+        assets="release_gate",
+        file="verdicts.parquet",
+        schema=pa.schema(
+            {
+                "requirement": TEXT, "subject": TEXT, "limit": REAL, "found": REAL, "low": REAL, "high": REAL,
+                "passed": FLAG, "sure": FLAG,
+            }.items()
+        ),
+    )
+)  # fmt: skip
+RELEASED_VECTORS = pa.schema(
+    {"loader": TEXT, "dimension": INT, "texts": INT, "least_cosine": REAL, "mean_cosine": REAL}.items()
+)
+"""How the vectors of each way of loading a release compare with the student's own."""

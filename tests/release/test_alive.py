@@ -1,0 +1,58 @@
+"""What is alive, and so is never collected."""
+
+from pathlib import Path
+
+from stella_assets.core.manifest import Identity, Manifest
+from stella_assets.evaluation.tables import SCORES
+from stella_assets.release.alive import linked_artefacts, live_artefacts
+from storage.artefacts import MANIFEST, ArtefactStore, finished
+from storage.workspace import Workspace
+
+
+def made(workspace: Workspace, asset: str, inputs: dict[str, str], **settings: object) -> Manifest:
+    manifest = Manifest(Identity(asset, "1", settings, inputs), {})
+    folder = workspace.artefacts / asset / manifest.identity.key
+    folder.mkdir(parents=True)
+    (folder / MANIFEST).write_text(manifest.to_json())
+    return manifest
+
+
+def link(workspace: Workspace, name: str, manifest: Manifest) -> None:
+    ArtefactStore(workspace).point("demo", name, manifest.identity.asset, manifest.identity.key)
+
+
+def folder(workspace: Workspace, manifest: Manifest) -> Path:
+    return workspace.artefacts / manifest.identity.asset / manifest.identity.key
+
+
+def test_what_a_recipe_links_to_is_alive_with_all_that_it_depends_on(workspace: Workspace):
+    corpus = made(workspace, "corpus", {})
+    stage = made(workspace, "stage_1", {"corpus": corpus.digest}, seed=1)
+    other = made(workspace, "stage_1", {"corpus": corpus.digest}, seed=2)
+    link(workspace, "seed_1/stage_1", stage)
+    assert live_artefacts(workspace) == {folder(workspace, corpus), folder(workspace, stage)}
+    assert folder(workspace, other) in finished(workspace)
+
+
+def test_a_workspace_that_is_reached_through_a_link_has_the_same_live_artefacts(workspace: Workspace, tmp_path: Path):
+    corpus = made(workspace, "corpus", {})
+    link(workspace, "corpus", corpus)
+    (tmp_path / "link").symlink_to(workspace.root, target_is_directory=True)
+    linked = Workspace(tmp_path / "link")
+    assert linked_artefacts(linked) == set(finished(linked)) == live_artefacts(linked)
+
+
+def test_a_release_is_alive_until_it_is_about_to_be_removed(workspace: Workspace):
+    stage = made(workspace, "stage_1", {})
+    release = made(workspace, "release", {"stage_1": stage.digest})
+    assert live_artefacts(workspace) == set(finished(workspace))
+    assert live_artefacts(workspace, without=[folder(workspace, release)]) == set()
+
+
+def test_scores_of_tasks_are_alive_with_the_scores_of_their_model(workspace: Workspace):
+    scores = made(workspace, "scores/stage_1", {})
+    row = dict.fromkeys(SCORES.schema.names) | {"weights": "w1"}
+    SCORES.write(folder(workspace, scores), [row])
+    link(workspace, "scores/stage_1", scores)
+    parts = [made(workspace, "task_scores/STS", {}, loader={"weights": weights}) for weights in ("w1", "w2")]
+    assert live_artefacts(workspace) == {folder(workspace, scores), folder(workspace, parts[0])}
