@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
-from stella_assets.core.config import ConfigModel, RecipeError
+from stella_assets.core.config import ConfigModel
+from stella_assets.core.errors import UserError
+from stella_assets.recipe.former_keys import current_name, current_value
 from stella_assets.recipe.recipe import Recipe
 
+Place = tuple[Any, ...]
 
-class _Loader(yaml.SafeLoader):
+
+class RecipeError(UserError):
+    """A recipe that cannot be run, with the file, the key, the value and the remedy."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
     """YAML without keys that silently replace earlier ones."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -27,19 +35,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-TAGS = {
-    *("python_docs", "parquet", "jsonl", "text", "huggingface"),
-    *("sentence_transformers", "lsa"),
-    *("each", "by_dimension"),
-}
-"""What pydantic puts into the place of an error and no person has written."""
-
-
 def read_recipe(path: Path) -> Recipe:
     """Read and validate a recipe.
 
     Raises:
-        RecipeError: The file is missing, is no YAML, or says something impossible.
+        RecipeError: The file is missing, is not YAML, or says something impossible.
     """
     return parse_recipe(read_raw(path), path)
 
@@ -48,18 +48,21 @@ def read_raw(path: Path) -> dict[str, Any]:
     """A recipe as its file says it, not yet validated.
 
     Raises:
-        RecipeError: The file is missing, or is no YAML mapping.
+        RecipeError: The file is missing, or is not a YAML mapping.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
     except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such recipe. Give a YAML file or a name from recipes/.") from None
+        raise RecipeError(f"{path}: there is no such recipe.", "Give a YAML file or a name from recipes/.") from None
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 at byte {error.start}. Save the recipe as UTF-8.") from None
+        raise RecipeError(f"{path}: not UTF-8 at byte {error.start}.", "Save the recipe as UTF-8.") from None
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML. {error}") from None
+        raise RecipeError(f"{path}: not valid YAML. {error}", "Correct it there.") from None
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}.")
+        raise RecipeError(
+            f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}.",
+            "See docs/recipe.md for an example.",
+        )
     return raw
 
 
@@ -72,36 +75,102 @@ def parse_recipe(raw: dict[str, Any], path: Path) -> Recipe:
     try:
         return Recipe.model_validate(raw, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        lines = [f"{path}: {_explain(item)}" for item in error.errors()]
-        raise RecipeError("\n".join(lines)) from None
+        lines = [f"{path}: {line}" for line in explain(error, raw)]
+        raise RecipeError("\n".join(lines), "") from None
 
 
-def _explain(item: Any) -> str:
-    """One pydantic error as: key path, what is wrong, the value, the remedy."""
-    where = ".".join(str(part) for part in item["loc"] if part not in TAGS) or "recipe"
-    if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(item["loc"][-1]), _keys_beside(item["loc"]), n=1)
-        hint = f"Did you mean `{close[0]}`?" if close else "Remove it; docs/recipe.md lists the keys."
-        return f"{where}: there is no such key. {hint}"
-    if item["type"] == "missing":
-        return f"{where}: this key is required. Add it; docs/recipe.md says what it means."
-    message = item["msg"].removeprefix("Value error, ")
-    value = item["input"]
-    shown = f" (value: {value!r})" if isinstance(value, str | int | float | bool | None) else ""
-    return f"{where}: {message}{shown}."
+def explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
+    """Each mistake once, as: key path, what is wrong, the value, the remedy."""
+    items = [(written_place(item["loc"], raw, item["type"]), item) for item in error.errors()]
+    renamed = {
+        (*place[:-1], *current.split(".")[:1])
+        for place, item in items
+        if item["type"] == "extra_forbidden" and (current := current_name(place[:-1], str(place[-1])))
+    }
+    return [
+        _explain(place, item, _value_at(place, raw, item["input"]))
+        for place, item in items
+        if not _follows(place, item["type"], [other for other, _ in items], renamed)
+    ]
 
 
-def _keys_beside(place: tuple[Any, ...]) -> set[str]:
-    """Keys that there are where a misspelt one stands; those of every kind where the place has several."""
-    parts: set[type[ConfigModel]] = {Recipe}
-    for name in place[:-1]:
-        fields = [part.model_fields[name] for part in parts if name in part.model_fields]
-        parts = {found for field in fields for found in _parts_in(field.annotation)} if fields else parts
-    return {key for part in parts for key in part.model_fields}
+def written_place(location: Sequence[Any], raw: Any, kind: str) -> Place:
+    """Where a person wrote what is wrong: pydantic adds the branches of unions to the path, which nobody wrote."""
+    place: list[Any] = []
+    at, tagged = raw, False
+    for number, part in enumerate(location):
+        is_last = number == len(location) - 1
+        if isinstance(at, Mapping) and not tagged and not is_last and part in (at.get("kind"), at.get("method")):
+            tagged = True  # of this mapping; a key of the same name can still follow
+            continue
+        inside = isinstance(at, Mapping) or (isinstance(at, list | tuple) and isinstance(part, int))
+        if inside and (part in at if isinstance(at, Mapping) else part < len(at)):
+            at, tagged = at[part], False
+        elif not (is_last and kind == "missing"):
+            continue
+        place.append(part)
+    return tuple(place)
 
 
-def _parts_in(annotation: Any) -> Iterator[type[ConfigModel]]:
+def _follows(place: Place, kind: str, places: list[Place], renamed: set[Place]) -> bool:
+    """Whether a mistake only follows from another one: a list is too short since its only item is wrong."""
+    if kind == "too_short":
+        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+    return kind == "missing" and place in renamed
+
+
+def _value_at(place: Place, raw: Any, otherwise: Any) -> Any:
+    """The value that a person wrote at a place; a check of the whole mapping around it has another input."""
+    for part in place:
+        try:
+            raw = raw[part]
+        except (KeyError, IndexError, TypeError):
+            return otherwise
+    return raw
+
+
+def _explain(place: Place, item: Any, value: Any) -> str:
+    context = item.get("ctx", {})
+    match item["type"]:
+        case "extra_forbidden":
+            said = _unknown_key(place)
+        case "missing":
+            said = "this key is required. Add it; docs/recipe.md says what it means."
+        case "union_tag_not_found":
+            place = (*place, str(context["discriminator"]).strip("'"))
+            said = "this key is required. Add it; docs/recipe.md lists the kinds."
+        case "union_tag_invalid":
+            place, value = (*place, str(context["discriminator"]).strip("'")), context["tag"]
+            said = f"there is no {value!r}. Take one of {context['expected_tags']}."
+        case _:
+            shown = f" (value: {value!r})" if isinstance(value, str | int | float | bool | None) else ""
+            said = f"{item['msg'].removeprefix('Value error, ')}{shown}."
+    if now := current_value(place, value):
+        said = f"{value!r} is called {now!r} now. Rename it."
+    return f"{'.'.join(map(str, place)) or 'recipe'}: {said}"
+
+
+def _unknown_key(place: Place) -> str:
+    key = str(place[-1])
+    if now := current_name(place[:-1], key):
+        return f"this key is called `{now}` now. Rename it."
+    close = difflib.get_close_matches(key, sorted(_keys_at(place[:-1])), n=1)
+    hint = f"Did you mean `{close[0]}`?" if close else "Remove it; docs/recipe.md lists the keys."
+    return f"there is no such key. {hint}"
+
+
+def _keys_at(place: Place) -> set[str]:
+    """Keys that exist where a misspelt one is; those of every kind where the place has several."""
+    models: set[type[ConfigModel]] = {Recipe}
+    for name in place:
+        fields = [model.model_fields[name] for model in models if name in model.model_fields]
+        models = {found for field in fields for found in _models_in(field)} if fields else models
+    return {key for model in models for key in model.model_fields}
+
+
+def _models_in(annotation: Any) -> Iterator[type[ConfigModel]]:
+    annotation = getattr(annotation, "annotation", annotation)
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _parts_in(argument)
+        yield from _models_in(argument)

@@ -1,4 +1,4 @@
-"""The whole recipe."""
+"""The whole recipe. Its unions of kinds are built from the registries of the rooms below."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pydantic import Field, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel, Name
 from stella_assets.core.manifest import digest
-from stella_assets.corpus.settings import Corpus
-from stella_assets.evaluation.settings import Evaluation
+from stella_assets.corpus.settings import CorpusSettings
+from stella_assets.evaluation.settings import EvaluationSettings
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.redistil import Redistil
-from stella_assets.release.settings import Release
-from stella_assets.teachers.settings import Teacher
-from stella_assets.training.settings import Stage, Student
+from stella_assets.release.settings import ReleaseSettings
+from stella_assets.students import STUDENTS
+from stella_assets.teachers.kinds import TEACHERS
+from stella_assets.training.stages import STAGES
 
 RESERVED_NAMES = frozenset(
     {
@@ -34,6 +35,7 @@ RESERVED_NAMES = frozenset(
         "starts",
     }
 )
+"""Folders of the workspace that are not a recipe's."""
 
 OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+")
 
@@ -41,30 +43,51 @@ OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+")
 class Recipe(ConfigModel):
     """Everything that decides what is distilled."""
 
-    name: Name
-    description: str
-    owners: tuple[str, ...] = Field(default=(), description="who answers for it: mail addresses, or `team:NAME`")
-    seed: Annotated[int, Field(ge=0)] = 0
-    corpus: Corpus
-    teachers: tuple[Teacher, ...] = Field(min_length=1)
-    student: Student
-    stages: tuple[Stage, ...] = Field(min_length=1, validate_default=True, default="robust")
-    evaluation: Evaluation = Evaluation()
-    release: Release
-    redistil: Redistil | None = Field(default=None, description="`true` or settings: do it all again by itself")
+    name: Name = Field(description="lower case letters, digits and `_`; the prefix of its assets")
+    description: str = Field(description="one line, shown in the UI, the report and the model card")
+    owners: tuple[str, ...] = Field(
+        default=(), description="who is responsible, shown in the UI: mail addresses, or `team:NAME`"
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="of the heads and of the order of batches; corpus and teachers do not depend on it"
+    )
+    corpus: CorpusSettings = Field(description="where texts come from, which are kept, and how they are split")
+    teachers: tuple[TEACHERS.union(), ...] = Field(  # type: ignore[valid-type]
+        min_length=1, description="a list; the concatenation keeps its order"
+    )
+    student: STUDENTS.union() = Field(description="the model to train")  # type: ignore[valid-type]
+    stages: tuple[STAGES.union(), ...] = Field(  # type: ignore[valid-type]
+        min_length=1,
+        validate_default=True,
+        default="robust",
+        description="a list of stages, each continuing from the one before, or a preset",
+    )
+    evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what every model is scored on")
+    release: ReleaseSettings = Field(description="the published model folder, and what it must show first")
+    redistil: Redistil | None = Field(
+        default=None, description="`true` or settings: the recipe is re-run automatically"
+    )
 
     @field_validator("owners")
     @classmethod
-    def _can_be_reached(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+    def _require_reachable(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
         for owner in owners:
             if not OWNER.fullmatch(owner):
                 raise ValueError(f"{owner!r} is neither a mail address nor `team:NAME`")
         return owners
 
+    @field_validator("student", mode="before")
+    @classmethod
+    def _default_student(cls, raw: Any) -> Any:
+        return {"kind": "dense", **raw} if isinstance(raw, dict) else raw
+
     @field_validator("stages", mode="before")
     @classmethod
-    def _preset(cls, raw: Any) -> Any:
-        return expand_preset(raw)
+    def _expand(cls, raw: Any) -> Any:
+        stages = expand_preset(raw)
+        if not isinstance(stages, list | tuple):
+            return stages
+        return [{"method": "descent", **stage} if isinstance(stage, dict) else stage for stage in stages]
 
     @field_validator("redistil", mode="before")
     @classmethod
@@ -72,7 +95,7 @@ class Recipe(ConfigModel):
         return {} if redistil is True else None if redistil is False else redistil
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _require_consistent(self) -> Self:
         if self.name in RESERVED_NAMES:
             raise ValueError(f"name {self.name!r} is a folder of STELLA_HOME; choose another")
         names = [teacher.name for teacher in self.teachers]
@@ -90,10 +113,12 @@ class Recipe(ConfigModel):
         for key, prompt in self.evaluation.prompts.items():
             if prompt not in self.student.prompts and "{instruction}" not in prompt:
                 raise ValueError(
-                    f"evaluation.prompts.{key} {prompt!r} is none of student.prompts and has no `{{instruction}}`"
+                    f"evaluation.prompts.{key} {prompt!r} is not one of student.prompts and has no `{{instruction}}`"
                 )
-        for number, stage in enumerate(self.stages, 1):
-            self._check_stage(number, stage, names)
+        for number, stage in enumerate(self.stages):
+            if unknown := [name for name in stage.teachers or () if name not in names]:
+                raise ValueError(f"stages.{number}.teachers names {unknown[0]!r}; the recipe has {', '.join(names)}")
+            stage.require_fit(f"stages.{number}", self.student)
         if self.release.dimension in self.student.matryoshka_dims and not self.trains_matryoshka_heads(
             len(self.stages)
         ):
@@ -102,30 +127,13 @@ class Recipe(ConfigModel):
             )
         return self
 
-    def _check_stage(self, number: int, stage: Stage, teachers: list[str]) -> None:
-        if unknown := [name for name in stage.teachers or () if name not in teachers]:
-            raise ValueError(f"stages.{number - 1}.teachers names {unknown[0]!r}; the recipe has {', '.join(teachers)}")
-        by_dimension = stage.matryoshka_heads if isinstance(stage.matryoshka_heads, dict) else {}
-        if unknown_dims := [dim for dim in by_dimension if dim not in self.student.matryoshka_dims]:
-            raise ValueError(
-                f"stages.{number - 1}.matryoshka_heads names {unknown_dims[0]}, which student.matryoshka_dims does not have"
-            )
-        if stage.method == "closed_form" and self.student.head_hidden:
-            raise ValueError(
-                f"stages.{number - 1}: a head of two layers (student.head_hidden) cannot be solved; train it"
-            )
-
     def trains_matryoshka_heads(self, stages: int) -> bool:
-        """Whether the short heads are worth something after the first `stages` stages."""
+        """Whether the Matryoshka heads are trained after the first `stages` stages."""
         return self.student.matryoshka_heads == "prefix" or any(
-            stage.matryoshka_heads for stage in self.stages[:stages]
+            stage.trains_matryoshka_heads for stage in self.stages[:stages]
         )
-
-    def seed_of(self, *stream: str) -> int:
-        """The seed of a named random stream; streams do not disturb one another."""
-        return int(digest([self.seed, *stream])[:8], 16)
 
     @property
     def digest(self) -> str:
-        """Digest of what the recipe says; comments and order of keys do not count."""
+        """Digest of what the recipe says; comments and the order of keys do not count."""
         return digest(self.model_dump(mode="json"))

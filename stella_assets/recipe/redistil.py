@@ -1,4 +1,4 @@
-"""The recipe's part on doing it all again by itself."""
+"""The recipe's part on re-distillation: when the recipe is re-run, and what is promoted and kept."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from stella_assets.core.config import ConfigModel, Fraction, Positive, Weight
 
 
 class Redistil(ConfigModel):
-    """Embed what is new, train on from what is released, and promote what passes the gate."""
+    """Embed what is new, continue training from the active release, and promote what passes the gate."""
 
     schedule: str = Field(default="0 3 * * 1", description="when, as a cron expression; weekly, on Monday at 3")
     timezone: str = Field(default="UTC", description="of the schedule")
-    watch: bool = Field(default=True, description="also when sources or teachers change")
-    continue_from_release: bool = Field(default=True, description="train on from what is released; else from the base")
+    watch: bool = Field(default=True, description="also re-run when sources, teachers or the recipe change")
+    continue_from_release: bool = Field(
+        default=True, description="start from the active release's encoder; else from the base model"
+    )
     min_new_fraction: Fraction = Field(
-        default=0.01, description="share of new texts from which on it is worth training"
+        default=0.01, description="share of new texts from which a training run is started"
     )
     min_neighbor_change: Fraction = Field(
-        default=0.05, description="share of changed neighbours from which on it is worth training all the same"
+        default=0.05, description="share of changed nearest neighbours from which it is started with fewer new texts"
     )
     min_gain: float = Field(
-        default=0.0, description="points of the mean above what is released, without which that stays; below 0 lets go"
+        default=0.0,
+        description="points of the mean to gain over the active release; below 0 allows a loss",
     )
-    keep: Positive = Field(default=4, description="releases that stay, with all that they rest on")
-    retention_days: Weight = Field(default=7.0, description="how long something stays that nothing rests on")
+    keep: Positive = Field(default=4, description="releases that are kept, with all artefacts that they depend on")
+    retention_days: Weight = Field(default=7.0, description="days that an artefact is kept that nothing depends on")
 
     @field_validator("schedule")
     @classmethod
     def _is_cron(cls, schedule: str) -> str:
         if len(schedule.split()) != 5 or not croniter.is_valid(schedule):
             raise ValueError(
-                f"{schedule!r} is no cron expression of five fields: minute, hour, day, month, weekday, as `0 3 * * 1` "
-                "for Mondays at 3"
+                f"{schedule!r} is not a cron expression of five fields: minute, hour, day, month, weekday, "
+                "e.g. `0 3 * * 1` for Mondays at 3"
             )
         return schedule
 
@@ -43,5 +46,5 @@ class Redistil(ConfigModel):
     @classmethod
     def _is_timezone(cls, name: str) -> str:
         if name not in available_timezones():
-            raise ValueError(f"{name!r} is no time zone; an example is `Europe/Berlin`")
+            raise ValueError(f"{name!r} is not a time zone; an example is `Europe/Berlin`")
         return ZoneInfo(name).key

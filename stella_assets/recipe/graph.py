@@ -1,0 +1,271 @@
+"""The graph of a recipe: every step once, wired here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from stella_assets.core.errors import UserError
+from stella_assets.core.step import Step, upstream
+from stella_assets.corpus.build import corpus_step
+from stella_assets.corpus.cleaned import cleaned_step
+from stella_assets.corpus.contamination import contamination_step
+from stella_assets.corpus.duplicates import duplicates_step
+from stella_assets.corpus.evaluation_texts import evaluation_texts_step
+from stella_assets.evaluation.report import ReportInputs, report_step
+from stella_assets.evaluation.scores import (
+    base_model_scores_step,
+    concatenation_scores_step,
+    stage_scores_step,
+    student_prompts,
+    teacher_scores_step,
+)
+from stella_assets.evaluation.task_set import tasks_step
+from stella_assets.evaluation.variants import variants_step
+from stella_assets.recipe.recipe import Recipe
+from stella_assets.release.active import active_scores_step
+from stella_assets.release.gate import gate_step
+from stella_assets.release.publish import ReleaseInputs, release_step
+from stella_assets.teachers.concatenate import concatenation_step
+from stella_assets.teachers.encode import teacher_step
+from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
+from stella_assets.teachers.statistics import statistics_step
+from stella_assets.teachers.suspects import suspects_step
+from stella_assets.training.stage import stage_step
+from stella_assets.training.tokens import tokens_step
+
+
+class UnknownStepError(UserError):
+    """A selection that names no step of the recipe."""
+
+
+class Graph:
+    """The steps of a recipe, each built once. Steps are compared by identity; nothing is looked up by a name.
+
+    Args:
+        recipe: What to distil.
+
+    Example:
+        >>> graph = Graph(read_recipe(Path("recipes/demo.yaml")))
+        >>> for step in graph.steps:
+        ...     runner.make(step)
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._name = recipe.name
+        self._add_corpus()
+        self._add_teachers()
+        self.tokens = tokens_step(self._name, student=recipe.student, corpus=self.corpus)
+        self.stages = self._add_stages(recipe.seed)
+        self._add_scores()
+        self.report = self._add_report()
+        self._add_release()
+
+    @cached_property
+    def steps(self) -> list[Step[Any]]:
+        """All steps, inputs first."""
+        ends = [self.vector_stats, self.suspects, *(chain[-1] for chain in self.seeds.values()), self.release]
+        return upstream(*(step for step in ends if step is not None))
+
+    def select(self, names: Sequence[str]) -> list[Step[Any]]:
+        """The steps that people mean by words: the name of a step, or the first part of several, e.g. `scores`.
+
+        Raises:
+            UnknownStepError: A word names no step.
+        """
+        chosen: list[Step[Any]] = []
+        for words in names:
+            name = words.removeprefix(f"{self._name}/")
+            matches = [step for step in self.steps if step.name == name or step.name.startswith(f"{name}/")]
+            if not matches:
+                raise UnknownStepError(
+                    f"{words}: recipe {self._name!r} has no such asset.",
+                    f"It has {', '.join(step.name for step in self.steps)}.",
+                )
+            chosen += matches
+        return list(dict.fromkeys(chosen))
+
+    def _add_corpus(self) -> None:
+        corpus, names = self.recipe.corpus, [source.name for source in self.recipe.corpus.sources]
+        self.cleaned = cleaned_step(self._name, corpus=corpus, tokenizer=self.recipe.student)
+        self.evaluation_texts = self.contamination = None
+        if corpus.decontaminate:
+            self.evaluation_texts = evaluation_texts_step(self._name, decontaminate=corpus.decontaminate)
+            self.contamination = contamination_step(
+                self._name,
+                decontaminate=corpus.decontaminate,
+                cleaned=self.cleaned,
+                evaluation_texts=self.evaluation_texts,
+            )
+        self.duplicates = duplicates_step(
+            self._name,
+            deduplicate=corpus.deduplicate,
+            sources=names,
+            cleaned=self.cleaned,
+            contamination=self.contamination,
+        )
+        self.corpus = corpus_step(
+            self._name,
+            corpus=corpus,
+            cleaned=self.cleaned,
+            duplicates=self.duplicates,
+            evaluation_texts=self.evaluation_texts,
+            contamination=self.contamination,
+        )
+
+    def _add_teachers(self) -> None:
+        recipe = self.recipe
+        self.teachers = {
+            teacher.name: teacher_step(self._name, teacher=teacher, corpus=self.corpus) for teacher in recipe.teachers
+        }
+        self.concatenation = concatenation_step(
+            self._name,
+            recipe_digest=recipe.digest,
+            teachers=recipe.teachers,
+            vectors=self.teachers,
+            corpus=self.corpus,
+        )
+        self.vector_stats = statistics_step(self._name, vectors=self.teachers, concatenation=self.concatenation)
+        self.semantic_duplicates = self.suspects = None
+        semantic = recipe.corpus.semantic
+        if semantic and semantic.duplicates is not None:
+            self.semantic_duplicates = semantic_duplicates_step(
+                self._name,
+                semantic=semantic,
+                sources=[source.name for source in recipe.corpus.sources],
+                corpus=self.corpus,
+                concatenation=self.concatenation,
+            )
+        if semantic and semantic.suspects is not None:
+            assert recipe.corpus.decontaminate is not None, "the recipe was validated"
+            assert self.evaluation_texts is not None, "so there are evaluation texts"
+            self.suspects = suspects_step(
+                self._name,
+                semantic=semantic,
+                decontaminate=recipe.corpus.decontaminate,
+                teacher=next(teacher for teacher in recipe.teachers if teacher.name == semantic.teacher),
+                vectors=self.teachers[semantic.teacher],
+                corpus=self.corpus,
+                evaluation_texts=self.evaluation_texts,
+                concatenation=self.concatenation,
+            )
+
+    def _add_stages(self, seed: int, prefix: str = "") -> list[Step[Any]]:
+        """The stages of the recipe, trained with a seed."""
+        stages: list[Step[Any]] = []
+        for number, stage in enumerate(self.recipe.stages, 1):
+            earlier = self.recipe.stages[: number - 1]
+            stages.append(
+                stage_step(
+                    self._name,
+                    number=number,
+                    stage=stage,
+                    student=self.recipe.student,
+                    seed=seed,
+                    concatenation=self.concatenation,
+                    tokens=self.tokens,
+                    semantic_duplicates=self.semantic_duplicates,
+                    previous=stages[-1] if stages else None,
+                    starts_matryoshka_heads=stage.trains_matryoshka_heads
+                    and not any(before.trains_matryoshka_heads for before in earlier),
+                    prefix=prefix,
+                )
+            )
+        return stages
+
+    def _add_scores(self) -> None:
+        recipe, name = self.recipe, self._name
+        prompts = student_prompts(recipe.student, recipe.evaluation)
+        self.tasks = tasks_step(name, evaluation=recipe.evaluation, corpus=self.corpus)
+        scores = {
+            f"teacher/{teacher.name}": teacher_scores_step(
+                name, teacher=teacher, vectors=self.teachers[teacher.name], tasks=self.tasks
+            )
+            for teacher in recipe.teachers
+        }
+        scores["concatenation"] = concatenation_scores_step(
+            name, teachers=recipe.teachers, vectors=self.teachers, tasks=self.tasks
+        )
+        scores["base_model"] = base_model_scores_step(name, student=recipe.student, tasks=self.tasks)
+        for number, stage in enumerate(self.stages, 1):
+            scores[f"stage_{number}"] = self._stage_scores(stage, number)
+        self.scores: dict[str, Step[Any]] = scores
+        self.variants = variants_step(
+            name,
+            evaluation=recipe.evaluation,
+            prompts=prompts,
+            all_heads=recipe.trains_matryoshka_heads(len(self.stages)),
+            dimension=recipe.release.dimension,
+            stage=self.stages[-1],
+            tasks=self.tasks,
+        )
+        self.seeds: dict[int, list[Step[Any]]] = {}
+        for seed in recipe.evaluation.seeds:
+            stages = self._add_stages(seed, f"seed_{seed}/")
+            self.seeds[seed] = [*stages, self._stage_scores(stages[-1], len(stages), seed)]
+
+    def _stage_scores(self, stage: Step[Any], number: int, seed: int | None = None) -> Step[Any]:
+        return stage_scores_step(
+            self._name,
+            stage=stage,
+            prompts=student_prompts(self.recipe.student, self.recipe.evaluation),
+            all_heads=self.recipe.trains_matryoshka_heads(number),
+            tasks=self.tasks,
+            seed=seed,
+        )
+
+    def _add_report(self) -> Step[Any]:
+        inputs = ReportInputs(
+            corpus=self.corpus,
+            contamination=self.contamination,
+            teachers=self.teachers,
+            concatenation=self.concatenation,
+            vector_stats=self.vector_stats,
+            suspects=self.suspects,
+            stages=self.stages,
+            tasks=self.tasks,
+            scores=self.scores,
+            variants=self.variants,
+            seeds={seed: chain[-1] for seed, chain in self.seeds.items()},
+        )
+        return report_step(
+            self._name,
+            inputs=inputs,
+            description=self.recipe.description,
+            seed=self.recipe.seed,
+            evaluation=self.recipe.evaluation,
+        )
+
+    def _add_release(self) -> None:
+        recipe = self.recipe
+        self.active_scores = active_scores_step(
+            self._name, student=recipe.student, evaluation=recipe.evaluation, tasks=self.tasks
+        )
+        self.gate = gate_step(
+            self._name,
+            gate=recipe.release.gate,
+            report=self.report,
+            scores=list(self.scores.values()),
+            active_scores=self.active_scores,
+            student_model=f"stage_{len(self.stages)}",
+        )
+        self.release = release_step(
+            self._name,
+            inputs=ReleaseInputs(
+                description=recipe.description,
+                recipe_digest=recipe.digest,
+                settings=recipe.release,
+                student=recipe.student,
+                teachers=recipe.teachers,
+                sources=recipe.corpus.sources,
+                decontaminate=recipe.corpus.decontaminate,
+                corpus=self.corpus,
+                vectors=self.teachers,
+                concatenation=self.concatenation,
+                stages=self.stages,
+                report=self.report,
+                gate=self.gate,
+            ),
+        )

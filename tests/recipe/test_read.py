@@ -1,0 +1,172 @@
+"""A recipe with a mistake is refused with the file, the key, the value and the remedy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stella_assets.recipe import RecipeError, read_recipe
+from stella_assets.recipe.former_keys import FORMER_KEYS, FORMER_VALUES
+from stella_assets.training.stages import STAGES
+from tests.conftest import write_recipe
+
+Raw = dict[str, Any]
+
+
+def refusal(tmp_path: Path, raw: Raw) -> str:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write_recipe(tmp_path, raw))
+    return str(caught.value)
+
+
+def test_a_misspelt_key_is_named_with_the_likely_one(tmp_path: Path, raw: Raw):
+    raw["stages"][1]["learning_rat"] = raw["stages"][1].pop("learning_rate")
+    message = refusal(tmp_path, raw)
+    assert (
+        f"{tmp_path}/tiny.yaml: stages.1.learning_rat: there is no such key. Did you mean `learning_rate`?" in message
+    )
+
+
+MISTAKES: dict[str, tuple[Callable[[Raw], Any], list[str]]] = {
+    "negative steps": (lambda r: r["stages"][0].update(steps=-3), ["stages.0.steps", "greater than 0", "-3"]),
+    "hub id without revision": (
+        lambda r: r["teachers"][0].update(model="org/name"),
+        ["teachers.0", "revision: <commit>", "./org/name"],
+    ),
+    "remote code without a commit": (
+        lambda r: r["teachers"][0].update(model="org/name", revision="main", trust_remote_code=True),
+        ["40 hexadecimal digits"],
+    ),
+    "no text left to train on": (lambda r: r["corpus"].update(test=0.97), ["corpus", "leave no texts to train on"]),
+    "layers out of order": (lambda r: r["student"].update(keep_layers=[3, 0]), ["keep_layers", "must rise"]),
+    "two teachers of one name": (lambda r: r["teachers"][1].update(name="minilm"), ["two teachers", "minilm"]),
+    "all losses off": (lambda r: r["stages"][0].update(full_head={"cosine": 0}), ["nothing would be learnt"]),
+    "cosine for a short head": (
+        lambda r: r["stages"][2]["matryoshka_heads"].update(cosine=10),
+        ["stages.2.matryoshka_heads.cosine", "10"],
+    ),
+    "fewest steps of a number of steps": (lambda r: r["stages"][0].update(min_steps=9), ["stages.0", "needs `texts`"]),
+    "unknown prompt": (lambda r: r["student"].update(query_prompts=["s2x"]), ["query_prompts", "s2x"]),
+    "owner nobody can write to": (lambda r: r.update(owners=["somebody"]), ["owners", "'somebody' is neither"]),
+    "infinite weight": (lambda r: r["teachers"][0].update(weight=float("inf")), ["teachers.0.weight"]),
+    "reserved name": (lambda r: r.update(name="lancedb"), ["lancedb", "choose another"]),
+    "unknown kind": (lambda r: r["teachers"][0].update(kind="word2vec"), ["teachers.0", "word2vec"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_an_impossible_value_is_refused_by_key_and_remedy(mistake: str, tmp_path: Path, raw: Raw):
+    change, expected = MISTAKES[mistake]
+    change(raw)
+    message = refusal(tmp_path, raw)
+    for part in [f"{tmp_path}/", *expected]:
+        assert part in message
+
+
+def test_batches_are_smaller_where_there_would_be_too_few_steps():
+    stage = {"train_layers": "all", "full_head": {"cosine": 1}, "learning_rate": 1e-3, "min_steps": 100}
+    for texts, batch in ((100_000, 512), (20_000, 200), (3_000, 30), (500, 16), (10, 10)):
+        assert (
+            STAGES["descent"](method="descent", **stage, texts=texts, batch_size=min(512, texts)).effective_batch_size
+            == batch
+        )
+
+
+RENAMED = [(place, old, new) for place, names in FORMER_KEYS.items() for old, new in names.items()]
+
+
+@pytest.mark.parametrize(("place", "old", "new"), RENAMED, ids=[f"{place}.{old}" for place, old, _ in RENAMED])
+def test_a_key_of_an_earlier_version_is_named_with_its_new_name(
+    place: str, old: str, new: str, tmp_path: Path, raw: Raw
+):
+    raw["redistil"], raw["release"]["gate"] = {}, {}
+    raw["stages"][2]["matryoshka_heads"] = {64: {"similarity": 1}} if place.endswith("heads.*") else {"similarity": 1}
+    at: Any = raw
+    keys = place.replace("stages.*", "stages.2").replace("heads.*", "heads.64").split(".")
+    for key in keys:
+        at = at[int(key)] if key.isdigit() else at[key]
+    at[old] = at.pop(new, 1)
+    written = ".".join([*keys, old])
+    message = refusal(tmp_path, raw)
+    assert f"{written}: this key is called `{new}` now. Rename it." in message
+    assert "required" not in message  # that the new key is missing only follows
+
+
+@pytest.mark.parametrize(("place", "old", "new"), [(p, o, n) for p, v in FORMER_VALUES.items() for o, n in v.items()])
+def test_a_value_of_an_earlier_version_is_named_with_its_new_name(
+    place: str, old: str, new: str, tmp_path: Path, raw: Raw
+):
+    key = place.split(".")[2]
+    raw["stages"][2][key] = [old] if place.endswith("*") else old
+    assert f"stages.2.{key}" in (message := refusal(tmp_path, raw))
+    assert f"{old!r} is called {new!r} now. Rename it." in message
+
+
+@pytest.mark.parametrize("kind", ["csv", "lance", "text", "parquet", "jsonl", "huggingface"])
+def test_the_kind_of_a_source_is_not_a_part_of_the_path(kind: str, tmp_path: Path, raw: Raw):
+    raw["corpus"]["sources"] = [{"name": "docs", "kind": kind, "licence": "MIT", "path": "x", "limit": "many"}]
+    message = refusal(tmp_path, raw)
+    assert "corpus.sources.0.limit: " in message
+    assert f"sources.0.{kind}" not in message
+
+
+def test_a_key_that_is_named_like_a_kind_stays_in_the_path(tmp_path: Path, raw: Raw):
+    raw["corpus"]["sources"] = [{"name": "docs", "kind": "text", "licence": "MIT", "path": "x", "text": "body"}]
+    assert "corpus.sources.0.text: there is no such key" in refusal(tmp_path, raw)
+
+
+def test_a_mistake_in_the_only_source_is_the_only_message(tmp_path: Path, raw: Raw):
+    raw["corpus"]["sources"] = [{"name": "docs", "kind": "csv", "path": "x"}]
+    message = refusal(tmp_path, raw)
+    place = f"{tmp_path}/tiny.yaml: corpus.sources.0.licence"
+    assert message == f"{place}: this key is required. Add it; docs/recipe.md says what it means."
+    raw["teachers"] = [{"name": "a", "kind": "lsa"}]
+    assert "at least 1 item" not in refusal(tmp_path, raw)
+
+
+def test_a_missing_kind_is_asked_for(tmp_path: Path, raw: Raw):
+    del raw["teachers"][0]["kind"]
+    assert "teachers.0.kind: this key is required" in refusal(tmp_path, raw)
+
+
+def test_files_that_are_not_recipes_are_refused(tmp_path: Path):
+    path = tmp_path / "broken.yaml"
+    for content, expected in [
+        (b"name: [unclosed", "not valid YAML"),
+        (b"name: a\nname: b\n", "key 'name' is there twice"),
+        (b"- a\n- b\n", "a recipe is a mapping"),
+        (b"name: \xff\xfe", "not UTF-8 at byte 6"),
+        (b"", "a recipe is a mapping"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match=expected):
+            read_recipe(path)
+    with pytest.raises(RecipeError, match="there is no such recipe"):
+        read_recipe(tmp_path / "absent.yaml")
+
+
+def test_comments_and_key_order_do_not_change_the_digest_and_settings_do(tmp_path: Path, raw: Raw):
+    path = write_recipe(tmp_path, raw)
+    before = read_recipe(path).digest
+    path.write_text("# a comment\n" + path.read_text(), encoding="utf-8")
+    assert read_recipe(path).digest == before
+    assert read_recipe(write_recipe(tmp_path, dict(reversed(raw.items())))).digest == before
+    raw["stages"][0]["learning_rate"] = 0.003
+    assert read_recipe(write_recipe(tmp_path, raw)).digest != before
+
+
+def test_the_digest_does_not_depend_on_where_the_checkout_lies(tmp_path: Path, raw: Raw):
+    raw["teachers"][0]["model"] = "./teacher"
+    digests = set()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        recipe = read_recipe(write_recipe(tmp_path / name, raw))
+        assert recipe.teachers[0].resolve(recipe.teachers[0].model) == tmp_path / name / "teacher"
+        digests.add(recipe.digest)
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("path", sorted(Path("recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid_and_named_after_its_file(path: Path):
+    assert read_recipe(path).name == path.stem
