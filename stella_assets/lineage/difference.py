@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.workspace import Workspace
-
 from stella_assets.core.manifest import changed_values
 from stella_assets.core.trace import Node, setup
-from storage.catalogue import compare
-from storage.snapshot import Snapshot
+from stella_assets.teachers.catalogue import compare
+from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.teachers.tables import SNAPSHOTS_ASSET
+from storage.errors import MissingSnapshotError
+from storage.workspace import Workspace
 
-SNAPSHOT = "concatenated_vectors"
 Kind = Literal["asset", "code", "setting", "source", "texts", "vectors", "environment", "figure", "content"]
 
 
@@ -22,10 +22,10 @@ class Difference:
     """One thing that is not the same.
 
     Attributes:
-        kind: What sort of thing.
-        asset: Where.
-        what: Which: a setting's path, a source, a library.
-        before: In the first.
+        kind: Its kind.
+        asset: The artefact that has it.
+        what: Its name: the path of a setting, a source, a library.
+        before: In the first artefact.
         now: In the second.
     """
 
@@ -37,9 +37,14 @@ class Difference:
 
 
 def differences(before: Node, now: Node, workspace: Workspace) -> list[Difference]:
-    """What the second was made of that the first was not, and the other way round; causes first, figures last.
+    """What two artefacts differ in; causes first, figures last.
 
-    An artefact that differs only because one that it rests on does is not named.
+    An artefact that differs only because something that it depends on does is not named.
+
+    Args:
+        before: The first.
+        now: The second.
+        workspace: Where both are, with the snapshots of their vectors.
     """
     old, new = before.all, now.all
     found: list[Difference] = []
@@ -48,10 +53,10 @@ def differences(before: Node, now: Node, workspace: Workspace) -> list[Differenc
             found.append(Difference("asset", name, "", _digest(old.get(name)), _digest(new.get(name))))
         elif old[name].digest != new[name].digest:
             found += _of_artefact(old[name], new[name])
-    if SNAPSHOT in old and SNAPSHOT in new and old[SNAPSHOT].digest != new[SNAPSHOT].digest:
-        found += _of_snapshots(old[SNAPSHOT], new[SNAPSHOT], workspace)
+    if SNAPSHOTS_ASSET in old and SNAPSHOTS_ASSET in new and old[SNAPSHOTS_ASSET].digest != new[SNAPSHOTS_ASSET].digest:
+        found += _of_snapshots(old[SNAPSHOTS_ASSET], new[SNAPSHOTS_ASSET], workspace)
     found += setup_differences(before, now)
-    found += _of_facts(before, now)
+    found += _of_metrics(before, now)
     return found
 
 
@@ -60,7 +65,7 @@ def _digest(node: Node | None) -> str | None:
 
 
 def _of_artefact(before: Node, now: Node) -> list[Difference]:
-    """What of two artefacts of one asset is not translate_lance_errors by the artefacts that they rest on."""
+    """Differences of two artefacts of one asset that the artefacts that they depend on do not explain."""
     if before.manifest is None or now.manifest is None:
         return [Difference("content", now.name, "files are gone", _digest(before), _digest(now))]
     old, new = before.manifest.identity, now.manifest.identity
@@ -94,20 +99,20 @@ def _of_snapshots(before: Node, now: Node, workspace: Workspace) -> Iterator[Dif
             if node.manifest
         )
         found = compare(old, new)
-    except ValueError:  # one of them is gone
-        yield Difference("vectors", SNAPSHOT, "a snapshot is gone", _digest(before), _digest(now))
+    except MissingSnapshotError:
+        yield Difference("vectors", SNAPSHOTS_ASSET, "a snapshot is gone", _digest(before), _digest(now))
         return
     for row in found["texts"]:
         for change in ("added", "removed", "changed"):
             if row[change]:
-                yield Difference("texts", SNAPSHOT, f"{row['source']}, {change}", None, row[change])
+                yield Difference("texts", SNAPSHOTS_ASSET, f"{row['source']}, {change}", None, row[change])
     for row in found["teachers"]:
         if row["verdict"] != "kept":
-            yield Difference("vectors", SNAPSHOT, row["teacher"], row["before"], row["now"])
+            yield Difference("vectors", SNAPSHOTS_ASSET, row["teacher"], row["before"], row["now"])
 
 
 def setup_differences(before: Node, now: Node) -> Iterator[Difference]:
-    """Code, libraries and machine: those that any part of either was made with."""
+    """Code, libraries and machine: those that any part of the two was made with."""
     old, new = setups(before), setups(now)
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) != new.get(name):
@@ -115,7 +120,7 @@ def setup_differences(before: Node, now: Node) -> Iterator[Difference]:
 
 
 def setups(node: Node) -> dict[str, list[str]]:
-    """What an artefact and all that it rests on were made with: of each library and machine the versions, in order."""
+    """Versions of code, libraries and machine that an artefact and everything that it depends on were made with."""
     found: dict[str, dict[str, None]] = {}
     for each in node.all.values():
         for name, value in setup(each.run_info).items():
@@ -123,7 +128,7 @@ def setups(node: Node) -> dict[str, list[str]]:
     return {name: list(values) for name, values in found.items()}
 
 
-def _of_facts(before: Node, now: Node) -> Iterator[Difference]:
+def _of_metrics(before: Node, now: Node) -> Iterator[Difference]:
     """Figures that both have."""
     old, new = (node.manifest.metrics if node.manifest else {} for node in (before, now))
     for name in old:

@@ -1,1 +1,1 @@
-"""Doing it all again by itself: what is new is embedded, the student trains on, and what passes the gate is served."""
+"""Re-distillation: new texts are embedded, the student continues training, and what passes the gate is promoted."""

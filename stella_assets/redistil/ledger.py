@@ -1,4 +1,4 @@
-"""What came of each re-distillation, a line each."""
+"""The outcome of each re-distillation, one line per run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from stella_assets.core.errors import UserError
+from storage.files import sync
 from storage.workspace import Workspace
-
-from storage.artefacts import sync
 
 Verdict = Literal["promoted", "rejected", "too little new", "nothing new", "failed"]
 TRAINED = ("promoted", "rejected")
-"""Verdicts of a student that was trained."""
+"""Verdicts on a student that was trained."""
+FORMER_VERDICTS = {"kept": "rejected"}
+"""In ledgers that older versions wrote, and what they are called now."""
 
 
-class LedgerError(ValueError):
-    """A line that is none of a ledger."""
+class LedgerError(UserError):
+    """A line of a ledger that was changed by hand."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,15 @@ class Entry:
 
     Attributes:
         started_at: When, in UTC.
-        recipe: Whose.
-        verdict: What came of it.
-        why: In words.
-        inputs: Digests of what the recipe rested on: `recipe`, and each source and teacher.
-        new_texts: Texts that the release did not learn from.
+        recipe: Name of the recipe.
+        verdict: The outcome.
+        why: The reason, in words.
+        inputs: Digests of what the recipe depended on: `recipe`, and each source and teacher.
+        new_texts: Texts that the active release did not learn from.
         embedded: Vectors that were computed, over all teachers.
-        score: Mean score of the new student, times 100; None where there is none.
-        release: What is served afterwards.
-        seconds: What it took.
+        score: Mean score of the new student, times 100; None where none was trained.
+        release: Name of the active release afterwards.
+        seconds: How long it took.
     """
 
     started_at: str
@@ -49,18 +51,23 @@ class Entry:
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        served = f"; {self.release} is served" if self.release else "; nothing is served"
-        return f"{self.started_at.replace('T', ' ').removesuffix('+00:00')} {self.verdict}: {self.why}{served}"
+        active = f"{self.release} is active" if self.release else "no release is active"
+        return f"{self.started_at.replace('T', ' ').removesuffix('+00:00')} {self.verdict}: {self.why}; {active}"
 
 
 class Ledger:
-    """The re-distillations of a recipe."""
+    """The re-distillations of a recipe.
+
+    Args:
+        workspace: Where the ledger is.
+        recipe: Name of the recipe.
+    """
 
     def __init__(self, workspace: Workspace, recipe: str) -> None:
         self._path = workspace.redistillations / f"{recipe}.jsonl"
 
     def entries(self) -> list[Entry]:
-        """All of them, the oldest first; what a killed process wrote of a line does not count.
+        """All entries, the oldest first. A partial line that a killed process wrote does not count.
 
         Raises:
             LedgerError: A line was changed by hand.
@@ -72,23 +79,24 @@ class Ledger:
 
     def _read(self, number: int, line: str) -> Entry:
         try:
-            return Entry(**json.loads(line))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise LedgerError(f"{self._path}:{number}: is no entry ({error}). Remove the line.") from None
+            row = json.loads(line)
+            return Entry(**{**row, "verdict": FORMER_VERDICTS.get(row["verdict"], row["verdict"])})
+        except (json.JSONDecodeError, TypeError, KeyError) as error:
+            raise LedgerError(f"{self._path}:{number}: is not an entry ({error}).", "Remove the line.") from None
 
-    def trained(self) -> Entry | None:
-        """The last one that trained a student, for better or worse."""
+    def last_trained(self) -> Entry | None:
+        """The last entry of a student that was trained, whether it was promoted or not."""
         return next((entry for entry in reversed(self.entries()) if entry.verdict in TRAINED), None)
 
-    def looked_at(self) -> Entry | None:
-        """The last one that did not fail: its inputs need not be looked at again."""
+    def last_examined(self) -> Entry | None:
+        """The last entry that did not fail: its inputs need not be examined again."""
         return next((entry for entry in reversed(self.entries()) if entry.verdict != "failed"), None)
 
     def add(self, entry: Entry) -> None:
-        """Add a line, whole or not at all."""
+        """Add a line, completely or not at all."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         before = self._path.read_bytes() if self._path.is_file() else b""
         with self._path.open("ab", buffering=0) as file:
-            file.truncate(before.rfind(b"\n") + 1)  # what a killed process wrote of a line goes
+            file.truncate(before.rfind(b"\n") + 1)  # a partial line that a killed process wrote
             file.write(json.dumps(asdict(entry)).encode() + b"\n")
         sync(self._path)

@@ -1,124 +1,104 @@
-"""Letting go: releases beyond those that a recipe keeps, and what nothing that stays rests on."""
+"""Retention: which releases stay, and the removal of what nothing needs any more."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pyarrow.parquet as pq
-from storage.workspace import Workspace
-
 from stella_assets.core.manifest import Manifest
-from stella_assets.core.trace import Node, Tracer
-from stella_assets.corpus.cleaned import live_shards
-from stella_assets.evaluation.score import SCORES_FILE, TASK_SCORES
-from stella_assets.recipe import RESERVED_NAMES
-from stella_assets.teachers.keep import needed
-from stella_assets.training.stages import START
-from stella_assets.training.start import find_start, read_start
+from stella_assets.corpus.shards import live_shards
+from stella_assets.release.alive import live_artefacts
+from stella_assets.release.publish import RELEASE
+from stella_assets.teachers import garbage as vector_garbage
+from stella_assets.teachers.garbage import live_vectors
 from storage.artefacts import MANIFEST, finished
-from storage.garbage import collect
 from storage.releases import Releases
 from storage.shards import free_shards
+from storage.workspace import Workspace
 
 
 def collect_garbage(
     workspace: Workspace, recipe: str, keep: int, retention_days: float, *, dry_run: bool = False
 ) -> list[str]:
-    """Let go of releases beyond the newest of a recipe, and of what nothing rests on any more.
+    """Remove releases beyond the newest of a recipe, and what nothing needs any more.
 
-    What stays: what every recipe has now, what the releases that stay rest on, down to the corpus, those of other
-    recipes too, and what was made in the last days, by a study for example. Vectors of a teacher that anything uses
-    stay all, so no text is embedded twice.
+    What stays: see `live_artefacts`, for all recipes; and what was made in the last days, e.g. by a study. All vectors
+    of a teacher stay while anything uses some of them, so no text is embedded twice.
 
     Args:
-        workspace: Where.
+        workspace: Where state is kept.
         recipe: Whose releases may go.
         keep: How many of them stay.
-        retention_days: How long something stays that nothing rests on.
-        dry_run: Only say what would go.
+        retention_days: How long something stays that nothing needs.
+        dry_run: Only say what would be removed.
 
     Returns:
-        What went, or would go, in words.
+        What was removed, or would be, in words.
     """
-    old = _old(workspace, recipe, keep)
-    lines = [f"release {recipe}@{name}" for name in old]
-    live = _live(
-        workspace, [folder for (of, name), folder in _releases(workspace).items() if of != recipe or name not in old]
-    )
-    for name in old if not dry_run else ():
-        Releases(workspace, recipe).forget(name)
     before = datetime.now(UTC) - timedelta(days=retention_days)
-    used = _scored_weights(live)
-    gone = [
-        folder
-        for folder in finished(workspace)
-        if folder not in live and _made_at(folder) < before and _score_of(folder, workspace) not in used
-    ]
-    size = sum(file.stat().st_size for folder in gone for file in folder.rglob("*") if file.is_file())
-    for folder in gone if not dry_run else ():
-        (folder / MANIFEST).unlink()  # from now on it is no artefact, whenever this process is killed
-        shutil.rmtree(folder)
-    if gone:
-        lines.append(f"{len(gone)} artefacts of {size / 2**20:,.0f} MiB")
-    garbage = collect(workspace, needed(workspace), dry_run=dry_run, superseded=True)
-    lines += [f"{item.table}: {item.what}, {item.bytes / 2**20:,.1f} MiB" for item in garbage if item.bytes]
-    shards = free_shards(workspace, live_shards(workspace), dry_run=dry_run)
-    return lines + [f"{row['files']} shards of {row['kind']}, {row['MiB']} MiB" for row in shards]
+    forgotten = releases_beyond(workspace, recipe, keep)
+    lines = [f"release {recipe}@{name}" for name in forgotten]
+    removable = _removable_releases(workspace, recipe, forgotten, before)
+    live = live_artefacts(workspace, without=removable)
+    for name in forgotten if not dry_run else ():
+        Releases(workspace, recipe).forget(name)
+    lines += _remove_artefacts(workspace, live, before, dry_run=dry_run)
+    lines += remove_vectors(workspace, live, dry_run=dry_run)
+    return lines + remove_shards(workspace, live, dry_run=dry_run)
 
 
-def _old(workspace: Workspace, recipe: str, most: int) -> list[str]:
-    """Names of the releases that go; never what is served, nor what would be served after a roll-back."""
+def releases_beyond(workspace: Workspace, recipe: str, keep: int) -> list[str]:
+    """Names of releases beyond the newest ones; never the active one, nor the one that a roll-back would restore."""
     releases = Releases(workspace, recipe)
-    current = releases.current()
-    safe = {current, releases.record(current)["previous"]} if current else set()
-    return [name for name in releases.names()[most:] if name not in safe]
+    active = releases.active()
+    safe = {active, releases.record(active)["previous"]} if active else set()
+    return [name for name in releases.names()[keep:] if name not in safe]
 
 
-def _releases(workspace: Workspace) -> dict[tuple[str, str], Path]:
-    """Folders of all releases that were promoted, by recipe and name, but for those that were deleted by hand."""
-    recipes = [path.name for path in workspace.releases.glob("*/")]
-    folders = {
-        (recipe, name): (workspace.releases / recipe / name).resolve()
-        for recipe in recipes
-        for name in Releases(workspace, recipe).names()
+def remove_vectors(workspace: Workspace, live: Collection[Path], *, dry_run: bool = False) -> list[str]:
+    """Remove snapshots and teachers' vectors that no artefact of `live` needs, and say what went."""
+    needed = live_vectors(live)
+    garbage = vector_garbage.collect_garbage(workspace, needed, dry_run=dry_run, superseded=True)
+    return [f"{item.table}: {item.what}, {item.bytes / 2**20:,.1f} MiB" for item in garbage if item.bytes]
+
+
+def remove_shards(workspace: Workspace, live: Collection[Path], *, dry_run: bool = False) -> list[str]:
+    """Remove shards of texts that no artefact of `live` needs, and say what went."""
+    freed = free_shards(workspace, live_shards(live), dry_run=dry_run)
+    return [f"{row['files']} shards of {row['kind']}, {row['MiB']} MiB" for row in freed]
+
+
+def _removable_releases(workspace: Workspace, recipe: str, forgotten: Collection[str], before: datetime) -> set[Path]:
+    """Release artefacts that no name stands for any more, made before a time."""
+    names = [
+        (path.name, name) for path in workspace.releases.glob("*/") for name in Releases(workspace, path.name).names()
+    ]
+    promoted = {
+        Releases(workspace, owner).record(name)["key"]
+        for owner, name in names
+        if owner != recipe or name not in forgotten
     }
-    return {release: folder for release, folder in folders.items() if (folder / MANIFEST).is_file()}
+    releases = finished(workspace, RELEASE)
+    return {folder for folder in releases if folder.name not in promoted and _made_at(folder) < before}
+
+
+def _remove_artefacts(workspace: Workspace, live: Collection[Path], before: datetime, *, dry_run: bool) -> list[str]:
+    """Remove artefacts that are neither alive nor recent."""
+    gone = [folder for folder in finished(workspace) if folder not in live and _made_at(folder) < before]
+    if not gone:
+        return []
+    size = _bytes(gone)
+    for folder in gone if not dry_run else ():
+        (folder / MANIFEST).unlink()  # without it the folder is not an artefact, whenever this process is killed
+        shutil.rmtree(folder)
+    return [f"{len(gone)} artefacts of {size / 2**20:,.0f} MiB"]
+
+
+def _bytes(folders: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
 
 
 def _made_at(folder: Path) -> datetime:
     return datetime.fromisoformat(Manifest.read(folder / MANIFEST).run_info["made_at"])
-
-
-def _live(workspace: Workspace, kept: list[Path]) -> set[Path]:
-    """Folders of what recipes have now, of what stays of the releases, and of all that these rest on.
-
-    Of a release that another one continued from, the weights stay, so that the later one can be made again.
-    """
-    tracer, folders = Tracer(workspace), list(kept)
-    for recipe in workspace.root.iterdir():
-        links = recipe.rglob("*") if recipe.is_dir() and recipe.name not in RESERVED_NAMES else ()
-        folders += [link.resolve() for link in links if link.is_symlink() and (link / MANIFEST).is_file()]
-    for path in workspace.starts.glob("*.json"):
-        start = read_start(workspace, path.stem)
-        folders += [start.folder(workspace)] if start else []
-    nodes: list[Node] = [tracer.of_folder(folder) for folder in folders]
-    rested_on = {each for node in nodes for each in node.all.values()}
-    begun_with = [find_start(workspace, digest) for digest in {each.sources.get(START) for each in rested_on} if digest]
-    return {each.folder for each in rested_on if each.folder} | {
-        start.folder(workspace) for start in begun_with if start
-    }
-
-
-def _scored_weights(live: set[Path]) -> set[str]:
-    """Digests of the models that something which stays was scored with."""
-    scores = [place / SCORES_FILE for place in live if place.parent.parent.name == "mteb"]
-    return {w for path in scores for w in pq.read_table(path, columns=["weights"]).column(0).to_pylist()}
-
-
-def _score_of(folder: Path, workspace: Workspace) -> str | None:
-    """The digest of the model that a single score is of; None for any other artefact."""
-    if not folder.is_relative_to(workspace.artefacts / TASK_SCORES):
-        return None
-    return Manifest.read(folder / MANIFEST).identity.settings["loader"]["weights"]

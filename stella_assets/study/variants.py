@@ -1,8 +1,8 @@
-"""Variants of a recipe: which values are changed, written so that a name says it all.
+"""Variants of a recipe: which values are changed. A variant's name is its complete description.
 
-A variant's name is `PATH=VALUE; PATH=VALUE; seed=N`. A path goes through the recipe by keys and positions, `*` is every
-stage or teacher that has the key, and a value `x0.5` multiplies what is there: `stages.*.learning_rate=x3; seed=1`.
-The name is a partition of the study's asset, so the UI can add one.
+The name is `PATH=VALUE; PATH=VALUE; seed=N`. A path leads through the recipe by keys and positions, `*` is every stage
+or teacher that has the key, and a value `x0.5` multiplies the recipe's: `stages.*.learning_rate=x3; seed=1`. The name
+is a partition of the study's asset, so the UI can add one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,25 @@ from typing import Any
 
 import yaml
 
+from stella_assets.core.errors import UserError
 from stella_assets.recipe import Recipe, RecipeError, parse_recipe
 
 UNCHANGED = "as it is"
+FORM = "Write PATH=VALUE; PATH=VALUE; seed=N."
 
 
-class VariantError(ValueError):
+class VariantError(UserError):
     """A grid or a variant that does not fit the recipe."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Changes of a recipe: (path, value as it is written)."""
+    """Changes of a recipe.
+
+    Attributes:
+        changes: Path, and value as it is written.
+        seed: Of the training.
+    """
 
     changes: tuple[tuple[str, str], ...] = ()
     seed: int = 0
@@ -37,7 +44,7 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Changes and seed: the partition's key."""
+        """Changes and seed: the key of the partition."""
         return "; ".join([*(f"{path}={value}" for path, value in self.changes), f"seed={self.seed}"])
 
     @classmethod
@@ -45,17 +52,17 @@ class Variant:
         """A variant by its name.
 
         Raises:
-            VariantError: It is no name of one.
+            VariantError: The name does not have this form.
         """
         changes, seed = [], 0
         for part in name.split(";"):
             path, found, value = (word.strip() for word in part.partition("="))
             if not found or not path or not value:
-                raise VariantError(f"{name!r}: {part.strip()!r} is not of the form PATH=VALUE.")
+                raise VariantError(f"{name!r}: {part.strip()!r} is not of the form PATH=VALUE.", FORM)
             if path == "seed":
                 seed = int(value) if value.isdigit() else -1
                 if seed < 0:
-                    raise VariantError(f"{name!r}: seed {value!r} is no whole number.")
+                    raise VariantError(f"{name!r}: seed {value!r} is not a whole number.", FORM)
             else:
                 changes.append((path, value))
         return cls(tuple(changes), seed)
@@ -67,7 +74,7 @@ def read_grid(grid: Sequence[str], seeds: int, *, each: bool = False) -> list[Va
     Args:
         grid: Items `PATH=VALUE,VALUE,...`.
         seeds: How many.
-        each: Change one path at a time, beside the recipe as it is; else every value with every other.
+        each: Change one path at a time, in addition to the recipe as it is; else combine every value with every other.
 
     Raises:
         VariantError: An item has no path or no value.
@@ -76,7 +83,9 @@ def read_grid(grid: Sequence[str], seeds: int, *, each: bool = False) -> list[Va
     for item in grid:
         path, _, values = (word.strip() for word in item.partition("="))
         if not path or not values:
-            raise VariantError(f"--grid {item!r}: not of the form PATH=VALUE,VALUE.")
+            raise VariantError(
+                f"--grid {item!r}: is not of the form PATH=VALUE,VALUE.", "E.g. `stages.*.learning_rate=x0.5,x2`."
+            )
         columns.append([(path, value) for value in _split(values)])
     if each:
         changes = [(), *((change,) for column in columns for change in column)]
@@ -101,20 +110,22 @@ def derive(recipe: Recipe, variant: Variant) -> Recipe:
     """The recipe with the variant's changes and seed.
 
     Raises:
-        VariantError: A path is not there, or the recipe refuses a value.
+        VariantError: A path does not exist, or the recipe refuses a value.
     """
     raw = recipe.model_dump(mode="json")
     for path, value in variant.changes:
         places = list(_places(raw, path.split(".")))
         if not places:
-            raise VariantError(f"{path}={value}: recipe {recipe.name!r} has no such key. docs/recipe.md lists them.")
+            raise VariantError(
+                f"{path}={value}: recipe {recipe.name!r} has no such key.", "docs/recipe.md lists the keys."
+            )
         for holder, key in places:
             holder[key] = _changed(holder[key], value, path)
     raw["seed"], raw["evaluation"]["seeds"] = variant.seed, []
     try:
         return parse_recipe(raw, recipe.student.resolve(f"{recipe.name}.yaml"))
     except RecipeError as error:
-        raise VariantError(f"{variant.label}: {error}") from None
+        raise VariantError(f"{variant.label}: {error.message}", error.remedy) from None
 
 
 def _places(holder: Any, keys: Sequence[str]) -> Iterator[tuple[Any, Any]]:
@@ -139,9 +150,9 @@ def _in_list(key: str, holder: list[Any]) -> bool:
 def _changed(old: Any, value: str, path: str) -> Any:
     if value.startswith("x") and value[1:2].isdigit():
         if old is None:
-            return None  # a stage that is solved has no learning rate to multiply
+            return None  # e.g. a stage in closed form, which has no learning rate
         if isinstance(old, bool) or not isinstance(old, int | float):
-            raise VariantError(f"{path}={value}: {old!r} is no number to multiply.")
+            raise VariantError(f"{path}={value}: {old!r} is not a number to multiply.", "Write the value itself.")
         product = old * float(value[1:])
         return max(1, round(product)) if isinstance(old, int) else product
     return yaml.safe_load(value)

@@ -7,19 +7,24 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from storage.workspace import Workspace
 
+from pipelines import redistillation
+from pipelines.asset_factory import asset_key
 from pipelines.definitions import build_definitions
-from stella_assets.assets import asset_key
-from stella_assets.recipe import Recipe, RecipeError, Redistil, parse_recipe
-from stella_assets.redistil.assets import period, redistil_automation
+from pipelines.launch import PARENT_TAG
+from pipelines.redistillation import period, redistil_automation
+from stella_assets.core.runner import Runner
+from stella_assets.recipe import Graph, Recipe, RecipeError, Redistil, parse_recipe
+from stella_assets.redistil.ledger import Entry
+from stella_assets.redistil.redistil import MakeAll
+from storage.workspace import Workspace
 
 KEY = asset_key("tiny", "redistillation")
 
 
 @pytest.fixture
 def watched(raw: dict[str, Any], tmp_path: Path) -> Recipe:
-    """A recipe whose texts are files, which does it all again by itself."""
+    """A recipe whose texts are files, and which is re-run automatically."""
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "one.jsonl").write_text(json.dumps({"text": "A text about sorting arrays."}) + "\n")
     raw["corpus"]["sources"] = [{"name": "docs", "kind": "jsonl", "path": "texts", "licence": "MIT"}]
@@ -32,8 +37,8 @@ class Daemon:
 
     def __init__(self, recipe: Recipe, workspace: Workspace) -> None:
         self.instance = dg.DagsterInstance.ephemeral()
-        self._definitions = build_definitions([recipe], workspace)
-        self._watch = redistil_automation(recipe)[1][0]
+        self._definitions = build_definitions([Graph(recipe)], workspace)
+        self._watch = redistil_automation(Graph(recipe))[1][0]
         self._workspace = workspace
         self._seen: str | None = None
         self._cursor: Any = None
@@ -60,36 +65,36 @@ def test_a_change_of_the_sources_asks_for_one_run_and_nothing_else_does(
 ):
     daemon = Daemon(watched, workspace)
     assert daemon.tick() == ("", 1)
-    assert daemon.tick() == ("sources, teachers and recipe are as they were", 0)
+    assert daemon.tick() == ("sources, teachers and recipe have not changed", 0)
     (tmp_path / "texts" / "two.jsonl").write_text(json.dumps({"text": "A text about networks."}) + "\n")
     assert daemon.tick() == ("", 1)
-    assert daemon.tick() == ("sources, teachers and recipe are as they were", 0)
+    assert daemon.tick() == ("sources, teachers and recipe have not changed", 0)
     (tmp_path / "texts" / "two.jsonl").touch()
     assert daemon.tick()[1] == 0
 
 
-def test_a_folder_that_vanishes_is_told_and_changes_nothing_until_it_is_back(
+def test_a_missing_folder_is_reported_and_changes_nothing_until_it_is_back(
     watched: Recipe, workspace: Workspace, tmp_path: Path
 ):
     daemon = Daemon(watched, workspace)
     daemon.tick()
     (tmp_path / "texts").rename(tmp_path / "elsewhere")
     said, runs = daemon.tick()
-    assert said.startswith("cannot be looked at: ")
+    assert said.startswith("cannot be read: ")
     assert "texts: source 'docs' matches no file. Correct `path`" in said
     assert runs == 0
     (tmp_path / "elsewhere").rename(tmp_path / "texts")
-    assert daemon.tick() == ("sources, teachers and recipe are as they were", 0)
+    assert daemon.tick() == ("sources, teachers and recipe have not changed", 0)
 
 
 def test_a_recipe_that_does_not_ask_for_it_has_neither_schedule_nor_sensor(tiny: Recipe, workspace: Workspace):
-    assert redistil_automation(tiny) == ([], [])
-    assert KEY not in build_definitions([tiny], workspace).resolve_asset_graph().get_all_asset_keys()
+    assert redistil_automation(Graph(tiny)) == ([], [])
+    assert KEY not in build_definitions([Graph(tiny)], workspace).resolve_asset_graph().get_all_asset_keys()
 
 
 def test_the_schedule_runs_in_the_recipes_time_zone_as_soon_as_the_daemon_does(raw: dict[str, Any], tmp_path: Path):
     raw["redistil"] = {"schedule": "30 2 * * *", "timezone": "Europe/Berlin", "watch": False}
-    (schedule,), sensors = redistil_automation(parse_recipe(raw, tmp_path / "tiny.yaml"))
+    (schedule,), sensors = redistil_automation(Graph(parse_recipe(raw, tmp_path / "tiny.yaml")))
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("30 2 * * *", "Europe/Berlin")
     assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
     assert sensors == []
@@ -105,18 +110,48 @@ def test_the_period_of_a_schedule(schedule: str, days: float):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "every monday"}, "'every monday' is no cron expression of five fields"),
-        ({"schedule": "0 3 * * 1 2026"}, "is no cron expression of five fields"),
-        ({"schedule": "61 3 * * 1"}, "'61 3 * * 1' is no cron expression"),
-        ({"timezone": "Mars/Olympus"}, "'Mars/Olympus' is no time zone"),
+        ({"schedule": "every monday"}, "'every monday' is not a cron expression of five fields"),
+        ({"schedule": "0 3 * * 1 2026"}, "is not a cron expression of five fields"),
+        ({"schedule": "61 3 * * 1"}, "'61 3 * * 1' is not a cron expression"),
+        ({"timezone": "Mars/Olympus"}, "'Mars/Olympus' is not a time zone"),
         ({"keep": 0}, "redistil.keep"),
         ({"weekly": True}, "redistil.weekly"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_by_name(
+def test_impossible_settings_are_refused_by_name(
     settings: dict[str, Any], message: str, raw: dict[str, Any], tmp_path: Path
 ):
     raw["redistil"] = settings
     with pytest.raises(RecipeError) as refused:
         parse_recipe(raw, tmp_path / "tiny.yaml")
     assert message in str(refused.value)
+
+
+def test_a_redistillation_runs_its_steps_in_runs_that_the_ui_sees(
+    watched: Recipe, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    def make_first(graph: Graph, runner: Runner, make_all: MakeAll, *, force: bool) -> Entry:
+        make_all(graph.cleaned)
+        assert runner.find(graph.cleaned) is not None
+        return Entry("2026-01-05T03:00:00+00:00", "tiny", "promoted", f"forced: {force}", {"recipe": "1"})
+
+    monkeypatch.setattr(redistillation, "redistil", make_first)
+    job = build_definitions([Graph(watched)], workspace).resolve_job_def("redistil_tiny")
+    instance = dg.DagsterInstance.ephemeral()
+    config = {"ops": {"tiny__redistillation": {"config": {"force": True}}}}
+    result = job.execute_in_process(config, instance=instance)
+    assert result.success
+    child, parent = instance.get_runs()
+    assert (parent.run_id, child.tags[PARENT_TAG]) == (result.run_id, result.run_id)
+    made = instance.get_latest_materialization_event(asset_key("tiny", "cleaned_texts"))
+    assert made is not None
+    assert made.run_id == child.run_id
+    shown = instance.get_latest_materialization_event(KEY)
+    assert shown is not None
+    assert shown.asset_materialization is not None
+    assert shown.asset_materialization.metadata["why"].value == "forced: True"
+
+
+def test_a_redistillation_takes_no_place_of_a_pool_from_its_own_steps(watched: Recipe, workspace: Workspace):
+    graph = build_definitions([Graph(watched)], workspace).resolve_asset_graph()
+    assert graph.get(KEY).pools == set()

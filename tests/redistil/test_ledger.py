@@ -1,16 +1,16 @@
-"""The ledger: a line is there whole or not at all."""
+"""The ledger: a line is written completely or not at all."""
 
 import pytest
-from storage.workspace import Workspace
 
 from stella_assets.redistil.ledger import Entry, Ledger, LedgerError
+from storage.workspace import Workspace
 
 
 def entry(why: str) -> Entry:
     return Entry("2026-01-05T03:00:00+00:00", "weekly", "promoted", why, {})
 
 
-def test_half_a_line_of_a_killed_process_does_not_count_and_goes(workspace: Workspace):
+def test_a_partial_line_of_a_killed_process_is_ignored_and_removed(workspace: Workspace):
     ledger = Ledger(workspace, "weekly")
     ledger.add(entry("one"))
     path = workspace.redistillations / "weekly.jsonl"
@@ -27,5 +27,13 @@ def test_a_line_that_was_changed_by_hand_is_named(workspace: Workspace, line: st
     ledger.add(entry("one"))
     path = workspace.redistillations / "weekly.jsonl"
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(LedgerError, match=r"weekly.jsonl:2: is no entry .* Remove the line."):
+    with pytest.raises(LedgerError, match=r"weekly.jsonl:2: is not an entry .* Remove the line."):
         ledger.entries()
+
+
+def test_entries_of_older_versions_have_the_current_verdicts(workspace: Workspace):
+    ledger = Ledger(workspace, "weekly")
+    ledger.add(entry("one"))
+    path = workspace.redistillations / "weekly.jsonl"
+    path.write_text(path.read_text().replace("promoted", "kept"))
+    assert [each.verdict for each in ledger.entries()] == ["rejected"]

@@ -1,15 +1,13 @@
-"""What is let go, and what stays."""
+"""What retention removes, and what it keeps."""
 
 import shutil
-
-from storage.workspace import Workspace
 
 from stella_assets.core.manifest import Identity, Manifest
 from stella_assets.core.trace import Tracer
 from stella_assets.redistil.retention import collect_garbage
-from stella_assets.training.start import find_start
 from storage.artefacts import MANIFEST
 from storage.releases import Releases
+from storage.workspace import Workspace
 
 ABOUT = {"made_at": "2026-01-05T03:00:00+00:00", "seconds": 1.0}
 
@@ -38,7 +36,7 @@ def folders(workspace: Workspace) -> set[str]:
     return {path.parent.name for path in workspace.artefacts.glob(f"*/*/{MANIFEST}")}
 
 
-def test_what_a_kept_release_continued_from_stays_without_what_that_rests_on(workspace: Workspace):
+def test_the_stage_that_a_kept_release_continued_from_is_kept_without_its_inputs(workspace: Workspace):
     first = released(workspace, "v", None)
     second = released(workspace, "ve", first.digest)
     third = released(workspace, "ver", second.digest)
@@ -49,11 +47,11 @@ def test_what_a_kept_release_continued_from_stays_without_what_that_rests_on(wor
     stages = {stage.identity.key for stage in (second, third, fourth)}  # the second one is what the third began with
     releases = {Releases(workspace, "weekly").folder(name).name for name in ("ver", "vers")}
     assert folders(workspace) == stages | releases
-    assert find_start(workspace, first.digest) is None
+    assert Tracer(workspace).folder_of(first.digest) is None
     assert Tracer(workspace).find("weekly@ver").all["stage_1"].sources["start"] == second.digest
 
 
-def test_releases_of_other_recipes_stay_and_one_deleted_by_hand_hinders_nobody(workspace: Workspace):
+def test_releases_of_other_recipes_are_kept_and_one_deleted_by_hand_is_skipped(workspace: Workspace):
     released(workspace, "v1", None)
     other = made(workspace, "release", {"stage_1": made(workspace, "stage_1", {}, 7).digest}, 7)
     folder = workspace.artefacts / "release" / other.identity.key
@@ -62,11 +60,11 @@ def test_releases_of_other_recipes_stay_and_one_deleted_by_hand_hinders_nobody(w
     assert Releases(workspace, "other").folder("v1") == folder
     assert Tracer(workspace).find("other@v1").all["stage_1"].folder
     shutil.rmtree(folder)
-    assert len(collect_garbage(workspace, "weekly", 1, 0)) == 1  # the stage that the deleted one rested on
+    assert len(collect_garbage(workspace, "weekly", 1, 0)) == 1  # the stage that the deleted one was made of
     assert Releases(workspace, "weekly").folder("v1").is_dir()
 
 
-def test_what_was_made_lately_stays(workspace: Workspace):
+def test_recent_artefacts_are_kept(workspace: Workspace):
     released(workspace, "v1", None)
     loose = made(workspace, "stage_1", {}, 99)
     assert collect_garbage(workspace, "weekly", 1, retention_days=1e5) == []

@@ -1,4 +1,4 @@
-"""A small recipe on files of texts that grow week by week."""
+"""A small recipe whose files of texts grow week by week."""
 
 import copy
 import json
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from storage.workspace import Workspace
 
-from stella_assets.core.step import Runner
-from stella_assets.corpus.python_docs import docstring_texts
-from stella_assets.recipe import Recipe, read_recipe
+from stella_assets.core.runner import Runner
+from stella_assets.corpus.sources.python_docs import docstring_texts
+from stella_assets.recipe import Graph, Recipe, read_recipe
 from stella_assets.redistil.ledger import Entry
-from stella_assets.redistil.redistil import redistil
+from stella_assets.redistil.redistil import make_in_process, redistil
+from storage.workspace import Workspace
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 BEGIN = datetime(2026, 1, 5, 3, tzinfo=UTC)
@@ -67,7 +67,7 @@ WEEKLY: dict[str, Any] = {
     "redistil": {"keep": 2, "retention_days": 0},
 }
 WORSE = 5
-"""Tokens that a teacher reads at most, from some week on."""
+"""Maximum tokens of the worse teacher."""
 
 
 def real_texts() -> Iterator[dict[str, str]]:
@@ -84,7 +84,7 @@ class Weeks:
     """A folder with a recipe, its texts, and a workspace."""
 
     def __init__(self, root: Path, steps: int) -> None:
-        """The last stage takes so many steps, with three checkpoints."""
+        """Take the folder, and the steps of the last stage, which makes three checkpoints."""
         self.root, self.workspace = root, Workspace(root / "workspace")
         (root / "texts").mkdir(parents=True)
         self._texts = real_texts()
@@ -94,18 +94,18 @@ class Weeks:
         self.log = logging.getLogger("weeks")
 
     def add(self, week: int, texts: int) -> None:
-        """A file of texts that were not there before."""
+        """Add a file of new texts."""
         lines = [json.dumps(next(self._texts)) + "\n" for _ in range(texts)]
         (self.root / "texts" / f"week_{week:02}.jsonl").write_text("".join(lines))
 
     def add_bad_file(self, week: int) -> Path:
-        """A file that is no JSON Lines."""
+        """A file that is not JSON Lines."""
         path = self.root / "texts" / f"week_{week:02}.jsonl"
-        path.write_text("this is no JSON\n" * 20)
+        path.write_text("this is not JSON\n" * 20)
         return path
 
     def teacher(self, max_length: int) -> None:
-        """The teacher reads so many tokens from now on."""
+        """Change the maximum tokens that the teacher reads."""
         self._raw["teachers"][0]["max_length"] = max_length
 
     def recipe(self) -> Recipe:
@@ -115,30 +115,31 @@ class Weeks:
         return read_recipe(path)
 
     def redistil(self, week: int, *, force: bool = False) -> Entry:
-        """What the schedule does in a week; `force` as somebody may ask, here from the base and not the release."""
+        """What the schedule does in a week; with `force`, as a person does, from the base model and not the release."""
         recipe = self.recipe()
         if force and recipe.redistil:
             afresh = recipe.redistil.model_copy(update={"continue_from_release": False})
             recipe = recipe.model_copy(update={"redistil": afresh})
-        return redistil(recipe, Runner(self.workspace, self.log), BEGIN + timedelta(weeks=week), force=force)
+        runner = Runner(self.workspace, self.log)
+        return redistil(Graph(recipe), runner, make_in_process(runner), BEGIN + timedelta(weeks=week), force=force)
 
-    def start(self, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-        """A process that does what the schedule does, now; who asks for what it says has to read it."""
+    def start(self, output: Path) -> subprocess.Popen[bytes]:
+        """A process that does what the schedule does, now; its output goes to a file."""
         self.recipe()
-        return subprocess.Popen(
-            [STELLA, "redistil", "run", str(self.root / "weekly.yaml")],
-            env={**os.environ, "STELLA_HOME": str(self.workspace.root)},
-            stdout=stdout,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with output.open("wb") as file:
+            return subprocess.Popen(
+                [STELLA, "redistil", "run", str(self.root / "weekly.yaml")],
+                env={**os.environ, "STELLA_HOME": str(self.workspace.root)},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def kill(self) -> None:
-        """Begin as the schedule does, and `kill -9` in the middle of the last stage."""
+        """Start as the schedule does, and `kill -9` in the middle of the last stage."""
         before = set(self.workspace.root.glob(self._first_checkpoint))
-        process = self.start()
-        deadline = time.monotonic() + 240
+        process = self.start(self.root / "killed")
+        deadline = time.monotonic() + 600
         while not set(self.workspace.root.glob(self._first_checkpoint)) - before:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
@@ -147,5 +148,5 @@ class Weeks:
         process.wait()
 
     def megabytes(self) -> float:
-        """Of all files of the workspace."""
+        """Size of all files of the workspace."""
         return sum(p.stat().st_size for p in self.workspace.root.rglob("*") if p.is_file() and not p.is_symlink()) / 1e6

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from stella_assets.study.study import compare
+from stella_assets.study.compare import compare
 from tests.conftest import write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -62,7 +62,7 @@ def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tm
     for name in ("study.html", "study_mean.png", "study_tasks.png"):
         assert (workspace / "tiny" / "study" / name).stat().st_size > 500
     assert len(list((workspace / "artefacts" / "corpus").glob("*/manifest.json"))) == 1
-    assert len(list((workspace / "artefacts" / "stage_1").glob("*/manifest.json"))) == 2  # one a seed
+    assert len(list((workspace / "artefacts" / "stage_1").glob("*/manifest.json"))) == 2  # one per seed
     assert not (workspace / "tiny" / "stage_2").exists()  # a study does not change what the recipe has
 
     more = study("x10", "x3")
@@ -85,7 +85,7 @@ def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tm
         assert 100 * row[figure] == pytest.approx(as_it_is[figure])
 
 
-def test_a_mistake_in_a_grid_is_told_before_anything_runs(raw: dict, tmp_path: Path):
+def test_a_mistake_in_a_grid_is_reported_before_anything_runs(raw: dict, tmp_path: Path):
     recipe, workspace = write_recipe(tmp_path, raw), tmp_path / "workspace"
     done = subprocess.run(
         [STELLA, "study", str(recipe), "--grid", "stages.*.learning_rate=x1,x90000"],

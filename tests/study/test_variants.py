@@ -1,4 +1,4 @@
-"""Variants: what a grid asks for, names that say it all, and mistakes that are told before anything runs."""
+"""Variants: what a grid asks for, names that describe a variant completely, and mistakes that are reported early."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def test_each_path_can_be_changed_by_itself():
     assert labels == ["as it is", "a=1", "a=2", "b=3"]
 
 
-def test_a_name_says_it_all():
+def test_a_name_describes_a_variant_completely():
     for variant in read_grid(["stages.*.learning_rate=x0.5", "stages.2.full_head={cosine: 1, l2: 1}"], 3):
         assert Variant.parse(variant.name) == variant
 
@@ -40,7 +40,7 @@ def test_a_study_has_seeds_of_its_own(raw: dict, tmp_path: Path):
     assert (changed.seed, changed.evaluation.seeds) == (4, ())
 
 
-def test_the_recipe_as_it_is_is_itself(tiny: Recipe):
+def test_the_variant_without_changes_is_the_recipe(tiny: Recipe):
     assert derive(tiny, Variant()) == tiny
     assert derive(tiny, Variant()).digest == tiny.digest
 
@@ -50,16 +50,16 @@ def test_the_recipe_as_it_is_is_itself(tiny: Recipe):
     [
         (("stages.7.steps", "3"), "recipe 'tiny' has no such key"),
         (("stages.0.stepz", "3"), "recipe 'tiny' has no such key"),
-        (("stages.0.schedule", "x2"), "'cosine' is no number to multiply"),
+        (("stages.0.schedule", "x2"), "'cosine' is not a number to multiply"),
         (("stages.0.learning_rate", "-1"), "stages.0.learning_rate: Input should be greater than 0"),
     ],
 )
-def test_a_change_that_the_recipe_refuses_is_told(tiny: Recipe, change: tuple[str, str], message: str):
+def test_a_change_that_the_recipe_refuses_is_reported(tiny: Recipe, change: tuple[str, str], message: str):
     with pytest.raises(VariantError, match=message):
         derive(tiny, Variant((change,)))
 
 
 @pytest.mark.parametrize("name", ["steps", "a=", "a=1; seed=x"])
-def test_a_name_of_no_variant_is_refused(name: str):
+def test_a_name_that_describes_no_variant_is_refused(name: str):
     with pytest.raises(VariantError):
         Variant.parse(name)

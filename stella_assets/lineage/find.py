@@ -1,0 +1,29 @@
+"""The artefact that a person means: by recipe, asset, release, snapshot, folder or digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from stella_assets.core.trace import Node, Tracer
+from stella_assets.release.publish import RELEASE
+from stella_assets.teachers.snapshot import snapshot_tags
+from stella_assets.teachers.tables import SNAPSHOTS_ASSET
+from storage.workspace import Workspace
+
+
+def find_artefact(workspace: Workspace, words: str) -> Node:
+    """The artefact that words name; see `Tracer.find`. A recipe alone stands for its release.
+
+    Raises:
+        TraceError: The words name no artefact, or several.
+
+    Example:
+        >>> find_artefact(workspace, "demo@v1").all["corpus"].digest
+    """
+
+    def snapshots(recipe: str) -> Mapping[str, Path]:
+        folders = {tag: workspace.artefacts / SNAPSHOTS_ASSET / tag for tag in snapshot_tags(workspace, recipe)}
+        return {tag: folder for tag, folder in folders.items() if folder.is_dir()}
+
+    return Tracer(workspace).find(words, default=RELEASE, tagged=snapshots)

@@ -1,0 +1,23 @@
+"""The table that a study writes."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from stella_assets.core.tables import declare
+from stella_assets.study import STUDY_ASSET
+from storage.tables import INT, REAL, TEXT, Table
+
+STUDY = declare(
+    Table(
+        name="study",
+        assets=STUDY_ASSET,
+        file="study.parquet",
+        schema=pa.schema(
+            {
+                "variant": TEXT, "seed": INT, "stages": INT, "dimension": INT, "task": TEXT, "type": TEXT,
+                "score": REAL, "dev_loss": REAL, "dev_neighbours": REAL, "digest": TEXT,
+            }.items()
+        ),
+    )
+)  # fmt: skip
