@@ -1,37 +1,35 @@
-"""What Dagster loads: every recipe's family of assets, a job each, and the workspace folder as a resource."""
+"""What Dagster loads: one asset per step of every recipe, the jobs, and the resources."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
+
+from pipelines.asset_factory import asset_key, step_asset
+from pipelines.environment import compute, launch_command, parallel_steps, prepare_environment, recipe_files
+from pipelines.jobs import forget_every_month, forget_old_runs, promotion_job
+from pipelines.launcher import Launcher
+from pipelines.redistillation import redistil_assets, redistil_automation
+from pipelines.selection import prune_links
+from pipelines.study import STUDY_RUNS, study_assets
+from stella_assets.core.runner import Runner
+from stella_assets.recipe import Graph, Recipe, read_recipe
+from stella_assets.study import STUDY_ASSET
 from storage.workspace import Workspace
 
-from pipelines.jobs import forget_every_month, forget_old_runs, promotion_job
-from pipelines.resources import launch_command, parallel_steps, prepare_environment, recipe_files
-from stella_assets.assets import Launcher, asset_key
-from stella_assets.corpus.assets import corpus_assets
-from stella_assets.evaluation.assets import evaluation_assets
-from stella_assets.recipe import Recipe, read_recipe
-from stella_assets.redistil.assets import INPUTS, REDISTILLATION, redistil_assets, redistil_automation
-from stella_assets.release.assets import release_assets
-from stella_assets.study.assets import RUNS, STUDY, study_assets
-from stella_assets.teachers.assets import teacher_assets
-from stella_assets.training.assets import training_assets
 
-
-def recipe_assets(recipe: Recipe) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def recipe_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """All assets of a recipe, in the order that data flows."""
-    assets = [
-        *corpus_assets(recipe),
-        *teacher_assets(recipe),
-        *training_assets(recipe),
-        *evaluation_assets(recipe),
-        *release_assets(recipe),
-        *study_assets(recipe),
-        *redistil_assets(recipe),
-    ]
-    return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=recipe.owners), assets))
+
+    def finish(runner: Runner) -> None:
+        prune_links(graph, runner)
+
+    steps = [step_asset(step, finish=finish if step is graph.release else None) for step in graph.steps]
+    assets = [*steps, *study_assets(graph), *redistil_assets(graph)]
+    return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=graph.recipe.owners), assets))
 
 
 def job_name(recipe: Recipe) -> str:
@@ -45,23 +43,50 @@ def study_job_name(recipe: Recipe, asset: str) -> str:
 
 
 def build_definitions(
-    recipes: Sequence[Recipe], workspace: Workspace, loggers: Mapping[str, dg.LoggerDefinition] | None = None
+    graphs: Sequence[Graph],
+    workspace: Workspace,
+    runner: Runner | None = None,
+    loggers: Mapping[str, dg.LoggerDefinition] | None = None,
 ) -> dg.Definitions:
     """Definitions of these recipes.
 
-    Steps of a run share one process, so models and libraries are loaded once, unless `STELLA_PARALLEL` says otherwise.
+    Steps of a run share one process, so models and libraries are loaded once, unless `STELLA_PARALLEL` is above 1.
+
+    Args:
+        graphs: One per recipe.
+        workspace: Where state is kept.
+        runner: Makes the artefacts; left out, each run has its own, and refreshes the SQL views when it ends.
+        loggers: In addition to Dagster's own.
     """
-    jobs = [job for recipe in recipes for job in _jobs(recipe)]
-    automation = [redistil_automation(recipe) for recipe in recipes]
+    automation = [redistil_automation(graph) for graph in graphs]
     return dg.Definitions(
-        assets=[asset for recipe in recipes for asset in recipe_assets(recipe)],
-        jobs=[*jobs, forget_old_runs],
+        assets=[asset for graph in graphs for asset in recipe_assets(graph)],
+        jobs=[*(job for graph in graphs for job in _jobs(graph)), forget_old_runs],
         schedules=[forget_every_month, *(schedule for schedules, _ in automation for schedule in schedules)],
         sensors=[sensor for _, sensors in automation for sensor in sensors],
-        resources={"workspace": workspace, "launcher": Launcher(command=launch_command())},
+        resources={
+            "workspace": workspace,
+            "launcher": Launcher(command=launch_command()),
+            "runner": runner or _runner_of_a_run(workspace),
+        },
         executor=_executor(),
         loggers=loggers,
     )
+
+
+def _runner_of_a_run(workspace: Workspace) -> dg.ResourceDefinition:
+    """A runner for the steps of one run in one process; afterwards the views show what the run made."""
+
+    @dg.resource
+    def runner(_context: dg.InitResourceContext) -> Iterator[Any]:
+        try:
+            yield Runner(workspace, logging.getLogger("stella"), compute())
+        finally:
+            from pipelines.views import refresh_views
+
+            refresh_views(workspace)
+
+    return runner
 
 
 def _executor() -> dg.ExecutorDefinition:
@@ -71,23 +96,22 @@ def _executor() -> dg.ExecutorDefinition:
     return dg.multiprocess_executor.configured({"max_concurrent": steps, "start_method": {"spawn": {}}})
 
 
-def _jobs(recipe: Recipe) -> list[dg.UnresolvedAssetJobDefinition | dg.JobDefinition]:
+def _jobs(graph: Graph) -> list[dg.UnresolvedAssetJobDefinition | dg.JobDefinition]:
+    recipe = graph.recipe
     tags = {"stella/recipe": recipe.name, "stella/seed": str(recipe.seed)}
-    study = {name: dg.AssetSelection.keys(asset_key(recipe.name, name)) for name in (RUNS, STUDY)}
-    others = [RUNS, STUDY, *((INPUTS, REDISTILLATION) if recipe.redistil else ())]
-    apart = dg.AssetSelection.keys(*(asset_key(recipe.name, name) for name in others))
-    everything = dg.AssetSelection.key_prefixes([recipe.name]) - apart
+    everything = dg.AssetSelection.assets(*(asset_key(recipe.name, step.name) for step in graph.steps))
+    study = {name: dg.AssetSelection.assets(asset_key(recipe.name, name)) for name in (STUDY_RUNS, STUDY_ASSET)}
     return [
         dg.define_asset_job(job_name(recipe), selection=everything, description=recipe.description, tags=tags),
         *(
             dg.define_asset_job(study_job_name(recipe, name), selection=selection, tags=tags)
             for name, selection in study.items()
         ),
-        promotion_job(recipe, tags),
+        promotion_job(graph, tags),
     ]
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """The code location."""
-    return build_definitions([read_recipe(path) for path in recipe_files()], prepare_environment())
+    return build_definitions([Graph(read_recipe(path)) for path in recipe_files()], prepare_environment())

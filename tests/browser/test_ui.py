@@ -1,4 +1,4 @@
-"""A person at the Dagster UI: materialises the demo, waits for green, reads what it shows. `make browser` runs it.
+"""The Dagster UI as a person uses it: materialise the demo, wait for green, read the pages. `make browser` runs it.
 
 Pictures of every page go into `var/screenshots/`.
 """
@@ -51,7 +51,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     family = [process, *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()  # it stands what kills it: see the tests of runs that are killed
+            member.kill()  # killing it does no harm: see the tests of runs that are killed
     process.wait()
     log.close()
 
@@ -78,7 +78,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A window of its own; a minute for each thing to appear."""
+    """A window of its own; each element has a minute to appear."""
     page = browser.new_page(viewport={"width": 1600, "height": 1100})
     page.set_default_timeout(MINUTE)
     yield page
@@ -91,7 +91,7 @@ def shoot(page: Page, name: str) -> None:
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def test_the_demo_is_materialised_and_turns_green(ui: str, page: Page):
+def test_the_demo_is_materialised_and_all_assets_are_green(ui: str, page: Page):
     page.goto(f"{ui}/locations/pipelines.definitions/jobs/distil_{RECIPE}")
     button = page.get_by_role("button", name=re.compile("Materialize all"))
     button.wait_for()
@@ -106,7 +106,7 @@ def test_the_demo_is_materialised_and_turns_green(ui: str, page: Page):
     assert failure.count() == 0
 
 
-def test_the_release_is_served_from_the_launchpad(ui: str, page: Page):
+def test_the_release_is_promoted_from_the_launchpad(ui: str, page: Page):
     page.goto(f"{ui}/locations/pipelines.definitions/jobs/promote_{RECIPE}/playground")
     launch = page.get_by_role("button", name="Launch Run")
     expect(launch).to_be_enabled()
@@ -115,7 +115,7 @@ def test_the_release_is_served_from_the_launchpad(ui: str, page: Page):
     expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=3 * MINUTE)
     page.goto(f"{ui}/assets/{RECIPE}/release?view=events")
     expect(page.get_by_text("mean_score").first).to_be_visible()
-    shoot(page, "4_served")
+    shoot(page, "4_promoted")
 
 
 @pytest.mark.parametrize(

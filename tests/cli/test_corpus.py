@@ -1,4 +1,4 @@
-"""`stella corpus`: what happened to a text, the data set as a folder, shards that can go."""
+"""`stella corpus`: what happened to a text, the data set as a folder, shards that can be removed."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_dataset
-from storage.workspace import Workspace
 
+from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.corpus.conftest import different
 
@@ -35,8 +35,8 @@ class Made:
         environment = {**os.environ, "STELLA_HOME": str(self.workspace.root), "COLUMNS": "200"}
         return subprocess.run([STELLA, *arguments], capture_output=True, text=True, env=environment, check=False)
 
-    def why(self, text: str) -> list[dict[str, str]]:
-        return json.loads(self.stella("corpus", "why", str(self.recipe), text, "--json").stdout)
+    def explain(self, text: str) -> list[dict[str, str]]:
+        return json.loads(self.stella("corpus", "explain", str(self.recipe), text, "--json").stdout)
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +44,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("corpus"))
 
 
-def test_why_says_what_happened_to_a_text(made: Made):
-    kept = made.why(different(5))
+def test_explain_shows_what_happened_to_a_text(made: Made):
+    kept = made.explain(different(5))
     assert len(kept) == 1
     assert kept[0]["what"].startswith("in the corpus, split ")
-    assert made.why(kept[0]["id"]) == made.why(kept[0]["id"][:16]) == kept
-    both = {trace["what"].split(",")[0]: trace for trace in made.why("  " + different(3).lower())}
+    assert made.explain(kept[0]["id"]) == made.explain(kept[0]["id"][:16]) == kept
+    both = {trace["what"].split(",")[0]: trace for trace in made.explain("  " + different(3).lower())}
     assert set(both) == {"dropped by duplicates: duplicate", "in the corpus"}
     assert both["dropped by duplicates: duplicate"]["detail"].removeprefix("copy of ") in both["in the corpus"]["id"]
-    (short,) = made.why("short")
+    (short,) = made.explain("short")
     assert (short["what"], short["value"], short["origin"]) == ("dropped by cleaned_texts: too short", 5.0, "a.txt:62")
-    shown = made.stella("corpus", "why", str(made.recipe), "short").stdout
+    shown = made.stella("corpus", "explain", str(made.recipe), "short").stdout
     assert "dropped by cleaned_texts: too short" in shown
-    unknown = made.stella("corpus", "why", str(made.recipe), "a text that nobody wrote")
+    unknown = made.stella("corpus", "explain", str(made.recipe), "a text that nobody wrote")
     assert (unknown.returncode, unknown.stdout) == (1, "No source of the recipe has this text.\n")
 
 
@@ -72,16 +72,19 @@ def test_the_data_set_is_a_folder_that_datasets_reads_with_vectors_of_a_teacher(
     assert any(row["augmentation"] == "shuffled" for row in rows)
     np.testing.assert_allclose(np.linalg.norm([row["minilm"] for row in rows], axis=1), 1, atol=1e-3)
     card = (to / "README.md").read_text()
-    for part in ("CC0-1.0", "| mine | duplicate | 1 |", "held against none", "384 dimensions"):
+    for part in ("CC0-1.0", "| mine | duplicate | 1 |", "not compared with any", "384 dimensions"):
         assert part in card
     again = made.stella("corpus", "export", str(made.recipe), "--to", str(to))
     assert (again.returncode, "is not an empty folder" in again.stderr) == (2, True)
     unknown = made.stella("corpus", "export", str(made.recipe), "--to", str(tmp_path / "x"), "--vectors", "big")
-    assert (unknown.returncode, "teacher 'big': the recipe has minilm" in unknown.stderr) == (2, True)
+    assert (unknown.returncode, "teacher 'big': the recipe does not have it. It has minilm" in unknown.stderr) == (
+        2,
+        True,
+    )
 
 
-def test_gc_frees_only_shards_of_earlier_texts(made: Made):
-    assert "Freed: none" in made.stella("corpus", "gc").stdout
+def test_gc_deletes_only_shards_of_earlier_texts(made: Made):
+    assert "Deleted: none" in made.stella("corpus", "gc").stdout
     stray = made.workspace.shards / "bands" / "ff" / "ffff-0000.parquet"
     stray.parent.mkdir(parents=True, exist_ok=True)
     stray.write_bytes(b"0" * 2**20)

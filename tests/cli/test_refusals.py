@@ -1,4 +1,4 @@
-"""Bad input ends in a message that a newcomer can act on, exit code 2, and nothing expensive done."""
+"""Bad input ends with a message that a newcomer can act on and exit code 2, before expensive work."""
 
 import os
 import shutil
@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from storage.workspace import DiskSpaceError, Workspace
 
+from storage.errors import DiskSpaceError
+from storage.workspace import Workspace
 from tests.conftest import write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -49,7 +50,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     ),
     "release dimension": (
         lambda r: r["release"].update(dimension=100),
-        ["100 is none of the student's heads (416, 64, 32)"],
+        ["100 is not one of the student's heads (416, 64, 32)"],
     ),
     "layer": (lambda r: r["student"].update(keep_layers=[0, 9]), ["keep_layers [0, 9]", "layers 0 to 5"]),
     "length": (lambda r: r["student"].update(max_length=9999), ["max_length 9999 is above the 512 positions"]),
@@ -77,10 +78,10 @@ def test_a_corpus_that_filters_down_to_nothing_fails_with_its_funnel(tmp_path: P
     assert done.returncode == 2
     assert "no training texts are left (mine: read 2; mine: too short 2)" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "Dependencies for step" not in done.stderr  # what was not reached is not news
+    assert "Dependencies for step" not in done.stderr  # steps that were not reached are not reported
 
 
-def test_a_check_that_fails_is_said(tmp_path: Path, raw: dict[str, Any]):
+def test_a_failing_check_is_reported(tmp_path: Path, raw: dict[str, Any]):
     sentence = "This is sentence number {} of the texts, and it is long enough."
     (tmp_path / "a.txt").write_text("\n".join(sentence.format(i) for i in range(30)))
     own_texts(raw, kind="text", path="./a.txt", unit="line")
@@ -90,14 +91,14 @@ def test_a_check_that_fails_is_said(tmp_path: Path, raw: dict[str, Any]):
     assert "check failed corpus every_split_has_texts: splits: {" in done.stderr
 
 
-def test_a_home_that_cannot_be_a_folder_is_named(tmp_path: Path):
+def test_a_workspace_that_cannot_be_a_folder_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
     done = stella(tmp_path / "file", "status", "demo")
     assert done.returncode == 2
     assert f"{tmp_path}/file: cannot be used as STELLA_HOME (File exists)" in done.stderr
 
 
-def test_unknown_recipe_asset_and_report_say_what_there_is(tmp_path: Path, raw: dict[str, Any]):
+def test_an_unknown_recipe_or_asset_is_answered_with_those_that_exist(tmp_path: Path, raw: dict[str, Any]):
     recipe = str(write_recipe(tmp_path, raw))
     workspace = tmp_path / "workspace"
     unknown = stella(workspace, "run", "demmo")
@@ -108,7 +109,7 @@ def test_unknown_recipe_asset_and_report_say_what_there_is(tmp_path: Path, raw: 
     assert (report.returncode, "there is no report" in report.stderr) == (1, True)
 
 
-def test_a_port_in_use_is_named_with_another(tmp_path: Path):
+def test_a_port_in_use_is_reported_with_the_next_one(tmp_path: Path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -122,15 +123,15 @@ def test_a_port_in_use_is_named_with_another(tmp_path: Path):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("no address", "STELLA_POSTGRES: is no address of a database"),
-        ("mysql://u:secret@127.0.0.1/x", "begins with mysql://. Say postgresql+psycopg2://"),
+        ("no address", "STELLA_POSTGRES: is not an address of a database"),
+        ("mysql://u:secret@127.0.0.1/x", "begins with mysql://. Write it as postgresql+psycopg2://"),
         (
             "postgresql+psycopg2://u:secret@127.0.0.1:1/x",
             "nothing answers at postgresql+psycopg2://u:***@127.0.0.1:1/x",
         ),
     ],
 )
-def test_a_database_that_is_not_there_is_named_without_its_password(
+def test_a_missing_database_is_named_without_its_password(
     address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("STELLA_POSTGRES", address)
@@ -140,12 +141,10 @@ def test_a_database_that_is_not_there_is_named_without_its_password(
     assert "secret" not in done.stderr
 
 
-def test_too_little_disk_space_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_too_little_disk_space_is_reported_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=10 * 2**20))
-    with pytest.raises(
-        DiskSpaceError, match=r"recipe needs about 512 MiB and 10 MiB are free. Free some space, or set"
-    ):
+    with pytest.raises(DiskSpaceError, match=r"recipe needs about 512 MiB and 10 MiB are free"):
         Workspace(tmp_path).require_space(512 * 2**20, "recipe")
 
 

@@ -1,4 +1,4 @@
-"""`stella vectors` as a person uses it: what it prints, its exit codes, and what scripts read."""
+"""`stella vectors` as a person uses it: its output, its exit codes, and its JSON."""
 
 import copy
 import json
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from storage.workspace import Workspace
 
 from stella_assets.recipe import read_recipe
-from storage.snapshot import Snapshot, snapshot_tags
+from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
+from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -49,9 +49,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"))
 
 
-def test_an_increment_embeds_and_writes_only_what_is_new_and_says_so(store: Store):
+def test_an_increment_embeds_and_writes_only_what_is_new_and_reports_it(store: Store):
     said = " ".join(store.said.split())
-    assert "minilm: 10 texts embedded, 200 were there already" in said
+    assert "minilm: 10 texts encoded, 200 were there already" in said
     assert "10 of 210 rows written, and for the rows that were there the columns of no teacher" in said
 
 
@@ -81,7 +81,7 @@ def test_list_and_show_explain_teachers_and_snapshots(store: Store):
     assert "it has those of tiny" in unknown.stderr
 
 
-def test_diff_says_what_changed_between_two_snapshots(store: Store):
+def test_diff_shows_what_changed_between_two_snapshots(store: Store):
     first, second = snapshot_tags(store.workspace, "tiny")
     found = json.loads(store.vectors("diff", f"tiny@{first[:6]}", "tiny", "--json").stdout)
     assert found["texts"] == [{"source": "docs", "added": 10, "removed": 0, "changed": 0, "kept": 200}]
@@ -96,10 +96,11 @@ def test_diff_says_what_changed_between_two_snapshots(store: Store):
     assert "removed" in shown
 
 
+@pytest.mark.slow
 def test_verify_recomputes_a_sample_and_repairs_what_is_damaged(store: Store):
     done = store.vectors("verify", str(store.recipe), "--sample", "16")
     assert done.returncode == 0, done.stderr
-    assert "The store is whole." in done.stdout
+    assert "The store is intact." in done.stdout
     victim = next(Path(store.workspace.vectors).glob("tiny.*/data/*"))
     victim.write_bytes(victim.read_bytes()[:-1])
     damaged = store.vectors("verify", str(store.recipe), "--json")
@@ -110,22 +111,22 @@ def test_verify_recomputes_a_sample_and_repairs_what_is_damaged(store: Store):
     repaired = store.vectors("verify", str(store.recipe), "--repair")
     assert repaired.returncode == 0, repaired.stderr
     assert f"damaged tiny.concatenated_vectors data/{victim.name}" in repaired.stderr
-    assert "The store is whole." in repaired.stdout
+    assert "The store is intact." in repaired.stdout
 
 
-def test_gc_shows_what_it_would_free_and_frees_it(store: Store):
+def test_gc_shows_what_it_would_delete_and_deletes_it(store: Store):
     first, second = snapshot_tags(store.workspace, "tiny")
     dry = json.loads(store.vectors("gc", "--dry-run", "--superseded", "--json").stdout)
     assert dry["dry_run"]
     assert any(first in item["what"] for item in dry["garbage"])
     assert list(snapshot_tags(store.workspace, "tiny")) == [first, second]
-    assert "would be freed" in store.vectors("gc", "--dry-run", "--superseded").stdout
+    assert "would be deleted" in store.vectors("gc", "--dry-run", "--superseded").stdout
     kept = store.vectors("gc")
     assert kept.returncode == 0
     assert list(snapshot_tags(store.workspace, "tiny")) == [first, second]  # tags keep them
 
 
-def test_export_and_import_go_round(store: Store, tmp_path: Path):
+def test_exported_vectors_can_be_imported_again(store: Store, tmp_path: Path):
     done = store.vectors("export", "tiny", "--to", str(tmp_path / "out"), "--format", "npy")
     assert done.returncode == 0, done.stderr
     assert "210 rows" in done.stdout

@@ -1,4 +1,4 @@
-"""Edits of the tiny recipe, and the assets that each makes stale."""
+"""Edits of the tiny recipe, and the assets that each makes out of date."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +20,13 @@ def put(path: str, value: Any) -> Edit:
 
 
 END = {"evaluation_report", "release_gate", "release"}
-STAGE_3 = {"stage_3", "mteb/stage_3", *END}
-STAGE_2 = {"stage_2", "mteb/stage_2", *STAGE_3}
-STAGE_1 = {"stage_1", "mteb/stage_1", *STAGE_2}
-SNAPSHOT = {"concatenated_vectors", "vector_stats", "mteb/concatenation", *STAGE_1}
-SCORES = {f"mteb/{name}" for name in ("teacher_minilm", "teacher_lsa", "concatenation", "base_model", "released")}
-SCORES |= {f"mteb/stage_{number}" for number in (1, 2, 3)}
+STAGE_3 = {"stage_3", "scores/stage_3", *END}
+STAGE_2 = {"stage_2", "scores/stage_2", *STAGE_3}
+STAGE_1 = {"stage_1", "scores/stage_1", *STAGE_2}
+SNAPSHOT = {"concatenated_vectors", "vector_stats", "scores/concatenation", *STAGE_1}
+MODELS = ("teacher_minilm", "teacher_lsa", "concatenation", "base_model", "active_release")
+SCORES = {f"scores/{name}" for name in (*MODELS, "stage_1", "stage_2", "stage_3")}
+SEED_1 = {"seed_1/stage_1", "seed_1/stage_2", "seed_1/stage_3", "scores/seed_1"}
 TASKS = {"evaluation_tasks", *SCORES, *END}
 VECTORS = {"teacher_vectors/minilm", "teacher_vectors/lsa"}
 CORPUS = {"corpus", *VECTORS, "tokenised_texts", *SNAPSHOT, *TASKS}
@@ -49,16 +50,16 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "the test split": (put("corpus.test", 0.25), CORPUS),
     "a new teacher": (
         lambda raw: raw["teachers"].append(THIRD_TEACHER),
-        {"teacher_vectors/third", "mteb/teacher_third", *SNAPSHOT},
+        {"teacher_vectors/third", "scores/teacher_third", *SNAPSHOT},
     ),
     "a teacher's prompt": (
         put("teachers.0.prompts", {"query": "query: "}),
-        {"teacher_vectors/minilm", "mteb/teacher_minilm", *SNAPSHOT},
+        {"teacher_vectors/minilm", "scores/teacher_minilm", *SNAPSHOT},
     ),
     "a teacher's weight": (put("teachers.1.weight", 0.6), SNAPSHOT),
     "a teacher's licence": (put("teachers.1.licence", "BSD-3-Clause"), {"release"}),
-    "the student's length": (put("student.max_length", 31), {"tokenised_texts", "mteb/base_model", *STAGE_1}),
-    "the student's layers": (put("student.keep_layers", [0, 5]), {"mteb/base_model", *STAGE_1}),
+    "the student's length": (put("student.max_length", 31), {"tokenised_texts", "scores/base_model", *STAGE_1}),
+    "the student's layers": (put("student.keep_layers", [0, 5]), {"scores/base_model", *STAGE_1}),
     "a short dimension": (put("student.matryoshka_dims", [64, 16]), STAGE_1),
     "seed": (put("seed", 1), STAGE_1),
     "learning rate of stage 2": (put("stages.1.learning_rate", 0.003), STAGE_2),
@@ -66,10 +67,10 @@ EDITS: dict[str, tuple[Edit, set[str]]] = {
     "size of the tasks": (put("evaluation.held_out", {"max_documents": 100}), TASKS),
     "prompts of the tasks": (
         put("evaluation.prompts", {}),
-        {"mteb/stage_1", "mteb/stage_2", "mteb/stage_3", "mteb/released", *END},
+        {"scores/stage_1", "scores/stage_2", "scores/stage_3", "scores/active_release", *END},
     ),
-    "vectors of fewer bits": (put("evaluation.quantizations", ["binary"]), {"mteb/variants", *END}),
-    "other seeds": (put("evaluation.seeds", [1]), {"mteb/seeds", *END}),
+    "vectors of fewer bits": (put("evaluation.quantizations", ["binary"]), {"scores/variants", *END}),
+    "other seeds": (put("evaluation.seeds", [1]), {*SEED_1, *END}),
     "the released dimension": (put("release.dimension", 32), {"release"}),
     "the gate": (put("release.gate", {"gain": 1}), {"release_gate"}),
 }

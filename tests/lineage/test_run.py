@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +19,17 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
-from storage.workspace import Workspace
 
 from pipelines.definitions import build_definitions
 from stella_assets.core.manifest import Manifest, file_digest
-from stella_assets.core.step import Runner
-from stella_assets.core.trace import Tracer
+from stella_assets.core.runner import Runner
+from stella_assets.lineage.find import find_artefact
 from stella_assets.lineage.plan import plan
 from stella_assets.lineage.reproduce import Reproduction
-from stella_assets.recipe import parse_recipe, read_recipe
+from stella_assets.recipe import Graph, parse_recipe, read_recipe
 from stella_assets.training.start import Start, set_start
+from storage.artefacts import ArtefactStore
+from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.lineage.edits import EDITS
 
@@ -48,20 +49,26 @@ class Run:
         command = [STELLA, *(str(self.recipe) if a == "RECIPE" else a for a in arguments)]
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, check=False)
 
-    def kill_once(self, appears: str) -> None:
-        """Start a run and `kill -9` it as soon as a file matching the pattern is in the workspace folder."""
-        process = subprocess.Popen(
-            [STELLA, "run", str(self.recipe)],
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 240
-        while not any(self.workspace.glob(appears)):
-            assert process.poll() is None, "the run ended before it could be killed"
+    def start(self, command: list[str], output: Path) -> tuple[subprocess.Popen[bytes], Path]:
+        """A process whose output goes to a file."""
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command, env=self.environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        return process, output
+
+    def wait_until(self, happened: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+        """Wait for a condition while a process runs."""
+        deadline = time.monotonic() + 600
+        while not happened():
+            assert process.poll() is None, "the run ended before"
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+    def kill_once(self, appears: str) -> None:
+        """Start a run and `kill -9` it as soon as a file matching the pattern is in the workspace folder."""
+        process, _ = self.start([STELLA, "run", str(self.recipe)], self.workspace.with_name("killed"))
+        self.wait_until(lambda: any(self.workspace.glob(appears)), process)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
@@ -80,7 +87,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def assets(manifests: Iterable[Path]) -> list[Path]:
-    """Those of the graph, without the single scores that `mteb/*` rest on."""
+    """Links of the graph's artefacts, without the scores of single tasks."""
     return [path for path in manifests if "task_scores" not in path.parts]
 
 
@@ -88,7 +95,8 @@ def test_a_second_run_recomputes_nothing(finished: Run):
     made_at = {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")}
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
-    assert done.stderr.count("reused, nothing to do") == len(assets(made_at)) == 23
+    assert "tiny: 23 of 23 artefacts are reused." in done.stderr
+    assert len(assets(made_at)) == 23
     assert {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")} == made_at
 
 
@@ -127,7 +135,7 @@ def test_the_release_loads_in_sentence_transformers_by_its_link(finished: Run):
     assert documents.shape == (2, 64)
     assert first > second
     card = (finished.workspace / "tiny/release/README.md").read_text()
-    for part in ("| minilm | sentence_transformers | 384 | 1.0 | Apache-2.0 |", "s2p_query", "| stage_3 |"):
+    for part in ("| minilm | sentence_transformers | 384 | 1 | Apache-2.0 |", "s2p_query", "| stage_3 |"):
         assert part in card
 
 
@@ -139,7 +147,7 @@ def test_every_manifest_names_the_exact_digests_of_its_inputs(finished: Run):
     assert json.loads((finished.workspace / "tiny/release/lineage.json").read_text()).keys() >= {"corpus", "stage_3"}
 
 
-def test_nothing_half_made_is_left_over(finished: Run):
+def test_no_incomplete_artefact_is_left(finished: Run):
     left = [*finished.workspace.glob("artefacts/**/*.draft"), *finished.workspace.glob("artefacts/**/*.scratch")]
     assert left == []
 
@@ -151,7 +159,7 @@ def _manifests(run: Run) -> list[str]:
 def test_dagster_knows_the_run_its_data_versions_and_checks(finished: Run):
     code = """
 import dagster as dg, json
-from pipelines.resources import prepare_environment
+from pipelines.environment import prepare_environment
 prepare_environment()
 with dg.DagsterInstance.get() as instance:
     runs = instance.get_runs()
@@ -202,41 +210,46 @@ MOMENTS = {
     "snapshot": "lancedb/tiny.concat*/data/*",
     "training": "artefacts/stage_2/*.scratch/checkpoints/checkpoint-00000004",
     "saving": "artefacts/stage_3/*.draft/model/config.json",
-    "scoring": "artefacts/mteb/stage_3/*.draft",
+    "scoring": "artefacts/scores/stage_3/*.draft",
     "releasing": "artefacts/release/*.draft/config.json",
 }
 
 
-def test_a_run_that_is_killed_with_9_at_every_turn_ends_with_the_same_release(finished: Run, tmp_path: Path):
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_release(finished: Run, tmp_path: Path):
     run = Run(tmp_path / "killed")
-    assert run.stella("pools", "encoding=1", "training=1").returncode == 0  # a place that stayed taken would stop it
+    assert run.stella("pools", "encoding=1", "training=1").returncode == 0  # a slot that stays taken would stop it
     for appears in MOMENTS.values():
         run.kill_once(appears)
         assert not any(run.workspace.glob("artefacts/release/*/manifest.json"))
     done = run.stella("run", "RECIPE")
     assert done.returncode == 0, done.stderr
-    assert "was killed; going on where it stopped" in done.stderr
+    assert "was killed; continuing where it stopped" in done.stderr
     assert run.manifest("release")["digest"] == finished.manifest("release")["digest"]
     assert run.manifest("stage_2")["metrics"]["resumed_at_step"] >= 4
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_wait_for_each_other_and_agree(finished: Run, tmp_path: Path):
     run = Run(tmp_path / "twice")
     command = [STELLA, "run", str(run.recipe), "--select", "corpus", "--select", "teacher_vectors"]
-    both = [subprocess.Popen(command, env=run.environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], outputs
-    assert "waiting for it" in "".join(outputs)
+    store, key = ArtefactStore(Workspace(run.workspace)), finished.manifest("cleaned_texts")["key"]
+    with store.lock("cleaned_texts", key, lambda: None):  # both reach it while it is locked, so they meet
+        both = [run.start(command, tmp_path / f"output_{number}") for number in range(2)]
+        for process, output in both:
+            run.wait_until(lambda output=output: "waiting for it" in output.read_text(), process)
+    assert [process.wait() for process, _ in both] == [0, 0], [output.read_text() for _, output in both]
     vectors = json.loads((run.workspace / "tiny/teacher_vectors/minilm/vectors.json").read_text())
     assert vectors == json.loads((finished.workspace / "tiny/teacher_vectors/minilm/vectors.json").read_text())
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_an_edit_makes_stale_what_it_reaches_and_nothing_else(edit: str, finished: Run):
+def test_an_edit_makes_stale_what_depends_on_it_and_nothing_else(edit: str, finished: Run):
     change, stale = EDITS[edit]
     raw = copy.deepcopy(TINY)
     change(raw)
-    planned = plan(parse_recipe(raw, finished.recipe), Runner(Workspace(finished.workspace), logging.getLogger("test")))
+    graph = Graph(parse_recipe(raw, finished.recipe))
+    planned = plan(graph, Runner(Workspace(finished.workspace), logging.getLogger("test")))
     assert {asset.asset for asset in planned if asset.state == "made"} == stale
     assert all(asset.because for asset in planned if asset.state == "made")
 
@@ -244,7 +257,7 @@ def test_an_edit_makes_stale_what_it_reaches_and_nothing_else(edit: str, finishe
 def test_a_comment_makes_nothing_stale_and_a_plan_says_why_something_is(finished: Run, tmp_path: Path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text("# A thought.\n" + finished.recipe.read_text())
-    assert "23 of 23 artefacts are there." in finished.stella("plan", str(recipe)).stdout
+    assert "23 of 23 artefacts exist." in finished.stella("plan", str(recipe)).stdout
     raw = copy.deepcopy(TINY)
     raw["stages"][2] |= {"learning_rate": 0.0001, "steps": 24}
     planned = json.loads(finished.stella("plan", str(write_recipe(tmp_path, raw)), "--json").stdout)
@@ -268,7 +281,7 @@ def test_lineage_goes_down_to_the_sources(finished: Run, tmp_path: Path):
     assert printed.startswith(f"stage_2 {digest[:12]}")
     assert "cleaned_texts" in printed
     picture = tmp_path / "lineage.svg"
-    assert finished.stella("lineage", "tiny/mteb/stage_3", "--svg", str(picture)).returncode == 0
+    assert finished.stella("lineage", "tiny/scores/stage_3", "--svg", str(picture)).returncode == 0
     assert all(f">{name}<" in picture.read_text() for name in ("corpus", "stage_1", "stage_2"))
     unknown = finished.stella("lineage", "tiny@v7")
     assert unknown.returncode == 2
@@ -309,7 +322,7 @@ def test_a_flipped_bit_of_a_vector_or_a_weight_is_found_and_named(finished: Run,
     }
 
 
-def test_what_the_recipe_continues_from_now_is_no_part_of_an_older_release(finished: Run, tmp_path: Path):
+def test_what_the_recipe_continues_from_now_is_not_part_of_an_older_release(finished: Run, tmp_path: Path):
     run = linked_copy(finished, tmp_path / "continued")
     stage = run.manifest("stage_3")
     set_start(Workspace(run.workspace), "tiny", Start("stage_3", stage["key"], stage["digest"]))
@@ -329,15 +342,19 @@ def test_a_release_is_not_made_again_from_another_recipe(finished: Run, tmp_path
     assert (mismatch["before"], mismatch["now"]) == (0.0003, 0.0001)
 
 
-def test_what_comes_out_otherwise_is_measured_and_what_follows_is_told_apart(finished: Run, tmp_path: Path):
-    """A workspace in which all is there already, but for scores that came out otherwise."""
+def test_a_different_result_is_measured_and_distinguished_from_what_depends_on_it(finished: Run, tmp_path: Path):
+    """A workspace in which everything exists already, except scores that differ."""
     fresh, log = linked_copy(finished, tmp_path / "fresh"), logging.getLogger("test")
     workspace, recipe = Workspace(finished.workspace), read_recipe(finished.recipe)
-    release = Tracer(workspace).find("tiny")
-    compared = list(Reproduction(release, recipe, workspace, Workspace(fresh.workspace), log).run())
+    release = find_artefact(workspace, "tiny")
+
+    def runner() -> Runner:
+        return Runner(Workspace(fresh.workspace), log)
+
+    compared = list(Reproduction(release, Graph(recipe), workspace, runner()).run())
     assert {comparison.verdict for comparison in compared} == {"identical"}
     assert len(compared) == len(release.all) == 21
-    scores = fresh.workspace / "tiny" / "mteb" / "stage_3" / "scores.parquet"
+    scores = fresh.workspace / "tiny" / "scores" / "stage_3" / "scores.parquet"
     rows = pl.read_parquet(scores)
     scores.unlink()
     rows.with_columns(score=pl.col("score") + 0.005).write_parquet(scores)
@@ -345,14 +362,14 @@ def test_what_comes_out_otherwise_is_measured_and_what_follows_is_told_apart(fin
     changed = replace(manifest, outputs={**manifest.outputs, "scores.parquet": file_digest(scores)})
     scores.with_name("manifest.json").unlink()
     scores.with_name("manifest.json").write_text(changed.to_json())
-    compared = list(Reproduction(release, recipe, workspace, Workspace(fresh.workspace), log).run())
+    compared = list(Reproduction(release, Graph(recipe), workspace, runner()).run())
     other = {comparison.asset: comparison for comparison in compared if comparison.verdict != "identical"}
     assert {asset: comparison.verdict for asset, comparison in other.items()} == {
-        "mteb/stage_3": "within tolerance",
+        "scores/stage_3": "within tolerance",
         "evaluation_report": "follows",
         "release": "follows",
     }
-    assert other["mteb/stage_3"].measured == "a score is 0.50 points off, tolerance 1"
+    assert other["scores/stage_3"].measured == "a score differs by 0.50 points, tolerance 1"
 
 
 def test_vectors_in_plain_lancedb_are_of_unit_norm_by_teacher(finished: Run):
@@ -368,18 +385,19 @@ def test_vectors_in_plain_lancedb_are_of_unit_norm_by_teacher(finished: Run):
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=2e-3)
 
 
-def test_a_release_is_promoted_listed_shown_and_not_taken_back_further_than_the_first(finished: Run):
+@pytest.mark.slow
+def test_a_release_is_promoted_listed_shown_and_not_rolled_back_beyond_the_first(finished: Run):
     """The last test here: from now on the workspace folder has a release to compare with."""
     assert finished.stella("release", "show", "RECIPE").returncode == 1
-    job = build_definitions([read_recipe(finished.recipe)], Workspace(finished.workspace)).resolve_job_def(
+    job = build_definitions([Graph(read_recipe(finished.recipe))], Workspace(finished.workspace)).resolve_job_def(
         "promote_tiny"
     )
-    fill_in = {"ops": {"serve_newest_of_tiny": {"config": {"name": "v1"}}}}
+    fill_in = {"ops": {"promote_newest_of_tiny": {"config": {"name": "v1"}}}}
     assert job.execute_in_process(fill_in, instance=dg.DagsterInstance.ephemeral()).success
-    served = finished.workspace / "releases" / "tiny" / "current"
-    assert json.loads((served / "manifest.json").read_text())["digest"] == finished.manifest("release")["digest"]
+    active = finished.workspace / "releases" / "tiny" / "current"
+    assert json.loads((active / "manifest.json").read_text())["digest"] == finished.manifest("release")["digest"]
     (listed,) = json.loads(finished.stella("release", "list", "RECIPE", "--json").stdout)
-    assert (listed["name"], listed["served"]) == ("v1", True)
+    assert (listed["name"], listed["active"]) == ("v1", True)
     shown = json.loads(finished.stella("release", "show", "RECIPE", "v1", "--json").stdout)
     assert shown["lineage"]["stage_3"]["digest"] == finished.manifest("stage_3")["digest"]
     refused = finished.stella("release", "rollback", "RECIPE")
@@ -387,5 +405,5 @@ def test_a_release_is_promoted_listed_shown_and_not_taken_back_further_than_the_
     assert "nothing to go back to" in refused.stderr
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
-    assert "released at 416 dimensions" in done.stderr
+    assert "active_release at 416 dimensions" in done.stderr
     assert finished.stella("release", "promote", "RECIPE", "--name", "v1").returncode == 0

@@ -1,4 +1,4 @@
-"""The `stella vectors` commands: what the store holds, whether it is whole, and its ways in and out."""
+"""`stella vectors`: what the vector store holds, whether it is intact, export and import."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from storage.workspace import Workspace
 
-from pipelines.console import AsJson, err, find_recipe, make_table, out, people_log
-from pipelines.resources import prepare_environment, recipe_files
-from stella_assets.recipe import Recipe, read_recipe
+from pipelines.cli.console import AsJson, find_recipe, make_table, people_runner
+from pipelines.cli.printing import note, out, say
+from pipelines.environment import prepare_environment, recipe_files
+from stella_assets.recipe import Graph, read_recipe
+from storage.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="Look at, verify, clean, export and import the teacher-vector store.")
 
@@ -22,41 +23,41 @@ SnapshotArgument = Annotated[
 
 @app.command("list")
 def list_tables(as_json: AsJson = False) -> None:
-    """List teachers and snapshots: rows, dimensions, size, and who uses them."""
+    """List teachers and snapshots: rows, dimensions, size, and which recipes use them."""
     workspace = prepare_environment()
-    from storage.catalogue import list_snapshots, list_teachers
+    from stella_assets.teachers.catalogue import list_snapshots, list_teachers
 
     teachers, snapshots = list_teachers(workspace), list_snapshots(workspace)
     if as_json:
         print(json.dumps({"store": workspace.vectors, "teachers": teachers, "snapshots": snapshots}, indent=1))
         return
-    out.print(f"Store {workspace.vectors}", highlight=False)
+    say(f"Store {workspace.vectors}")
     out.print(make_table(teachers, "Teachers", right=("dim", "rows", "MiB")))
     out.print(make_table(snapshots, "Snapshots", right=("version", "rows", "dim", "MiB")))
 
 
 @app.command()
 def show(name: Annotated[str, typer.Argument(help="RECIPE, RECIPE@TAG, or a teacher's fingerprint.")]) -> None:
-    """Show what a snapshot or a teacher's table says of itself, as JSON."""
+    """Show the description of a snapshot or of a teacher's table, as JSON."""
     workspace = prepare_environment()
-    from storage.catalogue import describe
+    from stella_assets.teachers.catalogue import describe
 
     print(json.dumps(describe(workspace, name), indent=1, ensure_ascii=False))
 
 
 @app.command()
 def diff(a: SnapshotArgument, b: SnapshotArgument, as_json: AsJson = False) -> None:
-    """Say what differs between two snapshots: texts by source, teachers, weights, and drift."""
+    """List how two snapshots differ: texts by source, teachers, weights, and drift."""
     workspace = prepare_environment()
+    from stella_assets.teachers.catalogue import compare, open_snapshot
     from stella_assets.teachers.drift import snapshot_drift
-    from storage.catalogue import compare, open_snapshot
 
     before, now = open_snapshot(workspace, a), open_snapshot(workspace, b)
     found = {**compare(before, now), "drift": snapshot_drift(before, now)}
     if as_json:
         print(json.dumps(found, indent=1))
         return
-    out.print(f"{a} has {len(before):,} texts, {b} has {len(now):,}.", highlight=False)
+    say(f"{a} has {len(before):,} texts, {b} has {len(now):,}.")
     out.print(make_table(found["texts"], "Texts by source", right=("added", "removed", "changed")))
     out.print(make_table(found["teachers"], "Teachers"))
     out.print(make_table(found["drift"], "Drift"))
@@ -65,33 +66,35 @@ def diff(a: SnapshotArgument, b: SnapshotArgument, as_json: AsJson = False) -> N
 @app.command()
 def verify(
     recipes: Annotated[
-        list[str] | None, typer.Argument(help="Recipes whose vectors to recompute; all of recipes/ that were run.")
+        list[str] | None,
+        typer.Argument(help="Recipes whose vectors to recompute; left out: all of recipes/ that were run."),
     ] = None,
     sample: Annotated[int, typer.Option(min=0, help="Vectors to recompute for each teacher of a recipe.")] = 64,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
-    repair: Annotated[bool, typer.Option("--repair", help="Make again just what is damaged or missing.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Make what is damaged or missing again.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Verify digests, rows, ids, norms and a recomputed sample. Exit code 1 if something is damaged."""
     workspace = prepare_environment()
     from stella_assets.core.progress import progress_bar
-    from stella_assets.teachers.audit import Auditor
+    from stella_assets.teachers.audit import AuditedRecipe, Auditor
+    from stella_assets.teachers.repair import repair as repair_damages
 
-    known = [find_recipe(name) for name in recipes] if recipes else _recipes_that_were_run(workspace)
-    auditor = Auditor(workspace, known, people_log(), sample, seed)
+    graphs = [Graph(find_recipe(name)) for name in recipes] if recipes else _graphs_that_were_run(workspace)
+    known = [AuditedRecipe(graph.recipe.name, graph.corpus, graph.teachers) for graph in graphs]
+    auditor = Auditor(known, people_runner(workspace), sample, seed)
     with progress_bar(auditor.bytes(), "verify", "B") as bar:
         audit = auditor.verify(bar.update)
     repaired: list[str] = []
     if repair and audit.damages:
-        _say_damages(audit.damages)
-        repaired = auditor.repair(audit)
-        auditor = Auditor(workspace, known, people_log(), sample, seed)
-        audit = auditor.verify()
+        _print_damages(audit.damages)
+        repaired = repair_damages(audit, known, people_runner(workspace))
+        audit = Auditor(known, people_runner(workspace), sample, seed).verify()
     if as_json:
         _print_audit_json(audit, repaired)
     else:
         for line in repaired:
-            out.print(f"repaired  {line}", highlight=False, soft_wrap=True)
+            say(f"repaired  {line}")
         _print_audit(audit)
     if audit.damages:
         raise typer.Exit(1)
@@ -119,49 +122,48 @@ def _print_audit(audit: Any) -> None:
             "versions": table.versions,
             "files": table.files,
             "MiB": f"{table.bytes / 2**20:,.1f}",
-            "verdict": f"[red]{len(table.damages)} damaged[/]" if table.damages else "[green]whole[/]",
+            "verdict": f"[red]{len(table.damages)} damaged[/]" if table.damages else "[green]intact[/]",
         }
         for table in audit.tables
     ]
     out.print(make_table(rows, "Tables", right=("rows", "versions", "files", "MiB")))
     if audit.comparisons:
         out.print(make_table([c.__dict__ for c in audit.comparisons], "Recomputed from the texts"))
-    _say_damages(audit.damages)
+    _print_damages(audit.damages)
     if audit.damages:
-        out.print(f"{len(audit.damages)} damages. `stella vectors verify --repair` makes just those again.")
+        say(f"{len(audit.damages)} damages. `stella vectors verify --repair` makes what is damaged again.")
     else:
-        out.print("The store is whole.")
+        say("The store is intact.")
 
 
-def _say_damages(damages: list[Any]) -> None:
+def _print_damages(damages: list[Any]) -> None:
     for damage in damages:
         tags = f" (snapshots {', '.join(damage.tags)})" if damage.tags else ""
-        err.print(
-            f"[bold red]damaged[/] {damage.table} {damage.place}: {damage.what}{tags}", highlight=False, soft_wrap=True
-        )
+        note(f"[bold red]damaged[/] {damage.table} {damage.place}: {damage.what}{tags}")
 
 
 @app.command()
 def gc(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be freed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
     superseded: Annotated[
-        bool, typer.Option("--superseded", help="Also let snapshots go that no live recipe and no release uses.")
+        bool, typer.Option("--superseded", help="Also delete snapshots that no current recipe and no release uses.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Free what no tag, no release and no live recipe needs."""
+    """Delete what no tag, no release and no current recipe needs."""
     workspace = prepare_environment()
-    from stella_assets.teachers.keep import needed
-    from storage.garbage import collect
+    from stella_assets.release.alive import live_artefacts
+    from stella_assets.teachers.garbage import collect_garbage, live_vectors
 
-    garbage = collect(workspace, needed(workspace), dry_run=dry_run, superseded=superseded)
+    needed = live_vectors(live_artefacts(workspace))
+    garbage = collect_garbage(workspace, needed, dry_run=dry_run, superseded=superseded)
     total = sum(item.bytes for item in garbage)
     if as_json:
         print(json.dumps({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]}, indent=1))
         return
     rows = [{**item.__dict__, "bytes": f"{item.bytes:,}"} for item in garbage]
-    out.print(make_table(rows, "Would be freed" if dry_run else "Freed", right=("files", "bytes")))
-    out.print(f"{total / 2**20:,.1f} MiB {'would be' if dry_run else 'were'} freed.")
+    out.print(make_table(rows, "Would be deleted" if dry_run else "Deleted", right=("files", "bytes")))
+    say(f"{total / 2**20:,.1f} MiB {'would be' if dry_run else 'were'} deleted.")
 
 
 @app.command()
@@ -173,42 +175,44 @@ def export(
     ] = "parquet",
     teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher; may be given several times.")] = None,
 ) -> None:
-    """Write a snapshot's texts and vectors to a folder, with a sidecar that explains them."""
+    """Write the texts and vectors of a snapshot to a folder, with a JSON file that describes them."""
     workspace = prepare_environment()
     from stella_assets.core.progress import progress_bar
-    from storage.catalogue import open_snapshot
-    from storage.transfer import export_snapshot
+    from stella_assets.teachers.catalogue import open_snapshot
+    from stella_assets.teachers.transfer import export_snapshot
 
     opened = open_snapshot(workspace, snapshot)
     with progress_bar(len(opened), "export", "rows") as bar:
         files = export_snapshot(opened, to, form, teacher, bar.update)
-    out.print(f"{len(opened):,} rows of {snapshot} in {to}:", highlight=False)
+    say(f"{len(opened):,} rows of {snapshot} in {to}:")
     for file in files:
-        out.print(f"  {file.name}  {file.stat().st_size / 2**20:,.1f} MiB", highlight=False)
+        say(f"  {file.name}  {file.stat().st_size / 2**20:,.1f} MiB")
 
 
 @app.command("import")
 def import_vectors(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe that has the teacher.")],
     teacher: Annotated[str, typer.Option(help="The teacher that made the vectors.")],
-    vectors: Annotated[Path, typer.Option(help="Header-less file of vectors, row by row.")],
-    texts: Annotated[Path, typer.Option(help="The texts: one a line, or JSON Lines with a key `text`.")],
+    vectors: Annotated[Path, typer.Option(help="A file of vectors without a header, one row after another.")],
+    texts: Annotated[Path, typer.Option(help="The texts: one per line, or JSON Lines with a key `text`.")],
     dim: Annotated[int, typer.Option(min=1, help="Dimensions of a vector.")],
     dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the file.")] = "float32",
     role: Annotated[
         Literal["document", "query"], typer.Option(help="Role that the texts were embedded in.")
     ] = "document",
 ) -> None:
-    """Take in vectors that a teacher made elsewhere, after recomputing a sample of them."""
+    """Import vectors that a teacher made elsewhere, after a sample of them was recomputed."""
     workspace = prepare_environment()
-    wanted = find_recipe(recipe)
+    graph = Graph(find_recipe(recipe))
     from stella_assets.core.progress import progress_bar
     from stella_assets.teachers.adopt import adopt_vectors
-    from stella_assets.teachers.encode import open_teacher
-    from storage.transfer import Memmap
+    from stella_assets.teachers.encode import find_teacher, open_teacher
+    from stella_assets.teachers.transfer import Memmap
 
+    known = {each.name: each for each in graph.recipe.teachers}
+    chosen = find_teacher(graph.recipe.name, known, teacher)
     rows, lines = Memmap(vectors, texts, dim, dtype).open()
-    model = open_teacher(wanted, teacher, workspace)
+    model = open_teacher(chosen, graph.teachers[teacher], people_runner(workspace))
     with progress_bar(len(lines), "import", "rows") as bar:
         counts = adopt_vectors(rows, lines, model, role, workspace, teacher, bar.update)
     out.print(
@@ -219,6 +223,7 @@ def import_vectors(
     )
 
 
-def _recipes_that_were_run(workspace: Workspace) -> list[Recipe]:
-    read = [read_recipe(path) for path in recipe_files() if (workspace.root / path.stem).is_dir()]
-    return [recipe for recipe in read if workspace.current(recipe.name, "corpus").exists()]
+def _graphs_that_were_run(workspace: Workspace) -> list[Graph]:
+    paths = [path for path in recipe_files() if (workspace.root / path.stem).is_dir()]
+    graphs = [Graph(read_recipe(path)) for path in paths]
+    return [graph for graph in graphs if workspace.current(graph.recipe.name, graph.corpus.name).exists()]

@@ -1,4 +1,4 @@
-"""`stella lineage`: what an artefact was made of, and what two differ in."""
+"""`stella lineage`: what an artefact was made of, and how two artefacts differ."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.tree import Tree
 from typer.core import TyperGroup
 
-from pipelines.console import AsJson, err, escape, make_table, out
-from pipelines.resources import prepare_environment
+from pipelines.cli.console import AsJson, make_table
+from pipelines.cli.printing import note, out, say
+from pipelines.environment import prepare_environment
 
 ArtefactArgument = Annotated[
     str,
@@ -26,7 +28,7 @@ class ShowUnlessNamed(TyperGroup):
     """`stella lineage demo/release` is `stella lineage show demo/release`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `show` before what names no command."""
+        """Put `show` before words that are not a command."""
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["show", *args]
         return super().parse_args(ctx, args)
@@ -41,44 +43,43 @@ def show(
     as_json: AsJson = False,
     svg: Annotated[Path | None, typer.Option(help="Draw it into this file instead.")] = None,
 ) -> None:
-    """Print an artefact and all that it rests on; `show` may be left out."""
+    """Print an artefact and everything that it depends on; `show` may be left out."""
     workspace = prepare_environment()
-    from stella_assets.core.trace import Tracer
     from stella_assets.lineage.difference import setups
+    from stella_assets.lineage.find import find_artefact
 
-    node = Tracer(workspace).find(artefact)
+    node = find_artefact(workspace, artefact)
     if svg is not None:
-        from stella_assets import plots
+        from stella_assets.core.lineage_figure import lineage_figure
 
-        svg.write_bytes(plots.lineage(node))
-        out.print(f"{escape(str(svg))} shows {len(node.all)} artefacts.", highlight=False, soft_wrap=True)
+        svg.write_bytes(lineage_figure(node))
+        say(f"{escape(str(svg))} shows {len(node.all)} artefacts.")
         return
     if as_json:
         print(json.dumps(node.to_json(), indent=1, ensure_ascii=False))
         return
     out.print(_tree(node), soft_wrap=True)
-    out.print(f"{len(node.all)} artefacts, made in {node.seconds:,.0f} s", highlight=False)
+    say(f"{len(node.all)} artefacts, made in {node.seconds:,.0f} s")
     for name, values in setups(node).items():
-        out.print(f"  {name:<22} {escape(', '.join(values))}", highlight=False, soft_wrap=True)
+        say(f"  {name:<22} {escape(', '.join(values))}")
 
 
 @app.command()
 def diff(a: ArtefactArgument, b: ArtefactArgument, as_json: AsJson = False) -> None:
-    """Say what differs between two artefacts: settings, sources, texts, vectors, code, libraries, figures."""
+    """List how two artefacts differ: settings, sources, texts, vectors, code, libraries, figures."""
     workspace = prepare_environment()
-    from stella_assets.core.trace import Tracer
     from stella_assets.lineage.difference import differences
+    from stella_assets.lineage.find import find_artefact
 
-    tracer = Tracer(workspace)
-    before, now = tracer.find(a), tracer.find(b)
+    before, now = find_artefact(workspace, a), find_artefact(workspace, b)
     if before.name != now.name:
-        err.print(f"{a} is a {before.name}, {b} a {now.name}: what only one rests on is listed, too.", soft_wrap=True)
+        note(f"{a} is a {before.name}, {b} a {now.name}: artefacts that only one depends on are listed, too.")
     found = differences(before, now, workspace)
     if as_json:
         print(json.dumps([difference.__dict__ for difference in found], indent=1, ensure_ascii=False))
         return
     if before.digest == now.digest:
-        out.print(f"The same artefact, {before.digest}.", highlight=False)
+        say(f"The same artefact, {before.digest}.")
     rows = [{k: "" if v is None else str(v) for k, v in difference.__dict__.items()} for difference in found]
     out.print(make_table(rows, f"From {before.digest[:12]} to {now.digest[:12]}"))
 
@@ -92,7 +93,7 @@ def _tree(node: Any) -> Tree:
         if again:
             label += " [dim]as above[/]"
         elif at.manifest is None:
-            label += " [yellow]its files are gone[/]"
+            label += " [yellow]its files were deleted[/]"
         else:
             label += f" [dim]{_made(at)}[/]"
         branch = branches[depth - 1].add(label, highlight=False) if depth else Tree(label, highlight=False)
@@ -104,7 +105,7 @@ def _tree(node: Any) -> Tree:
 
 
 def _made(node: Any) -> str:
-    about, identity = node.run_info, node.manifest.identity
+    info, identity = node.run_info, node.manifest.identity
     seed = f", seed {identity.settings['seed']}" if "seed" in identity.settings else ""
-    when = str(about["made_at"]).replace("T", " ").removesuffix("+00:00")
-    return f"{when}, {about['seconds']:,.1f} s, code {identity.code_version}{seed}"
+    when = str(info["made_at"]).replace("T", " ").removesuffix("+00:00")
+    return f"{when}, {info['seconds']:,.1f} s, code {identity.code_version}{seed}"

@@ -1,0 +1,35 @@
+"""The outermost frame of the command: errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.markup import escape
+
+from pipelines.cli.errors import describe, log_bug, summarise
+from pipelines.cli.printing import note
+from pipelines.environment import workspace
+from stella_assets.core.errors import EXPECTED
+
+
+@contextmanager
+def exit_on_errors() -> Iterator[None]:
+    """Report what the block raises, and end the process.
+
+    The exit code is 2 for an error that a person can correct, and 1 for anything else. The traceback of a bug is
+    written to a log file; only its path and one line are printed.
+    """
+    try:
+        yield
+    except EXPECTED as error:
+        note(f"[bold red]error[/] {escape(describe(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        note("Stopped. Run the same command again to continue where it stopped.")
+        sys.exit(1)
+    except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it writes the bug down)
+        log = log_bug(workspace().root, bug)
+        note(f"[bold red]bug[/] {escape(summarise(bug))} The traceback is in {escape(str(log))}")
+        sys.exit(1)

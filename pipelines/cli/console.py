@@ -1,0 +1,77 @@
+"""What the commands share: arguments, logs, runners, tables, and how a recipe is found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+
+from pipelines.cli.printing import err
+from pipelines.environment import compute, project_root, recipe_files
+from stella_assets.core.runner import Runner
+from stella_assets.recipe import Recipe, RecipeError, read_recipe
+from storage.workspace import Workspace
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def people_handler() -> logging.Handler:
+    """Shows a log on standard error, with the time of each line."""
+    from rich.logging import RichHandler
+
+    return RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S")
+
+
+def people_log() -> logging.Logger:
+    """A log that people read next to the output."""
+    log = logging.Logger("stella", logging.INFO)
+    log.addHandler(people_handler())
+    return log
+
+
+def quiet_runner(workspace: Workspace) -> Runner:
+    """A runner for commands that only look at artefacts."""
+    return Runner(workspace, logging.getLogger("stella"), compute())
+
+
+def people_runner(workspace: Workspace) -> Runner:
+    """A runner for commands that make artefacts, with a log that people read."""
+    return Runner(workspace, people_log(), compute())
+
+
+def find_recipe(argument: str) -> Recipe:
+    """A recipe by its path, or by its name in `recipes/`.
+
+    Raises:
+        RecipeError: There is no such recipe, or it cannot be run.
+    """
+    path = Path(argument)
+    if path.suffix not in {".yaml", ".yml"} and not path.is_file():
+        path = project_root() / "recipes" / f"{argument}.yaml"
+        if not path.is_file():
+            known = ", ".join(file.stem for file in recipe_files())
+            raise RecipeError(
+                f"{argument}: no recipe has this name; recipes/ has {known}.", "Give one of these, or a YAML file."
+            )
+    return read_recipe(path)
+
+
+def make_table(rows: Sequence[Mapping[str, Any]], title: str, right: Sequence[str] = ()) -> Table | str:
+    """Rows of equal keys as a table; the columns in `right` are aligned to the right."""
+    if not rows:
+        return f"{title}: none."
+    columns = [Column(name, justify="right" if name in right else "left", overflow="fold") for name in rows[0]]
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*("" if cell is None else format_cell(cell) for cell in row.values()))
+    return table
+
+
+def format_cell(cell: Any) -> str:
+    """A figure with six digits, or text that Rich prints as it is."""
+    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)

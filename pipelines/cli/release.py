@@ -1,0 +1,94 @@
+"""`stella release`: which release is active, and which were before."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner
+from pipelines.cli.printing import note, out, say
+from pipelines.environment import prepare_environment
+from stella_assets.recipe import Graph
+from storage.releases import Releases
+
+app = typer.Typer(no_args_is_help=True, help="The active release and earlier ones: list, show, promote, roll back.")
+
+
+@app.command(name="list")
+def list_releases(recipe: RecipeArgument, as_json: AsJson = False) -> None:
+    """List the releases of a recipe, the newest first."""
+    releases = _releases(recipe)
+    records = [releases.record(name) | {"active": name == releases.active()} for name in releases.names()]
+    if as_json:
+        print(json.dumps(records, indent=1))
+        return
+    shown = [
+        {
+            "name": record["name"],
+            "active": "yes" if record["active"] else "",
+            "promoted at": record["promoted_at"].replace("T", " ").removesuffix("+00:00"),
+            "mean": f"{record['mean_score']:.2f}",
+            "digest": record["digest"][:12],
+            "after": record["previous"] or "",
+        }
+        for record in records
+    ]
+    out.print(make_table(shown, "Releases", right=("mean",)))
+
+
+@app.command()
+def show(
+    recipe: RecipeArgument,
+    name: Annotated[str | None, typer.Argument(help="Left out: the active one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a release: its folder, its scores, what it was made of."""
+    releases = _releases(recipe)
+    name = name or releases.active()
+    if name is None:
+        note("Nothing was promoted yet. Run `stella release promote RECIPE`.")
+        sys.exit(1)
+    record, folder = releases.record(name), releases.folder(name)
+    lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
+    described = {**record, "folder": str(folder), "active": name == releases.active()}
+    if as_json:
+        print(json.dumps({**described, "lineage": lineage}, indent=1))
+        return
+    for key, value in described.items():
+        say(f"{key:<14} {escape(str(value))}")
+    rows = [{"artefact": key, "digest": artefact["digest"][:12]} for key, artefact in lineage.items()]
+    out.print(make_table(rows, "Made of"))
+
+
+@app.command()
+def promote(
+    recipe: RecipeArgument,
+    name: Annotated[str | None, typer.Option(help="Left out: its date and a part of its key.")] = None,
+) -> None:
+    """Make the recipe's newest release the active one, if its gate is open."""
+    workspace = prepare_environment()
+    graph = Graph(find_recipe(recipe))
+    from stella_assets.release.promotion import NothingToActivateError, promote_newest
+
+    try:
+        record = promote_newest(quiet_runner(workspace), release=graph.release, gate=graph.gate, name=name)
+    except NothingToActivateError as error:
+        note(escape(str(error)))
+        sys.exit(1)
+    shown = workspace.releases / graph.recipe.name / "current"
+    say(f"[bold]{record['name']}[/] is active now, at {escape(str(shown))}")
+
+
+@app.command()
+def rollback(recipe: RecipeArgument) -> None:
+    """Make the release active again that was active before."""
+    gone, back = _releases(recipe).roll_back()
+    say(f"[bold]{back}[/] is active again, instead of {gone}.")
+
+
+def _releases(argument: str) -> Releases:
+    return Releases(prepare_environment(), find_recipe(argument).name)

@@ -1,0 +1,168 @@
+"""`stella run`, and what people ask about a recipe: status, plan, report, validate."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from pipelines.cli.console import (
+    AsJson,
+    RecipeArgument,
+    find_recipe,
+    make_table,
+    people_handler,
+    people_runner,
+    quiet_runner,
+)
+from pipelines.cli.printing import note, out, say
+from pipelines.environment import prepare_environment
+from pipelines.selection import Selection, prune_links, select_steps, unlinked
+from stella_assets.core.runner import Runner
+from stella_assets.evaluation.report import Report
+from stella_assets.recipe import Graph
+
+
+def run(
+    recipe: RecipeArgument,
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only this asset and what it depends on; may be given several times.")
+    ] = None,
+) -> None:
+    """Make what the recipe describes. Existing artefacts are reused, and a killed run continues where it stopped."""
+    workspace = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.recipe.preflight import check_recipe
+
+    started = time.monotonic()
+    graph, runner = Graph(wanted), people_runner(workspace)
+    selected = graph.select(select) if select else graph.steps
+    check_recipe(wanted, workspace)
+    selection = select_steps(selected, runner)
+    reused = len(selection.steps) - len(selection.missing)
+    note(f"{wanted.name}: {reused} of {len(selection.steps)} artefacts are reused.")
+    if selection.executed or unlinked(selection, runner):
+        _execute(graph, selection, runner)
+    if not select:
+        prune_links(graph, runner)
+        _print_summary(graph, runner, time.monotonic() - started)
+    else:
+        say(f"\n[bold]{wanted.name}[/]: the selected assets exist after {time.monotonic() - started:.1f} s.")
+
+
+def _execute(graph: Graph, selection: Selection, runner: Runner) -> None:
+    """Start a run of the steps that have to be executed, and link the others. A failure ends the command."""
+    from pipelines.cli.failures import print_failed_checks, stop_if_failed
+    from pipelines.launch import watched
+    from pipelines.views import refresh_views
+
+    with watched(graph, runner, people_handler()) as launch:
+        outcome = launch.materialise(selection)
+    refresh_views(runner.workspace)
+    print_failed_checks(outcome)
+    stop_if_failed([outcome], runner.workspace)
+
+
+def _print_summary(graph: Graph, runner: Runner, seconds: float) -> None:
+    name = graph.recipe.name
+    say(f"\n[bold]{name}[/] is complete after {seconds:.1f} s.")
+    _print_scores(runner.read(graph.report))
+    folder = runner.workspace.root / name
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    say(f"  report   {shown}/{graph.report.name}/report.html")
+    say(f"  model    {shown}/{graph.release.name}")
+    say("  SQL      stella sql 'SELECT * FROM scores'")
+    say("  UI       make ui")
+
+
+def _print_scores(report: Report) -> None:
+    for header, rows in (report.score_rows(), report.retention_rows()):
+        table = Table(*header)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    low, high = report.gain.interval
+    say(f"Gain over the base model: {report.gain.value:+.2f} points (95%: {low:+.2f} to {high:+.2f}).")
+
+
+def status(recipe: RecipeArgument) -> None:
+    """List the artefacts of the recipe: which exist, and which the next run would make."""
+    workspace = prepare_environment()
+    runner = quiet_runner(workspace)
+    table = Table(Column("asset", no_wrap=True), "state", "digest", "made at", "seconds", "MiB")
+    for step in Graph(find_recipe(recipe)).steps:
+        artefact = runner.find(step)
+        if artefact is None:
+            inputs = [each.name for each in step.dependencies if runner.find(each) is None]
+            state = f"waits for {inputs[0]}" if inputs else "would be made"
+            table.add_row(step.name, f"[yellow]{state}[/]", "", "", "", "")
+            continue
+        info = artefact.manifest.run_info
+        made = str(info["made_at"]).replace("T", " ").removesuffix("+00:00")
+        digest, seconds, memory = artefact.digest[:12], f"{info['seconds']:.1f}", str(info["peak_memory_mib"])
+        table.add_row(step.name, "[green]exists[/]", digest, made, seconds, memory)
+    out.print(table)
+
+
+def plan(recipe: RecipeArgument, as_json: AsJson = False) -> None:
+    """List what the next run would make, why, and how long it would take at the speed of past runs."""
+    workspace = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.lineage.plan import plan as make_plan
+
+    planned = make_plan(Graph(wanted), quiet_runner(workspace))
+    if as_json:
+        print(json.dumps([asset.__dict__ for asset in planned], indent=1))
+        return
+    made = [asset for asset in planned if asset.state == "made"]
+    rows = [
+        {
+            "asset": asset.asset,
+            "because": "\n".join(asset.because),
+            "work": asset.work,
+            "seconds": "?" if asset.seconds is None else f"{asset.seconds:,.0f}",
+        }
+        for asset in made
+    ]
+    if rows:
+        out.print(make_table(rows, f"{wanted.name}: would be made", right=("seconds",)))
+    unknown = sum(asset.seconds is None for asset in made)
+    seconds = sum(asset.seconds or 0 for asset in made)
+    more = f", not counting {unknown} that no past run tells the time of" if unknown else ""
+    existing = f"{len(planned) - len(made)} of {len(planned)} artefacts exist"
+    say(f"{existing}; the others take about {seconds:,.0f} s{more}." if made else f"{existing}.")
+
+
+def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
+    """Print scores and retention of the recipe's current models."""
+    workspace = prepare_environment()
+    graph, runner = Graph(find_recipe(recipe)), quiet_runner(workspace)
+    if runner.find(graph.report) is None:
+        note(f"{graph.recipe.name}: there is no report for this recipe as it is. Run `stella run {recipe}` first.")
+        sys.exit(1)
+    found = runner.read(graph.report)
+    if as_json:
+        print(found.summary.model_dump_json(indent=1))
+    else:
+        _print_scores(found)
+
+
+def validate(recipe: RecipeArgument) -> None:
+    """Check a recipe, its files, models and dimensions, without running anything."""
+    workspace = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.recipe.preflight import check_recipe
+
+    dims = check_recipe(wanted, workspace)
+    target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
+    out.print(
+        f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
+        f"{len(wanted.stages)} stages. Digest {wanted.digest}."
+    )

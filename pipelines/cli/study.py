@@ -1,0 +1,53 @@
+"""`stella study`: compare settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pipelines.cli.console import RecipeArgument, find_recipe, people_handler, people_runner
+from pipelines.cli.printing import note, out, say
+from pipelines.environment import prepare_environment
+from stella_assets.recipe import Graph
+from stella_assets.study import STUDY_ASSET
+
+
+def study(
+    recipe: RecipeArgument,
+    grid: Annotated[
+        list[str],
+        typer.Option(help="PATH=VALUE,VALUE; several make a product. `*` is every stage, `x3` multiplies."),
+    ],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 3,
+    each: Annotated[
+        bool, typer.Option("--each", help="Change one path at a time, in addition to the recipe as it is.")
+    ] = False,
+) -> None:
+    """Compare settings: run the recipe's variants with several seeds, as partitions, and write table and plots."""
+    workspace = prepare_environment()
+    wanted = find_recipe(recipe)
+    from stella_assets.recipe.preflight import check_recipe
+    from stella_assets.study.variants import derive, read_grid
+
+    variants = read_grid(grid, seeds, each=each)
+    for variant in variants:
+        check_recipe(derive(wanted, variant), workspace)
+    from pipelines.cli.failures import stop_if_failed
+    from pipelines.launch import watched
+    from pipelines.views import refresh_views
+
+    outcomes = []
+    with watched(Graph(wanted), people_runner(workspace), people_handler()) as launch:
+        for number, variant in enumerate(variants, 1):
+            note(f"[bold]{number} of {len(variants)}[/]: {escape(variant.name)}")
+            outcomes.append(launch.study(variant))
+        compared = launch.compare_study()
+    refresh_views(workspace)
+    if compared.succeeded:
+        folder = workspace.current(wanted.name, STUDY_ASSET)
+        out.print((folder / "study.md").read_text(encoding="utf-8"), highlight=False, soft_wrap=True)
+        say(f"  report   {folder}/study.html")
+        say("  SQL      stella sql 'SELECT * FROM study'")
+    stop_if_failed([*outcomes, compared], workspace)

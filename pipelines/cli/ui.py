@@ -1,0 +1,58 @@
+"""`stella ui` and `stella pools`."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.console import AsJson, make_table
+from pipelines.cli.printing import out
+from pipelines.environment import check_postgres, prepare_environment, project_root
+from stella_assets.core.errors import UserError
+
+
+class PortError(UserError):
+    """The port of the UI is in use."""
+
+
+def pools(
+    limits: Annotated[list[str] | None, typer.Argument(metavar="POOL=LIMIT", help="E.g. training=2.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show, or set, how many steps of a pool run at once, over all runs: encoding and training."""
+    workspace = prepare_environment()
+    from pipelines.launch import open_instance
+    from pipelines.pools import set_limits
+
+    with open_instance(workspace) as instance:
+        found = set_limits(instance, limits or [])
+    if as_json:
+        print(json.dumps(found))
+    else:
+        rows = [{"pool": name, "limit": limit or "none"} for name, limit in found.items()]
+        out.print(make_table(rows, "Steps at once"))
+
+
+def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
+    """Open the Dagster UI, with its scheduler, on 127.0.0.1."""
+    prepare_environment()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise PortError(
+                f"port {port} on 127.0.0.1 is in use.",
+                f"Stop the program that uses it, or choose another port: stella ui --port {port + 1}",
+            ) from None
+    check_postgres()
+    dagster = Path(sys.executable).with_name("dagster")
+    arguments = ["dev", "-m", "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    os.chdir(project_root())
+    os.execv(dagster, [str(dagster), *arguments])  # noqa: S606 (a fixed program of this environment)

@@ -1,0 +1,201 @@
+"""The environment: where the project and its state are, and what to compute with.
+
+This is the only file that reads environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from stella_assets.core.devices import Compute, available_threads
+from stella_assets.core.engine import ENGINES, Engine, LocalEngine
+from stella_assets.core.errors import UserError
+from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
+"""Libraries read these when they are loaded: BLAS and torch, tokenizers, polars."""
+QUIET = {
+    "LANCE_LOG": "error",
+    "LANCEDB_LOG": "error",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+}
+POSTGRES_FORM = "Write it as postgresql+psycopg2://user:password@host/database."
+
+
+class EnvironmentVariableError(UserError):
+    """An environment variable has a value that cannot be used."""
+
+
+def project_root() -> Path:
+    """The folder with `dagster.yaml`: the current one or one above it, else the checkout of this package."""
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "dagster.yaml").is_file() and (folder / "recipes").is_dir():
+            return folder
+    return Path(__file__).resolve().parent.parent
+
+
+def recipe_files() -> list[Path]:
+    """The recipes of the project, by name."""
+    return sorted((project_root() / "recipes").glob("*.yaml"))
+
+
+def workspace() -> Workspace:
+    """The folder of all state: `STELLA_HOME`, else `var/` in the project. `STELLA_VECTORS` keeps vectors elsewhere."""
+    root = Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute()
+    vectors = os.environ.get("STELLA_VECTORS")
+    if vectors and "://" not in vectors:
+        vectors = str(Path(vectors).expanduser().absolute())
+    return Workspace(root, vectors or None)
+
+
+def launch_command() -> str:
+    """`STELLA_LAUNCH`: the command that starts stages; empty to train in the process of the run.
+
+    Example:
+        `accelerate launch --num_processes 2`
+    """
+    return os.environ.get("STELLA_LAUNCH", "")
+
+
+def parallel_steps() -> int:
+    """`STELLA_PARALLEL`: how many steps of a run work at once, each in a process of its own; 1 for one process.
+
+    Raises:
+        EnvironmentVariableError: It is not a whole number above 0.
+    """
+    return _positive("STELLA_PARALLEL", 1, "Give the number of steps that may run at once, e.g. 4.")
+
+
+def compute() -> Compute:
+    """What steps compute with: `STELLA_THREADS` threads of the CPU, and the engine `STELLA_ENGINE`.
+
+    Without `STELLA_THREADS`, `OMP_NUM_THREADS` counts; without both, the CPUs that this process may use.
+
+    Raises:
+        EnvironmentVariableError: A value cannot be used.
+    """
+    return Compute(threads=_threads(), engine=_engine())
+
+
+def prepare_libraries() -> None:
+    """Limit the threads of libraries that are not loaded yet, and silence their messages.
+
+    What the user has set stays. Call it before anything imports numpy, torch, polars or tokenizers.
+
+    Raises:
+        EnvironmentVariableError: `STELLA_THREADS` is not a whole number above 0.
+    """
+    threads = str(_threads())
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, threads)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def prepare_environment() -> Workspace:
+    """Prepare libraries, and point Dagster at the project's `dagster.yaml` and at our workspace.
+
+    Raises:
+        EnvironmentVariableError: `STELLA_HOME` cannot be used as a folder.
+    """
+    prepare_libraries()
+    where = workspace()
+    try:
+        where.root.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(where.root, os.W_OK) else "Permission denied"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise EnvironmentVariableError(
+            f"{where.root}: cannot be used as STELLA_HOME ({reason}).", "Set STELLA_HOME to a folder of your own."
+        )
+    os.environ["STELLA_HOME"] = str(where.root)
+    os.environ["DAGSTER_HOME"] = str(instance_folder())
+    return where
+
+
+def instance_folder() -> Path:
+    """The folder whose `dagster.yaml` counts: `deploy/` when `STELLA_POSTGRES` is set."""
+    return project_root() / "deploy" if os.environ.get("STELLA_POSTGRES") else project_root()
+
+
+def check_postgres() -> None:
+    """Make sure that the database of `STELLA_POSTGRES` answers, if one is set. Its password is never shown.
+
+    Raises:
+        EnvironmentVariableError: The address is malformed, a package is missing, or nothing answers there.
+    """
+    address = os.environ.get("STELLA_POSTGRES")
+    if not address:
+        return
+    import sqlalchemy as sa
+
+    try:
+        url = sa.make_url(address)
+    except sa.exc.ArgumentError:
+        raise EnvironmentVariableError("STELLA_POSTGRES: is not an address of a database.", POSTGRES_FORM) from None
+    if url.drivername != "postgresql+psycopg2":
+        raise EnvironmentVariableError(f"STELLA_POSTGRES: begins with {url.drivername}://.", POSTGRES_FORM)
+    _connect(url)
+
+
+def _connect(url: sa.URL) -> None:
+    import sqlalchemy as sa
+
+    try:
+        sa.create_engine(url, connect_args={"connect_timeout": 10}).connect().close()
+    except ModuleNotFoundError as error:
+        raise EnvironmentVariableError(
+            f"STELLA_POSTGRES: needs the package {error.name}.",
+            "Run `pip install -c constraints.txt -e '.[postgres]'`.",
+        ) from None
+    except sa.exc.OperationalError as error:
+        shown = url.render_as_string(hide_password=True)
+        reason = str(error.orig).strip().splitlines()[0]
+        raise EnvironmentVariableError(
+            f"STELLA_POSTGRES: nothing answers at {shown} ({reason}).", "Start the database, or correct the address."
+        ) from None
+
+
+def _threads() -> int:
+    if os.environ.get("STELLA_THREADS"):
+        return _positive("STELLA_THREADS", 1, "Give the number of threads of one process, e.g. 8.")
+    words = os.environ.get("OMP_NUM_THREADS", "")
+    return int(words) if words.isdigit() and int(words) > 0 else available_threads()
+
+
+def _engine() -> Engine:
+    """`STELLA_ENGINE`: the name of a kind, and after a colon the value of its first setting."""
+    words = os.environ.get("STELLA_ENGINE")
+    if not words:
+        return LocalEngine()
+    kind, colon, value = words.partition(":")
+    remedy = f"Name one of {', '.join(ENGINES.names())}, e.g. `processes:cuda:0,cuda:1`."
+    if kind not in ENGINES.names():
+        raise EnvironmentVariableError(f"STELLA_ENGINE {words!r}: is not an engine.", remedy)
+    own = [name for name in ENGINES[kind].model_fields if name != ENGINES.key]
+    if colon and not own:
+        raise EnvironmentVariableError(f"STELLA_ENGINE {words!r}: the engine {kind!r} has no settings.", remedy)
+    given = {own[0]: value.split(",")} if colon else {}
+    try:
+        engine: Engine = ENGINES[kind].model_validate({ENGINES.key: kind, **given})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise EnvironmentVariableError(f"STELLA_ENGINE {words!r}: {reason}.", remedy) from None
+    return engine
+
+
+def _positive(name: str, default: int, remedy: str) -> int:
+    words = os.environ.get(name) or str(default)
+    if not words.isdigit() or int(words) < 1:
+        raise EnvironmentVariableError(f"{name} {words!r}: is not a whole number above 0.", remedy)
+    return int(words)

@@ -1,0 +1,76 @@
+"""Which steps a run has to execute. Dagster is not needed to know that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Step, upstream
+from stella_assets.study import STUDY_ASSET
+
+if TYPE_CHECKING:
+    from stella_assets.recipe import Graph
+
+Steps = list[Step[Any]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The steps that were asked for, with everything that they depend on.
+
+    Attributes:
+        steps: All of them, inputs first.
+        missing: Those without an artefact for the recipe as it is.
+        executed: Those that a run executes: the missing ones, the closed gates before them, and what lies between.
+    """
+
+    steps: Steps
+    missing: Steps
+    executed: Steps
+
+
+def select_steps(wanted: Sequence[Step[Any]], runner: Runner) -> Selection:
+    """Find out which steps a run has to execute.
+
+    A step whose blocking check failed stops what comes after it, however often a run is repeated. So it is executed
+    again, together with the steps that lead from it to a missing one: Dagster then skips these.
+
+    Args:
+        wanted: What was asked for.
+        runner: Finds artefacts.
+    """
+    steps = upstream(*wanted)
+    missing = [step for step in steps if runner.find(step) is None]
+    before = set(upstream(*missing))
+    closed = [step for step in steps if step in before and step not in missing and _is_closed(step, runner)]
+    stopped = {step for step in before if any(gate in upstream(step) for gate in closed)}
+    executed = {*missing, *stopped}
+    return Selection(steps, missing, [step for step in steps if step in executed])
+
+
+def unlinked(selection: Selection, runner: Runner) -> Steps:
+    """The steps that no run executes, and of which the recipe has another artefact, or none, until it is linked."""
+    executed = set(selection.executed)
+    found = [step for step in selection.steps if step not in executed]
+    return [step for step in found if _linked(step, runner) != runner.require(step).folder.resolve()]
+
+
+def prune_links(graph: Graph, runner: Runner) -> None:
+    """Remove links to assets of teachers and stages that the recipe no longer has."""
+    runner.store.prune_links(graph.recipe.name, {STUDY_ASSET, *(step.name for step in graph.steps)})
+
+
+def _linked(step: Step[Any], runner: Runner) -> Path:
+    """The artefact that the recipe has for a step."""
+    return runner.workspace.current(step.recipe, step.name).resolve()
+
+
+def _is_closed(step: Step[Any], runner: Runner) -> bool:
+    """Whether a blocking check of the step's artefact failed."""
+    if step.presentation is None:
+        return False
+    blocking = {check.name for check in step.presentation.checks if check.blocking}
+    return any(check.name in blocking and not check.passed for check in runner.require(step).manifest.checks)

@@ -1,0 +1,86 @@
+"""What environment variables decide: threads, engine, folders."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import environment
+from pipelines.environment import EnvironmentVariableError, compute, prepare_environment
+from stella_assets.core.devices import available_threads
+from stella_assets.core.engine import LocalEngine, ProcessesEngine
+
+VARIABLES = ("STELLA_THREADS", "STELLA_ENGINE", "STELLA_PARALLEL", *environment.THREAD_VARIABLES)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what a test sets is reset afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("STELLA_HOME", str(tmp_path / "workspace"))
+    monkeypatch.setenv("DAGSTER_HOME", "")
+
+
+def test_threads_are_those_of_the_machine_unless_a_variable_overrides_them(monkeypatch: pytest.MonkeyPatch):
+    assert compute().threads == available_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert compute().threads == 3
+    monkeypatch.setenv("STELLA_THREADS", "5")
+    assert compute().threads == 5
+
+
+def test_libraries_get_the_threads_that_the_user_did_not_set(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STELLA_THREADS", "7")
+    monkeypatch.setenv("POLARS_MAX_THREADS", "2")
+    prepare_environment()
+    found = {name: os.environ[name] for name in environment.THREAD_VARIABLES}
+    assert found == {"OMP_NUM_THREADS": "7", "RAYON_NUM_THREADS": "7", "POLARS_MAX_THREADS": "2"}
+
+
+def test_threads_are_limited_before_a_library_reads_them():
+    code = (
+        "import sys\n"
+        "import pipelines.environment as e\n"
+        "loaded = [name for name in ('numpy', 'torch', 'polars', 'tokenizers') if name in sys.modules]\n"
+        "print(loaded)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_engine_is_named_with_its_devices(monkeypatch: pytest.MonkeyPatch):
+    assert compute().engine == LocalEngine()
+    monkeypatch.setenv("STELLA_ENGINE", "local")
+    assert compute().engine == LocalEngine()
+    monkeypatch.setenv("STELLA_ENGINE", "processes:cuda:0,cuda:1")
+    assert compute().engine == ProcessesEngine(devices=("cuda:0", "cuda:1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("STELLA_THREADS", "many", "STELLA_THREADS 'many': is not a whole number above 0."),
+        ("STELLA_THREADS", "0", "STELLA_THREADS '0': is not a whole number above 0."),
+        ("STELLA_ENGINE", "rays", "STELLA_ENGINE 'rays': is not an engine. Name one of local, processes"),
+        ("STELLA_ENGINE", "local:2", "the engine 'local' has no settings"),
+        ("STELLA_ENGINE", "processes", "STELLA_ENGINE 'processes': Field required"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named_with_a_remedy(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EnvironmentVariableError) as refused:
+        compute()
+    assert said in str(refused.value)
+    assert refused.value.remedy
+
+
+def test_parallel_steps_are_a_number(monkeypatch: pytest.MonkeyPatch):
+    assert environment.parallel_steps() == 1
+    monkeypatch.setenv("STELLA_PARALLEL", "four")
+    with pytest.raises(EnvironmentVariableError, match=r"STELLA_PARALLEL 'four': .* e.g. 4"):
+        environment.parallel_steps()

@@ -1,0 +1,114 @@
+"""What a person can correct ends with a remedy and exit code 2; a bug with exit code 1 and a traceback in a file."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cli.errors import REMEDIES, describe
+from stella_assets.core.errors import UserError
+from storage.errors import DamageError, DiskSpaceError, StorageError
+from tests.conftest import write_recipe
+
+STELLA = str(Path(sys.executable).with_name("stella"))
+BROKEN = """
+import sys
+from stella_assets.core.errors import UserError
+from stella_assets.recipe import Graph
+
+def fail(context):
+    raise {error}
+
+class BrokenGraph(Graph):
+    def __init__(self, recipe):
+        super().__init__(recipe)
+        object.__setattr__(self.cleaned, "build", fail)
+
+import pipelines.cli.app
+import pipelines.cli.run
+pipelines.cli.run.Graph = BrokenGraph
+from pipelines.cli import main
+main()
+"""
+
+
+def kinds_below(kind: type[StorageError]) -> Iterator[type[StorageError]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from kinds_below(below)
+
+
+def test_every_error_of_the_storage_layer_has_a_remedy():
+    of_storage = [kind for kind in kinds_below(StorageError) if kind.__module__.startswith("storage.")]
+    assert len(of_storage) >= 10
+    assert [kind.__name__ for kind in of_storage if kind not in REMEDIES] == []
+    assert describe(DamageError("x.lance is damaged.")).startswith("x.lance is damaged. `stella vectors verify` names")
+    assert "Free some space" in describe(DiskSpaceError("full."))
+    assert describe(UserError("wrong.", "Do this.")) == "wrong. Do this."
+
+
+def test_an_error_of_a_room_has_the_remedy_of_its_kind():
+    class OwnError(DamageError):
+        """An error of a room."""
+
+    assert describe(OwnError("x is damaged.")) == describe(DamageError("x is damaged."))
+
+
+def run_broken(error: str, raw: dict[str, Any], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`stella run` of a recipe whose first step raises an error."""
+    command = [sys.executable, "-c", BROKEN.format(error=error), "run", str(write_recipe(folder, raw))]
+    environment = {**os.environ, "STELLA_HOME": str(folder / "workspace")}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_bug_in_a_step_ends_with_exit_code_1_and_its_traceback_in_a_file(raw: dict[str, Any], tmp_path: Path):
+    done = run_broken("ValueError('this is a bug')", raw, tmp_path)
+    assert done.returncode == 1, done.stderr
+    (log,) = (tmp_path / "workspace" / "logs").glob("*.log")
+    assert f"cleaned_texts: ValueError: this is a bug The traceback is in {log}" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    written = log.read_text()
+    assert "Traceback (most recent call last)" in written
+    assert "in fail" in written
+
+
+def test_a_mistake_that_a_step_finds_ends_with_exit_code_2_and_no_traceback(raw: dict[str, Any], tmp_path: Path):
+    done = run_broken("UserError('docs: has no texts.', 'Name another package.')", raw, tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "cleaned_texts: docs: has no texts. Name another package." in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "workspace" / "logs").exists()
+
+
+def test_a_bug_in_the_command_itself_has_its_traceback_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    code = (
+        "import pipelines.cli.run as run\n"
+        "def find_recipe(_): raise KeyError('bug')\n"
+        "run.find_recipe = find_recipe\n"
+        "from pipelines.cli import main; main()"
+    )
+    environment = {**os.environ, "STELLA_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code, "status", "demo"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 1
+    (log,) = (tmp_path / "logs").glob("*.log")
+    assert done.stderr == f"bug KeyError: 'bug' The traceback is in {log}\n"
+    assert "KeyError: 'bug'" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["corpus", "why", "demo", "text"], "Its name is now `stella corpus explain`"),
+        (["redistil", "run", "demo", "--anyway"], "Its name is now --force"),
+        (["statsu", "demo"], "No such command 'statsu'. Did you mean 'status'?"),
+    ],
+)
+def test_a_former_name_is_answered_with_the_new_one(words: list[str], said: str):
+    done = subprocess.run([STELLA, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
