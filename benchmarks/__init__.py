@@ -1,4 +1,4 @@
-"""Speed and quality, each as a ratio or a difference within one run, printed and written as a JSON row."""
+"""Benchmarks of speed and quality. Each writes ratios or differences within one run as a JSON row."""
 
 import json
 import os

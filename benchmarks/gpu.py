@@ -1,10 +1,10 @@
-"""A GPU at work: training a student of 435 million parameters at 512 tokens, and the losses of 4,096 texts.
+"""Speed on a GPU: training a student of 435 million parameters at 512 tokens, and the losses of 4,096 texts.
 
 python -m benchmarks.gpu training [--batch 64] [--peak-tflops 989]
 python -m benchmarks.gpu losses [--batch 4096] [--heads 8]
 
 The student is a BERT with random weights, the texts are random words; what is measured does not depend on either. The
-peak to compare with is the device's dense bfloat16 rate, by default an H100's.
+peak to compare with is the device's dense bfloat16 rate, by default that of an H100.
 """
 
 import statistics
@@ -20,42 +20,45 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import typer
-from storage.workspace import Workspace
 
 from benchmarks import write_row
-from benchmarks.lesson import MODEL, Lesson, make_stage, prepare
+from benchmarks.training_set import MODEL, TrainingSet, prepare
 from stella_assets.core.config import ModelSource
-from stella_assets.core.models import load_sentence_transformer, place
-from stella_assets.training.loop import train_stage
-from stella_assets.training.objective import stage_loss
-from stella_assets.training.settings import LOSSES
+from stella_assets.core.models import load_tokenizer
+from stella_assets.students import FULL
+from stella_assets.training.head_losses import HeadLosses
+from stella_assets.training.loop import train
+from stella_assets.training.losses import LOSSES
+from stella_assets.training.objective import Objective, stage_loss
+from stella_assets.training.stages.descent import Descent
 from stella_assets.training.targets import Spread, Targets
+from storage.workspace import Workspace
 
 app = typer.Typer(add_completion=False)
 TOKENS = 512
 TEXTS = 4096
 SHAPE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 6144}
 STEPS = (20, 120)
-"""The seconds of both are compared: what a stage costs once falls out."""
+"""A stage is timed with both, and the difference divided by the steps between: what a stage costs once cancels."""
 
 
 @app.command()
 def training(batch: int = 64, peak_tflops: float = 989.0, *, gradient_checkpointing: bool = False) -> None:
-    """Texts a second, memory, and share of the device's peak."""
+    """Texts per second, memory, and share of the device's peak."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_texts(folder / "texts")
         _write_student(folder / "student")
         student = {"model": str(folder / "student"), "max_length": TOKENS, "matryoshka_dims": []}
         workspace = Workspace(folder / "workspace")
-        lesson = prepare(folder / "texts", TEXTS, workspace, max_length=TOKENS, max_chars=10**5, student=student)
+        training_set = prepare(folder / "texts", TEXTS, workspace, max_length=TOKENS, max_chars=10**5, student=student)
         stage = {"batch_size": batch, "gradient_checkpointing": gradient_checkpointing}
-        runs = [_train(lesson, steps, stage, folder / str(steps)) for steps in STEPS]
+        runs = [_train(training_set, steps, stage, folder / str(steps)) for steps in STEPS]
     (fewer, _), (more, parameters) = runs
     texts_per_second = (STEPS[1] - STEPS[0]) * batch / (more - fewer)
-    tokens = float(lesson.data["train"].lengths.mean())
+    tokens = float(training_set.data["train"].lengths.mean())
     layers, hidden = SHAPE["num_hidden_layers"], SHAPE["hidden_size"]
-    # Forward and backward: 6 operations a weight and token, and 12 a layer, hidden dimension and pair of tokens.
+    # Forward and backward: 6 operations per weight and token, and 12 per layer, hidden dimension and pair of tokens.
     operations = tokens * (6 * parameters["in_products"] + 12 * layers * hidden * tokens)
     write_row(
         "gpu_training",
@@ -86,25 +89,26 @@ def _write_student(folder: Path) -> None:
     """A BERT with random weights and the tokenizer of all-MiniLM-L6-v2."""
     from transformers import BertConfig, BertModel
 
-    name, arguments = place(ModelSource(model=MODEL))
-    tokenizer = load_sentence_transformer(name, **arguments).tokenizer
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=30528, max_position_embeddings=TOKENS, **SHAPE)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    shape: dict[str, Any] = {"vocab_size": 30528, "max_position_embeddings": TOKENS, **SHAPE}
+    BertModel(BertConfig(**shape)).save_pretrained(folder)
+    load_tokenizer(ModelSource(model=MODEL)).save_pretrained(folder)
 
 
-def _train(lesson: Lesson, steps: int, settings: dict[str, Any], scratch: Path) -> tuple[float, dict[str, int]]:
+def _train(
+    training_set: TrainingSet, steps: int, settings: dict[str, Any], scratch: Path
+) -> tuple[float, dict[str, int]]:
     """Seconds of a stage, and the student's parameters: all, and those that take part in matrix products."""
     scratch.mkdir()
-    stage = make_stage(
-        train_layers="all", full_head={"cosine": 1}, steps=steps, learning_rate=1e-5, checkpoint_every=10**9,
-        checkpoint_selection="last", **settings,
+    stage = Descent.model_validate(
+        {"train_layers": "all", "full_head": {"cosine": 1}, "steps": steps, "learning_rate": 1e-5,
+         "checkpoint_every": 10**9, "checkpoint_selection": "last", **settings}
     )  # fmt: skip
-    student = lesson.student()
+    student = training_set.student()
     sizes = {name: parameter.numel() for name, parameter in student.named_parameters()}
     torch.cuda.reset_peak_memory_stats()
     started = time.monotonic()
-    train_stage(student, stage, "gpu", lesson.data, 0, scratch, print)
+    train(stage, training_set.context("gpu", student, scratch))
     seconds = time.monotonic() - started
     idle = sum(size for name, size in sizes.items() if "embeddings" in name or "pooler" in name)
     return seconds, {"all": sum(sizes.values()), "in_products": sum(sizes.values()) - idle}
@@ -122,11 +126,11 @@ def losses(batch: int = 4096, heads: int = 8, dim: int = 1024, repeats: int = 5)
     targets = Targets([teacher], [1.0])
 
     def form(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        stage = make_stage(train_layers=0, full_head={name: 1}, steps=1, learning_rate=1e-5)
-        return lambda x: stage_loss(stage, {dim: x}, dim, targets, Spread(1.0, 1.0)).total
+        objective = Objective(HeadLosses.model_validate({name: 1}))
+        return lambda x: stage_loss(objective, {FULL: x}, targets, Spread(1.0, 1.0)).total
 
-    form("similarity")(near[0])  # the teachers' Gram matrix is worked out once
-    rows = {name: _time(form(name), near, repeats) for name in LOSSES}
+    form("similarity")(near[0])  # the teachers' Gram matrix is computed once
+    rows = {name: _time(form(name), near, repeats) for name in LOSSES.names()}
     write_row("gpu_losses", {"device": torch.cuda.get_device_name(), "batch": batch, "heads": heads, "losses": rows})
 
 
@@ -147,5 +151,5 @@ def _time(form: Callable[[torch.Tensor], torch.Tensor], near: list[torch.Tensor]
 
 if __name__ == "__main__":
     if not torch.cuda.is_available():
-        sys.exit("There is no CUDA device here.")
+        sys.exit("This benchmark needs a CUDA device.")
     app()

@@ -1,10 +1,10 @@
-"""What a hundredth of new texts costs, as a share of the full job and beyond a constant.
+"""The cost of 1% of new texts, as a share of the full job, without the constant part.
 
     python -m benchmarks.increment --data FOLDER
 
-FOLDER holds Parquet files with a column `text`. The real command embeds texts of them with all-MiniLM-L6-v2, writes the
-snapshot and its statistics; then runs again with 1% more. Two sizes tell the constant (imports, loading a model) from
-what grows with the job.
+FOLDER holds Parquet files with a column `text`. `stella run` embeds texts of them with all-MiniLM-L6-v2 and writes the
+snapshot and its statistics; then it runs again with 1% more texts. Two sizes separate the constant part (imports,
+loading a model) from the part that grows with the job.
 """
 
 import json
@@ -51,7 +51,7 @@ def run(recipe: Path, workspace: Path) -> tuple[float, dict[str, Any]]:
 
 
 def full_and_increment(files: list[Path], texts: int) -> dict[str, float]:
-    """Seconds of the full job over about `texts` texts, and of 1% more: the median of three such steps."""
+    """Seconds of the full job on about `texts` texts, and of 1% more: the median of three increments."""
     limit = texts // len(files) // 100 * 100
     with tempfile.TemporaryDirectory() as root:
         workspace = Path(root) / "workspace"
@@ -67,7 +67,7 @@ def full_and_increment(files: list[Path], texts: int) -> dict[str, float]:
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder of Parquet files with a column `text`.")],
-    texts: Annotated[int, typer.Option(help="Texts of the larger job, about.")] = 40_000,
+    texts: Annotated[int, typer.Option(help="Texts of the larger job, approximately.")] = 40_000,
 ) -> None:
     """Time the full job and 1% more texts, at two sizes."""
     large = [file for file in sorted(data.resolve().glob("*.parquet")) if file.stat().st_size > 300_000]

@@ -1,12 +1,13 @@
-"""Fifty times `kill -9` at random while a recipe embeds and writes its snapshot, then one run to the end.
+"""Fifty times `kill -9` at random moments while a recipe embeds and writes its snapshot, then one complete run.
 
     python -m benchmarks.kills [--kills 50]
 
 Each kill comes at a random moment after the run's first write to the store. The tables must equal those of an
-undisturbed run, row by row, and the store must be whole. A run that comes to its end is compared, and another store
-begins.
+undisturbed run, row by row, and the store must not be damaged. When a run ends before its kill, its store is compared,
+and a new one is begun.
 """
 
+import copy
 import os
 import random
 import signal
@@ -20,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import typer
 import yaml
-from storage.workspace import Workspace
 
 from benchmarks import write_row
+from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
+from stella_assets.teachers.tables import VECTORS
 from storage.database import open_table, table_names
 from storage.integrity import verify_table
-from storage.snapshot import Snapshot, snapshot_tags
+from storage.workspace import Workspace
 from tests.conftest import TINY
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -33,7 +35,7 @@ ASSETS = ("corpus", "teacher_vectors", "concatenated_vectors")
 
 
 def write_recipe(folder: Path) -> Path:
-    raw = {**TINY, "name": "kills"}
+    raw = copy.deepcopy({**TINY, "name": "kills"})
     raw["corpus"]["sources"][0] |= {"limit": 2000}
     raw["teachers"][0] |= {"unit_rows": 128, "max_length": 64}
     raw["teachers"][1] |= {"unit_rows": 128}
@@ -57,7 +59,7 @@ def contents(workspace: Workspace) -> dict[str, object]:
     """Every row of every table, in the order of ids."""
     found: dict[str, object] = {}
     for name in table_names(workspace):
-        if name.startswith("teacher_vectors."):
+        if name.startswith(VECTORS):
             found[name] = open_table(workspace, name).to_table().sort_by("id")
     (tag,) = snapshot_tags(workspace, "kills")
     snapshot = Snapshot.open(workspace, "kills", tag)
@@ -78,7 +80,7 @@ def wait_for_a_write(process: subprocess.Popen[bytes], workspace: Workspace) -> 
 
 
 def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Kill the process and its children, unless it comes to its end before."""
+    """Kill the process and its children, unless it ends before."""
     with suppress(subprocess.TimeoutExpired):
         process.wait(seconds)
     alive = process.poll() is None
@@ -89,7 +91,7 @@ def kill_after(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def main(kills: int = 50, seed: int = 0) -> None:
-    """Kill, go on, and compare."""
+    """Kill, continue, and compare."""
     draw = random.Random(seed)
     with tempfile.TemporaryDirectory() as root:
         recipe = write_recipe(Path(root))
@@ -99,15 +101,16 @@ def main(kills: int = 50, seed: int = 0) -> None:
         began = time.monotonic()
         assert process.wait() == 0
         working = time.monotonic() - began
-        expected, ended, progress = contents(undisturbed), 0, []
+        expected, ended = contents(undisturbed), 0
+        progress: list[int] = []
         while len(progress) < kills:
             process = start(recipe, workspace)
             wait_for_a_write(process, workspace)
-            # The square: soon after the first write rather than late, as a run that goes on has less to do.
+            # Squared, so that kills come soon after the first write: a continued run has less to do.
             if kill_after(process, draw.random() ** 2 * working):
                 tables = [open_table(workspace, name) for name in table_names(workspace)]
                 progress.append(sum(table.count_rows() for table in tables if table is not None))
-            else:  # in spite of the kills before
+            else:  # it ended before
                 assert process.returncode == 0
                 if contents(workspace) != expected:
                     raise SystemExit("the tables differ from those of an undisturbed run")
@@ -115,9 +118,12 @@ def main(kills: int = 50, seed: int = 0) -> None:
                 workspace = Workspace(Path(root) / f"killed_{ended}")
         assert start(recipe, workspace).wait() == 0
         equal = contents(workspace) == expected
-        homes = [Workspace(Path(root) / f"killed_{number}") for number in range(ended + 1)]
+        workspaces = [Workspace(Path(root) / f"killed_{number}") for number in range(ended + 1)]
         damages = [
-            d for workspace in homes for name in table_names(workspace) for d in verify_table(workspace, name).damages
+            d
+            for workspace in workspaces
+            for name in table_names(workspace)
+            for d in verify_table(workspace, name).damages
         ]
     write_row(
         "kills",
@@ -125,7 +131,7 @@ def main(kills: int = 50, seed: int = 0) -> None:
             "kills": kills,
             "seconds_of_writing_undisturbed": round(working, 1),
             "rows_after_each_kill": progress,
-            "stores_finished": len(homes),
+            "stores_finished": len(workspaces),
             "equal_row_by_row": equal,
             "damages": len(damages),
         },

@@ -1,4 +1,4 @@
-"""Six public tasks, one or two a type, through mteb's own task classes, read from a folder of Parquet files.
+"""Six public tasks, one or two per type, through mteb's own task classes, read from a folder of Parquet files.
 
 STSBenchmark, SICK-R, Banking77 and SciFact are scored on the rows that MTEB has. The newsgroups' subject lines and
 TrecQA stand in for a clustering and a reranking task.
@@ -10,20 +10,18 @@ import logging
 import tempfile
 from pathlib import Path
 
-from storage.workspace import Workspace
-
+from stella_assets.core.devices import Compute
+from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext
 from stella_assets.evaluation.encoders import Embedder
-from stella_assets.evaluation.score import TaskScorer
-from stella_assets.evaluation.tasks import EvaluationTask, make_task
+from stella_assets.evaluation.kinds import TASK_KINDS
+from stella_assets.evaluation.official import local_task
+from stella_assets.evaluation.task_scores import TaskScorer
+from stella_assets.evaluation.tasks import EvaluationTask
+from storage.workspace import Workspace
 
-OFFICIAL = {
-    "STSBenchmark": "sts",
-    "SICK-R": "sts",
-    "Banking77Classification": "classification",
-    "SciFact": "retrieval",
-}
-OWN = {"TwentyNewsgroups": ("clustering", "TwentyNewsgroups_subjects"), "TrecQA": ("reranking", "TrecQA_rerank")}
+OFFICIAL = ("STSBenchmark", "SICK-R", "Banking77Classification", "SciFact")
+CUSTOM = {"TwentyNewsgroups": ("clustering", "TwentyNewsgroups_subjects"), "TrecQA": ("reranking", "TrecQA_rerank")}
 
 
 def load_tasks(folder: Path) -> list[EvaluationTask]:
@@ -31,15 +29,12 @@ def load_tasks(folder: Path) -> list[EvaluationTask]:
     import mteb
 
     everything = {"SICK-R": {"test": ("train", "validation", "test")}}
-    official = [
-        EvaluationTask(mteb.get_task(name), "local", kind, _place(folder, name), everything.get(name, {}))
-        for name, kind in OFFICIAL.items()
+    official = [local_task(mteb.get_task(name), _place(folder, name), everything.get(name, {})) for name in OFFICIAL]
+    custom = [
+        EvaluationTask(TASK_KINDS[kind].new_task(name, name), "custom", folder / f"{file}.parquet", reads_files=True)
+        for name, (kind, file) in CUSTOM.items()
     ]
-    own = [
-        EvaluationTask(make_task(name, kind, name), "own", kind, folder / f"{file}.parquet")
-        for name, (kind, file) in OWN.items()
-    ]
-    return [*official, *own]
+    return [*official, *custom]
 
 
 def _place(folder: Path, name: str) -> Path:
@@ -50,7 +45,9 @@ def evaluate(embedder: Embedder, folder: Path, workspace: Workspace) -> dict[str
     """The main score of each task, times 100, and their mean as `mean`."""
     with tempfile.TemporaryDirectory() as scratch:
         nowhere = Path(scratch)
-        context = BuildContext("benchmark", "", nowhere, nowhere, {}, workspace, logging.getLogger("stella"))
-        rows = [TaskScorer(task, context).score("student", embedder)[1] for task in load_tasks(folder)]
+        log = logging.getLogger("stella")
+        runner = Runner(workspace, log)
+        context = BuildContext("", "", nowhere, nowhere, {}, workspace, log, Compute(), runner=runner)
+        rows = [TaskScorer("benchmark", task, context).score("student", embedder).row for task in load_tasks(folder)]
     scores = {row["task"]: 100 * row["score"] for row in rows}
     return {**scores, "mean": sum(scores.values()) / len(scores)}

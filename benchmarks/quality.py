@@ -1,47 +1,48 @@
-"""Quality at equal compute on six public tasks: presets against one another and against sentence-transformers.
+"""Quality at equal compute on six public tasks: the presets, and sentence-transformers for comparison.
 
 python -m benchmarks.quality compare --data FOLDER       presets and EmbedDistillLoss, 50,000 texts, three seeds
-python -m benchmarks.quality curve --data FOLDER         retention over 12,500 to 200,000 texts
-python -m benchmarks.quality sensitivity --data FOLDER   learning rate, batch and weights of `robust` and of `paper`
+python -m benchmarks.quality curve --data FOLDER         retention for 12,500 to 200,000 texts
+python -m benchmarks.quality sensitivity --data FOLDER   learning rate, batch size and weights of `robust` and `paper`
 
-FOLDER holds `corpus/` and `eval/`. The student is three of six layers of all-MiniLM-L6-v2, the teacher the whole of it.
-Every run's scores are kept in the workspace folder under what it was made of, so a benchmark that was stopped goes on.
+FOLDER holds `corpus/` and `eval/`. The student is three of six layers of all-MiniLM-L6-v2, the teacher the whole model.
+Every run's scores are kept in the workspace, named by a digest of its settings, so a benchmark that was stopped
+continues where it was.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from storage.workspace import Workspace
 
 from benchmarks import RESULTS, write_row
-from benchmarks.lesson import prepare
 from benchmarks.public_tasks import evaluate
+from benchmarks.training import embed_distill
+from benchmarks.training_set import LOG, prepare
+from stella_assets.core.figures import figure
 from stella_assets.core.manifest import digest
-from stella_assets.core.step import Runner, all_steps
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import upstream
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
-from stella_assets.plots import figure
-from stella_assets.recipe import parse_recipe
+from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.presets import expand_preset
-from stella_assets.students.dense import Student
-from stella_assets.training.stages import model_folder, stage_step
-from storage.artefacts import write_atomically
+from stella_assets.students.dense.model import DenseStudent
+from storage.files import write_atomically
+from storage.workspace import Workspace
 
 app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.")]
-HomeFolder = Annotated[Path, typer.Option(help="Where vectors and scores are kept between runs.")]
-HOME = Path("var/benchmarks")
+WorkspaceFolder = Annotated[Path, typer.Option(help="Where vectors and scores are kept between runs.")]
+WORKSPACE = Path("var/benchmarks")
 FULL, QUARTER = 384, 96
-AIMS = {FULL: 97, QUARTER: 96}
-"""Percent of the teacher's mean score."""
+TARGETS = {FULL: 97, QUARTER: 96}
+"""Percent of the teacher's mean score that each dimension should reach."""
 EMBED_DISTILL_RATES = (1e-4, 3e-4, 1e-3)
 
 Embedders = dict[int, StudentEmbedder]
@@ -50,12 +51,18 @@ Stages = list[dict[str, Any]]
 
 
 class Quality:
-    """Runs and their scores."""
+    """Runs and their scores.
+
+    Args:
+        data: Folder with corpus/ and eval/.
+        texts: Training texts.
+        workspace: Where vectors and scores are kept.
+    """
 
     def __init__(self, data: Path, texts: int, workspace: Path) -> None:
         self._folder, self._eval = workspace / "quality", data / "eval"
         self._workspace, self._texts = Workspace(workspace.absolute()), texts
-        self._lesson = prepare(data / "corpus", texts, self._workspace)
+        self._training_set = prepare(data / "corpus", texts, self._workspace)
 
     def of_stages(self, stages: Stages, seed: int) -> Scores:
         """Scores of a student after these stages, by dimension."""
@@ -67,15 +74,15 @@ class Quality:
 
     def of_models(self) -> dict[str, Scores]:
         """Scores of the teacher and of the student before training."""
+        student, compute = self._training_set.recipe.student, self._training_set.compute
 
         def pooled(layers: Any) -> Callable[[], Embedders]:
-            spec = self._lesson.recipe.student.model_copy(update={"keep_layers": layers})
-            return lambda: self._embedders(Student.initialise(spec, None, 0), {FULL: None})
+            config = student.model_copy(update={"keep_layers": layers})
+            return lambda: self._embedders(config.initialise(None, 0, compute), {FULL: None})
 
-        kept = self._lesson.recipe.student.keep_layers
         return {
             name: self._scored({"model": name}, pooled(layers), texts=0)
-            for name, layers in (("teacher", None), ("base_model", kept))
+            for name, layers in (("teacher", None), ("base_model", student.keep_layers))
         }
 
     def _scored(
@@ -96,24 +103,23 @@ class Quality:
         return json.loads(path.read_text())["scores"]
 
     def _train(self, stages: Stages, seed: int) -> Embedders:
-        raw = self._lesson.recipe.model_dump(mode="json") | {"stages": stages, "seed": seed}
-        recipe = parse_recipe(raw, self._workspace.root / "lesson.yaml")
-        runner = Runner(self._workspace, logging.getLogger("stella"), links=False)
-        *_, last = [runner.make(step) for step in all_steps(stage_step(recipe, len(recipe.stages)))]
-        student = Student.load(model_folder(last), recipe.student)
+        raw = self._training_set.recipe.model_dump(mode="json") | {"stages": stages, "seed": seed}
+        recipe = parse_recipe(raw, self._workspace.root / "benchmark.yaml")
+        runner, last = Runner(self._workspace, LOG), Graph(recipe).stages[-1]
+        for step in upstream(last):
+            runner.make(step, link=False)
+        student = runner.read(last).load(runner.compute)
         dims = [FULL, QUARTER] if recipe.trains_matryoshka_heads(len(recipe.stages)) else [FULL]
-        return self._embedders(student, {dim: dim for dim in dims})
+        return self._embedders(student, {dim: student.head_of(dim) for dim in dims})
 
     def _peer(self, rate: float, seed: int) -> Embedders:
-        from benchmarks.training import embed_distill
-
         with tempfile.TemporaryDirectory() as folder:
-            everything = len(self._lesson.data["train"])
-            student, _ = embed_distill(self._lesson, everything, rate, seed, Path(folder))
-        return self._embedders(student, {FULL: FULL})
+            texts = len(self._training_set.data["train"])
+            student, _ = embed_distill(self._training_set, texts, rate, seed, Path(folder))
+        return self._embedders(student, {FULL: student.head_of(FULL)})
 
-    def _embedders(self, student: Student, heads: dict[int, int | None]) -> Embedders:
-        """Heads by dimension; they share what the encoder gives."""
+    def _embedders(self, student: DenseStudent, heads: Mapping[int, str | None]) -> Embedders:
+        """Heads by dimension; they share the pooled states of the encoder."""
         states = PooledStates(student, self._workspace)
         return {dim: StudentEmbedder(states, head, {}) for dim, head in heads.items()}
 
@@ -129,8 +135,8 @@ def _summary(runs: list[Scores], dim: int = FULL) -> dict[str, Any]:
 
 
 @app.command()
-def compare(data: Data, workspace: HomeFolder = HOME, texts: int = 50_000, seeds: int = 3) -> None:
-    """Presets and EmbedDistillLoss (at its best learning rate) on the same texts."""
+def compare(data: Data, workspace: WorkspaceFolder = WORKSPACE, texts: int = 50_000, seeds: int = 3) -> None:
+    """The presets and EmbedDistillLoss (at its best learning rate) on the same texts."""
     quality = Quality(data, texts, workspace)
     rows = {name: _summary([scores]) for name, scores in quality.of_models().items()}
     for preset in ("robust", "leaf", "paper"):
@@ -148,8 +154,8 @@ def compare(data: Data, workspace: HomeFolder = HOME, texts: int = 50_000, seeds
 
 
 @app.command()
-def curve(data: Data, workspace: HomeFolder = HOME, seed: int = 0) -> None:
-    """Retention of `robust` over the number of texts."""
+def curve(data: Data, workspace: WorkspaceFolder = WORKSPACE, seed: int = 0) -> None:
+    """Retention of `robust` by number of texts."""
     points = {}
     for texts in (12_500, 25_000, 50_000, 100_000, 200_000):
         quality = Quality(data, texts, workspace)
@@ -162,17 +168,17 @@ def curve(data: Data, workspace: HomeFolder = HOME, seed: int = 0) -> None:
 
 
 def _plot(points: dict[int, dict[str, float]]) -> bytes:
-    """Retention over texts, a line a dimension."""
+    """Retention by number of texts, one line per dimension."""
 
     def draw(axes: Any) -> None:
-        for (dim, aim), colour in zip(AIMS.items(), ("#4053d3", "#b51d14"), strict=True):
+        for (dim, target), colour in zip(TARGETS.items(), ("#4053d3", "#b51d14"), strict=True):
             values = [scores[str(dim)] for scores in points.values()]
             axes.plot(list(points), values, "o-", color=colour, label=f"{dim} dimensions")
             for texts, value in zip(points, values, strict=True):
                 axes.annotate(
                     f"{value:.1f}", (texts, value), (0, 6), textcoords="offset points", ha="center", fontsize=8
                 )
-            axes.axhline(aim, color=colour, linestyle="--", linewidth=0.8, label=f"aim at {dim}: {aim}%")
+            axes.axhline(target, color=colour, linestyle="--", linewidth=0.8, label=f"target for {dim}: {target}%")
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(points), [f"{texts:,}" for texts in points])
         axes.set_xlabel("texts, each seen once")
@@ -183,8 +189,8 @@ def _plot(points: dict[int, dict[str, float]]) -> bytes:
 
 
 @app.command()
-def sensitivity(data: Data, workspace: HomeFolder = HOME, texts: int = 20_000, seed: int = 0) -> None:
-    """What a wrong learning rate, batch or weight costs, one at a time."""
+def sensitivity(data: Data, workspace: WorkspaceFolder = WORKSPACE, texts: int = 20_000, seed: int = 0) -> None:
+    """The cost of a wrong learning rate, batch size or weight, one at a time."""
     quality = Quality(data, texts, workspace)
     table: dict[str, dict[str, float]] = {}
     for preset in ("robust", "paper"):
@@ -193,14 +199,14 @@ def sensitivity(data: Data, workspace: HomeFolder = HOME, texts: int = 20_000, s
             name: round(quality.of_stages(changed, seed)[str(FULL)]["mean"], 2)
             for name, changed in _changes(stages).items()
         }
-    losses = {preset: round(rows["as it is"] - min(rows.values()), 2) for preset, rows in table.items()}
+    losses = {preset: round(rows["unchanged"] - min(rows.values()), 2) for preset, rows in table.items()}
     write_row("quality_sensitivity", {"texts": texts, "mean_scores": table, "lost_at_worst": losses})
     assert losses["robust"] <= 1, "robust loses more than a point"
 
 
 def _changes(stages: Stages) -> dict[str, Stages]:
     """The stages as they are, and with one setting changed in every stage that has it."""
-    changed = {"as it is": stages}
+    changed = {"unchanged": stages}
     for factor in (1 / 3, 3):
         changed[f"learning rate x {factor:.2g}"] = [
             stage | ({"learning_rate": stage["learning_rate"] * factor} if "learning_rate" in stage else {})

@@ -1,4 +1,4 @@
-"""Does the last stage beat the untouched student for every seed? The demo's recipe, one run a seed.
+"""Whether the last stage is better than the base model for every seed: the demo's recipe, one run per seed.
 
     python -m benchmarks.seeds [--seeds 3]
 
@@ -22,7 +22,7 @@ STELLA = str(Path(sys.executable).with_name("stella"))
 
 
 def main(seeds: int = 3, recipe: Path = ROOT / "recipes" / "demo.yaml") -> None:
-    """Run the recipe once a seed and compare."""
+    """Run the recipe once per seed and compare."""
     rows = []
     for seed in range(seeds):
         raw = yaml.safe_load(recipe.read_text())
@@ -49,7 +49,7 @@ def main(seeds: int = 3, recipe: Path = ROOT / "recipes" / "demo.yaml") -> None:
         "seeds",
         {"runs": rows, "gain_mean": round(statistics.mean(gains), 2), "gain_spread": round(max(gains) - min(gains), 2)},
     )
-    assert min(gains) > 0, "the student does not beat the untouched student for every seed"
+    assert min(gains) > 0, "for some seed the student is not better than the base model"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Packed vector column or a column a teacher? The prototype behind the snapshot's layout.
+"""One packed vector column compared with one column per teacher: the prototype of the snapshot's layout.
 
 python -m benchmarks.snapshot_layout [--rows 20000]
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 import typer
 
 from benchmarks import write_row
-from storage.database import to_arrow, to_numpy
+from storage.codecs import vectors_to_arrow, vectors_to_numpy
 
 DIMS = {"a": 4096, "b": 8192}
 JOINS = 1024
@@ -27,7 +27,7 @@ BLOCK = 2048
 
 
 def random_block(rows: int, dim: int, seed: int) -> np.ndarray:
-    """Unit vectors, float16, without the cost of normal deviates."""
+    """Unit vectors `[rows, dim]` float16, cheaper than from a normal distribution."""
     block = np.random.default_rng(seed).random((rows, dim), dtype=np.float32) - 0.5
     return (block / np.linalg.norm(block, axis=1, keepdims=True)).astype(np.float16)
 
@@ -41,9 +41,9 @@ def batches(rows: int, dims: dict[str, int], packed: bool) -> Iterator[pa.Record
         count = min(BLOCK, rows - start)
         blocks = [random_block(count, dim, start + i) for i, dim in enumerate(dims.values())]
         if packed:
-            columns = {"id": ids(start, count), "vector": to_arrow(np.concatenate(blocks, axis=1))}
+            columns = {"id": ids(start, count), "vector": vectors_to_arrow(np.concatenate(blocks, axis=1))}
         else:
-            vectors = {f"vector_{name}": to_arrow(block) for name, block in zip(dims, blocks, strict=True)}
+            vectors = {f"vector_{name}": vectors_to_arrow(block) for name, block in zip(dims, blocks, strict=True)}
             columns = {"id": ids(start, count), **vectors}
         yield pa.RecordBatch.from_pydict(columns)
 
@@ -60,14 +60,16 @@ def write(folder: str, rows: int, dims: dict[str, int], packed: bool) -> float:
 
 
 def join(folder: str, rows: int) -> float:
-    """A third teacher joins a table with a column a teacher: only its own bytes are written."""
+    """A third teacher joins a table with one column per teacher: only its own bytes are written."""
     import lance
 
     schema = pa.schema({"vector_c": pa.list_(pa.float16(), JOINS)}.items())
 
     @lance.batch_udf(output_schema=schema)
     def vectors(batch: pa.RecordBatch) -> pa.RecordBatch:
-        return pa.RecordBatch.from_arrays([to_arrow(random_block(len(batch), JOINS, len(batch)))], schema=schema)
+        return pa.RecordBatch.from_arrays(
+            [vectors_to_arrow(random_block(len(batch), JOINS, len(batch)))], schema=schema
+        )
 
     dataset = lance.dataset(folder)
     started = time.perf_counter()
@@ -78,7 +80,7 @@ def join(folder: str, rows: int) -> float:
 def take(dataset: Any, rows: np.ndarray, names: list[str]) -> np.ndarray:
     """One contiguous block `[batch, sum of dims]` float16."""
     table = dataset.take(rows, columns=names)
-    blocks = [to_numpy(table.column(name)) for name in names]
+    blocks = [vectors_to_numpy(table.column(name)) for name in names]
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
 
@@ -87,7 +89,7 @@ def size(folder: Path) -> int:
 
 
 def main(rows: int = 20_000, repeats: int = 40) -> None:
-    """Write, read at random, scan, and let a teacher join; both layouts in one run."""
+    """Write, read at random, and let a teacher join; both layouts in one run."""
     import lance
 
     with tempfile.TemporaryDirectory() as root:

@@ -1,9 +1,9 @@
-"""The store at a million rows: time and peak memory of each operation, each in a process of its own.
+"""The store with a million rows: time and peak memory of each operation, each in a process of its own.
 
     python -m benchmarks.store_scale [--rows 1000000]
 
 Vectors are synthetic, ids are hashes of texts, 50 sources. The same at a tenth of the rows shows how time grows; a
-hundredth of new texts shows what an increment costs.
+hundredth of new texts shows the cost of an increment.
 """
 
 import json
@@ -13,36 +13,36 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
-from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.snapshot_layout import random_block
-from stella_assets.core.manifest import Identity, Manifest
-from stella_assets.core.step import Artefact
-from stella_assets.corpus.build import CORPUS_FILE
-from stella_assets.corpus.read import CorpusTexts
+from stella_assets.corpus.read import CORPUS_FILE, CorpusTexts
+from stella_assets.corpus.tables import TEXTS
 from stella_assets.corpus.text import text_id
+from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.teachers.tables import SNAPSHOT, VECTORS
+from stella_assets.teachers.teacher_vectors import read_keys
+from stella_assets.teachers.vectors import VectorsByRole
 from storage.memory import PeakMemory
-from storage.snapshot import Snapshot
-from storage.statistics import TEXTS
-from storage.vectors import VectorsByRole
+from storage.workspace import Workspace
 
 DIM = 1024
 OPERATIONS = ("embed", "snapshot", "statistics", "verify", "gc")
+RECIPE = "benchmark"
 FINGERPRINTS = {"document": "synthetic", "query": "synthetic"}
 
 
 def write_corpus(root: Path, rows: int) -> None:
-    """Numbered texts in the form of a corpus artefact, sorted by id, without holding them twice."""
+    """Numbered texts in the form of a corpus artefact, sorted by id; they are in memory once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     numbered = sorted((text_id(f"text number {i}"), i) for i in range(rows))
-    with pq.ParquetWriter(root / CORPUS_FILE, TEXTS, compression="zstd") as writer:
+    with pq.ParquetWriter(root / CORPUS_FILE, TEXTS.schema, compression="zstd") as writer:
         for start in range(0, rows, 65_536):
             part = numbered[start : start + 65_536]
             columns: dict[str, list[str]] = {
@@ -51,45 +51,35 @@ def write_corpus(root: Path, rows: int) -> None:
                 "source": [f"source_{i % 50}" for _, i in part],
                 "split": ["dev" if i % 20 == 0 else "train" for _, i in part],
             }
-            filled = {name: columns.get(name, ["document"] * len(part)) for name in TEXTS.names}
-            writer.write_table(pa.table(filled, schema=TEXTS))
-
-
-def texts_of(root: Path) -> CorpusTexts:
-    return CorpusTexts(Artefact("corpus", root, Manifest(Identity("corpus", "1", {}, {}), {})))
+            filled = {name: columns.get(name, ["document"] * len(part)) for name in TEXTS.schema.names}
+            writer.write_table(pa.table(filled, schema=TEXTS.schema))
 
 
 def operate(root: Path, operation: str, tag: str) -> None:
-    from storage.garbage import Needed, collect
+    from stella_assets.teachers.garbage import Needed, collect_garbage
+    from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
     from storage.integrity import verify_table
-    from storage.snapshot_writer import SnapshotWriter, TeacherColumn
 
-    workspace, texts = Workspace(root / "workspace"), texts_of(root / tag)
+    workspace, texts = Workspace(root / "workspace"), CorpusTexts(root / tag)
     vectors = VectorsByRole(workspace, FINGERPRINTS, DIM)
     match operation:
         case "embed":
-            keys = np.concatenate([_keys(batch) for batch in texts.scan(["id"])])
+            keys = read_keys(texts)[0]
             vectors.table("document").fill(
                 keys, lambda at: at, lambda at: random_block(len(at), DIM, int(at[0])).astype(np.float32)
             )
         case "snapshot":
             column = TeacherColumn("synthetic", DIM, 1.0, FINGERPRINTS, vectors.fetch)
-            SnapshotWriter(workspace, "context").write(tag, texts, [column], {})
+            SnapshotWriter(workspace, RECIPE).write(tag, texts, [column], {})
         case "statistics":
             from stella_assets.teachers.statistics import measure_snapshot
 
-            assert measure_snapshot(Snapshot.open(workspace, "context", tag))["stats"][0]["rows"] == len(texts)
+            assert measure_snapshot(Snapshot.open(workspace, RECIPE, tag))["stats"][0]["rows"] == len(texts)
         case "verify":
-            for name in ("teacher_vectors.synthetic", "context.concatenated_vectors"):
+            for name in (VECTORS + "synthetic", RECIPE + SNAPSHOT):
                 assert verify_table(workspace, name).damages == []
         case "gc":
-            collect(workspace, Needed({"synthetic"}, {("context", tag)}), dry_run=False, superseded=True)
-
-
-def _keys(batch: Any) -> np.ndarray:
-    from storage.database import to_keys
-
-    return to_keys(batch.column(0))
+            collect_garbage(workspace, Needed({"synthetic"}, {(RECIPE, tag)}), dry_run=False, superseded=True)
 
 
 def measured(root: Path, operation: str, tag: str) -> dict[str, float]:
@@ -100,7 +90,7 @@ def measured(root: Path, operation: str, tag: str) -> dict[str, float]:
 
 
 def inside(root: str, operation: str, tag: str) -> None:
-    import lance  # noqa: F401 (its import is no part of the measurement)
+    import lance  # noqa: F401 (its import is not measured)
     import polars  # noqa: F401
 
     with PeakMemory() as memory:

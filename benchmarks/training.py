@@ -1,13 +1,12 @@
-"""Training against SentenceTransformerTrainer with EmbedDistillLoss: same student, texts, batches, dtype and loss.
+"""Training compared with SentenceTransformerTrainer and EmbedDistillLoss: same student, texts, batches, dtype, loss.
 
 python -m benchmarks.training --data FOLDER [--texts 6400] [--repeats 3]
 
 Both train everything for one epoch with the cosine loss against stored vectors of all-MiniLM-L6-v2, through a linear
-map of 384 dimensions, in bfloat16 where the processor has it, in turn.
+map of 384 dimensions, in bfloat16 where the processor computes in it, alternating.
 """
 
 import logging
-import shutil
 import statistics
 import tempfile
 import time
@@ -16,32 +15,32 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from storage.workspace import Workspace
 
 from benchmarks import write_row
-from benchmarks.lesson import Lesson, make_stage, prepare
-from stella_assets.students.dense import Student
-from stella_assets.training.loop import train_stage
+from benchmarks.training_set import TrainingSet, prepare
+from stella_assets.students import FULL
+from stella_assets.students.dense.model import DenseStudent
+from stella_assets.training.loop import train
+from stella_assets.training.stages.descent import Descent
+from storage.workspace import Workspace
 
 BATCH = 64
 
 
-def ours(lesson: Lesson, texts: int, folder: Path) -> tuple[float, float]:
-    """Texts a second, and the share of the time that was spent waiting for vectors and tokens."""
-    data = {**lesson.data, "train": lesson.data["train"].first(texts)}
-    stage = make_stage(
-        train_layers="all", full_head={"cosine": 1}, batch_size=BATCH, texts=texts, learning_rate=3e-4,
-        checkpoint_every=10**9, checkpoint_selection="last",
+def ours(training_set: TrainingSet, texts: int, folder: Path) -> tuple[float, float]:
+    """Texts per second, and the share of the time that was spent waiting for vectors and tokens."""
+    stage = Descent.model_validate(
+        {"train_layers": "all", "full_head": {"cosine": 1}, "batch_size": BATCH, "texts": texts, "learning_rate": 3e-4,
+         "checkpoint_every": 10**9, "checkpoint_selection": "last"}
     )  # fmt: skip
-    scratch = folder / "ours"
-    scratch.mkdir()
-    student = lesson.student()
-    trained = train_stage(student, stage, "ours", data, 0, scratch, lambda _line: None)
-    shutil.rmtree(scratch)
+    folder.mkdir()
+    trained = train(stage, training_set.context("ours", training_set.student(), folder, texts))
     return trained.texts_per_second, trained.waiting
 
 
-def embed_distill(lesson: Lesson, texts: int, rate: float, seed: int, folder: Path) -> tuple[Student, float]:
+def embed_distill(
+    training_set: TrainingSet, texts: int, rate: float, seed: int, folder: Path
+) -> tuple[DenseStudent, float]:
     """The student after one epoch with sentence-transformers, and the seconds it took."""
     import torch
     from datasets import Dataset
@@ -49,10 +48,10 @@ def embed_distill(lesson: Lesson, texts: int, rate: float, seed: int, folder: Pa
     from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 
     torch.manual_seed(seed)
-    student = lesson.student(seed)
-    train = lesson.data["train"].first(texts)
-    rows = train.snapshot.take(train.rows, ["text"])["text"]
-    labels = train.targets(np.arange(len(train))).vectors.numpy()
+    student = training_set.student(seed)
+    data = training_set.data["train"].first(texts)
+    rows = data.snapshot.take(data.rows, ["text"])["text"]
+    labels = data.targets(np.arange(len(data))).vectors.numpy()
     dataset = Dataset.from_dict({"text": rows, "label": list(labels)})
     dataset.set_format("torch", columns=["label"], output_all_columns=True)
     backbone: Any = student.backbone
@@ -60,8 +59,8 @@ def embed_distill(lesson: Lesson, texts: int, rate: float, seed: int, folder: Pa
     loss = EmbedDistillLoss(backbone, distance_metric="cosine", projection_dim=labels.shape[1])
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=rate,
-        bf16=student.dtype == "bfloat16", use_cpu=not torch.cuda.is_available(), report_to=[], save_strategy="no",
-        logging_strategy="no", disable_tqdm=True, seed=seed, warmup_steps=0.1,
+        bf16=student.dtype == "bfloat16", use_cpu=training_set.compute.device.type == "cpu", report_to=[],
+        save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=seed, warmup_steps=0.1,
     )  # fmt: skip
     trainer = SentenceTransformerTrainer(model=backbone, args=arguments, train_dataset=dataset, loss=loss)
     started = time.monotonic()
@@ -69,37 +68,36 @@ def embed_distill(lesson: Lesson, texts: int, rate: float, seed: int, folder: Pa
     seconds = time.monotonic() - started
     projection: Any = loss.projection
     with torch.no_grad():
-        student.head(student.dims[0]).set(projection.weight, projection.bias)
+        student.head(FULL).set(projection.weight, projection.bias)
     return student.eval(), seconds
 
 
-def theirs(lesson: Lesson, texts: int, folder: Path) -> float:
-    """Texts a second of sentence-transformers."""
-    _, seconds = embed_distill(lesson, texts, 3e-4, 0, folder / "theirs")
-    return min(texts, len(lesson.data["train"])) / seconds
+def theirs(training_set: TrainingSet, texts: int, folder: Path) -> float:
+    """Texts per second of sentence-transformers."""
+    _, seconds = embed_distill(training_set, texts, 3e-4, 0, folder)
+    return min(texts, len(training_set.data["train"])) / seconds
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder of Parquet files with texts.")],
     workspace: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
-    texts: int = 6400,
+    texts: Annotated[int, typer.Option(help="Texts to train on.")] = 6400,
+    corpus_texts: Annotated[int, typer.Option(help="Texts of the corpus that they are taken from.")] = 50_000,
     repeats: int = 3,
 ) -> None:
-    """Train with both in turn."""
+    """Train with one and the other, several times."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    lesson = prepare(data, 50_000, Workspace(workspace.absolute()))
+    training_set = prepare(data, corpus_texts, Workspace(workspace.absolute()))
     speeds: dict[str, list[float]] = {"ours": [], "theirs": [], "waiting": []}
     with tempfile.TemporaryDirectory() as folder:
         for repeat in range(repeats):
-            place = Path(folder) / str(repeat)
-            place.mkdir()
-            fast, waiting = ours(lesson, texts, place)
-            speeds["ours"].append(fast)
+            speed, waiting = ours(training_set, texts, Path(folder) / f"ours_{repeat}")
+            speeds["ours"].append(speed)
             speeds["waiting"].append(waiting)
-            speeds["theirs"].append(theirs(lesson, texts, place))
+            speeds["theirs"].append(theirs(training_set, texts, Path(folder) / f"theirs_{repeat}"))
             print({name: round(values[-1], 3) for name, values in speeds.items()}, flush=True)
     ratios = [a / b for a, b in zip(speeds["ours"], speeds["theirs"], strict=True)]
-    lengths = lesson.data["train"].first(texts).lengths
+    lengths = training_set.data["train"].first(texts).lengths
     write_row(
         "training",
         {

@@ -1,4 +1,4 @@
-"""Reading batches for training: our dataset, plain Lance `take`, and the label column of sentence-transformers.
+"""Reading batches for training: `SnapshotDataset`, plain Lance `take`, and the label column of sentence-transformers.
 
     python -m benchmarks.training_reads [--rows 6000]
 
@@ -11,35 +11,40 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
-from storage.workspace import Workspace
 
 from benchmarks import write_row
 from benchmarks.snapshot_layout import random_block
 from stella_assets.corpus.text import text_id
-from stella_assets.training.data import READ_TOGETHER, SnapshotDataset, SnapshotReference
-from storage.snapshot import VECTOR, Snapshot
-from storage.snapshot_writer import SnapshotWriter, TeacherColumn
+from stella_assets.teachers.snapshot import VECTOR, Snapshot
+from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
+from stella_assets.training.read_ahead import READ_TOGETHER
+from stella_assets.training.snapshot_batches import SnapshotDataset
+from stella_assets.training.snapshot_reference import SnapshotReference
+from storage.workspace import Workspace
 from tests.snapshots import MemoryTexts
 
 DIMS = {"a": 4096, "b": 8192}
 BATCH = 128
+RECIPE = "benchmark"
+
+
+def synthetic_vectors(dim: int, ids: list[str], _roles: list[str]) -> np.ndarray:
+    return random_block(len(ids), dim, int(ids[0][:6], 16))
 
 
 def write_snapshot(workspace: Workspace, rows: int) -> Snapshot:
     texts = [f"text number {i} of some words, as long as a sentence is in the middle" for i in range(rows)]
     row = {"source": "s", "section": "s", "role": "document", "split": "train"}
     corpus = MemoryTexts([{"id": text_id(text), "text": text, **row} for text in texts])
-    columns = [
-        TeacherColumn(name, dim, 1.0, {}, lambda ids, _roles, dim=dim: random_block(len(ids), dim, int(ids[0][:6], 16)))
-        for name, dim in DIMS.items()
-    ]
-    SnapshotWriter(workspace, "context", unit_rows=2048).write("one", corpus, columns, {})
-    return Snapshot.open(workspace, "context", "one")
+    columns = [TeacherColumn(name, dim, 1.0, {}, partial(synthetic_vectors, dim)) for name, dim in DIMS.items()]
+    SnapshotWriter(workspace, RECIPE, unit_rows=2048).write("one", corpus, columns, {})
+    return Snapshot.open(workspace, RECIPE, "one")
 
 
 def label_batches(snapshot: Snapshot, folder: Path) -> Iterator[Any]:
@@ -64,7 +69,7 @@ def label_batches(snapshot: Snapshot, folder: Path) -> Iterator[Any]:
     yield from DataLoader(table, batch_size=BATCH, shuffle=True, collate_fn=collator, drop_last=True)
 
 
-def seconds_a_batch(batches: Iterator[Any], count: int) -> tuple[float, Any]:
+def seconds_per_batch(batches: Iterator[Any], count: int) -> tuple[float, Any]:
     """Mean over `count` batches in a row, after some that warm up and use what was read ahead."""
     for _ in range(READ_TOGETHER):
         next(batches)
@@ -75,11 +80,11 @@ def seconds_a_batch(batches: Iterator[Any], count: int) -> tuple[float, Any]:
 
 
 def main(rows: int = 6000, repeats: int = 5) -> None:
-    """Read some batches of each in turn, and compare medians."""
+    """Read some batches of each, alternating, and compare medians."""
     with tempfile.TemporaryDirectory() as root:
         workspace = Workspace(Path(root))
         snapshot = write_snapshot(workspace, rows)
-        ours = iter(SnapshotDataset(SnapshotReference(workspace, "context", "one"), "train", BATCH, 0, 0, 10_000))
+        ours = iter(SnapshotDataset(SnapshotReference(workspace, RECIPE, "one"), "train", BATCH, 0, 0, 10_000))
         labels = label_batches(snapshot, Path(root) / "datasets")
         random = np.random.default_rng(0)
 
@@ -93,7 +98,7 @@ def main(rows: int = 6000, repeats: int = 5) -> None:
         seconds: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(repeats):
             for name, batches in sources.items():
-                spent, batch = seconds_a_batch(batches, 4 if name == "label_column" else 32)
+                spent, batch = seconds_per_batch(batches, 4 if name == "label_column" else 32)
                 seconds[name].append(spent)
                 block = {"ours": lambda b: b.vectors_BD, "label_column": lambda b: b["label"]}.get(name)
                 assert block is None or tuple(block(batch).shape) == (BATCH, sum(DIMS.values()))
@@ -104,7 +109,7 @@ def main(rows: int = 6000, repeats: int = 5) -> None:
             "rows": rows,
             "dims": sum(DIMS.values()),
             "batch": BATCH,
-            "milliseconds_a_batch": {name: round(1000 * value, 2) for name, value in median.items()},
+            "milliseconds_per_batch": {name: round(1000 * value, 2) for name, value in median.items()},
             "rows_per_second": {name: round(BATCH / value) for name, value in median.items()},
             "over_label_column": round(median["label_column"] / median["ours"], 1),
             "over_lance_take": round(median["lance_take"] / median["ours"], 2),

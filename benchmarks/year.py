@@ -1,10 +1,10 @@
-"""A simulated year of weekly re-distillations on a small corpus, as the schedule would do them.
+"""A simulated year of weekly re-distillations on a small corpus, as the schedule would start them.
 
     python -m benchmarks.year [--weeks 52]
 
-Some weeks bring nothing, one a bad file, one a worse teacher, and one is killed in the middle. What is served must
-never score less than what was served before on the same tasks, no text may be embedded twice, and the disk must not
-grow with the weeks. Prints the log, a line a week.
+Some weeks bring nothing, one a bad file, one a worse teacher, and one is killed in the middle. The active release must
+never score less than the one before on the same tasks, no text may be embedded twice, and the disk usage must not grow
+with the weeks. Prints the ledger, one line per week.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import typer
 
 from benchmarks import write_row
 from stella_assets.redistil.ledger import Entry, Ledger
+from stella_assets.teachers.tables import VECTORS
 from storage.database import open_table, table_names
 from storage.releases import Releases
 from tests.redistil.weeks import WORSE, Weeks
@@ -28,12 +29,12 @@ from tests.redistil.weeks import WORSE, Weeks
 FIRST, WEEKLY_TEXTS = 800, 24
 EMPTY_EVERY, BAD_FILE, WORSE_TEACHER, KILLED = 4, 10, 20, 30
 MAX_LENGTH, STEPS = 32, 120
-MOST_GROWTH = 1.5
-"""Of the disk, from a tenth of the year to its end."""
+MAX_GROWTH = 1.5
+"""Of the disk usage, from a tenth of the year to its end."""
 
 
-def live(weeks: Weeks, week: int) -> Entry:
-    """What happens in a week."""
+def simulate_week(weeks: Weeks, week: int) -> Entry:
+    """Add texts, damage what the week damages, and re-distil."""
     if week == 0:
         weeks.add(week, FIRST)
     elif week % EMPTY_EVERY:
@@ -50,15 +51,15 @@ def live(weeks: Weeks, week: int) -> Entry:
     return entry
 
 
-def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> None:
-    """Let a year go by."""
+def main(weeks: Annotated[int, typer.Option(min=1, help="How many weeks.")] = 52) -> None:
+    """Simulate the weeks, and check the rules at the end."""
     logging.getLogger("weeks").addHandler(logging.NullHandler())
-    began = time.monotonic()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         year = Weeks(Path(folder) / "year", STEPS)
         entries, disk, fallen = [], [], 0
         for week in range(weeks):
-            entry = live(year, week)
+            entry = simulate_week(year, week)
             entries.append(entry)
             disk.append(year.megabytes())
             fallen += entry.verdict == "promoted" and not _gained(year)
@@ -67,10 +68,10 @@ def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> N
         rows = {
             name: open_table(year.workspace, name).count_rows()
             for name in table_names(year.workspace)
-            if name.startswith("teacher_vectors.")
+            if name.startswith(VECTORS)
         }
         assert len(Ledger(year.workspace, "weekly").entries()) == weeks
-        served = Releases(year.workspace, "weekly").names()
+        kept = Releases(year.workspace, "weekly").names()
     verdicts = {verdict: sum(entry.verdict == verdict for entry in entries) for verdict in {e.verdict for e in entries}}
     embedded = sum(entry.embedded for entry in entries)
     by_worse = entries[WORSE_TEACHER].embedded if weeks > WORSE_TEACHER else 0
@@ -83,19 +84,19 @@ def main(weeks: Annotated[int, typer.Option(min=1, help="How many.")] = 52) -> N
         "embedded": embedded,
         "embedded_twice": twice,
         "stored_vectors": rows,
-        "releases_kept": len(served),
-        "served_scored_less": fallen,
+        "releases_kept": len(kept),
+        "active_scored_less": fallen,
         "megabytes_early": round(early),
-        "megabytes_at_most": round(max(disk)),
-        "seconds": round(time.monotonic() - began),
+        "megabytes_largest": round(max(disk)),
+        "seconds": round(time.monotonic() - started),
     }
     write_row("year", row)
-    if fallen or twice or max(disk) > MOST_GROWTH * early or len(served) > 3:
-        sys.exit("the year did not go as it should")
+    if fallen or twice or max(disk) > MAX_GROWTH * early or len(kept) > 3:
+        sys.exit("A rule was broken; the row above says which.")
 
 
 def _gained(year: Weeks) -> bool:
-    """Whether what was promoted scores as much as what was served before, on the tasks of its week."""
+    """Whether the promoted release scores at least as much as the one before it, on the tasks of its week."""
     last = Ledger(year.workspace, "weekly").entries()[-1]
     if "first release" in last.why:
         return True
