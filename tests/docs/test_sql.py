@@ -1,4 +1,4 @@
-"""Every query of docs/sql.md, as it is printed there, against a workspace folder with two snapshots of one recipe."""
+"""Every query of docs/sql.md, as it is printed there, on a workspace with two snapshots of one recipe."""
 
 import copy
 import logging
@@ -10,27 +10,21 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from storage.workspace import Workspace
 
-from stella_assets.assets import recorded
-from stella_assets.core.step import Runner, all_steps
-from stella_assets.recipe import read_recipe
+from pipelines.run_record import recorded
+from pipelines.views import connect, refresh_views
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import upstream
+from stella_assets.corpus.tables import CONTAMINATION
+from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES, TASKS
+from stella_assets.recipe import Graph, read_recipe
 from stella_assets.redistil.ledger import Entry, Ledger
-from stella_assets.teachers.statistics import statistics_step
-from storage.snapshot import Snapshot
-from storage.sql import connect_vectors, current_snapshot
-from storage.statistics import (
-    CONTAMINATION,
-    MODEL_SAMPLES,
-    SCORES,
-    STUDY,
-    SUSPECTS,
-    TASKS,
-    TRAINING_LOG,
-    VERDICTS,
-    refresh_views,
-    write_table,
-)
+from stella_assets.release.tables import VERDICTS
+from stella_assets.study.tables import STUDY
+from stella_assets.teachers.snapshot import Snapshot, current_snapshot
+from stella_assets.teachers.tables import SUSPECTS
+from stella_assets.training.tables import TRAINING_LOG
+from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
@@ -59,13 +53,13 @@ def two_sources(limit: int, max_chars: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """`var/` after two runs up to `vector_stats`: the second has other texts, and a teacher that was fitted anew."""
+    """`var/` after two runs up to `vector_stats`: the second has other texts, and a teacher that was fitted again."""
     root = tmp_path_factory.mktemp("asked")
     workspace = Workspace(root / "var")
     for run, raw in enumerate((two_sources(limit=200, max_chars=600), two_sources(limit=190, max_chars=300))):
-        recipe = read_recipe(write_recipe(root, raw))
+        graph = Graph(read_recipe(write_recipe(root, raw)))
         runner = Runner(workspace, logging.getLogger("test"))
-        for step in all_steps(statistics_step(recipe)):
+        for step in upstream(graph.vector_stats):
             with recorded(workspace, f"run{run}", step) as record:
                 record.artefact = runner.make(step)
     rows = [
@@ -76,29 +70,19 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     log = [
         {"stage": "stage_1", "step": step, "split": "dev", "term": "total", "value": 1 / (step + 1)} for step in (0, 1)
     ]
-    for asset, file, schema, table in (
-        ("mteb/stage_1", "scores.parquet", SCORES, rows),
-        ("mteb/stage_2", "samples.parquet", MODEL_SAMPLES, [{"model": "stage_2", "task": "Retrieval", "value": 0.5}]),
-        ("evaluation_tasks", "tasks.parquet", TASKS, [{"task": "HeldOutRetrieval", "data": "held_out"}]),
-        (
-            "release_gate",
-            "verdicts.parquet",
-            VERDICTS,
-            [{"requirement": "retention", "passed": True}],
-        ),
-        ("stage_1", "training_log.parquet", TRAINING_LOG, log),
-        (
-            "contamination",
-            "matches.parquet",
-            CONTAMINATION,
-            [{"task": "Retrieval", "rule": "equal", "verdict": "drop"}],
-        ),
-        ("contamination_suspects", "suspects.parquet", SUSPECTS, [{"task": "Retrieval", "cosine": 0.9}]),
-        ("study", "study.parquet", STUDY, [{"variant": "as it is", "seed": 0, "score": 0.5}]),
+    for asset, table, content in (
+        ("scores/stage_1", SCORES, rows),
+        ("scores/stage_2", MODEL_SAMPLES, [{"model": "stage_2", "task": "Retrieval", "value": 0.5}]),
+        ("evaluation_tasks", TASKS, [{"task": "HeldOutRetrieval", "data": "held_out"}]),
+        ("release_gate", VERDICTS, [{"requirement": "retention", "passed": True}]),
+        ("stage_1", TRAINING_LOG, log),
+        ("contamination", CONTAMINATION, [{"task": "Retrieval", "rule": "equal", "verdict": "drop"}]),
+        ("contamination_suspects", SUSPECTS, [{"task": "Retrieval", "cosine": 0.9}]),
+        ("study", STUDY, [{"variant": "unchanged", "seed": 0, "score": 0.5}]),
     ):
         folder = workspace.current(RECIPE, asset)
         folder.mkdir(parents=True)
-        write_table(folder / file, schema, [dict.fromkeys(schema.names) | row for row in table])
+        table.write(folder, [dict.fromkeys(table.schema.names) | row for row in content])
     Ledger(workspace, RECIPE).add(
         Entry("2026-01-05T03:00:00+00:00", RECIPE, "promoted", "200 new texts", {}, 200, 200, 70.0)
     )
@@ -107,13 +91,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 def ask(workspace: Workspace, query: str) -> list[dict[str, Any]]:
-    """The answer of the database, or of `connect_vectors` where the query reads vectors."""
+    """The answer of the database, or of `connect` where the query reads vectors."""
     reads_vectors = "FROM vectors" in query
-    opened = (
-        connect_vectors(workspace, RECIPE)
-        if reads_vectors
-        else duckdb.connect(str(workspace.statistics), read_only=True)
-    )
+    opened = connect(workspace, RECIPE) if reads_vectors else duckdb.connect(str(workspace.statistics), read_only=True)
     with closing(opened) as connection:
         result = connection.execute(query)
         names = [column[0] for column in result.description]
@@ -144,7 +124,7 @@ def test_the_page_names_every_view_and_its_columns_in_order(workspace: Workspace
     assert {view: re.findall(r"`(\w+)`", columns) for view, columns in VIEW_ROWS} == expected
 
 
-def test_every_view_has_rows_here_so_that_no_question_is_answered_by_nothing(workspace: Workspace):
+def test_every_view_has_rows_here_so_that_no_answer_is_empty(workspace: Workspace):
     for view, _ in VIEW_ROWS:
         assert ask(workspace, f"SELECT * FROM {view} LIMIT 1"), view
 
@@ -169,7 +149,7 @@ def test_dead_and_dominating_dimensions_are_found(workspace: Workspace):
         assert (row["dead"] or []) == np.flatnonzero(share < 1e-9).tolist() == ([127, 223, 319] if dims == 384 else [])
 
 
-def test_drift_tells_a_teacher_that_was_fitted_anew_from_one_that_stayed(workspace: Workspace):
+def test_drift_distinguishes_a_refitted_teacher_from_an_unchanged_one(workspace: Workspace):
     drift = {row["teacher"]: row for row in answer(workspace, "What changed between the last two snapshots")}
     assert [drift[teacher]["same_fingerprint"] for teacher in ("minilm", "lsa")] == [True, False]
     assert drift["minilm"]["linear_cka"] == 1
