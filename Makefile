@@ -22,28 +22,37 @@ demo: $(INSTALLED) ## distil a small model from two teachers, offline
 	$(BIN)/stella run demo
 
 .PHONY: test
-test: $(INSTALLED) ## run the tests
+test: $(INSTALLED) ## run the tests of every subject, some minutes
 	$(BIN)/python -m pytest
 
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## run the long tests: kills, whole graphs, launchers, object stores
+	$(BIN)/python -m pytest -m slow
+
 .PHONY: browser
-browser: $(INSTALLED) ## materialise the demo in the UI by a headless Chromium; pictures go to var/screenshots
+browser: $(INSTALLED) ## materialise the demo in the UI with a headless Chromium; screenshots go to var/screenshots
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest --numprocesses=0 tests/browser
 
 .PHONY: check
-check: $(INSTALLED) ## lint, types, import contract
+check: $(INSTALLED) ## lint, format, types, import order, declared dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+.PHONY: docs
+docs: $(INSTALLED) ## write the tables of docs/recipe.md from the recipe's models
+	$(BIN)/python -m stella_assets.recipe.reference
 
 .PHONY: ui
 ui: $(INSTALLED) ## the Dagster UI on 127.0.0.1:3000
 	$(BIN)/stella ui
 
 .PHONY: bench
-bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder with corpus/ and eval/ adds those on real texts
-	$(BIN)/python -m pytest -m slow
+bench: $(INSTALLED) ## all benchmarks, about an hour; DATA=folder with corpus/ and eval/ adds those on real texts
+	$(BIN)/python -m pytest -m bench
 	$(BIN)/python -m benchmarks.relative_similarity
 	$(BIN)/python -m benchmarks.snapshot_layout
 	$(BIN)/python -m benchmarks.training_reads
@@ -52,12 +61,13 @@ bench: $(INSTALLED) ## all benchmarks, some hour; DATA=folder with corpus/ and e
 	$(BIN)/python -m benchmarks.seeds
 	$(BIN)/python -m benchmarks.year
 	$(BIN)/stella run demo && $(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.commands
 	$(BIN)/stella reproduce demo
 	$(if $(DATA),$(BIN)/python -m benchmarks.corpus steps --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.corpus copies --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.corpus planted --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.corpus semantic --data $(DATA))
 	$(if $(DATA),$(BIN)/python -m benchmarks.training --data $(DATA)/corpus)
-	$(if $(DATA),$(BIN)/python -m benchmarks.solve --data $(DATA)/corpus)
+	$(if $(DATA),$(BIN)/python -m benchmarks.closed_form --data $(DATA)/corpus)
 	$(if $(DATA),$(BIN)/python -m benchmarks.encoding --data $(DATA)/corpus)
 	$(if $(DATA),$(BIN)/python -m benchmarks.increment --data $(DATA)/corpus)

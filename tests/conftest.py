@@ -1,20 +1,34 @@
-"""A small recipe on real parts: docstrings of one package, two teachers, three short stages."""
+"""A small recipe with real parts: docstrings of installed packages, two teachers, three short stages."""
 
 import copy
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+from stella_assets.core import devices
 from storage.workspace import Workspace
 
-from stella_assets.recipe import Recipe, read_recipe
+if TYPE_CHECKING:
+    from stella_assets.recipe import Recipe
 
 os.environ.setdefault("LANCE_LOG", "error")
-if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: more threads would wait for one another
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: more threads would compete for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_per_worker(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A worker of pytest-xdist counts as a process with a quota of one CPU."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.mktemp("cgroup")
+        (folder / "cpu.max").write_text("100000 100000\n")
+        (folder / "membership").write_text("0::/\n")
+        devices.CGROUP, devices.MEMBERSHIP = folder, folder / "membership"
+
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -77,7 +91,7 @@ TINY: dict[str, Any] = {
 }
 
 LONGEST = ("test_run.py", "test_study.py", "test_redistil.py", "test_job.py", "test_postgres.py", "test_vectors.py")
-"""Begun first: a worker that begins one of them last is waited for."""
+"""Started first: if a worker started one of them last, the others would wait for it."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,7 +111,9 @@ def write_recipe(folder: Path, raw: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, raw: dict[str, Any]) -> Recipe:
+def tiny(tmp_path: Path, raw: dict[str, Any]) -> "Recipe":
+    from stella_assets.recipe import read_recipe
+
     return read_recipe(write_recipe(tmp_path, raw))
 
 

@@ -1,14 +1,15 @@
 """Snapshots in tests: texts in memory, and teachers whose vectors depend on the text alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from storage.workspace import Workspace
 
 from stella_assets.corpus.text import text_id
-from storage.snapshot import TEXT_COLUMNS, Snapshot
-from storage.snapshot_writer import SnapshotWriter, TeacherColumn, Written
+from stella_assets.teachers.snapshot import TEXT_COLUMNS, Snapshot
+from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn, Written
+from storage.workspace import Workspace
 
 
 class MemoryTexts:
@@ -62,7 +63,7 @@ class Teacher:
         return vectors_of(ids, self.column.dim, next(iter(self.column.fingerprints.values())))
 
 
-def write(workspace: Workspace, tag: str, corpus: Corpus, *teachers: Teacher, **options) -> Written:
+def write(workspace: Workspace, tag: str, corpus: Corpus, *teachers: Teacher, **options: Any) -> Written:
     for teacher in teachers:
         teacher.asked.clear()
     writer = SnapshotWriter(workspace, "tiny", unit_rows=50)
