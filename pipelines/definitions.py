@@ -22,11 +22,19 @@ from storage.workspace import Workspace
 
 
 def recipe_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """All assets of a recipe, in the order that data flows."""
+    """All assets of a recipe.
+
+    Args:
+        graph: Of the recipe.
+
+    Returns:
+        One asset per step, then those of the study and of re-distillation; all have the owners of the recipe.
+    """
 
     def finish(runner: Runner) -> None:
         prune_links(graph, runner)
 
+    # Links are pruned once per run, after the release, which comes last.
     steps = [step_asset(step, finish=finish if step is graph.release else None) for step in graph.steps]
     assets = [*steps, *study_assets(graph), *redistil_assets(graph)]
     return list(dg.map_asset_specs(lambda spec: spec.replace_attributes(owners=graph.recipe.owners), assets))
@@ -67,6 +75,7 @@ def build_definitions(
         resources={
             "workspace": workspace,
             "launcher": Launcher(command=launch_command()),
+            # A runner remembers what it found; one that outlives a run would not see what other runs removed.
             "runner": runner or _runner_of_a_run(workspace),
         },
         executor=_executor(),
@@ -92,7 +101,9 @@ def _runner_of_a_run(workspace: Workspace) -> dg.ResourceDefinition:
 def _executor() -> dg.ExecutorDefinition:
     steps = parallel_steps()
     if steps == 1:
+        # One process loads torch and the models once; a process per step would load them for each step.
         return dg.in_process_executor
+    # `spawn`, since CUDA and the threads of lance do not survive a fork.
     return dg.multiprocess_executor.configured({"max_concurrent": steps, "start_method": {"spawn": {}}})
 
 
@@ -100,6 +111,7 @@ def _jobs(graph: Graph) -> list[dg.UnresolvedAssetJobDefinition | dg.JobDefiniti
     recipe = graph.recipe
     tags = {"stella/recipe": recipe.name, "stella/seed": str(recipe.seed)}
     everything = dg.AssetSelection.assets(*(asset_key(recipe.name, step.name) for step in graph.steps))
+    # In two jobs: a run materialises one partition, and `study` has none.
     study = {name: dg.AssetSelection.assets(asset_key(recipe.name, name)) for name in (STUDY_RUNS, STUDY_ASSET)}
     return [
         dg.define_asset_job(job_name(recipe), selection=everything, description=recipe.description, tags=tags),

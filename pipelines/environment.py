@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")
 """Libraries read these when they are loaded: BLAS and torch, tokenizers, polars."""
+# The libraries' logs and bars would run into the lines that steps print. Telemetry is off by default.
 QUIET = {
     "LANCE_LOG": "error",
     "LANCEDB_LOG": "error",
@@ -52,6 +53,7 @@ def workspace() -> Workspace:
     """The folder of all state: `STELLA_HOME`, else `var/` in the project. `STELLA_VECTORS` keeps vectors elsewhere."""
     root = Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute()
     vectors = os.environ.get("STELLA_VECTORS")
+    # Absolute, because processes that steps start may work in another folder.
     if vectors and "://" not in vectors:
         vectors = str(Path(vectors).expanduser().absolute())
     return Workspace(root, vectors or None)
@@ -89,11 +91,14 @@ def compute() -> Compute:
 def prepare_libraries() -> None:
     """Limit the threads of libraries that are not loaded yet, and silence their messages.
 
-    What the user has set stays. Call it before anything imports numpy, torch, polars or tokenizers.
+    What the user has set stays. Call it before anything imports numpy, torch, polars or tokenizers: they read the
+    variables once, when they are loaded.
 
     Raises:
         EnvironmentVariableError: `STELLA_THREADS` is not a whole number above 0.
     """
+    # BLAS, tokenizers and polars would otherwise each start as many threads as the machine has cores, also in a
+    # container.
     threads = str(_threads())
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, threads)
@@ -102,15 +107,20 @@ def prepare_libraries() -> None:
 
 
 def prepare_environment() -> Workspace:
-    """Prepare libraries, and point Dagster at the project's `dagster.yaml` and at our workspace.
+    """Prepare libraries, and point Dagster at the project's `dagster.yaml` and at the workspace.
+
+    Returns:
+        The workspace; its folder exists and can be written.
 
     Raises:
-        EnvironmentVariableError: `STELLA_HOME` cannot be used as a folder.
+        EnvironmentVariableError: `STELLA_HOME` cannot be used as a folder, or `STELLA_THREADS` is not a whole number
+            above 0.
     """
     prepare_libraries()
     where = workspace()
     try:
         where.root.mkdir(parents=True, exist_ok=True)
+        # An existing folder that is read-only passes `mkdir`, and would fail in the middle of a run.
         reason = "" if os.access(where.root, os.W_OK) else "Permission denied"
     except OSError as error:
         reason = error.strerror or str(error)
@@ -118,6 +128,7 @@ def prepare_environment() -> Workspace:
         raise EnvironmentVariableError(
             f"{where.root}: cannot be used as STELLA_HOME ({reason}).", "Set STELLA_HOME to a folder of your own."
         )
+    # `dagster.yaml` reads the variable, and so do processes that Dagster starts.
     os.environ["STELLA_HOME"] = str(where.root)
     os.environ["DAGSTER_HOME"] = str(instance_folder())
     return where
@@ -142,7 +153,9 @@ def check_postgres() -> None:
     try:
         url = sa.make_url(address)
     except sa.exc.ArgumentError:
+        # Neither the address nor the cause, which quotes it: both contain the password.
         raise EnvironmentVariableError("STELLA_POSTGRES: is not an address of a database.", POSTGRES_FORM) from None
+    # Only this driver is installed with the extra `postgres`.
     if url.drivername != "postgresql+psycopg2":
         raise EnvironmentVariableError(f"STELLA_POSTGRES: begins with {url.drivername}://.", POSTGRES_FORM)
     _connect(url)
@@ -152,6 +165,7 @@ def _connect(url: sa.URL) -> None:
     import sqlalchemy as sa
 
     try:
+        # A short limit: a wrong host would otherwise block for minutes.
         sa.create_engine(url, connect_args={"connect_timeout": 10}).connect().close()
     except ModuleNotFoundError as error:
         raise EnvironmentVariableError(
@@ -169,6 +183,7 @@ def _connect(url: sa.URL) -> None:
 def _threads() -> int:
     if os.environ.get("STELLA_THREADS"):
         return _positive("STELLA_THREADS", 1, "Give the number of threads of one process, e.g. 8.")
+    # A list such as `4,2` is valid for OpenMP, but gives no single number; the default counts then.
     words = os.environ.get("OMP_NUM_THREADS", "")
     return int(words) if words.isdigit() and int(words) > 0 else available_threads()
 
@@ -178,6 +193,7 @@ def _engine() -> Engine:
     words = os.environ.get("STELLA_ENGINE")
     if not words:
         return LocalEngine()
+    # At the first colon only: devices such as `cuda:0` have one themselves.
     kind, colon, value = words.partition(":")
     remedy = f"Name one of {', '.join(ENGINES.names())}, e.g. `processes:cuda:0,cuda:1`."
     if kind not in ENGINES.names():

@@ -11,6 +11,7 @@ from stella_assets.core.runner import Runner
 from stella_assets.recipe import Graph
 from stella_assets.release.promotion import promote_newest
 
+# A run that is queued or in progress is never deleted, however long ago it was updated.
 ENDED = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 
 
@@ -21,7 +22,12 @@ class Promotion(dg.Config):
 
 
 def promotion_job(graph: Graph, tags: Mapping[str, str]) -> dg.JobDefinition:
-    """The job that makes the recipe's newest release the active one, if its gate is open."""
+    """The job that makes the recipe's newest release the active one, if its gate is open.
+
+    Args:
+        graph: Of the recipe.
+        tags: Of its runs.
+    """
     recipe = graph.recipe.name
     op = f"promote_newest_of_{recipe}"
 
@@ -57,6 +63,7 @@ def forget_runs(context: dg.OpExecutionContext, config: Age) -> None:
     """Deletes runs, except those that made the current version of an asset or partition."""
     before = datetime.now(UTC) - timedelta(days=config.days)
     old = dg.RunsFilter(statuses=ENDED, updated_before=before)
+    # Dagster derives the state and the data version of an asset from these events: without them it would be stale.
     current = set(_latest_runs(context.instance))
     deleted = [run.run_id for run in context.instance.get_runs(old) if run.run_id not in current]
     for run_id in deleted:
@@ -84,6 +91,7 @@ forget_every_month = dg.ScheduleDefinition(
 def _latest_runs(instance: dg.DagsterInstance) -> Iterator[str]:
     """The runs that made the latest version of each asset and partition."""
     for key in instance.all_asset_keys():
+        # An asset without partitions counts once, as None.
         for partition in instance.get_materialized_partitions(key) or [None]:
             of = dg.AssetRecordsFilter(key, asset_partitions=[partition] if partition else None)
             for record in instance.fetch_materializations(of, limit=1).records:

@@ -29,6 +29,7 @@ from stella_assets.study.variants import Variant
 from storage.locks import file_lock
 from storage.workspace import Workspace
 
+# Runs in this process have no run launcher that Dagster could ask, so their tags say where they live.
 PROCESS_TAG = "stella/process"
 HOST_TAG = "stella/host"
 PARENT_TAG = "stella/parent_run"
@@ -40,8 +41,19 @@ class FailedCheckError(UserError):
 
 @contextmanager
 def open_instance(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
-    """The UI's instance. Opening creates its SQLite files; two processes must not both do so."""
+    """The UI's instance. Opening creates its SQLite files; two processes must not both do so.
+
+    Args:
+        workspace: Where state is kept; `DAGSTER_HOME` is set already.
+
+    Yields:
+        The instance; it is closed at the end of the block.
+
+    Raises:
+        EnvironmentVariableError: `STELLA_POSTGRES` is set and cannot be used.
+    """
     check_postgres()
+    # SQLite reports a locked or half-migrated database when two processes create its tables.
     with file_lock(workspace, "dagster"):
         instance = dg.DagsterInstance.get()
     with instance:
@@ -67,14 +79,25 @@ class Launch:
     parent: str = ""
 
     def materialise(self, selection: Selection) -> Outcome:
-        """Run the steps of a selection that have to be executed, if any, and link the others."""
+        """Run the steps of a selection that have to be executed, if any, and link the others.
+
+        Args:
+            selection: As `select_steps` gives it, for the same runner.
+
+        Returns:
+            How the run ended; its `run_id` is empty where no run was started.
+        """
         self._link(selection)
+        # A run without steps would be an empty line in the UI for each call.
         if not selection.executed:
             return Outcome("", succeeded=True)
         return outcome_of(self._run(selection, raise_on_error=False))
 
     def make_all(self, *wanted: Step[Any]) -> None:
         """Make steps and everything that they depend on, in one run; no run is started where nothing is missing.
+
+        Args:
+            wanted: The steps.
 
         Raises:
             FailedCheckError: A blocking check failed before one of the steps.
@@ -87,8 +110,10 @@ class Launch:
         try:
             self._run(selection, raise_on_error=True)
         except dg.Failure as failure:
+            # A step's own error, as without Dagster, so that the caller handles both ways alike.
             raise failure.__cause__ or failure from None
         except DagsterAssetCheckFailedError as failed:
+            # A step that was asked for and failed its own check was made: its verdict is what the caller reads.
             missing = [step.name for step in wanted if self.runner.find(step) is None]
             if missing:
                 raise FailedCheckError(
@@ -97,7 +122,15 @@ class Launch:
                 ) from failed
 
     def study(self, variant: Variant) -> Outcome:
-        """Run a variant, as a partition of the recipe's study."""
+        """Run a variant, as a partition of the recipe's study.
+
+        Args:
+            variant: Its name is the key of the partition.
+
+        Returns:
+            How the run ended; failures name the variant.
+        """
+        # A partition that exists stays as it is.
         self.instance.add_dynamic_partitions(partitions_name(self.graph.recipe), [variant.name])
         job = study_job_name(self.graph.recipe, STUDY_RUNS)
         outcome = outcome_of(self._execute(job, raise_on_error=False, partition_key=variant.name))
@@ -122,6 +155,7 @@ class Launch:
 
     def _execute(self, job: str, *, raise_on_error: bool, **what: Any) -> dg.ExecuteInProcessResult:
         loggers = {"console": console_logger(self.handler)} if self.handler else None
+        # Of this recipe alone: a broken file elsewhere in recipes/ must not stop it.
         definitions = build_definitions([self.graph], self.runner.workspace, self.runner, loggers)
         return definitions.resolve_job_def(job).execute_in_process(
             run_config={"loggers": {"console": {}}} if loggers else None,
@@ -139,14 +173,19 @@ class Launch:
 def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs as failed whose process on this machine is gone, e.g. after `kill -9`.
 
+    Args:
+        instance: Keeps runs and events.
+
     Returns:
         Their ids. The next run continues where they stopped.
     """
+    # Of this machine only: nothing is known of processes of another one that shares the database.
     running = instance.get_runs(
         dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED], tags={HOST_TAG: socket.gethostname()})
     )
     dead = [run for run in running if not is_alive(run.tags.get(PROCESS_TAG, ""))]
     for run in dead:
+        # Its places in pools would stay taken, and the next run would wait for them forever.
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         instance.report_run_failed(
             run, f"Process {run.tags[PROCESS_TAG]} is gone; run again to continue where it stopped."
@@ -156,7 +195,23 @@ def close_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
 @contextmanager
 def watched(graph: Graph, runner: Runner, handler: logging.Handler) -> Iterator[Launch]:
-    """Runs that a person watches, after runs of dead processes were closed."""
+    """Runs that a person watches, after runs of dead processes were closed.
+
+    Args:
+        graph: Of the recipe.
+        runner: Makes the artefacts.
+        handler: Shows what steps say.
+
+    Yields:
+        What starts the runs.
+
+    Raises:
+        EnvironmentVariableError: `STELLA_POSTGRES` is set and cannot be used.
+
+    Example:
+        >>> with watched(graph, runner, people_handler()) as launch:
+        ...     outcome = launch.materialise(select_steps(graph.steps, runner))
+    """
     with open_instance(runner.workspace) as instance:
         for run_id in close_dead_runs(instance):
             runner.log.info(f"Run {run_id[:8]} was killed; continuing where it stopped.")

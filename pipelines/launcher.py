@@ -24,10 +24,15 @@ class Launcher(dg.ConfigurableResource):
     command: str = ""
 
     def within(self, context: dg.AssetExecutionContext) -> Launch | None:
-        """How a step of this run launches processes; None where it works in its own."""
+        """How a step of this run launches processes; None where it works in its own.
+
+        Args:
+            context: Of the step; its events receive what the processes report.
+        """
         words = shlex.split(self.command)
         if not words:
             return None
+        # The program of this environment, also where its `bin` folder is not on PATH.
         program = Path(sys.executable).with_name(words[0])
         start = [str(program) if program.is_file() else words[0], *words[1:]]
 

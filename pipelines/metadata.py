@@ -21,7 +21,11 @@ def artefact_metadata(artefact: Artefact, presentation: Presentation) -> dict[st
 
 
 def to_metadata(value: Shown) -> Any:
-    """One value of `core.present` as Dagster's metadata."""
+    """One value of `core.present` as Dagster's metadata.
+
+    Args:
+        value: A picture, table, text, schema, figure or path.
+    """
     match value:
         case Picture(png, alt):
             return dg.MetadataValue.md(f"![{alt}]({data_uri(png)})")  # the UI draws Markdown pictures
@@ -46,6 +50,7 @@ def _table(rows: Any) -> str:
 def common_metadata(artefact: Artefact) -> dict[str, Any]:
     """What is known of every artefact, from its manifest."""
     manifest = artefact.manifest
+    # Dagster plots numbers over time; nested metrics stay in the manifest.
     plain = {name: value for name, value in manifest.metrics.items() if isinstance(value, int | float | str)}
     rows = manifest.metrics.get("texts") or manifest.metrics.get("rows")
     return {
@@ -56,6 +61,7 @@ def common_metadata(artefact: Artefact) -> dict[str, Any]:
         "seconds": float(manifest.run_info["seconds"]),
         "peak_memory_mib": int(manifest.run_info["peak_memory_mib"]),
         "inputs": dg.MetadataValue.json(dict(manifest.identity.inputs)),
+        # Dagster's UI shows the number of rows under this name.
         **({"dagster/row_count": int(rows)} if rows else {}),
         **plain,
     }

@@ -10,6 +10,7 @@ from dagster._utils.error import SerializableErrorInfo
 
 from pipelines.asset_factory import USER_ERROR
 
+# Errors of a run arrive serialised: their classes are known by name only.
 CLOSED = DagsterAssetCheckFailedError.__name__
 INTERRUPTED = DagsterExecutionInterruptedError.__name__
 
@@ -63,12 +64,17 @@ class Outcome:
 
 
 def outcome_of(result: dg.ExecuteInProcessResult) -> Outcome:
-    """How a run in this process ended."""
+    """How a run in this process ended.
+
+    Args:
+        result: Of the run, which need not have succeeded.
+    """
     return Outcome(
         run_id=result.run_id,
         succeeded=result.success,
         failures=tuple(_failure(event) for event in result.all_events if event.is_step_failure),
         failed_checks=tuple(
+            # Without the first part, which is the recipe.
             FailedCheck("/".join(check.asset_key.path[1:]), check.check_name, check.description or "")
             for check in result.get_asset_check_evaluations()
             if not check.passed
@@ -77,6 +83,7 @@ def outcome_of(result: dg.ExecuteInProcessResult) -> Outcome:
 
 
 def _failure(event: dg.DagsterEvent) -> StepFailure:
+    # Dagster's name of an op: asset keys joined by `__`.
     asset = (event.step_key or "").replace("__", "/")
     data = event.step_failure_data
     marked = data.user_failure_data
@@ -87,6 +94,7 @@ def _failure(event: dg.DagsterEvent) -> StepFailure:
         return StepFailure(asset, "failed without an error")
     if error.cls_name == CLOSED:
         return StepFailure(asset, "its checks failed, so what comes after was not made.")
+    # Dagster may wrap an interruption like any other error of a step, so the cause counts, too.
     if INTERRUPTED in (error.cls_name, error.cause.cls_name if error.cause else None):
         return StepFailure(asset, "interrupted; run again to continue where it stopped.")
     raised = error.cause or error  # Dagster wraps what a step raises

@@ -39,7 +39,9 @@ def set_limits(instance: dg.DagsterInstance, wanted: Sequence[str]) -> dict[str,
             )
         limits[name] = int(limit)
     storage = instance.event_log_storage
+    # After all words were read: a mistake in the second one must not leave the first one set.
     for name, slots in limits.items():
         storage.set_concurrency_slots(name, slots)
+    # A pool without a limit need not be stored; it is listed all the same.
     found = {pool.name: pool.limit for pool in storage.get_pool_limits()}
     return {name: found.get(name) for name in POOLS}

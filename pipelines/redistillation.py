@@ -18,6 +18,7 @@ from stella_assets.redistil.redistil import inputs_of, redistil
 from storage.workspace import Workspace
 
 INPUTS, REDISTILLATION = "inputs", "redistillation"
+# Not blocking: a rejected student is shown, and nothing comes after it.
 CHECK = "the_newest_release_is_active"
 SHOWN_ENTRIES = 12
 """Entries of the ledger that the UI shows."""
@@ -33,7 +34,11 @@ class RunConfig(dg.Config):
 
 
 def redistil_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """The inputs of a recipe and its re-distillation; empty where the recipe does not ask for it."""
+    """The inputs of a recipe and its re-distillation; empty where the recipe does not ask for it.
+
+    Args:
+        graph: Of the recipe.
+    """
     settings = graph.recipe.redistil
     if settings is None:
         return []
@@ -62,6 +67,7 @@ def redistil_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
             )
         ],
         automation_condition=when_inputs_change() if settings.watch else None,
+        # Two whole intervals: one run that is late or still training is no reason to warn.
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=2 * period(settings)),
     )
     def redistillation(
@@ -76,6 +82,7 @@ def redistil_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
         except OSError as error:  # a disk, a network or an object store, which may be there again in a minute
             raise dg.RetryRequested(max_retries=MAX_RETRIES, seconds_to_wait=60) from error
         if entry.verdict == "failed":
+            # The input is to blame, so a retry would fail again; the next run of the schedule tries it.
             raise dg.Failure(description=entry.why, allow_retries=False)
         return _result(entry, Ledger(own.workspace, name).entries()[-SHOWN_ENTRIES:])
 
@@ -89,6 +96,7 @@ def _result(entry: Entry, latest: list[Entry]) -> dg.MaterializeResult:
     ]
     figures = {"new_texts": entry.new_texts, "embedded": entry.embedded, "seconds": entry.seconds}
     return dg.MaterializeResult(
+        # The version that `watch` records for the same inputs.
         data_version=dg.DataVersion(digest(dict(entry.inputs))),
         metadata={
             "verdict": entry.verdict,
@@ -105,16 +113,30 @@ def _result(entry: Entry, latest: list[Entry]) -> dg.MaterializeResult:
 
 
 def when_inputs_change() -> dg.AutomationCondition:
-    """At first, then once for each data version of the inputs, and never while a run is in progress."""
+    """At first, then once for each data version of the inputs, and never while a run is in progress.
+
+    Returns:
+        A condition for the asset `redistillation`.
+    """
     changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
+    # Both conditions hold for one tick only; `since` keeps them until the asset was requested or updated.
     due = dg.AutomationCondition.newly_missing() | changed
     handled = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
     return due.since(handled) & ~dg.AutomationCondition.in_progress()
 
 
 def period(settings: Redistil) -> timedelta:
-    """Half of the time that two intervals of the schedule take: a mean length where they are not equal."""
+    """Half of the time that two intervals of the schedule take: a mean length where they are not equal.
+
+    Args:
+        settings: With a valid cron expression.
+
+    Example:
+        >>> period(Redistil(schedule="0 3 * * 1"))
+        datetime.timedelta(days=7)
+    """
     times = croniter(settings.schedule, datetime(2024, 1, 1, tzinfo=UTC))
+    # Two intervals from any date: with two times per day or week, one interval would be the short or the long one.
     first = times.get_next(datetime)
     times.get_next(datetime)
     return (times.get_next(datetime) - first) / 2
@@ -126,7 +148,14 @@ def redistil_job_name(recipe: Recipe) -> str:
 
 
 def redistil_automation(graph: Graph) -> tuple[list[dg.ScheduleDefinition], list[dg.SensorDefinition]]:
-    """The schedule of a recipe, and the sensors on its inputs. They run as soon as the daemon does."""
+    """The schedule of a recipe, and the sensors on its inputs. They run as soon as the daemon does.
+
+    Args:
+        graph: Of the recipe.
+
+    Returns:
+        Schedules and sensors; both empty where the recipe does not ask for re-distillation.
+    """
     recipe, settings = graph.recipe, graph.recipe.redistil
     if settings is None:
         return [], []
@@ -143,6 +172,7 @@ def redistil_automation(graph: Graph) -> tuple[list[dg.ScheduleDefinition], list
         job=job,
         cron_schedule=settings.schedule,
         execution_timezone=settings.timezone,
+        # The recipe asks for it; a switch in the UI as well would be forgotten.
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"{settings.schedule}, {settings.timezone}",
     )
@@ -174,6 +204,7 @@ def _watch(graph: Graph) -> dg.SensorDefinition:
         except (*EXPECTED, OSError) as error:  # unavailable for now; the last version that was seen remains
             return dg.SkipReason(f"cannot be read: {error}")
         version = digest(inputs)
+        # An event per look would fill the event log, and each one would look like a change.
         if context.cursor == version:
             return dg.SkipReason("sources, teachers and recipe have not changed")
         seen = dg.AssetMaterialization(key, tags={"dagster/data_version": version}, metadata=dict(inputs))

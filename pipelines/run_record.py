@@ -30,6 +30,9 @@ def recorded(workspace: Workspace, run_id: str, step: Step[Any]) -> Iterator[Rec
         run_id: The run in the UI.
         step: What the block makes; it gives the artefact to the record.
 
+    Yields:
+        The record. A block that ends without an artefact counts as failed.
+
     Example:
         >>> with recorded(workspace, context.run_id, step) as record:
         ...     record.artefact = runner.make(step)
@@ -37,6 +40,7 @@ def recorded(workspace: Workspace, run_id: str, step: Step[Any]) -> Iterator[Rec
     record, started, error = Record(), datetime.now(UTC), ""
     try:
         yield record
+    # A bug has no message for people; its row says only that it did not succeed.
     except EXPECTED as refused:
         error = str(refused)
         raise
@@ -46,8 +50,10 @@ def recorded(workspace: Workspace, run_id: str, step: Step[Any]) -> Iterator[Rec
             "run_id": run_id,
             "recipe": step.recipe,
             "asset": step.name,
+            # UTC without an offset, the form that DuckDB reads as a timestamp.
             "started_at": started.replace(tzinfo=None).isoformat(sep=" "),
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+            # Not `error is empty`: a run that is interrupted has no error and no artefact.
             "succeeded": artefact is not None,
             "reused": artefact is not None and artefact.reused,
             "digest": artefact.digest if artefact else None,

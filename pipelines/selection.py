@@ -41,25 +41,44 @@ def select_steps(wanted: Sequence[Step[Any]], runner: Runner) -> Selection:
     Args:
         wanted: What was asked for.
         runner: Finds artefacts.
+
+    Returns:
+        The selection; its lists are in an order in which inputs come first.
+
+    Example:
+        >>> [step.name for step in select_steps([graph.release], runner).missing]
     """
     steps = upstream(*wanted)
     missing = [step for step in steps if runner.find(step) is None]
+    # Only gates on the way to something missing matter; another closed gate stops nothing of this run.
     before = set(upstream(*missing))
     closed = [step for step in steps if step in before and step not in missing and _is_closed(step, runner)]
+    # Also contains the gates themselves: Dagster evaluates their checks in the run.
     stopped = {step for step in before if any(gate in upstream(step) for gate in closed)}
     executed = {*missing, *stopped}
     return Selection(steps, missing, [step for step in steps if step in executed])
 
 
 def unlinked(selection: Selection, runner: Runner) -> Steps:
-    """The steps that no run executes, and of which the recipe has another artefact, or none, until it is linked."""
+    """The steps that no run executes, and of which the recipe has another artefact, or none, until it is linked.
+
+    Args:
+        selection: As `select_steps` gives it.
+        runner: Finds artefacts.
+    """
     executed = set(selection.executed)
     found = [step for step in selection.steps if step not in executed]
+    # Both sides are resolved: the workspace may itself be reached through a link.
     return [step for step in found if _linked(step, runner) != runner.require(step).folder.resolve()]
 
 
 def prune_links(graph: Graph, runner: Runner) -> None:
-    """Remove links to assets of teachers and stages that the recipe no longer has."""
+    """Remove links to assets of teachers and stages that the recipe no longer has.
+
+    Args:
+        graph: Of the recipe. The link to its study stays, which is not a step of it.
+        runner: Of the workspace.
+    """
     runner.store.prune_links(graph.recipe.name, {STUDY_ASSET, *(step.name for step in graph.steps)})
 
 

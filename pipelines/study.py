@@ -21,7 +21,11 @@ def partitions_name(recipe: Recipe) -> str:
 
 
 def study_assets(graph: Graph) -> list[dg.AssetsDefinition]:
-    """Runs and comparison of a recipe's variants."""
+    """Runs and comparison of a recipe's variants.
+
+    Args:
+        graph: Of the recipe.
+    """
     recipe = graph.recipe
     group, tags = f"{recipe.name}_6_study", {"stella/recipe": recipe.name}
 
@@ -30,6 +34,7 @@ def study_assets(graph: Graph) -> list[dg.AssetsDefinition]:
         partitions_def=dg.DynamicPartitionsDefinition(name=partitions_name(recipe)),
         group_name=group,
         kinds={"pytorch"},
+        # The only asset of the study that trains; its steps are not assets, so they have no pool of their own.
         pool="training",
         tags=tags,
         description="The recipe with some values changed, one partition per variant: `PATH=VALUE; seed=N`. Artefacts "
@@ -43,6 +48,7 @@ def study_assets(graph: Graph) -> list[dg.AssetsDefinition]:
             variant = Variant.parse(context.partition_key)
             for step in variant_steps(recipe, variant):
                 with recorded(own.workspace, context.run_id, step) as record:
+                    # Without a link: the recipe keeps what it has. The last step is the scores.
                     scored = record.artefact = own.make(step, link=False)
         means = {f"mean_{dim}": mean for dim, mean in mean_scores(scored).items()}
         context.log.info(f"{variant.name}: " + ", ".join(f"{name} {100 * mean:.2f}" for name, mean in means.items()))
@@ -50,6 +56,7 @@ def study_assets(graph: Graph) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=asset_key(recipe.name, STUDY_ASSET),
+        # Of all partitions: `study` compares every variant that was ever run.
         deps=[dg.AssetDep(study_runs, partition_mapping=dg.AllPartitionMapping())],
         group_name=group,
         kinds={"duckdb"},
@@ -59,6 +66,7 @@ def study_assets(graph: Graph) -> list[dg.AssetsDefinition]:
     def study(context: dg.AssetExecutionContext, runner: dg.ResourceParam[Runner]) -> dg.MaterializeResult:
         own = runner.within(context.log)
         with failing_as_dagster_expects():
+            # Also variants that were added but not run; the step leaves them out.
             names = context.instance.get_dynamic_partitions(partitions_name(recipe))
             step = study_step(recipe, [Variant.parse(name) for name in names], own)
             with recorded(own.workspace, context.run_id, step) as record:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 def refresh_views(workspace: Workspace) -> list[Path]:
     """Write the DuckDB database of views again, unless it is up to date; docs/sql.md describes the views.
 
+    Args:
+        workspace: Where state is kept.
+
     Returns:
         Files that cannot be read and are not part of any view.
     """
@@ -35,6 +38,7 @@ def connect(workspace: Workspace, snapshot: str | None = None) -> DuckDBPyConnec
     import duckdb
 
     if snapshot is None:
+        # Read-only: any number of readers, and no lock that would stop a run from replacing the file.
         return duckdb.connect(str(workspace.statistics), read_only=True)
     from stella_assets.teachers.catalogue import open_snapshot
 

@@ -77,7 +77,7 @@ class ArtefactStore:
         for file in draft.rglob("*"):
             if file.is_file():
                 sync(file)
-        # `rename` replaces only an empty folder. A kill between the two leaves no artefact, which is made again.
+        # `rename` replaces only an empty folder. A kill in between leaves a damaged artefact or none; it is made again.
         if final.exists():
             shutil.rmtree(final)
         draft.rename(final)

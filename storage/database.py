@@ -89,9 +89,10 @@ def open_table(workspace: Workspace, name: str, version: int | str | None = None
         A `lance.LanceDataset`, or None.
 
     Raises:
-        StoreError: What lies there is not a table, or it cannot be reached.
-        DamageError: The table is damaged, or has no such version or tag.
+        StoreError: What lies there is not a table, cannot be reached, or has no such version.
+        DamageError: The table is damaged.
         FormatError: It was made by a newer version of this package.
+        ValueError: The table has no such tag.
     """
     uri = table_uri(workspace, name)
     if name not in table_names(workspace):
@@ -144,7 +145,7 @@ def table_tags(workspace: Workspace, name: str) -> dict[str, int]:
         return {}
     with translate_lance_errors(dataset.uri):
         tags = dataset.tags.list()
-    # The version breaks ties: tags of one second have equal times.
+    # The version decides between tags that were made at the same moment.
     ordered = sorted(tags, key=lambda tag: (tags[tag]["created_at"], tags[tag]["version"]))
     return {tag: int(tags[tag]["version"]) for tag in ordered}
 

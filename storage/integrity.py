@@ -19,7 +19,7 @@ from storage.units import drop_units, hash_file, read_digest, session
 from storage.workspace import Workspace
 
 STORED_NORM_TOLERANCE = 2e-3
-"""Of unit vectors kept as float16: the tolerance at entry, 1e-3, plus rounding by up to 2^-11 of each entry."""
+"""Of unit vectors kept as float16: 1e-3 on entry, plus rounding of each value by up to 2^-11 = 4.9e-4 of it."""
 BLOCK_ENTRIES = 2**23
 """Entries read at once: 32 MiB as float32."""
 VERSIONS = "_versions"

@@ -32,7 +32,7 @@ def to_keys(ids: pa.Array | pa.ChunkedArray | list[str]) -> Keys:
         return np.empty(0, dtype="S16")
     if array.null_count:
         raise StoreError(f"{array.null_count} ids are null; an id is {ID_CHARS} hexadecimal digits.")
-    # Straight from Arrow's buffers: a Python string per id would cost seconds and gigabytes for 100 million ids.
+    # Straight from Arrow's buffers: one Python string per id would take 81 bytes for a key of 16.
     offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)[array.offset : array.offset + len(array) + 1]
     if (np.diff(offsets) != ID_CHARS).any():
         odd = next(value for value in array.to_pylist() if len(value) != ID_CHARS)

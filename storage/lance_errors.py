@@ -54,7 +54,7 @@ TRANSLATIONS: tuple[tuple[tuple[str, ...], type[StorageError], str], ...] = (
     ),
     (("NoSuchBucket",), UnreachableError, "there is no such bucket."),
     (
-        # Two writers of a table that does not exist yet collide in version 0, each in words of its own.
+        # The last two are what the slower of two machines that make the same table gets.
         ("ommit conflict", "Incompatible transaction", "Dataset already exists", "/0.manifest was not found"),
         ConflictError,
         "another machine changed this table at the same moment.",

@@ -20,7 +20,6 @@ def file_lock(workspace: Workspace, name: str, on_wait: Callable[[], None] = lam
         on_wait: Told when another process holds the lock, before waiting for it.
     """
     workspace.locks.mkdir(parents=True, exist_ok=True)
-    # The file stays after release: deleting it would let two processes lock two files of the same name.
     lock = FileLock(workspace.locks / f"{name.replace('/', '.')}.lock")
     try:
         # Tried without waiting first, so that `on_wait` is told only when there is something to wait for.

@@ -33,7 +33,7 @@ class SortedRows:
         for (number,), some in rows.group_by(part.alias("part")):
             table = some.to_arrow()
             if number not in self._files:
-                # Arrow IPC with lz4, not Parquet: it is written and read once, and can be extended by small frames.
+                # Arrow IPC with lz4, not Parquet: the file is written and read once, in frames of any length.
                 options = pa.ipc.IpcWriteOptions(compression="lz4")
                 self._files[number] = pa.ipc.new_file(self._path(number), table.schema, options=options)
             self._files[number].write_table(table)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from storage.artefacts import MANIFEST, finished, linked
 from storage.workspace import Workspace
 
-# A compromise: statistics per group let DuckDB skip groups, and a group of texts still fits in memory many times.
+# Small enough that a group of long texts fits in memory, large enough that its statistics cost little.
 ROW_GROUP = 65_536
 TEXT, INT, REAL, FLAG, TIME = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.timestamp("us")
 SQL_TYPES = {TEXT: "VARCHAR", INT: "BIGINT", REAL: "DOUBLE", FLAG: "BOOLEAN", TIME: "TIMESTAMP"}

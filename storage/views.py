@@ -72,7 +72,7 @@ def connect_vectors(workspace: Workspace, tables: Iterable[View], vectors: Mappi
 
     Example:
         >>> connection = connect_vectors(workspace, tables, {"vectors": dataset})
-        >>> connection.sql("SELECT id, list_inner_product(minilm, minilm) FROM vectors LIMIT 5")
+        >>> connection.sql("SELECT id, array_inner_product(minilm, minilm) FROM vectors LIMIT 5")
     """
     import duckdb
 

@@ -3,6 +3,8 @@
 
 def main() -> None:
     """Run the command. Threads of libraries are limited before anything loads them."""
+    # Imports are inside, in this order: libraries read their variables when they are loaded, and a failing import is
+    # reported.
     from pipelines.cli.boundary import exit_on_errors
 
     with exit_on_errors():

@@ -27,9 +27,11 @@ def exit_on_errors() -> Iterator[None]:
         note(f"[bold red]error[/] {escape(describe(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
+        # Not a bug, and nothing to correct: what was made so far is kept.
         note("Stopped. Run the same command again to continue where it stopped.")
         sys.exit(1)
     except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it writes the bug down)
+        # `workspace()` creates nothing, so it works where the environment itself is at fault.
         log = log_bug(workspace().root, bug)
         note(f"[bold red]bug[/] {escape(summarise(bug))} The traceback is in {escape(str(log))}")
         sys.exit(1)

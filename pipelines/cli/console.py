@@ -29,6 +29,7 @@ def people_handler() -> logging.Handler:
 
 def people_log() -> logging.Logger:
     """A log that people read next to the output."""
+    # Not `getLogger`, which would give every caller the handler of the first one.
     log = logging.Logger("stella", logging.INFO)
     log.addHandler(people_handler())
     return log
@@ -47,10 +48,14 @@ def people_runner(workspace: Workspace) -> Runner:
 def find_recipe(argument: str) -> Recipe:
     """A recipe by its path, or by its name in `recipes/`.
 
+    Args:
+        argument: As it was written on the command line.
+
     Raises:
         RecipeError: There is no such recipe, or it cannot be run.
     """
     path = Path(argument)
+    # A file without the suffix counts as well; a missing file with one is reported by `read_recipe`.
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         path = project_root() / "recipes" / f"{argument}.yaml"
         if not path.is_file():
@@ -62,9 +67,19 @@ def find_recipe(argument: str) -> Recipe:
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], title: str, right: Sequence[str] = ()) -> Table | str:
-    """Rows of equal keys as a table; the columns in `right` are aligned to the right."""
+    """Rows as a table.
+
+    Args:
+        rows: All have the same keys, which become the header.
+        title: Printed above the table.
+        right: Columns that are aligned to the right.
+
+    Returns:
+        A table, or one line where there are no rows.
+    """
     if not rows:
         return f"{title}: none."
+    # Folded, not cut: digests and paths are copied from the terminal.
     columns = [Column(name, justify="right" if name in right else "left", overflow="fold") for name in rows[0]]
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:

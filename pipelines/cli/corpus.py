@@ -26,6 +26,7 @@ def explain(
     """Say whether the corpus has a text, or which rule dropped it. Exit code 1 if no source has it."""
     workspace = prepare_environment()
     graph = Graph(find_recipe(recipe))
+    # After the recipe was found: a misspelt name is reported before heavy libraries are loaded.
     from stella_assets.corpus.account import explain as explain_text
 
     found = explain_text(
@@ -34,6 +35,7 @@ def explain(
         clean=graph.recipe.corpus.clean,
         cleaned=graph.cleaned,
         corpus=graph.corpus,
+        # A step that can drop a text after the corpus was built; the recipe need not have it.
         later=[step for step in (graph.semantic_duplicates,) if step],
     )
     traces = [asdict(trace) for trace in found]
@@ -43,6 +45,7 @@ def explain(
         say(f"[bold]{trace['what']}[/]")
         for name in ("id", "value", "detail", "source", "origin", "text"):
             if trace[name] not in (None, ""):
+                # Without markup: a text may contain brackets that Rich would read as a style.
                 out.print(f"  {name:7} {trace[name]}", highlight=False, markup=False, soft_wrap=True)
     if not traces:
         if not as_json:

@@ -40,6 +40,7 @@ def describe(error: Exception) -> str:
 
 def remedy_of(error: Exception) -> str:
     """The remedy for an error of the storage layer."""
+    # In the order of inheritance, so the nearest type comes first.
     remedies = (REMEDIES[kind] for kind in type(error).__mro__ if kind in REMEDIES)
     return next(remedies, DEFAULT_REMEDY if isinstance(error, storage.StorageError) else "")
 
@@ -50,7 +51,19 @@ def log_bug(root: Path, error: BaseException) -> Path:
 
 
 def write_log(root: Path, text: str) -> Path:
-    """Write a new file into `logs/` of the workspace; into a temporary folder where that is not possible."""
+    """Write a new file into `logs/` of the workspace; into a temporary folder where that is not possible.
+
+    Args:
+        root: Of the workspace.
+        text: What to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: The temporary folder cannot be written, either.
+    """
+    # With the process id: two commands may fail in the same second.
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}.log"
     try:
         path = root / "logs" / name

@@ -23,6 +23,13 @@ def stop_if_failed(outcomes: Sequence[Outcome], workspace: Workspace) -> None:
     """Print what failed and end the command, if something did.
 
     The exit code is 2 where a person can correct everything that failed, else 1. Tracebacks of bugs go into log files.
+
+    Args:
+        outcomes: Of all runs of the command.
+        workspace: Where log files are written.
+
+    Raises:
+        SystemExit: A run failed.
     """
     failed = [outcome for outcome in outcomes if not outcome.succeeded]
     if not failed:
@@ -30,6 +37,7 @@ def stop_if_failed(outcomes: Sequence[Outcome], workspace: Workspace) -> None:
     failures = [failure for outcome in failed for failure in outcome.failures]
     for failure in failures:
         _print_failure(failure, workspace)
+    # A bug has its own log file; for anything else the log of the run is where to look.
     if not any(failure.trace for failure in failures):
         runs = ", ".join(outcome.run_id[:8] for outcome in failed)
         note(f"Run {runs}; `stella ui` shows its log. Artefacts that were made so far are kept.")

@@ -29,6 +29,7 @@ class ShowUnlessNamed(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `show` before words that are not a command."""
+        # `--help` is of the group itself.
         if args and args[0] not in self.commands and args[0] != "--help":
             args = ["show", *args]
         return super().parse_args(ctx, args)
@@ -80,6 +81,7 @@ def diff(a: ArtefactArgument, b: ArtefactArgument, as_json: AsJson = False) -> N
         return
     if before.digest == now.digest:
         say(f"The same artefact, {before.digest}.")
+    # `format_cell` would round figures to six digits, and two different ones could look the same.
     rows = [{k: "" if v is None else str(v) for k, v in difference.__dict__.items()} for difference in found]
     out.print(make_table(rows, f"From {before.digest[:12]} to {now.digest[:12]}"))
 
@@ -97,7 +99,9 @@ def _tree(node: Any) -> Tree:
         else:
             label += f" [dim]{_made(at)}[/]"
         branch = branches[depth - 1].add(label, highlight=False) if depth else Tree(label, highlight=False)
+        # `branches[d]` is the open branch at depth d; deeper ones belong to an earlier artefact.
         branches[depth:] = [branch]
+        # Each artefact is expanded once: shared inputs would make the tree grow exponentially.
         if not again:
             for name, digest in at.sources.items():
                 branch.add(f"[cyan]{escape(name)}[/] {escape(digest[:12])}", highlight=False)

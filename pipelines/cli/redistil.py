@@ -30,8 +30,10 @@ def run(
     from pipelines.views import refresh_views
     from stella_assets.redistil.redistil import redistil
 
+    # Through Dagster, so the UI shows these runs as it shows those of the schedule.
     with watched(graph, runner, people_handler()) as launch:
         entry = redistil(graph, runner, make_all=launch.make_all, force=force)
+    # The ledger has the entry now, so the view `redistillations` can show it.
     refresh_views(workspace)
     say(escape(str(entry)))
     if entry.verdict in ("rejected", "failed"):

@@ -53,6 +53,7 @@ def show(
         note("Nothing was promoted yet. Run `stella release promote RECIPE`.")
         sys.exit(1)
     record, folder = releases.record(name), releases.folder(name)
+    # From the release's own folder, which stays complete when its inputs were removed.
     lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
     described = {**record, "folder": str(folder), "active": name == releases.active()}
     if as_json:
@@ -76,6 +77,7 @@ def promote(
 
     try:
         record = promote_newest(quiet_runner(workspace), release=graph.release, gate=graph.gate, name=name)
+    # Exit code 1, not 2: the command was right, but the result is missing or did not pass.
     except NothingToActivateError as error:
         note(escape(str(error)))
         sys.exit(1)

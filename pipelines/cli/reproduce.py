@@ -48,6 +48,7 @@ def reproduce(
     from stella_assets.lineage.check import damages, mismatches
     from stella_assets.lineage.find import find_artefact
 
+    # A recipe's name alone could also be a folder in the current one, so the asset is written out.
     node = find_artefact(workspace, release if "@" in release else f"{graph.recipe.name}/{graph.release.name}")
     if node.name != graph.release.name:
         raise ReproductionError(f"{release}: is a {node.name}, not a release.", "Give RECIPE or RECIPE@NAME.")
@@ -56,6 +57,7 @@ def reproduce(
         _print_differences(mismatching, "Changed since", "Recipe, code, sources, libraries and machine are the same.")
         intact = f"All {len(node.all)} artefacts have the bytes that they were made with."
         _print_differences(damaged, "Damaged", intact)
+    # Other libraries or another machine may still give equal bytes, so they are listed but do not stop it.
     other = any(difference.kind != "environment" for difference in mismatching) and not force
     compared: list[Comparison] = []
     if not (damaged or other or check):
@@ -84,6 +86,7 @@ def _make_again(node: Node, graph: Graph, workspace: Workspace, into: Path | Non
         made = Tracer(Workspace(folder)).of_folder(folder / graph.recipe.name / graph.release.name)
         setups = list(setup_differences(node, made))
         _print_differences(setups, "Made with", "Made with the same code, libraries, machine and threads.")
+    # What differs is kept to be looked at, and so is a folder that the user named.
     if into is None and not _differing(compared):
         shutil.rmtree(folder)
     else:
@@ -97,6 +100,7 @@ def _differing(compared: Sequence[Comparison]) -> list[Comparison]:
 
 def _end(*, damaged: bool, other: bool, differing: bool) -> None:
     """Name the remedy, and end with the exit code."""
+    # Damage first: what was compared with damaged bytes says nothing.
     if damaged:
         note("`stella vectors verify --repair` repairs vectors; delete the folder of an artefact to make it again.")
         sys.exit(1)
@@ -113,6 +117,7 @@ def _claim(folder: Path, digest: str) -> None:
     ours = claim.is_file() and json.loads(claim.read_text(encoding="utf-8"))["release"] == digest
     if not ours and folder.exists() and any(folder.iterdir()):
         raise ReproductionError(f"--into {folder}: is not empty.", "Name a new folder.")
+    # Before anything is made, so that a killed reproduction finds its own folder again.
     write_atomically(claim, json.dumps({"release": digest}) + "\n")
 
 

@@ -41,14 +41,17 @@ def run(
 
     started = time.monotonic()
     graph, runner = Graph(wanted), people_runner(workspace)
+    # Before the checks, which load models: a misspelt asset is reported at once.
     selected = graph.select(select) if select else graph.steps
     check_recipe(wanted, workspace)
     selection = select_steps(selected, runner)
     reused = len(selection.steps) - len(selection.missing)
     note(f"{wanted.name}: {reused} of {len(selection.steps)} artefacts are reused.")
+    # Opening Dagster takes seconds; a complete recipe needs no run.
     if selection.executed or unlinked(selection, runner):
         _execute(graph, selection, runner)
     if not select:
+        # Also where no step was executed: a recipe may just have lost one.
         prune_links(graph, runner)
         _print_summary(graph, runner, time.monotonic() - started)
     else:
@@ -73,6 +76,7 @@ def _print_summary(graph: Graph, runner: Runner, seconds: float) -> None:
     say(f"\n[bold]{name}[/] is complete after {seconds:.1f} s.")
     _print_scores(runner.read(graph.report))
     folder = runner.workspace.root / name
+    # Short where it can be pasted as it is.
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     say(f"  report   {shown}/{graph.report.name}/report.html")
     say(f"  model    {shown}/{graph.release.name}")
@@ -134,6 +138,7 @@ def plan(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     if rows:
         out.print(make_table(rows, f"{wanted.name}: would be made", right=("seconds",)))
     unknown = sum(asset.seconds is None for asset in made)
+    # A lower bound while some are unknown; the line says how many.
     seconds = sum(asset.seconds or 0 for asset in made)
     more = f", not counting {unknown} that no past run tells the time of" if unknown else ""
     existing = f"{len(planned) - len(made)} of {len(planned)} artefacts exist"

@@ -44,12 +44,14 @@ def sql(
 
     from pipelines.views import connect, refresh_views
 
+    # Steps in progress add files, so the views are renewed before each query.
     for file in refresh_views(workspace):
         note(f"{file} cannot be read, so no view has it.")
     with connect(workspace, vectors) as connection:
         try:
             result = connection.execute(query)
         except duckdb.Error as error:
+            # Most refused queries name a view that does not exist.
             views = ", ".join(row[0] for row in connection.execute("SHOW TABLES").fetchall())
             raise QueryError(str(error), f"\nViews: {views}") from None
         names = [column[0] for column in result.description or []]
@@ -60,6 +62,7 @@ def sql(
 def _print_rows(names: list[str], rows: Rows, output: TableFormat) -> None:
     match output:
         case TableFormat.JSON:
+            # `print`, since Rich would wrap lines. Dates and decimals become text.
             print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1, default=str))
         case TableFormat.CSV:
             writer = csv.writer(sys.stdout)

@@ -32,6 +32,7 @@ def study(
     from stella_assets.study.variants import derive, read_grid
 
     variants = read_grid(grid, seeds, each=each)
+    # All of them before the first run: a mistake in the last one would otherwise show after hours.
     for variant in variants:
         check_recipe(derive(wanted, variant), workspace)
     from pipelines.cli.failures import stop_if_failed
@@ -42,6 +43,7 @@ def study(
     with watched(Graph(wanted), people_runner(workspace), people_handler()) as launch:
         for number, variant in enumerate(variants, 1):
             note(f"[bold]{number} of {len(variants)}[/]: {escape(variant.name)}")
+            # A failing variant does not stop the others; the exit code counts all.
             outcomes.append(launch.study(variant))
         compared = launch.compare_study()
     refresh_views(workspace)

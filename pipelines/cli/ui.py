@@ -43,6 +43,7 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
     """Open the Dagster UI, with its scheduler, on 127.0.0.1."""
     prepare_environment()
     with socket.socket() as probe:
+        # Otherwise a port of a UI that was just stopped counts as taken for a minute (TIME_WAIT).
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -54,5 +55,7 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
     check_postgres()
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-m", "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    # `-m pipelines.definitions` is found from here, also where the package is not installed.
     os.chdir(project_root())
+    # Instead of a child: signals reach Dagster itself, and no parent is left behind.
     os.execv(dagster, [str(dagster), *arguments])  # noqa: S606 (a fixed program of this environment)

@@ -87,8 +87,10 @@ def verify(
         audit = auditor.verify(bar.update)
     repaired: list[str] = []
     if repair and audit.damages:
+        # Printed now: the second audit no longer has what was repaired.
         _print_damages(audit.damages)
         repaired = repair_damages(audit, known, people_runner(workspace))
+        # A new runner, as the first one remembers what was there before the repair.
         audit = Auditor(known, people_runner(workspace), sample, seed).verify()
     if as_json:
         _print_audit_json(audit, repaired)
@@ -155,6 +157,7 @@ def gc(
     from stella_assets.release.alive import live_artefacts
     from stella_assets.teachers.garbage import collect_garbage, live_vectors
 
+    # Of all recipes of the workspace, not only those in recipes/: their links and releases count.
     needed = live_vectors(live_artefacts(workspace))
     garbage = collect_garbage(workspace, needed, dry_run=dry_run, superseded=superseded)
     total = sum(item.bytes for item in garbage)
@@ -212,6 +215,7 @@ def import_vectors(
     known = {each.name: each for each in graph.recipe.teachers}
     chosen = find_teacher(graph.recipe.name, known, teacher)
     rows, lines = Memmap(vectors, texts, dim, dtype).open()
+    # The teacher recomputes a sample, so vectors of another model or in another order are refused.
     model = open_teacher(chosen, graph.teachers[teacher], people_runner(workspace))
     with progress_bar(len(lines), "import", "rows") as bar:
         counts = adopt_vectors(rows, lines, model, role, workspace, teacher, bar.update)
@@ -224,6 +228,7 @@ def import_vectors(
 
 
 def _graphs_that_were_run(workspace: Workspace) -> list[Graph]:
+    # By folder first: a recipe that was never run may name files that do not exist here.
     paths = [path for path in recipe_files() if (workspace.root / path.stem).is_dir()]
     graphs = [Graph(read_recipe(path)) for path in paths]
     return [graph for graph in graphs if workspace.current(graph.recipe.name, graph.corpus.name).exists()]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 WIDTH_MULTIPLE = 8
+"""Tokens. Tensor cores work in tiles of 8 half-precision values."""
 
 
 def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
@@ -24,8 +25,13 @@ def token_budget_batches(lengths: Sequence[int] | np.ndarray, max_tokens: int) -
         max_tokens: The budget of one batch; a text that is longer than it gets a batch of its own.
 
     Yields:
-        Positions of the texts of one batch.
+        Positions of the texts of one batch, `[B]`, longest first.
+
+    Example:
+        >>> [batch.tolist() for batch in token_budget_batches([3, 9, 4], max_tokens=10)]
+        [[1], [2, 0]]
     """
+    # Stable, so that batches, and with them the last bits of the vectors, are the same on every machine.
     order = np.argsort(-np.asarray(lengths), kind="stable")
     start = 0
     while start < len(order):
@@ -39,7 +45,19 @@ def padded_widths(lengths_N: np.ndarray, limit: int) -> np.ndarray:
     """Lengths rounded up to a multiple of 8, `[N]`: few shapes, as kernels are compiled once per shape.
 
     Padding goes no further than `limit`, the positions that a model has.
+
+    Args:
+        lengths_N: Tokens of each text, `[N]`.
+        limit: Tokens.
+
+    Returns:
+        Tokens of each padded row, `[N]`, never fewer than its text has.
+
+    Example:
+        >>> padded_widths(np.array([3, 9, 15]), limit=12)
+        array([ 8, 12, 15])
     """
+    # Floor division of the negative rounds up, in integers.
     rounded_N = -(-lengths_N // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
     padded_N: np.ndarray = np.maximum(np.minimum(rounded_N, limit), lengths_N)
     return padded_N
@@ -47,6 +65,7 @@ def padded_widths(lengths_N: np.ndarray, limit: int) -> np.ndarray:
 
 def padding_of(tokenizer: Any) -> dict[str, int]:
     """What each column of tokens is padded with."""
+    # Some decoders have no padding token; any valid id will do, as the mask hides it.
     return {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": tokenizer.pad_token_type_id}
 
 
@@ -72,7 +91,15 @@ class TokenisedTexts:
         return np.array([len(row) for row in self.columns["input_ids"]], dtype=np.int64)
 
     def batch(self, places: np.ndarray, width: int) -> dict[str, Any]:
-        """Features of some texts: the columns `[B, W]` int64 with their `attention_mask`, and what they share."""
+        """The features of some texts.
+
+        Args:
+            places: Their positions, `[B]`.
+            width: Tokens of a padded row, W; at least the longest of the texts.
+
+        Returns:
+            The columns and their `attention_mask`, tensors `[B, W]` int64 on the CPU, and what the texts share.
+        """
         import torch
 
         used_B = np.array([len(self.columns["input_ids"][i]) for i in places])
@@ -81,6 +108,7 @@ class TokenisedTexts:
         features = {"attention_mask": torch.from_numpy(mask_BW.astype(np.int64))}
         for name, rows in self.columns.items():
             padded_BW = np.full(mask_BW.shape, self.padding.get(name, 0), dtype=np.int64)
+            # A boolean mask is filled row by row, in the order of the concatenated texts.
             padded_BW[mask_BW] = np.concatenate([rows[i] for i in places])
             features[name] = torch.from_numpy(padded_BW)
         return {**self.shared, **features}

@@ -17,16 +17,25 @@ Weight = Annotated[float, Field(ge=0)]
 class ConfigModel(BaseModel):
     """A part of a recipe. Unknown keys are errors; values never change after reading."""
 
+    # NaN and infinity have no JSON, and NaN would differ from itself when settings are compared.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     def settings(self, *exclude: str) -> dict[str, Any]:
-        """The values as plain JSON, without the named keys."""
+        """The values as plain JSON, as they enter the identity of a step.
+
+        Args:
+            exclude: Keys that do not decide the output, e.g. how many processes compute it.
+
+        Returns:
+            Values by key, defaults included.
+        """
         return self.model_dump(mode="json", exclude=set(exclude))
 
 
 class PathAware(ConfigModel):
     """A part with a path. Relative paths count from the recipe's folder; digests keep the path as it was written."""
 
+    # Private, so that it is not part of `settings`: the same recipe in another folder keeps its digests.
     _folder: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")
@@ -35,11 +44,16 @@ class PathAware(ConfigModel):
         return self
 
     def resolve(self, path: str) -> Path:
-        """The absolute path."""
+        """The absolute path.
+
+        Args:
+            path: As written in the recipe; `~` is the home folder.
+        """
         return (self._folder / Path(path).expanduser()).absolute()
 
     def with_values(self, **values: object) -> Self:
         """A copy with some values replaced; its paths still count from the same folder."""
+        # `model_copy` does not run validators, so the folder has to be carried over.
         copy = self.model_copy(update=values)
         copy._folder = self._folder
         return copy
@@ -50,6 +64,10 @@ class ModelSource(PathAware):
 
     `model` is a folder when it starts with `./`, `../`, `/` or `~`. `package:NAME/FOLDER` is a folder inside an
     installed Python package. Anything else is a hub id, which needs a `revision`.
+
+    Example:
+        >>> ModelSource(model="./models/mine").on_hub
+        False
     """
 
     model: str = Field(description="a folder, a hub id, or `package:NAME/FOLDER`")
@@ -70,6 +88,7 @@ class ModelSource(PathAware):
                 f"model {self.model!r} is read as a hub id, and those need `revision: <commit>`; "
                 f"a folder starts with ./, e.g. ./{self.model}"
             )
+        # A branch or tag can be moved to other code later; a full commit hash cannot.
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
             raise ValueError("trust_remote_code needs `revision` to be a full commit hash of 40 hexadecimal digits")
         return self

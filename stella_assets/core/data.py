@@ -79,6 +79,7 @@ class Embedding:
     def __post_init__(self) -> None:
         import numpy as np
 
+        # `vars`, not `asdict`, which would copy every array.
         given = {name: value for name, value in vars(self).items() if value is not None}
         if len(given) != 1:
             raise ValueError(f"an embedding has exactly one of vector, token_vectors and score, not {len(given)}")
@@ -86,6 +87,7 @@ class Embedding:
         dimensions = {"vector": 1, "token_vectors": 2, "score": 0}[name]
         if np.ndim(value) != dimensions:
             raise ValueError(f"{name} has {np.ndim(value)} axes, not {dimensions}")
+        # Refused here, where the teacher is known: one NaN in a training batch would reach every weight.
         if not np.isfinite(value).all():
             raise ValueError(f"{name} has values that are not finite")
 

@@ -32,6 +32,10 @@ class Compute:
         device_name: Of torch, e.g. `cuda:1`; empty for the best device of the machine.
         threads: Threads of one process on the CPU.
         engine: Where units of work are computed: in this process, or in one process per device.
+
+    Example:
+        >>> Compute(device_name="cpu", threads=2).dtype("float32")
+        'float32'
     """
 
     device_name: str = ""
@@ -54,11 +58,12 @@ class Compute:
         return "bfloat16" if computes_in_bfloat16(name.split(":")[0]) else "float32"
 
     def autocast(self, dtype: Dtype) -> AbstractContextManager[Any]:
-        """Matrix products in bfloat16, or nothing."""
+        """A context for the forward pass: matrix products in bfloat16, or nothing for float32."""
         import torch
 
         if dtype == "float32":
             return nullcontext()
+        # Weights stay in float32. bfloat16 has float32's range of exponents, so gradients need no scaling.
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def limit_threads(self) -> None:
@@ -78,6 +83,7 @@ def best_device_name() -> str:
 
     if torch.cuda.is_available():
         return "cuda"
+    # On macOS there is no device file to look for, so torch is always asked.
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
@@ -87,9 +93,11 @@ def computes_in_bfloat16(device_type: str) -> bool:
     if device_type == "cuda":
         import torch
 
+        # torch also reports GPUs before Ampere, where it is emulated and slower than float32.
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device_type != "cpu" or not CPUINFO.exists():
         return False
+    # Without these instructions a CPU converts each value to float32 and back, which is slower than float32.
     flags = next((line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")), "").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
@@ -99,6 +107,7 @@ def available_threads() -> int:
 
     A container with a quota of 2 CPUs on a machine with 64 cores gets 2: more threads would wait for one another.
     """
+    # `os.cpu_count` counts the machine's CPUs, also those that `taskset` or a scheduler withholds.
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota(CGROUP, MEMBERSHIP)
     return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
@@ -110,9 +119,13 @@ def cgroup_quota(root: Path, membership: Path) -> float | None:
     Args:
         root: Where cgroups are mounted, of version 2 or 1.
         membership: The process's own list of cgroups, as in `/proc/self/cgroup`.
+
+    Returns:
+        CPUs, e.g. 1.5.
     """
     quotas = []
     for line in membership.read_text().splitlines() if membership.is_file() else ():
+        # `0::/name` in version 2; `4:cpu,cpuacct:/name` in version 1, which mounts each controller by itself.
         _, controllers, name = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -121,6 +134,7 @@ def cgroup_quota(root: Path, membership: Path) -> float | None:
         for folder in (own, *own.parents):  # a quota of an enclosing group counts too
             if folder.is_relative_to(base) and (quota := _quota_of(folder)) is not None:
                 quotas.append(quota)
+    # Without a list of cgroups, the mount itself may still state a quota.
     return min(quotas, default=_quota_of(root))
 
 

@@ -11,10 +11,17 @@ COLOURS = ("#4053d3", "#ddb310", "#b51d14", "#00beff", "#fb49b0", "#00b25d", "#8
 
 
 def figure(width: float, height: float, draw: Callable[[Any], None]) -> bytes:
-    """Draw one plot and give it as PNG."""
+    """Draw one plot and give it as PNG.
+
+    Args:
+        width: In inches, at 90 dots per inch.
+        height: In inches.
+        draw: Draws into a `matplotlib.axes.Axes`.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # Not pyplot: it keeps figures in global state, is not safe in threads, and may choose a display.
     drawing = Figure(figsize=(width, height), layout="constrained")
     axes = drawing.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

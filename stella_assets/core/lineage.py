@@ -18,6 +18,8 @@ SOURCE = "source:"
 class Node:
     """An artefact and what it was made of.
 
+    Nodes are compared by identity: a `Tracer` makes one per artefact, and shared inputs are shared objects.
+
     Attributes:
         name: The family of its step, e.g. `stage_1`.
         digest: The data version.
@@ -64,6 +66,7 @@ class Node:
         """
         labels, prefixes = {self: self.name}, {self: ""}
         queue = [self]
+        # Breadth first, so that the nearest artefact of a family gets its plain name.
         for node in queue:  # grows while it is read: level by level
             for name, each in node.named_inputs.items():
                 if each in labels:
@@ -77,6 +80,7 @@ class Node:
     @cached_property
     def all(self) -> dict[str, Node]:
         """The artefact and everything that it depends on, by label, inputs first."""
+        # A dict is a set that keeps its order; depth first puts inputs before what uses them.
         ordered: dict[Node, None] = {}
 
         def visit(node: Node) -> None:
@@ -86,6 +90,7 @@ class Node:
                 ordered[node] = None
 
         visit(self)
+        # Two passes: labels are given nearest first, and the order is inputs first.
         return {self.labels[node]: node for node in ordered}
 
     @property
@@ -110,7 +115,11 @@ class Node:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values, for scripts."""
+        """All of it as plain values, for scripts.
+
+        Returns:
+            `asset`, `digest`, `seconds`, and `artefacts` by label, inputs first.
+        """
         return {
             "asset": self.name,
             "digest": self.digest,
@@ -148,13 +157,21 @@ def setup(run_info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def walk(node: Node) -> Iterator[tuple[int, Node, bool]]:
-    """The tree from an artefact to its sources: depth, node, and whether it was already shown further up."""
+    """The tree from an artefact to its sources.
+
+    Args:
+        node: Where to begin.
+
+    Yields:
+        Depth, 0 for `node`; the node; and whether it was already shown further up, where its inputs are listed.
+    """
     seen: set[Node] = set()
 
     def visit(at: Node, depth: int) -> Iterator[tuple[int, Node, bool]]:
         again = at in seen
         seen.add(at)
         yield depth, at, again
+        # Shared inputs are expanded once: a full expansion grows exponentially with the depth.
         if not again:
             for each in at.inputs:
                 yield from visit(each, depth + 1)

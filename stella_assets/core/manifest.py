@@ -28,12 +28,22 @@ LIBRARIES = ("torch", "transformers", "sentence-transformers", "lancedb", "sciki
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no white space: the same value gives the same bytes."""
+    """JSON with sorted keys and no white space: the same value gives the same bytes.
+
+    Raises:
+        ValueError: The value holds NaN or infinity, which JSON does not have.
+        TypeError: The value is not made of plain JSON types.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON, the first 32 hexadecimal digits."""
+    """SHA-256 of the canonical JSON, the first 32 hexadecimal digits.
+
+    Example:
+        >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+        True
+    """
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
 
 
@@ -47,7 +57,7 @@ class ManifestError(UserError):
 
 @dataclass(frozen=True)
 class Check:
-    """A claim about an artefact that was tested when it was made, with the figures that it rests on."""
+    """A claim about an artefact that was tested when it was made, with the figures that it depends on."""
 
     name: str
     passed: bool
@@ -57,7 +67,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides an artefact's content: the step, its code version, its part of the recipe, its exact inputs."""
+    """What decides an artefact's content: the step, its code version, its part of the recipe, its exact inputs.
+
+    Attributes:
+        asset: What the artefact is stored under.
+        code_version: Of the step.
+        settings: As plain JSON values.
+        inputs: Digests by name: of other artefacts, and with `source:` in front, of what lies outside the pipeline.
+    """
 
     asset: str
     code_version: str
@@ -77,6 +94,14 @@ class Manifest:
     `digest` covers the identity and the outputs. `run_info` holds what may differ between two equal runs: when, how
     long, how much memory, which machine. `metrics` are the figures to show. `unhashed_files` are files that show
     `run_info` too, such as plots.
+
+    Attributes:
+        identity: What decided the content.
+        outputs: Digests of the files, by path in the artefact's folder; without `unhashed_files`.
+        metrics: Figures and words to show.
+        checks: What was tested when it was made.
+        unhashed_files: Paths in the artefact's folder.
+        run_info: When, where and with what it was made; times in seconds, memory in MiB.
     """
 
     identity: Identity
@@ -92,7 +117,8 @@ class Manifest:
         return digest({"identity": asdict(self.identity), "outputs": dict(self.outputs)})
 
     def to_json(self) -> str:
-        """The manifest as it lies beside the artefact."""
+        """The manifest as it is stored in the artefact's folder."""
+        # Derived values are stored too: `read` compares the digest, and SQL views need no Python.
         body = {"digest": self.digest, "key": self.identity.key, **asdict(self)}
         return json.dumps(body, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
@@ -105,6 +131,7 @@ class Manifest:
         """
         try:
             body = json.loads(path.read_text(encoding="utf-8"))
+            # The digest does not cover these three, so manifests with the former names keep theirs.
             body |= {new: body[old] for old, new in FORMER_KEYS.items() if old in body}
             manifest = cls(
                 identity=Identity(**body["identity"]),
@@ -128,7 +155,20 @@ class Manifest:
 
 
 def changed_values(before: Any, now: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two plain values differ, by dotted path; what is not there counts as None."""
+    """Where two plain values differ; what is not there counts as None.
+
+    Args:
+        before: Mappings, lists and scalars, nested.
+        now: The same.
+        path: Put in front of the paths.
+
+    Returns:
+        Both values by dotted path.
+
+    Example:
+        >>> changed_values({"a": {"b": 1}}, {"a": {"b": 2}})
+        {'a.b': (1, 2)}
+    """
     if before == now:
         return {}
     if isinstance(before, Mapping) and isinstance(now, Mapping):
@@ -157,6 +197,9 @@ def reasons(identity: Identity, before: Manifest | None, follows: Collection[str
         identity: What is to be made; of the inputs in `follows`, the digests are not known yet.
         before: What the recipe had.
         follows: Inputs that have to be made first.
+
+    Returns:
+        One reason or more, each a few words.
     """
     if before is None:
         return ["not made for this recipe before"]
@@ -172,6 +215,7 @@ def reasons(identity: Identity, before: Manifest | None, follows: Collection[str
         elif old.inputs.get(name) != identity.inputs.get(name):
             verb = "is new" if name not in old.inputs else "is gone" if name not in identity.inputs else "changed"
             found.append(f"{name.replace(':', ' ')} {verb}")
+    # Equal identities have equal keys, so only missing or damaged files are left as a reason.
     return found or ["its files were damaged or removed"]
 
 
@@ -197,10 +241,11 @@ def environment() -> Mapping[str, str]:
 
 @lru_cache
 def _commit() -> str:
-    """The commit of this code, with `-dirty` where files were changed since; the version where it is no checkout."""
+    """The commit of this code, with `-dirty` where files were changed since; the version outside a checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return version(DISTRIBUTION)
+    # `--exclude=*` ignores tags, so the answer is always a commit.
     command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
     try:
         found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -219,5 +264,6 @@ def _cpu() -> str:
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     named = {key.strip(): value.strip() for key, value in fields.items()}
     flags = named.get("flags", "").split()
+    # Kernels for other widths add in another order, so vectors differ in their last bits between such CPUs.
     widest = next((flag for flag in ("amx_tile", "avx512_bf16", "avx512f", "avx2") if flag in flags), "")
     return f"{named.get('model name', platform.processor())} {widest}".strip()

@@ -13,6 +13,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
 from storage.files import file_digest
 
+# What decides a model's vectors: weights, configuration, vocabulary and its own code; not README or images.
 CONTENT_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".bin", ".py"}
 CONFIG, MODULES = "config.json", "modules.json"
 
@@ -29,6 +30,7 @@ def source_folder(source: ModelSource) -> Path:
     """
     if source.model.startswith("package:"):
         package, _, inner = source.model.removeprefix("package:").partition("/")
+        # Found without importing: the package may import torch.
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
             raise ModelNotFoundError(
@@ -79,10 +81,17 @@ def read_config(folder: Path, name: str = CONFIG) -> Any:
 def resolve_model(source: ModelSource) -> tuple[str, dict[str, Any]]:
     """Folder or hub id of a model, and the arguments that every loader of the ecosystem takes with it.
 
+    Args:
+        source: The model.
+
+    Returns:
+        A name and keyword arguments, for `from_pretrained` and `SentenceTransformer`.
+
     Raises:
         ModelNotFoundError: It is a folder, and there is no model in it.
     """
     if not source.on_hub:
+        # Otherwise a file that the folder lacks would be looked for on the hub.
         return str(model_folder(source)), {"local_files_only": True}
     return source.model, {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
 
@@ -105,8 +114,13 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def model_digest(source: ModelSource) -> str:
-    """What identifies the weights: a digest of the folder's files, or of hub id and revision."""
+    """What identifies the weights: a digest of the folder's files, or of hub id and revision.
+
+    Raises:
+        ModelNotFoundError: It is a folder, and there is no model in it.
+    """
     if source.on_hub:
+        # The hub's commit names the content, so nothing has to be downloaded to know it.
         return digest([source.model, source.revision])
     folder = model_folder(source)
     return files_digest(folder, [path for path in folder.rglob("*") if path.suffix in CONTENT_SUFFIXES])
@@ -115,6 +129,7 @@ def model_digest(source: ModelSource) -> str:
 def files_digest(folder: Path, paths: list[Path]) -> str:
     """A digest of files of a folder: of their names in it and their bytes."""
     files = sorted(path for path in paths if path.is_file())
+    # The cache key: hashing gigabytes of weights takes seconds, and several steps ask for the same model.
     stats = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
     return _files_digest(str(folder), stats)
 

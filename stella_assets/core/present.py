@@ -55,6 +55,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, figu
         rows: One value per column.
         figures: Whether all columns but the first hold figures, which are set to the right.
     """
+    # `---:` sets a column to the right in GitHub's Markdown.
     rules = ["---"] + ["---:" if figures else "---"] * (len(header) - 1)
     lines = [list(header), rules, *([_cell(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
@@ -69,4 +70,5 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 def _cell(value: Any) -> str:
     shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    # Texts and file names can hold both characters, and Markdown has no other way to quote them in a cell.
     return shown.replace("|", "\\|").replace("\n", " ")

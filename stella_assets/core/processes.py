@@ -16,6 +16,7 @@ def is_alive(noted: str) -> bool:
     pid, _, started = noted.partition("@")
     try:
         process = psutil.Process(int(pid))
+        # Start times are computed from the boot time, which moves when the clock is set: hence a second of tolerance.
         return bool(abs(process.create_time() - float(started)) < 1 and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, ValueError):
         return False

@@ -45,13 +45,20 @@ class Registry(Generic[K]):
         self._kinds: dict[str, type[K]] = {}
 
     def register(self, kind: type[K]) -> type[K]:
-        """Add a kind; its name is the literal type of its `key`.
+        """Add a kind; its name is the literal type of its `key`. A decorator.
+
+        Args:
+            kind: The settings model.
+
+        Returns:
+            The same class.
 
         Raises:
-            UserError: Another class has that name.
+            UserError: Another class, with another qualified name, has that kind's name.
         """
         (name,) = get_args(kind.model_fields[self.key].annotation)
         known = self._kinds.get(name)
+        # A module that is executed twice, e.g. by a reload, registers the same class again; that is not a clash.
         if known is not None and known.__qualname__ != kind.__qualname__:
             raise UserError(
                 f"{self.name} kind {name!r}: both {known.__module__} and {kind.__module__} define it.",
@@ -71,15 +78,28 @@ class Registry(Generic[K]):
         return self._kinds[name]
 
     def union(self) -> Any:
-        """The annotation of a recipe key that takes any of the kinds: a union, told apart by `key`."""
+        """The annotation of a recipe key that takes any of the kinds: a union, told apart by `key`.
+
+        Returns:
+            An annotation for a pydantic field. It has the kinds registered so far, so all must be imported before.
+        """
+        # A discriminator needs two members or more. `Union[...]`, because `|` takes no tuple.
         kinds = tuple(self._kinds.values())
         return Annotated[Union[kinds], Field(discriminator=self.key)] if len(kinds) > 1 else kinds[0]  # noqa: UP007
 
     def documentation(self, base: type[ConfigModel]) -> list[tuple[str, str, list[tuple[str, FieldInfo]]]]:
-        """Name, first sentence of the docstring, and the fields that `base` does not have, of each kind."""
+        """What the reference tables show of each kind.
+
+        Args:
+            base: The class that all kinds derive from; its fields are described once, elsewhere.
+
+        Returns:
+            Name, first paragraph of the docstring, and the fields that `base` does not have, of each kind.
+        """
         rows = []
         for name, kind in self._kinds.items():
             summary = cleandoc(kind.__doc__ or "").split("\n\n", 1)[0].replace("\n", " ")
+            # `model_fields` holds inherited fields too.
             own = [(key, field) for key, field in kind.model_fields.items() if key not in base.model_fields]
             rows.append((name, summary, own))
         return rows
@@ -106,6 +126,7 @@ def load_entry_points() -> None:
         try:
             point.load()
         except (ImportError, AttributeError) as error:
+            # Not skipped: a recipe that uses the kind would fail with a message that hides the cause.
             raise UserError(
                 f"entry point {point.name!r} of {point.dist.name if point.dist else 'a package'}: {point.value} cannot "
                 f"be imported ({error}).",

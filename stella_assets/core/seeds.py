@@ -6,5 +6,17 @@ from stella_assets.core.manifest import digest
 
 
 def seed_of(seed: int, *stream: str) -> int:
-    """The seed of a named random stream, from the recipe's seed."""
+    """The seed of a named random stream, from the recipe's seed.
+
+    Args:
+        seed: The recipe's.
+        stream: What the random numbers are for, from the general to the particular.
+
+    Returns:
+        A number below 2^32.
+
+    Example:
+        >>> rng = np.random.default_rng(seed_of(recipe.seed, "stage_1", "shuffle"))
+    """
+    # A digest, not `hash`, which differs between processes; 32 bits, the most that all libraries take.
     return int(digest([seed, *stream])[:8], 16)

@@ -12,6 +12,7 @@ from storage.workspace import Workspace
 
 T = TypeVar("T", bound=View)
 
+# By name, so that a module that is imported twice does not make two views.
 _declared: dict[str, View] = {}
 
 
@@ -52,6 +53,7 @@ ARTEFACTS = declare(
         },
     )
 )
+# JSON Lines, not Parquet: a line is appended while a run goes on, also by several processes.
 RUNS = declare(
     LineTable(
         name="runs",

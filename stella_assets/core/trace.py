@@ -16,6 +16,7 @@ from storage.workspace import Workspace
 
 __all__ = ["Node", "TraceError", "Tracer", "setup", "walk"]
 
+# Six digits tell 16 million artefacts apart; keys have 16 digits and digests 32.
 DIGEST = re.compile(r"[0-9a-f]{6,32}")
 
 Tagged = Callable[[str], Mapping[str, Path]]
@@ -31,6 +32,10 @@ class Tracer:
 
     Args:
         workspace: Where artefacts are stored. A tracer remembers what it has read, so it serves one command or less.
+
+    Example:
+        >>> node = Tracer(workspace).find("demo/release")
+        >>> list(node.all)  # everything that it depends on, inputs first
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -48,15 +53,20 @@ class Tracer:
             default: The asset that a recipe alone stands for.
             tagged: The artefacts of a recipe that have a tag, in addition to its releases.
 
+        Returns:
+            The artefact, with its lineage.
+
         Raises:
             TraceError: The words name no artefact, or several.
         """
         for folder in (Path(words), self._workspace.root / words, self._workspace.root / words / default):
             if (folder / MANIFEST).is_file():
+                # Resolved: a link of a recipe and the artefact's own folder give the same node.
                 return self.of_folder(folder.resolve())
         recipe, at, name = words.partition("@")
         if at:
             return self._of_name(recipe, name, tagged(recipe))
+        # Last, because it reads every manifest, and because a recipe may be called e.g. `facade`.
         found = self._by_digits(words) if DIGEST.fullmatch(words) else []
         if len(found) == 1:
             return self.of_folder(found[0])
@@ -90,11 +100,16 @@ class Tracer:
         ]
 
     def of_folder(self, folder: Path) -> Node:
-        """The node of an artefact, by its folder."""
+        """The node of an artefact, by its folder.
+
+        Raises:
+            ManifestError: Its manifest, or one of those that it depends on, is damaged.
+        """
         manifest = Manifest.read(folder / MANIFEST)
         known = self._nodes.get((manifest.identity.asset, manifest.digest))
         if known is not None:
             return known
+        # Terminates: a digest covers the digests of the inputs, so lineage cannot have a cycle.
         digests = manifest.identity.inputs
         inputs = tuple(self.of_digest(name, digests[name]) for name in input_names(manifest))
         node = Node(manifest.identity.asset, manifest.digest, folder, manifest, inputs)

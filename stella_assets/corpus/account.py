@@ -20,6 +20,7 @@ from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
 
+# From 64 bits on a prefix names one text; whole ids have 128.
 ID = re.compile(r"[0-9a-f]{16,32}")
 
 
@@ -67,11 +68,18 @@ def explain(
         corpus: The step that makes the corpus. The steps that it depends on are looked at, too.
         later: Steps after the corpus that leave texts out of training. Those not made yet are skipped.
 
+    Returns:
+        What happened, each event once; empty if no source has the text.
+
     Raises:
         NotMaterialisedError: The corpus was not made yet.
+
+    Example:
+        >>> explain("6dc8e2a41b90f357", runner=runner, clean=recipe.corpus.clean, cleaned=cleaned, corpus=corpus)
     """
     made = runner.require(corpus)
     texts = runner.read(cleaned)
+    # Words that happen to be 16 to 32 hexadecimal digits count as an id: no real text looks like that.
     ids = [text_or_id] if ID.fullmatch(text_or_id) else _ids_of(text_or_id, clean, texts)
     before = [artefact for step in upstream(corpus) if (artefact := runner.find(step))]
     after = [artefact for step in later if (artefact := runner.find(step))]
@@ -82,6 +90,7 @@ def explain(
         found += _in_corpus(key, made)
         for artefact in after:
             found += _dropped(key, artefact, "left out of training")
+    # One row of the corpus can match two of the ids, one by `id` and one by `parent`.
     return list(dict.fromkeys(found))
 
 
@@ -97,12 +106,14 @@ def _ids_of(text: str, clean: Clean, cleaned: CleanedTexts) -> list[str]:
 
 
 def _dropped(key: str, artefact: Artefact, verb: str) -> Iterator[Trace]:
+    # Malformed rows have no id; the comparison is null for them and the filter drops them.
     for row in read_dropped(artefact.folder).filter(pl.col("id").str.starts_with(key)).collect().to_dicts():
         what = f"{verb} by {artefact.name}: {row['rule']}"
         yield Trace(row["id"], what, row["value"], row["detail"] or "", row["source"], row["origin"], row["excerpt"])
 
 
 def _in_corpus(key: str, corpus: Artefact) -> Iterator[Trace]:
+    # A text that augmentation replaced is in the corpus only as the parent of what was made of it.
     matches = pl.col("id").str.starts_with(key) | pl.col("parent").str.starts_with(key)
     for row in pl.scan_parquet(corpus.folder / CORPUS_FILE).filter(matches).collect().to_dicts():
         made_of = f", {row['augmentation']} from {row['parent']}" if row["augmentation"] else ""

@@ -53,6 +53,7 @@ def corpus_step(
         evaluation = context.read(evaluation_texts) if evaluation_texts else None
         mix = Mix(corpus, texts, context.read(duplicates).left(), evaluation)
         tally = write_corpus(mix, context.folder, context.scratch)
+        # All rows, malformed ones too: the funnel starts with what the sources hold.
         read: Counter[str] = Counter()
         for shard in texts.shards:
             read[shard.source] += shard.read
@@ -68,10 +69,12 @@ def corpus_step(
         name="corpus",
         code_version=CODE_VERSION,
         settings={
+            # The rest of a source's settings decides `cleaned_texts`, whose digest is among the inputs.
             "mix": {source.name: {"weight": source.weight, "limit": source.limit} for source in corpus.sources},
             "augment": corpus.augment.settings(),
             "dev": corpus.dev,
             "test": corpus.test,
+            # Pieces of cut texts are judged again by length, so these limits decide this step's output as well.
             "min_chars": corpus.clean.min_chars(),
         },
         dependencies=before,
@@ -102,14 +105,20 @@ def write_corpus(mix: Mix, folder: Path, scratch: Path) -> Tally:
         mix: The texts.
         folder: Of the artefact.
         scratch: For temporary files.
+
+    Returns:
+        Counts of what was written, and the checks made while writing.
     """
+    # Mixing goes shard by shard, the file by id: rows are sorted on disk, in bounded memory.
     texts, dropped = SortedRows(scratch / "texts"), SortedRows(scratch / "dropped")
     with progress_bar(mix.texts, "corpus", "texts") as bar:
         for count, taken, left_out in mix.shards():
+            # `key` is for the tally only; the schema of the file leaves it out.
             texts.add(taken.select(*TEXTS.schema.names, "key"))
             dropped.add(as_dropped(left_out.with_columns(detail=None)))
             bar.update(count)
     tally = Tally(mix.forbidden)
+    # The corpus first: writing it adds the last rows to `dropped`.
     write_in_groups(folder / CORPUS_FILE, TEXTS.schema, _each_once(texts, tally, dropped))
     write_in_groups(folder / DROPPED_FILE, DROPPED.schema, dropped.parts(DROPPED.schema.names))
     return tally
@@ -117,7 +126,9 @@ def write_corpus(mix: Mix, folder: Path, scratch: Path) -> Tally:
 
 def _each_once(texts: SortedRows, tally: Tally, dropped: SortedRows) -> Iterator[pl.DataFrame]:
     """Texts by id, each id once; a piece that equals another text is dropped."""
+    # An empty `augmentation` sorts first: of equal ids the text itself stays, and not a piece that equals it.
     for rows in texts.parts(["id", "augmentation", "source", "parent", "origin"]):
+        # Parts are made by the beginning of the id, so all rows with one id are in the same part.
         first = rows["id"].is_first_distinct()
         twice = rows.filter(~first).with_columns(rule=pl.lit("duplicate"), value=pl.lit(1.0), detail=None)
         dropped.add(as_dropped(twice))

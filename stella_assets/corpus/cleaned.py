@@ -35,6 +35,7 @@ def cleaned_step(recipe: str, *, corpus: CorpusSettings, tokenizer: ModelSource)
         name="cleaned_texts",
         code_version=CODE_VERSION,
         settings={
+            # Without weights: a changed weight reads and cleans nothing again.
             "sources": [source.reading_settings() for source in corpus.sources],
             "clean": corpus.clean.settings(),
         },
@@ -44,6 +45,7 @@ def cleaned_step(recipe: str, *, corpus: CorpusSettings, tokenizer: ModelSource)
         },
         build=build,
         read=CleanedTexts.open,
+        # Shards lie outside the artefact's folder, where garbage collection may have removed them.
         is_available=lambda artefact, workspace: CleanedTexts.open(artefact, workspace).are_stored(),
         presentation=Presentation(
             group="corpus",
@@ -56,6 +58,14 @@ def cleaned_step(recipe: str, *, corpus: CorpusSettings, tokenizer: ModelSource)
 
 def clean_texts(sources: Sequence[SourceConfig], reader: SourceReader, context: BuildContext) -> Result:
     """Write `shards.parquet`, which names the shards, and `dropped.parquet`, what was not kept and why.
+
+    Args:
+        sources: In the order of the recipe, which is the order of the shards.
+        reader: Reads and cleans, or finds what was read before.
+        context: Of the step that is built.
+
+    Returns:
+        Counts of texts and shards, as metrics.
 
     Raises:
         SourceError: A source cannot be read, or more of it is malformed than the recipe allows.
@@ -87,9 +97,15 @@ def read_source(
 ) -> tuple[list[Shard], pl.DataFrame]:
     """The shards of a source, and its texts that were not kept.
 
+    Args:
+        source: The source, pinned or not.
+        reader: Reads and cleans, or finds what was read before.
+        on_texts: Is told how many texts were read, shard by shard.
+
     Raises:
         SourceError: It cannot be read, or more of it is malformed than the recipe allows.
     """
+    # Pinned first: a table or a branch may move while it is read.
     source, parts = source.pinned(), source.parts()
     shards: list[Shard] = []
     dropped = [no_dropped()]
@@ -107,8 +123,10 @@ def _require_few_malformed(source: SourceConfig, read: int, files: int, dropped:
     limit = source.malformed_limit()
     if limit is None:
         return
+    # An unreadable file is one row of `read`, but counts as a file and not as a malformed row.
     rows, broken_files = (dropped.filter(pl.col("rule") == rule) for rule in (MALFORMED, UNREADABLE))
     for what, bad, total in (("rows", rows, read - len(broken_files)), ("files", broken_files, files)):
+        # A share, and not a count: one bad row in a million must not stop a run of hours.
         if len(bad) > limit * max(total, 1):
             first = bad.row(0, named=True)
             raise SourceError(

@@ -32,6 +32,7 @@ CONTAMINATED_FILE = "contaminated.parquet"
 MAX_HOLDERS = 4
 """A short evaluation text that more texts hold or nearly copy is a common phrase and not a leak."""
 PROBES = 200
+# Words around a probe, so that the rule `contained` is tested in addition to `equal`.
 PROBE_FRAME = "It was said some time ago, in a longer text about other things: {} Then the text went on for a while."
 
 
@@ -124,6 +125,9 @@ def find_contamination(
         settings: What counts as holding an evaluation text, and what happens then.
         folder: Of the artefact.
         scratch: For temporary files.
+
+    Returns:
+        Counts as metrics, and the check that planted evaluation texts are found.
     """
     evaluation, index = evaluation_texts.with_policies(settings.sets), evaluation_texts.index(settings)
     matches = _judged(_matches(cleaned, evaluation_texts.digest, index, settings), evaluation, index)
@@ -131,6 +135,7 @@ def find_contamination(
     _write(folder, scratch, matches, dropped)
     _by_task(matches, evaluation).write_parquet(folder / TASKS_FILE)
     texts_dropped = dropped.n_unique(["shard", "row"]) if len(dropped) else 0
+    # An index that finds nothing looks like a clean corpus; only planted texts tell the two apart.
     missed = _missed_probes(index, evaluation["text"])
     return Result(
         metrics={
@@ -157,6 +162,7 @@ def _matches(
 ) -> pl.DataFrame:
     """All matches, shard by shard; those of a shard are computed once per evaluation texts and settings."""
     store = ShardStore(cleaned.store.workspace, MATCHES_KIND)
+    # Without policies: a changed policy changes verdicts and reuses the stored matches.
     suffix = digest([CODE_VERSION, evaluation_digest, settings.settings("sets")])
     found = []
     with progress_bar(len(cleaned), "contamination", "texts") as bar:
@@ -188,8 +194,10 @@ def _judged(matches: pl.DataFrame, evaluation: pl.DataFrame, index: EvaluationIn
     )
     joined = matches.join(known, on="evaluation", how="left")
     unequal = pl.col("rule") != "equal"
+    # Counted over the whole corpus: how many texts hold or nearly copy the evaluation text.
     phrase = unequal & (pl.col("words") < index.words) & (unequal.sum().over("evaluation") > MAX_HOLDERS)
     verdict = pl.when(phrase).then(pl.lit("phrase")).when("drops").then(pl.lit("drop")).otherwise(pl.lit("report"))
+    # By content and not by shard: the tables do not depend on where shards end.
     return joined.with_columns(verdict=verdict).sort(
         "id", "source", "origin", "set", "task", "split", "evaluation_text"
     )
@@ -220,6 +228,7 @@ def _write(folder: Path, scratch: Path, matches: pl.DataFrame, dropped: pl.DataF
         excerpt("evaluation_text").alias("evaluation_excerpt"),
     )  # fmt: skip
     CONTAMINATION.write(folder, shown.to_arrow())
+    # A text that holds several evaluation texts is removed once; the first is named as the reason.
     once = dropped.unique(["shard", "row"], keep="first", maintain_order=True)
     once.select("shard", "row").sort("shard", "row").write_parquet(folder / CONTAMINATED_FILE)
     named = once.with_columns(
@@ -230,10 +239,13 @@ def _write(folder: Path, scratch: Path, matches: pl.DataFrame, dropped: pl.DataF
 
 def _missed_probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:
     """Evaluation texts of some length that are not found where they were planted."""
+    # Shorter texts may be left out of the index on purpose, if chance explains them.
     long = texts.filter(index.lengths >= index.words)
+    # By hash and not by position: most probes stay the same when a set grows.
     chosen = sorted(long, key=lambda text: uniform("probe", text_id(text)))[:PROBES]
     planted = pl.Series([*chosen, *(PROBE_FRAME.format(text) for text in chosen)], dtype=pl.String)
     found = set(index.find(match_form(planted))["row"]) if chosen else set()
+    # Each probe was planted twice: as it is, then inside the frame.
     return [text for row, text in enumerate(chosen * 2) if row not in found]
 
 

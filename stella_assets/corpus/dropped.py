@@ -30,6 +30,7 @@ def no_dropped() -> pl.DataFrame:
 
 def excerpt(name: str, chars: int = EXCERPT_CHARS) -> pl.Expr:
     """How the texts of a column begin, each on one line."""
+    # Cut first: the pattern then runs over a few characters and not over whole texts.
     return pl.col(name).str.slice(0, chars).str.replace_all(r"\s+", " ")
 
 
@@ -49,6 +50,7 @@ def write_dropped(frames: Iterable[pl.DataFrame], folder: Path, scratch: Path) -
         folder: Of the artefact.
         scratch: For temporary files.
     """
+    # Sorted on disk by all columns: bounded memory, and bytes that do not depend on the order of frames.
     rows = SortedRows(scratch / "dropped")
     for frame in frames:
         rows.add(frame)
@@ -57,6 +59,7 @@ def write_dropped(frames: Iterable[pl.DataFrame], folder: Path, scratch: Path) -
 
 def read_dropped(folder: Path) -> pl.LazyFrame:
     """The dropped texts of an artefact; none for one without the table."""
+    # The funnel and `explain` ask every step, also those that remove nothing.
     path = folder / DROPPED_FILE
     return pl.scan_parquet(path) if path.is_file() else no_dropped().lazy()
 

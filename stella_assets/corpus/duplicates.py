@@ -112,10 +112,18 @@ def find_duplicates(
         removed: `shard` and `row` of texts that are not considered.
         folder: Of the artefact.
         scratch: For temporary files.
+
+    Returns:
+        How many texts are left and how many were removed, as metrics.
+
+    References:
+        Deduplicating Training Data Makes Language Models Better, arXiv 2107.06499, section 4.2.
     """
     texts = _ranked(cleaned, order)
+    # Before the search for copies: a text that is removed anyway must not be the copy that stays.
     if removed is not None:
         texts = texts.join(removed, on=["shard", "row"], how="anti", maintain_order="left")
+    # Rows are in the order of ranks, so the first of equal keys is the one that stays.
     first = texts["key"].is_first_distinct()
     equal, texts = texts.filter(~first), texts.filter(first)
     kept = texts.join(equal, on="key", how="semi").select("key", kept="id")
@@ -127,7 +135,9 @@ def find_duplicates(
     )
     stays = np.ones(len(texts), bool)
     stays[copy] = False
+    # Groups are formed with the copies: a copy that is removed can link two texts that stay.
     left = texts.with_columns(group=split_groups(texts["base"].to_numpy(), near)).filter(stays)
+    # Later steps go shard by shard.
     left.select("shard", "row", "group").sort("shard", "row").write_parquet(folder / LEFT_FILE)
     write_dropped(chain(_with_texts(equal, cleaned), _with_texts(copies, cleaned)), folder, scratch)
     return Result(
@@ -143,6 +153,7 @@ def find_duplicates(
 def _ranked(cleaned: CleanedTexts, order: Sequence[str]) -> pl.DataFrame:
     """Every cleaned text by rank; `id` is the first half of its id, `base` that of the text that it was taken from."""
 
+    # 64 bits halve the memory. Among 10^9 texts a collision is 3% likely; it would only join two split groups.
     def half(name: str) -> pl.Expr:
         return pl.col(name).str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
 
@@ -159,6 +170,7 @@ def _ranked(cleaned: CleanedTexts, order: Sequence[str]) -> pl.DataFrame:
                 pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
             )
         )
+    # `tie` orders equal texts of one source, so that shards do not decide which of them stays.
     return pl.concat(parts).sort("source", "id", "tie").drop("source", "tie")
 
 

@@ -20,6 +20,7 @@ from stella_assets.corpus.words import (
     min_hashes,
 )
 
+# A pair of Jaccard similarity s becomes a candidate with probability 1 - (1 - s^ROWS)^BANDS.
 BANDS, ROWS, SEED = 50, 4, 1
 """96% of the pairs with a similarity of 0.5 become candidates, 99.9% of those with 0.6."""
 MIN_INFORMATION = 0.76
@@ -46,6 +47,8 @@ class Lookup:
         by = np.repeat(owners, sequences.counts)
         order = np.argsort(sequences.hashes)
         self._hashes, self._owners = sequences.hashes[order], by[order]
+        # The bitmap is indexed by the leading bits of a hash. One random access rejects most hashes; a binary search
+        # needs about log2 of the number of hashes.
         self._shift = np.uint64(64 - FILTER_BITS - max(len(self._hashes), 1).bit_length())
         self._bitmap = np.zeros(2 ** (64 - int(self._shift)), bool)
         self._bitmap[self._hashes >> self._shift] = True
@@ -57,6 +60,7 @@ class Lookup:
         left = np.searchsorted(self._hashes, hashes, side="left")
         counts = np.searchsorted(self._hashes, hashes, side="right") - left
         texts = np.searchsorted(sequences.offsets, at, side="right") - 1
+        # Each hash that was found becomes `counts` rows; `within` numbers them from 0 inside each run.
         ends = np.cumsum(counts)
         within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)
         owners = self._owners[np.repeat(left, counts) + within]
@@ -85,9 +89,11 @@ class EvaluationIndex:
         self.lengths = words.counts
         self._keys = Lookup(Sequences(match_keys(forms), one_each), everyone)
         self._bits = _word_bits(words)
+        # Shorter texts that chance explains would be found everywhere; they are compared for equality only.
         telling = self._total_bits(words) >= MIN_BITS
         self._windows = {}
         for length, windows in enumerate(words.windows_up_to(settings.words), 1):
+            # A text shorter than `words` is one window of its own length and must occur as a whole.
             wanted = (self.lengths == length) & telling if length < settings.words else self.lengths >= length
             chosen = np.flatnonzero(wanted)
             if len(chosen):
@@ -103,10 +109,12 @@ class EvaluationIndex:
             forms: Texts in the form that `match_form` gives.
 
         Returns:
-            A frame with the schema `MATCHES`. Each pair occurs once, under the first of `RULES`. `value` is 1, the
-            share of the shorter text's word sequences, or the Jaccard similarity of words and word pairs.
+            A frame with the schema `MATCHES`; `row` counts in `forms`, `evaluation` in the evaluation texts. Each pair
+            occurs once, under the first of `RULES`. `value` is 1, the share of the shorter text's word sequences, or
+            the Jaccard similarity of words and word pairs.
         """
         words = hashed_words(forms)
+        # In the order of `RULES`: `unique` keeps the first, which is the strongest reason.
         parts = [self._equal(forms), self._contained(words), self._near(words)]
         return pl.concat(parts).unique(["row", "evaluation"], keep="first", maintain_order=True)
 
@@ -120,6 +128,7 @@ class EvaluationIndex:
         found = [self._windows[length].find(part) for length, part in windows if length in self._windows]
         counted = pl.concat(found).unique().group_by(["row", "evaluation"]).len().sort("row", "evaluation")
         texts, owners = counted["row"].to_numpy(), counted["evaluation"].to_numpy()
+        # `len` counts distinct sequences. A text of fewer than `size` words is one sequence.
         shorter = np.minimum(words.counts[texts], self.lengths[owners])
         share = np.minimum(counted["len"].to_numpy() / np.maximum(shorter - size + 1, 1), 1.0)
         kept = share >= self._settings.containment
@@ -132,6 +141,7 @@ class EvaluationIndex:
         ]
         pairs = pl.concat(found).select("row", "evaluation").unique().sort("row", "evaluation")
         texts, owners = pairs["row"].to_numpy(), pairs["evaluation"].to_numpy()
+        # Words alone do not tell requests apart that differ in one name; the name carries most of the information.
         kept = self._information_shared(words.take(texts), self._words.take(owners)) >= MIN_INFORMATION
         texts, owners = texts[kept], owners[kept]
         similarity = jaccard(_word_sets(words.take(texts)), _word_sets(self._words.take(owners)))
@@ -146,6 +156,7 @@ class EvaluationIndex:
     def _total_bits(self, words: Sequences, chosen: np.ndarray | None = None) -> np.ndarray:
         """`[T]`: minus the binary logarithm of the probability of (the chosen) words, were they drawn one by one."""
         known, bits = self._bits
+        # Only words of evaluation texts are asked for, so `known` has each of them.
         each = bits[np.searchsorted(known, words.hashes)]
         return np.bincount(words.owners, each if chosen is None else each * chosen, minlength=len(words))
 
@@ -163,6 +174,7 @@ def _word_sets(words: Sequences) -> Sequences:
 
 def _bands(words: Sequences) -> np.ndarray:
     """`[BANDS, T]`: bands of the MinHash signatures of `_word_sets`."""
+    # The minimum of two signatures is that of the union, so the sets need not be built.
     signatures = [min_hashes(windows, BANDS * ROWS, SEED) for windows in words.windows_up_to(2)]
     return band_hashes(np.minimum(*signatures), BANDS)
 

@@ -14,6 +14,7 @@ from stella_assets.corpus.errors import EvaluationSetError
 from stella_assets.corpus.settings import EvaluationSet
 from storage.files import file_digest_unless_changed
 
+# Columns of the data sets behind mteb's task types; the role decides which policy of a set applies.
 QUERY_COLUMNS = ("sentence1", "sentence2", "text", "query", "sentences", "text1", "text2", "summary", "question")
 DOCUMENT_COLUMNS = ("positive", "negative", "title", "human_summaries", "machine_summaries")
 Row = tuple[str, str, str, str, str]
@@ -23,17 +24,27 @@ Row = tuple[str, str, str, str, str]
 def set_digest(chosen: EvaluationSet) -> str:
     """Digest of the files of a local set, or of the revisions that mteb pins its tasks to.
 
+    Args:
+        chosen: Names mteb tasks or a local folder.
+
     Raises:
         EvaluationSetError: There is no such folder or task.
     """
     if chosen.path:
         folder, files = _files(chosen)
         return digest([[path.relative_to(folder).as_posix(), file_digest_unless_changed(path)] for path in files])
+    # From mteb's metadata: nothing is downloaded to find out whether the artefact is current.
     return digest([[task.metadata.name, task.metadata.revision] for task in _mteb_tasks(chosen)])
 
 
 def read_set(chosen: EvaluationSet) -> Iterator[Row]:
     """(set, task, split, role, text) of every text of a set; passages of retrieval and reranking are documents.
+
+    Args:
+        chosen: Names mteb tasks or a local folder, and splits.
+
+    Yields:
+        Texts as the set has them, not normalised; the same text can occur several times.
 
     Raises:
         EvaluationSetError: A file has no column of texts, or no such split.
@@ -44,6 +55,7 @@ def read_set(chosen: EvaluationSet) -> Iterator[Row]:
         rows = chain.from_iterable(_read_mteb(task) for task in _mteb_tasks(chosen))
     seen, found = set(), False
     for task, split, role, text in rows:
+        # Splits are known only while reading; a text without one belongs to every choice of splits.
         seen.add(split)
         if not chosen.splits or split in chosen.splits or not split:
             found = True
@@ -70,8 +82,10 @@ def _files(chosen: EvaluationSet) -> tuple[Path, list[Path]]:
 def _read_folder(chosen: EvaluationSet) -> Iterator[tuple[str, str, str, str]]:
     _, files = _files(chosen)
     for path in files:
+        # Relevance judgements: ids and scores, no texts.
         if path.stem == "qrels":
             continue
+        # A retrieval task is a folder; any other file is a task of its own.
         retrieval = path.stem in ("corpus", "queries")
         task = path.parent.name if retrieval else path.stem
         try:
@@ -96,6 +110,7 @@ def _read_folder(chosen: EvaluationSet) -> Iterator[tuple[str, str, str, str]]:
 
 def _passages(frame: pl.DataFrame, task: str) -> Iterator[tuple[str, str, str, str]]:
     titles = frame["title"] if "title" in frame.columns else [""] * len(frame)
+    # Models encode the title with the text; how the two are joined does not matter to the match form.
     for title, text in zip(titles, frame["text"], strict=True):
         yield task, "", "document", f"{title or ''}\n{text or ''}".strip()
 
@@ -124,6 +139,7 @@ def _read_mteb(task: Any) -> Iterator[tuple[str, str, str, str]]:
     """Texts of an mteb task: columns of its rows, or queries and passages of retrieval and reranking."""
     try:
         task.load_data()
+    # `datasets` raises ValueError for data that is neither in the cache nor reachable.
     except (OSError, ValueError) as error:
         raise EvaluationSetError(
             f"mteb task {task.metadata.name}: its data cannot be loaded ({' '.join(str(error).split())[:99]}).",

@@ -49,6 +49,7 @@ class EvaluationTexts:
 
     def with_policies(self, sets: Iterable[EvaluationSet]) -> pl.DataFrame:
         """All columns in the order of `texts`, and `drops`: whether a corpus text that holds the text is removed."""
+        # One row per set and role: a set has two policies, one for queries and one for documents.
         policies = pl.DataFrame(
             [
                 (chosen.name, role, policy == "drop")
@@ -63,6 +64,7 @@ class EvaluationTexts:
     def index(self, settings: Decontaminate) -> EvaluationIndex:
         """An index to find the texts by; its costly part is computed once per artefact."""
         texts = self.texts()
+        # Bands depend on the texts only, so recipes with other settings share them.
         return EvaluationIndex(texts, settings, self.bands.get(self.digest, partial(evaluation_bands, texts)))
 
 
@@ -82,6 +84,7 @@ def evaluation_texts_step(recipe: str, *, decontaminate: Decontaminate) -> Step[
         recipe=recipe,
         name="evaluation_texts",
         code_version=CODE_VERSION,
+        # The content at `path` is in the external version; policies decide what happens to corpus texts later.
         settings={"sets": [chosen.settings("path", "queries", "documents") for chosen in sets]},
         external_versions=lambda _workspace: {chosen.name: set_digest(chosen) for chosen in sets},
         build=build,
@@ -97,11 +100,19 @@ def evaluation_texts_step(recipe: str, *, decontaminate: Decontaminate) -> Step[
 def write_texts(sets: Sequence[EvaluationSet], folder: Path) -> Result:
     """Write `evaluation_texts.parquet`: each text once per set, task, split and role.
 
+    Args:
+        sets: The evaluation sets.
+        folder: Of the artefact.
+
+    Returns:
+        Counts of texts, in total and by task, as metrics.
+
     Raises:
         EvaluationSetError: A set cannot be read, or all of them together have no text.
     """
     rows = chain.from_iterable(read_set(chosen) for chosen in sets)
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row").filter(pl.col("text").str.strip_chars() != "")
+    # Sorted by all columns: the index and stored matches name texts by their places.
     frame = frame.unique().sort(*SCHEMA)
     if frame.is_empty():
         raise EvaluationSetError(

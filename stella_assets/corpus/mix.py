@@ -72,6 +72,7 @@ class Mix:
             self._drops = policies["drops"]
             self.forbidden = policies.filter("drops")["text"].unique()
         self._augmented = ShardStore(cleaned.store.workspace, AUGMENTED_KIND)
+        # Everything that decides what augmentation makes and how it is judged: part of the key of stored results.
         self._settings = digest(
             [
                 CODE_VERSION,
@@ -105,10 +106,12 @@ class Mix:
         """The draw of the last text within the source's limit."""
         if source.limit is None:
             return 1.0
+        # Draws for the limit are independent of those for the weight, so a changed weight does not bias the limit.
         draws = [np.empty(0)]
         for number in numbers:
             ids = self._rows(number, ["id"])["id"]
             draws.append(uniforms("limit", ids)[uniforms("mix", ids) < source.weight])
+        # `partition` finds the limit-th smallest draw without sorting all of them.
         drawn = np.concatenate(draws)
         return float(np.partition(drawn, source.limit - 1)[source.limit - 1]) if len(drawn) > source.limit else 1.0
 
@@ -119,10 +122,13 @@ class Mix:
         judged = rows.hstack(_judge_draws(rows["id"], source.weight, highest))
         chosen = judged.filter(pl.col("rule").is_null())
         made = self._made(self._cleaned.shards[number])
+        # What was made of a text inherits the rest of its row, `group` too, so that it is in the same split.
         about = chosen.drop("key", "text", "augmentation", "rule", "value").with_columns(parent=pl.col("id")).drop("id")
         pieces = made.join(about, on="row", maintain_order="left").select(judged.columns)
+        # A text that was cut or shuffled is replaced: only what was made of it stays.
         mixed = pl.concat([chosen.join(made, on="row", how="anti", maintain_order="left"), pieces])
         splits = {"test": self._corpus.test, "dev": self._corpus.dev}
+        # Drawn from the group and not from the text: near copies must not be on both sides of a split.
         split = splits_of(pl.Series(f"{group:016x}" for group in mixed["group"]), splits)
         taken = pl.col("rule").is_null()
         dropped = pl.concat([judged.filter(~taken), mixed.filter(~taken)])
@@ -162,9 +168,11 @@ class Mix:
         for row, (text, role) in enumerate(made.select("text", "role").iter_rows()):
             if len(text) < self._corpus.clean.rules(role).min_chars:
                 rules[row], values[row] = "too short", len(text)
+        # A cut can isolate an evaluation text that was too small a share of the document to count.
         if len(self.forbidden) and len(made):
             for row, evaluation, rule, value in self._index.find(forms).iter_rows():
-                long = self._index.lengths[evaluation] >= self._index.words  # a shorter one may be a phrase
+                # A shorter evaluation text may be a common phrase; it counts only where it is the whole text.
+                long = self._index.lengths[evaluation] >= self._index.words
                 if self._drops[evaluation] and (rule == "equal" or long):
                     rules[row], values[row] = f"evaluation text, {rule}", value
         return {"rule": pl.Series(rules, dtype=pl.String), "value": pl.Series(values, dtype=pl.Float64)}
@@ -174,6 +182,7 @@ def _judge_draws(ids: pl.Series, weight: float, highest: float) -> pl.DataFrame:
     """`rule` and `value` of texts that a source's weight or limit leaves out; null for the others."""
 
     def drawn(name: str, needed: bool) -> pl.Series:
+        # Hashing every id takes time; a draw of 0 passes both comparisons, since weights are above 0.
         return pl.Series(name, uniforms(name, ids) if needed else np.zeros(len(ids)))
 
     draws = pl.DataFrame([drawn("mix", weight < 1), drawn("limit", highest < 1)])

@@ -33,6 +33,7 @@ BANDS_KIND = "bands"
 SEED = 1
 NEIGHBOURS = 16
 """Texts that a text is compared with in a bucket of equal bands, in addition to the bucket's first."""
+# Bounds the shingles that are in memory: those of two texts per pair.
 PAIRS_AT_ONCE = 200_000
 
 
@@ -62,6 +63,13 @@ def near_copies(texts: pl.DataFrame, cleaned: CleanedTexts, settings: Deduplicat
         cleaned: Where the texts are.
         settings: What counts as a near copy.
         scratch: For temporary files.
+
+    Returns:
+        Pairs of ranks, each once. A pair is missed if it shares no band: at similarity s with probability
+        `(1 - s^rows)^bands`.
+
+    References:
+        Deduplicating Training Data Makes Language Models Better, arXiv 2107.06499, section 4.2.
     """
     candidates_P2 = _candidates(texts, cleaned, settings)
     involved_C = sorted_distinct(candidates_P2.ravel())
@@ -71,7 +79,8 @@ def near_copies(texts: pl.DataFrame, cleaned: CleanedTexts, settings: Deduplicat
         first, second = candidates_P2[start : start + PAIRS_AT_ONCE].T
         at = [place_C[np.searchsorted(involved_C, side)] for side in (first, second)]
         counts = [shingles.counts[side] for side in at]
-        likely = np.minimum(*counts) >= settings.threshold * np.maximum(*counts)  # others cannot be as similar
+        # Jaccard similarity is at most min(|A|, |B|) / max(|A|, |B|), so pairs of unequal lengths need no look.
+        likely = np.minimum(*counts) >= settings.threshold * np.maximum(*counts)
         first, second, at = first[likely], second[likely], [side[likely] for side in at]
         similarity = jaccard(*(shingles.take(side) for side in at))
         kept = similarity >= settings.threshold
@@ -83,6 +92,9 @@ def near_copies(texts: pl.DataFrame, cleaned: CleanedTexts, settings: Deduplicat
 
 def choose_copies(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Texts to remove, so that no two texts that stay are near copies.
+
+    Args:
+        pairs: Near copies, in any order.
 
     Returns:
         The texts to remove, the text of lower rank that each is a copy of and that stays, and how similar they are.
@@ -109,12 +121,16 @@ def split_groups(bases_N: np.ndarray, pairs: Pairs) -> pl.Series:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
+    # Nodes are bases and not texts: texts that were taken from one text are one node.
     known, edges = np.unique(np.stack([bases_N[pairs.first], bases_N[pairs.second]]), return_inverse=True)
     first, second = edges.reshape(2, -1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(known), len(known)))
     _, component = connected_components(graph, directed=False)
+    # The smallest base names the group, whatever the order of pairs. `minimum.at` allows repeated indices, which
+    # an indexed assignment would overwrite.
     smallest = np.full(len(known), np.iinfo(np.uint64).max)
     np.minimum.at(smallest, component, known)
+    # Bases without a near copy are not in `known`: the clip keeps the index valid, and `joined` leaves them alone.
     at = np.minimum(np.searchsorted(known, bases_N), max(len(known) - 1, 0))
     if len(known):
         joined = known[at] == bases_N
@@ -133,6 +149,7 @@ def _candidates(texts: pl.DataFrame, cleaned: CleanedTexts, settings: Deduplicat
             bar.update(shard.kept)
     starts = np.cumsum([0, *(shard.kept for shard in shards)])
     flat = starts[texts["shard"].to_numpy()] + texts["row"].to_numpy()
+    # Two ranks of 32 bits in one integer: integers sort faster than rows of two, and memory is half.
     packed = np.empty(0, np.uint64)
     # One band at a time: the bands of all texts together need more memory than the texts.
     for band in range(settings.bands if keys else 0):
@@ -155,8 +172,10 @@ def _pairs_of_equal(hashes_N: np.ndarray) -> np.ndarray:
     """
     hashes = hashes_N
     order = np.argsort(hashes)
+    # Most texts share a band with no other; they leave before the second sort.
     equal = hashes[order[1:]] == hashes[order[:-1]]
     order = order[np.append(equal, False) | np.append(False, equal)] if len(order) else order
+    # By rank within a bucket, so that the lower rank is the first of a pair.
     order = order[np.lexsort((order, hashes[order]))]
     hashes, order = hashes[order], order.astype(np.uint64)
     found = []
@@ -167,6 +186,7 @@ def _pairs_of_equal(hashes_N: np.ndarray) -> np.ndarray:
         found.append(order[at] << np.uint64(32) | order[at + lag])
     new = np.append(True, hashes[1:] != hashes[:-1])[: len(hashes)]
     index = np.arange(len(hashes))
+    # Where the bucket of each position begins.
     start = np.maximum.accumulate(np.where(new, index, 0)) if len(hashes) else index
     far = np.flatnonzero(index - start > NEIGHBOURS)
     return np.concatenate([np.empty(0, np.uint64), *found, order[start[far]] << np.uint64(32) | order[far]])
@@ -177,6 +197,7 @@ def _shingles(texts: pl.DataFrame, cleaned: CleanedTexts, words: int, file: Path
     numbered = texts.select("shard", "row").with_row_index("place")
     counts, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     with file.open("wb") as out:
+        # Shard by shard, so that each file is read once.
         for (number,), rows in numbered.sort("shard", "row").group_by("shard", maintain_order=True):
             content = cleaned.rows(cleaned.shards[number], ["text"])["text"].gather(rows["row"])
             part = hashed_words(match_form(content)).shingles(words).distinct()
@@ -184,5 +205,7 @@ def _shingles(texts: pl.DataFrame, cleaned: CleanedTexts, words: int, file: Path
             counts.append(part.counts)
             places.append(rows["place"].to_numpy())
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
+    # An empty file cannot be mapped.
     hashes = np.memmap(file, np.uint64, "r") if offsets[-1] else np.empty(0, np.uint64)
+    # The inverse permutation: from the order of `texts` to the order of the file.
     return Sequences(hashes, offsets), np.argsort(np.concatenate(places))

@@ -12,10 +12,18 @@ Row = Mapping[str, Any]
 
 
 def corpus_funnel(funnel: Sequence[Row]) -> bytes:
-    """Texts read, dropped by each rule, and kept."""
+    """Texts read, dropped by each rule, and kept.
+
+    Args:
+        funnel: Rows with `source`, `rule` and `texts`; sources are added up.
+
+    Returns:
+        An encoded picture.
+    """
     counts = Counter[str]()
     for row in funnel:
         counts[row["rule"]] += row["texts"]
+    # Rules by how much they drop, between what was read and what is kept.
     rules = [rule for rule, _ in counts.most_common() if rule not in {"read", "kept"}]
     shown = {rule: counts[rule] for rule in ("read", *rules, "kept")}
 

@@ -27,12 +27,17 @@ class CorpusTexts:
 
     Args:
         folder: Of the artefact.
+
+    Example:
+        >>> texts = CorpusTexts(artefact.folder)
+        >>> texts.take(np.array([0, 1]), ["id", "text"]).to_pylist()
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = pq.ParquetFile(folder / CORPUS_FILE)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        # Position of the first text of each row group, then the number of texts.
         self._starts = np.cumsum([0, *sizes])
         self._group: tuple[int, tuple[str, ...], pa.Table] | None = None
 
@@ -53,7 +58,15 @@ class CorpusTexts:
         return self._file.iter_batches(columns=list(columns))
 
     def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
-        """Some columns of the texts at ascending positions."""
+        """Some columns of the texts at ascending positions.
+
+        Args:
+            positions: Ascending, from 0. In another order the rows would come grouped by row group.
+            columns: Names of columns.
+
+        Returns:
+            One row per position.
+        """
         groups = np.searchsorted(self._starts, positions, side="right") - 1
         parts = [
             self._read_group(int(group), tuple(columns)).take(positions[groups == group] - self._starts[group])
@@ -83,6 +96,7 @@ class CorpusTexts:
         return list(counts.sort(["texts", "licence"], descending=[True, False]).iter_rows())
 
     def _read_group(self, group: int, columns: tuple[str, ...]) -> pa.Table:
+        # Batches ascend, so the next one mostly begins in the group where the last one ended.
         if self._group is None or self._group[:2] != (group, columns):
             self._group = (group, columns, self._file.read_row_group(group, columns=list(columns)))
         return self._group[2]

@@ -5,14 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+# A capital or a digit must follow: most dots inside names, versions and abbreviations then end nothing.
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\"'(\[]?[A-Z0-9])")
+# Those that names and numbers often follow, which look like the beginning of a sentence.
 ABBREVIATIONS = ("e.g.", "i.e.", "etc.", "cf.", "vs.", "Dr.", "Mr.", "Mrs.", "St.", "No.", "Fig.", "al.")
 
 
 def first_sentence(text: str) -> tuple[str, str]:
     """The first sentence and the rest; the rest is empty when there is one sentence only.
 
-    A sentence ends at `.`, `!` or `?` before a capital letter, or at an empty line; common abbreviations do not end it.
+    A sentence ends at `.`, `!` or `?` before a capital letter or a digit, or at an empty line; common abbreviations do
+    not end it.
+
+    Example:
+        >>> first_sentence("It works, e.g. here. Then it stops. Really.")
+        ('It works, e.g. here.', 'Then it stops. Really.')
     """
     paragraph, _, following = text.partition("\n\n")
     for end, start in _sentence_ends(paragraph):

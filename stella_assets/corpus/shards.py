@@ -14,6 +14,7 @@ from storage.workspace import Workspace
 
 SHARDS_FILE = "shards.parquet"
 CLEANED_KIND = "cleaned"
+# Stated, so that a table without shards has the types of the others.
 _SCHEMA = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.Int64, "reading": pl.String}
 
 
@@ -66,6 +67,7 @@ class CleanedTexts:
             columns: Of `id`, `text`, `section`, `role`, `licence`, `origin`, `parent` (the id of the text that it was
                 taken from), `key` (equal for texts that differ only in case, punctuation and spacing) and `tie`.
         """
+        # Rows that were not kept are stored behind the others, to explain them; `head` needs no filter.
         return self.store.read(shard.key, columns).head(shard.kept)
 
     def are_stored(self) -> bool:
@@ -93,6 +95,10 @@ def live_shards(artefacts: Iterable[Path]) -> set[str]:
 
     Args:
         artefacts: Folders of the artefacts that are to stay, of any kind; those of cleaned texts name shards.
+
+    Returns:
+        Keys in the store, as garbage collection compares them.
     """
     folders = [folder for folder in artefacts if (folder / SHARDS_FILE).is_file()]
+    # A reading has files of its own, which say what its shards are and what was dropped.
     return {key for folder in folders for shard in read_shards(folder) for key in (shard.key, shard.reading)}

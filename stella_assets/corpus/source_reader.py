@@ -28,7 +28,9 @@ CODE_VERSION = "3"
 READINGS_KIND, DROPPED_KIND = "readings", "dropped"
 MALFORMED, UNREADABLE = "malformed", "unreadable"
 """Rules for rows, and for files."""
+# Whichever is reached first. The size is counted in characters, which is close for most texts.
 SHARD_TEXTS, SHARD_BYTES = 20_000, 32 * 2**20
+# Strings only, all of them nullable: a malformed row has a reason but no licence.
 RAW = pa.schema(
     dict.fromkeys(("text", "section", "role", "licence", "origin", "parent", "rule", "detail"), pa.string()).items()
 )
@@ -67,10 +69,16 @@ class SourceReader:
             source: Pinned, so that it reads what the part's digest describes.
             part: One of the source's parts.
             on_texts: Is told how many texts were read, shard by shard.
+
+        Returns:
+            The shards in the order of reading, and rows in the form of the table of dropped texts.
         """
+        # Two levels of keys: an unchanged part is found by its reading without being opened; a part that has changed
+        # still finds the shards in it whose content is the same.
         reading = digest([self._settings, source.reading_settings(), part.digest, SHARD_TEXTS])
         if all(store.path(reading).is_file() for store in (self._readings, self._dropped)):
             shards = shards_in(self._readings.read(reading))
+            # Garbage collection may have removed a shard; then the part is read again.
             if all(self._cleaned.path(shard.key).is_file() for shard in shards):
                 self.reused += len(shards)
                 return shards, self._dropped.read(reading)
@@ -97,6 +105,7 @@ def _token_counter(source: ModelSource) -> Tokens:
     tokenizer = load_tokenizer(source)
 
     def count(texts: list[str]) -> list[int]:
+        # As the student sees a text: special tokens count toward its limit, and a cut would hide what is too long.
         return [len(tokens) for tokens in tokenizer(texts, add_special_tokens=True, truncation=False)["input_ids"]]
 
     return count
@@ -136,6 +145,7 @@ def _encodable(text: str) -> str:
 def _content_digest(raw: pa.Table) -> str:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, raw.schema) as writer:
+        # One chunk: the bytes must depend on the content and not on how it was assembled.
         writer.write_table(raw.combine_chunks())
     return hashlib.sha256(sink.getvalue()).hexdigest()
 
@@ -145,6 +155,7 @@ def _clean(table: pa.Table, clean: Clean, tokens: Tokens | None) -> pl.DataFrame
     raw = pl.DataFrame(table)
     whole = raw.filter(pl.col("rule").is_null()).drop("rule")
     text = repair(whole["text"], clean)
+    # Repaired like a text of its own, or its id would not be the id in the corpus.
     parents = repair(whole["parent"].fill_null(""), clean)
     # What equal texts of one source are told apart by, so that their order does not depend on shards.
     about = whole.select(pl.concat_str("section", "role", "licence", "origin", separator="\n")).to_series()
@@ -157,5 +168,6 @@ def _clean(table: pa.Table, clean: Clean, tokens: Tokens | None) -> pl.DataFrame
         parent=pl.Series([text_id(parent) if parent else None for parent in parents], dtype=pl.String),
         **verdicts,
     )
+    # Malformed rows are not judged: what they hold is an excerpt and not a text.
     broken = raw.filter(pl.col("rule").is_not_null())
     return pl.concat([cleaned, broken], how="diagonal").sort(pl.col("rule").is_not_null(), maintain_order=True)

@@ -58,6 +58,7 @@ class Tally:
         if texts.is_empty():
             return
         ids = texts["id"]
+        # Strictly ascending ids are unique, so no set of all ids is needed.
         self.ids_ascend &= bool(self._last < ids[0] and (ids.slice(1) > ids.head(-1)).all())
         self._last = ids[-1]
         self.texts += len(texts)
@@ -68,8 +69,10 @@ class Tally:
         self.sources.update(dict(texts["source"].value_counts().iter_rows()))
         counts = texts.group_by("licence", "source").len()
         self.licences.update({(licence, source): n for licence, source, n in counts.iter_rows()})
+        # A second look by exact keys, which does not depend on the index that the texts went through before.
         if len(self._forbidden):
             keys = texts["key"].to_numpy()
+            # A key above all others gets an index behind the end; the clip keeps it valid and the comparison fails.
             at = np.minimum(np.searchsorted(self._forbidden, keys), len(self._forbidden) - 1)
             self.forbidden += int((self._forbidden[at] == keys).sum())
 
@@ -116,6 +119,9 @@ def funnel(read: Counter[str], dropped: Iterable[Path], kept: Counter[str]) -> l
         read: Rows read, by source.
         dropped: Folders of artefacts that have a table of dropped texts.
         kept: Texts of the corpus, by source.
+
+    Returns:
+        Rows by source and rule. With augmentation, the rows of a source need not add up: one text becomes several.
     """
     counts: Counter[tuple[str, str]] = Counter()
     counts.update({(source, "read"): count for source, count in read.items()})

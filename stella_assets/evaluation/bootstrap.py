@@ -59,7 +59,7 @@ def resample(
         totals = {model: np.zeros(RESAMPLES) for model in holders}
         for key in next(iter(parts.values())):
             for model, scores in _of_part(f"{task} {key}", {m: part[key] for m, part in parts.items()}).items():
-                # Parts, subsets and splits count alike, as in mteb's main score.
+                # As in mteb's main score of a task, subsets and splits have equal weight; so have an aggregate's parts.
                 totals[model] += scores / len(parts[model])
         for model in holders:
             found[model][task] = totals[model]

@@ -131,7 +131,7 @@ class MtebEncoder(AbsEncoder):
                 # Vectors have unit length, so cosine and dot product agree.
                 "similarity_fn_name": ScoringFunction.COSINE,
                 "modalities": ["text"],
-                # Results of several dimensions of one model would overwrite each other without it.
+                # mteb's results name the experiment by it: it tells the dimensions of one model apart.
                 "experiment_kwargs": {"truncate_dim": embedder.dim},
             }
         )

@@ -138,7 +138,7 @@ def rows_of_split(path: Path, frame: pl.DataFrame, name: str, splits: Splits) ->
             f"{path}: no rows of split {' or '.join(wanted)}; it has {there}.",
             f"Say under `evaluation.splits` which of them are read as `{name}`.",
         )
-    # Labels of public test sets are often hidden as nulls, which mteb would score as a class of their own.
+    # Public test sets often come without labels; a null would be scored as a class of its own.
     for column in REQUIRED:
         if column in part.columns and (empty := part[column].null_count()):
             raise TaskDataError(

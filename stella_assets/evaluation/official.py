@@ -65,7 +65,7 @@ def require_same_part(known: EvaluationTask, other: EvaluationTask) -> None:
 
 
 def _official_task(task: Any, evaluation: EvaluationSettings, benchmarks: tuple[str, ...]) -> EvaluationTask:
-    # An aggregate has no data of its own; its score is the mean over its parts.
+    # An aggregate has no data of its own; its score is combined from its parts' scores.
     if task.is_aggregate:
         parts = tuple(_official_task(part, evaluation, ()) for part in task.tasks)
         return EvaluationTask(task, parts[0].origin, benchmarks=benchmarks, parts=parts)

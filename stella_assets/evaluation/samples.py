@@ -134,7 +134,7 @@ def watch_queries(task: Any) -> PerQuery:
         A mapping that fills while the task is scored; it stays empty for tasks without queries.
     """
     noted: PerQuery = {}
-    # Only retrieval and reranking have this hook. Other kinds write prediction files.
+    # Only mteb's retrieval class, and so reranking, has this hook.
     original = getattr(task, "task_specific_scores", None)
     if original is None:
         return noted

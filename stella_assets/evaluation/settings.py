@@ -16,6 +16,7 @@ HeldOutKind = Literal["retrieval", "classification", "pair_classification"]
 if TYPE_CHECKING:
     CustomTask = TaskKind
 else:
+    # Built from the registry, so that installed packages can add kinds; a type checker sees the base class.
     CustomTask = TASK_KINDS.union()
 
 

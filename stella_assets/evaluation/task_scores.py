@@ -75,12 +75,16 @@ class TaskScorer:
         Args:
             model: Name of the model.
             embedder: At one dimension.
+
+        Returns:
+            Score and samples; of an aggregate task, the combined score and the samples of all parts.
         """
         import mteb
 
         made = {part.name: self._make(part, model, embedder) for part in self._task.scored_parts()}
         results = [_read_result(artefact) for artefact in made.values()]
         task, identity = self._task, embedder.identity()
+        # mteb's own rule for aggregates; a benchmark may define another one than the mean.
         result = task.task.combine_task_results(results) if task.parts else results[0]
         prompts = _prompts(embedder, task.scored_parts()[0])
         row = {
@@ -117,6 +121,7 @@ class TaskScorer:
         }
 
         def build(context: BuildContext) -> Result:
+            # The digest as revision: mteb sees another model whenever anything that decides the score has changed.
             return self._evaluate(part, MtebEncoder(embedder, model, digest(identity)), context)
 
         return self._context.make_part(
@@ -136,10 +141,12 @@ class TaskScorer:
 
         from stella_assets.evaluation.samples import Evidence, collect, watch_queries
 
+        # mteb logs and shows progress per batch and experiment; the bar over tasks replaces both.
         logging.getLogger("mteb").setLevel(logging.ERROR)
         # One part at a time is in memory; all models are scored on it before the next task is loaded.
         if part.name not in self._loaded:
             self._loaded = {part.name: part.load()}
+        # A fresh copy per model: a running random stream would make scores depend on the order of the models.
         task = fresh(self._loaded[part.name])
         per_query = watch_queries(task)
         datasets.disable_progress_bars()
@@ -148,13 +155,16 @@ class TaskScorer:
             results = mteb.evaluate(
                 encoder,
                 task,
+                # The artefact is the cache. mteb's would also find scores that other code versions have made.
                 cache=None,
+                # It is an optional package, and its figures differ from run to run.
                 co2_tracker=False,
                 show_progress_bar=False,
                 prediction_folder=folder if part.kind is not None and part.kind.WRITES_PREDICTIONS else None,
             )
             result = results.task_results[0]
             samples = collect(part.kind, task, Evidence(result, Path(folder), per_query))
+        # The result has run times in it, so only score and samples are hashed.
         score = {"score": round(float(result.get_score()), DIGITS), "statistic": samples.statistic}
         (context.folder / SCORE_FILE).write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
         (context.folder / RESULT_FILE).write_text(result_json(result), encoding="utf-8")
@@ -172,6 +182,7 @@ def _prompts(embedder: Embedder, task: EvaluationTask) -> dict[str, str | None]:
     """The prompts before the texts of a task, which are queries and documents, or neither."""
     from stella_assets.evaluation.encoders import EncodeRequest
 
+    # A task of no kind still has mteb's attributes, which the base class reads.
     sides = (task.kind or TaskKind).prompt_sides(task.task)
     return {name: embedder.prompt(EncodeRequest(task.task.metadata, side)) for name, side in sides.items()}
 

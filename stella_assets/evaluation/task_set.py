@@ -47,6 +47,7 @@ class TaskSet:
         recorded = {row["task"]: row["revision"] for row in self.rows()}
         tasks = list_tasks(self.evaluation, self.folder)
         for task in tasks:
+            # Digests of unchanged files are cached, so this costs no second reading of the data.
             if (now := task.revision()) != recorded[task.name]:
                 raise TaskDataError(
                     f"{task.place}: the data of {task.name} changed during the run (from {recorded[task.name]} to "
@@ -69,10 +70,20 @@ class TaskSet:
 
 
 def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[CorpusTexts]) -> Step[TaskSet]:
-    """The step `evaluation_tasks`."""
+    """The step `evaluation_tasks`.
+
+    Args:
+        recipe: Name of the recipe.
+        evaluation: The settings.
+        corpus: The texts that held-out tasks are made from.
+
+    Returns:
+        A step whose artefact reads as a `TaskSet`.
+    """
     held_out = HELD_OUT in evaluation.tasks
 
     def external_versions(_workspace: Workspace) -> dict[str, str]:
+        # Held-out tasks are made from the corpus, which is a dependency: they need no version of their own.
         return {task.name: task.revision() for task in list_tasks(evaluation, None)}
 
     def read(artefact: Artefact, _workspace: Workspace) -> TaskSet:
@@ -85,6 +96,7 @@ def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[Corp
         settings={
             "held_out": evaluation.held_out.settings() if held_out else None,
             "tasks": list(evaluation.tasks),
+            # Without the path: the content counts, by the external versions, and not where it lies.
             "custom_tasks": [task.settings("path") for task in evaluation.custom_tasks],
             "splits": {name: {k: list(v) for k, v in splits.items()} for name, splits in evaluation.splits.items()},
         },
@@ -92,6 +104,7 @@ def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[Corp
         external_versions=external_versions,
         read=read,
         build=partial(_write_tasks, evaluation, corpus),
+        # All scores wait for this short step, so it runs before longer ones that are ready as well.
         priority=1,
         presentation=Presentation(
             group="evaluation",
@@ -148,10 +161,12 @@ def list_tasks(evaluation: EvaluationSettings, held_out: Path | None) -> list[Ev
             known = found.get(task.name)
             if known is None:
                 found[task.name] = task
+            # Benchmarks share tasks. Each is scored once, and its score counts in all of them.
             elif task.benchmarks != known.benchmarks:
                 require_same_part(known, task)
                 found[task.name] = known.in_benchmarks((*known.benchmarks, *task.benchmarks))
     found |= {task.name: task for task in custom_tasks(evaluation, found)}
+    # Held-out tasks are not listed before the corpus exists, but their names may be used.
     known_names = [*found, *(task.name for task in HELD_OUT_TASKS.values())]
     if unknown := [name for name in evaluation.splits if name not in known_names]:
         raise TaskDataError(
@@ -162,6 +177,12 @@ def list_tasks(evaluation: EvaluationSettings, held_out: Path | None) -> list[Ev
 
 def check_tasks(evaluation: EvaluationSettings) -> list[EvaluationTask]:
     """List the tasks, and check the columns of local files without reading their rows.
+
+    Args:
+        evaluation: The settings.
+
+    Returns:
+        The tasks without the held-out ones, which do not exist before a run.
 
     Raises:
         TaskDataError: A task is unknown, or a file is missing, is not a Parquet file or lacks a column.

@@ -65,6 +65,7 @@ class EvaluationTask:
         """The hub's commit that mteb pins, or `local-` and a digest of the files."""
         if self.parts:
             return "+".join(part.revision() for part in self.parts)
+        # 64 bits of the digest: enough to notice a change, short enough for a table.
         return str(self.task.metadata.revision) if self.place is None else f"local-{content_digest(self.place)[:16]}"
 
     def describe(self) -> dict[str, Any]:
@@ -73,6 +74,7 @@ class EvaluationTask:
             "task": self.name,
             "type": self.type,
             "revision": self.revision(),
+            # Benchmarks score the same data set on other subsets and splits, which is another score.
             "subsets": list(self.task.hf_subsets),
             "splits": list(self.task.eval_splits),
             "splits_of_files": {name: list(splits) for name, splits in self.splits.items()},
@@ -96,6 +98,7 @@ class EvaluationTask:
         """
         task = fresh(self.task)
         if self.place is not None:
+            # mteb passes the path to `datasets`, which reads a local folder like one of the hub.
             dataset = {**task.metadata.dataset, "path": str(self.place), "revision": self.revision()}
             task.metadata = task.metadata.model_copy(update={"dataset": dataset})
         if self.reads_files:
@@ -114,8 +117,13 @@ class EvaluationTask:
 
 
 def fresh(task: Any) -> Any:
-    """A copy of a task with its random state as it was before any evaluation: some tasks draw from a running stream."""
+    """A copy of a task with its random state as it was before any evaluation: some tasks draw from a running stream.
+
+    Args:
+        task: That is never evaluated itself, so that its state does not move.
+    """
     again = copy.copy(task)
+    # Only the state is copied deeply: the data set is shared, and may be many gigabytes.
     again.rng_state, again.np_rng = copy.deepcopy((task.rng_state, task.np_rng))
     return again
 

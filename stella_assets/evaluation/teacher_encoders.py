@@ -35,6 +35,7 @@ class TeacherEmbedder:
         """The fingerprints of both roles."""
         teacher, fingerprints = self.vectors.teacher, self.vectors.fingerprints
         limits = teacher.limits(self._compute)
+        # Queries and documents may have other prompts, and so tables of their own.
         weights = digest([fingerprints["query"], fingerprints["document"]])
         return EncoderIdentity(teacher.kind, weights, limits.dtype, limits.max_length)
 
@@ -43,13 +44,29 @@ class TeacherEmbedder:
         return request.choose(self._prompts)
 
     def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
-        """Unit vectors `[len(texts), dim]` float16."""
+        """Unit vectors of texts: stored ones are read, others are computed and stored.
+
+        Args:
+            texts: Without prompts.
+            request: Decides the prompt.
+
+        Returns:
+            `[len(texts), dim]` float16, in the order of the texts.
+        """
         prompt = self.prompt(request)
+        # A prompt of the recipe has a role of its own, so its vectors are stored apart from those of the corpus.
         return self.vectors.embed(texts, request.role if prompt is None else prompt_role(prompt), self._compute)
 
 
 class ConcatenationEmbedder:
-    """The concatenation of several teachers, each with its own prompts: what the student learns from."""
+    """The concatenation of several teachers, each with its own prompts: what the student learns from.
+
+    Args:
+        teachers: In the order of the concatenation.
+
+    References:
+        Zhang et al., "Jasper and Stella: distillation of SOTA embedding models", arXiv:2412.19048.
+    """
 
     def __init__(self, teachers: Sequence[TeacherEmbedder]) -> None:
         self._teachers = teachers
@@ -63,6 +80,7 @@ class ConcatenationEmbedder:
     def prompt(self, request: EncodeRequest) -> str | None:
         """All teachers' prompts, for the record; each teacher uses its own."""
         chosen = [teacher.prompt(request) for teacher in self._teachers]
+        # None only where every teacher uses the default of its role.
         return None if chosen == [None] * len(chosen) else " | ".join(prompt or "" for prompt in chosen)
 
     def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:

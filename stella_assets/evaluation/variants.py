@@ -113,12 +113,21 @@ def variants_step(
 
 
 def paraphrase(prompts: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Prompts in other words, by the name of the paraphrase, from those that come with this package."""
+    """Prompts in other words, from those that come with this package.
+
+    Args:
+        prompts: By mteb's keys.
+
+    Returns:
+        All prompts, by the name of the paraphrase; paraphrases that change none of them are left out.
+    """
     found = {}
     for name, replacements in _shipped().items():
         changed = dict(prompts)
         for old, new in replacements.items():
+            # Replacements of one paraphrase build on each other, in the order of the file.
             changed = {key: prompt.replace(old, new) for key, prompt in changed.items()}
+        # An unchanged set of prompts would only score the student a second time.
         if changed != dict(prompts):
             found[name] = changed
     return found
@@ -148,12 +157,22 @@ def _embedders(
 
 
 def summarise_quantizations(board: Scoreboard, student: str, variants: Variants) -> tuple[QuantizationSummary, ...]:
-    """The loss of quantized vectors, compared with the student's float32 vectors."""
+    """The loss of quantized vectors, compared with the student's float32 vectors.
+
+    Args:
+        board: Has the scores of student and variants.
+        student: Name of the last stage.
+        variants: What was scored.
+
+    Returns:
+        One summary per precision and dimension.
+    """
     tasks = board.groups[ALL_TASKS]
     return tuple(
         QuantizationSummary(
             precision=name,
             dimension=dim,
+            # Per vector, without the ranges of int8, which an index stores once.
             bytes=dim * BITS[name] // 8,
             mean=round(board.mean((name, dim), tasks), 6),
             difference=board.difference((name, dim), (student, dim), tasks),
@@ -168,12 +187,18 @@ def summarise_paraphrases(
 ) -> tuple[tuple[ParaphraseSummary, ...], tuple[str, ...]]:
     """The effect of paraphrased prompts, compared with the recipe's own.
 
+    Args:
+        board: Has the scores of student and variants.
+        student: Name of the last stage.
+        variants: What was scored.
+
     Returns:
         One summary per paraphrase, over the tasks whose scores a paraphrase changes, and these tasks.
     """
     plain = (student, variants.dimension)
     names = [name for name in variants.paraphrased if (name, variants.dimension) in board.points]
     others = [board.points[name, variants.dimension] for name in names]
+    # Tasks whose prompts no paraphrase touches would dilute the effect.
     asked = [
         task for task in board.groups[ALL_TASKS] if any(scores[task] != board.points[plain][task] for scores in others)
     ]

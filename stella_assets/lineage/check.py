@@ -18,9 +18,22 @@ from storage.workspace import Workspace
 
 
 def mismatches(release: Node, graph: Graph, workspace: Workspace) -> list[Difference]:
-    """Where recipe, code, sources, libraries and machine of now differ from those of the release."""
+    """Where recipe, code, sources, libraries and machine of now differ from those of the release.
+
+    Args:
+        release: The release and everything that it depends on.
+        graph: Of its recipe, as it is now.
+        workspace: Where the release is.
+
+    Returns:
+        The differences: those of kind `environment` do not stop a reproduction, all others would make another release.
+
+    Raises:
+        UserError: A source or a teacher does not exist, or cannot be read.
+    """
     found: list[Difference] = []
     nodes = match_steps(graph.release, release)
+    # A step that the recipe lost since is in the lineage, but no step of the graph is matched with it.
     matched = set(nodes.values())
     for name, node in release.all.items():
         if node not in matched:
@@ -36,6 +49,7 @@ def mismatches(release: Node, graph: Graph, workspace: Workspace) -> list[Differ
         found += [Difference("setting", step.name, path, *two) for path, two in settings.items()]
         sources = dict(step.external_versions(workspace)) if step.external_versions else {}
         sources.pop(START, None)  # a reproduction begins with the weights that the release began with
+        # The same on both sides, so it is never listed.
         sources |= {START: known.sources[START]} if START in known.sources else {}
         changed = changed_values(known.sources, sources)
         found += [Difference("source", step.name, path, *two) for path, two in changed.items()]
@@ -48,7 +62,18 @@ def mismatches(release: Node, graph: Graph, workspace: Workspace) -> list[Differ
 
 
 def damages(release: Node, workspace: Workspace) -> Iterator[Difference]:
-    """What of a release's lineage is not as it was made: files by their digests, vectors by the store's."""
+    """What of a release's lineage is not as it was made: files by their digests, vectors by the store's.
+
+    Every file and every table is read, so the time grows with the size of the store.
+
+    Args:
+        release: The release and everything that it depends on.
+        workspace: Where it is.
+
+    Yields:
+        One difference per missing file, file with other bytes, or damaged place of a table.
+    """
+    # Each table once: many artefacts depend on the same teachers.
     damaged = {name: verify_table(workspace, name).damages for name in table_names(workspace)}
     for name, node in release.all.items():
         if node.manifest is None or node.folder is None:
@@ -65,5 +90,6 @@ def damages(release: Node, workspace: Workspace) -> Iterator[Difference]:
                 yield Difference("vectors", name, f"{damage.table}, {damage.place}", None, damage.what)
         for recipe, tag in sorted(needed.snapshots):
             for damage in damaged.get(recipe + SNAPSHOT, ()):
+                # Damage that names no tag may concern any version of the table.
                 if not damage.tags or tag in damage.tags:
                     yield Difference("vectors", name, f"{damage.table}, {damage.place}", None, damage.what)

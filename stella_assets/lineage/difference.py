@@ -45,7 +45,15 @@ def differences(before: Node, now: Node, workspace: Workspace) -> list[Differenc
         before: The first.
         now: The second.
         workspace: Where both are, with the snapshots of their vectors.
+
+    Returns:
+        The differences; empty for two artefacts with equal lineages.
+
+    Example:
+        >>> for found in differences(before, now, workspace):
+        ...     print(found.kind, found.asset, found.what, found.before, found.now)
     """
+    # By name: the two may be of different recipes or versions of the code, so no graph matches them.
     old, new = before.all, now.all
     found: list[Difference] = []
     for name in dict.fromkeys([*old, *new]):
@@ -53,6 +61,7 @@ def differences(before: Node, now: Node, workspace: Workspace) -> list[Differenc
             found.append(Difference("asset", name, "", _digest(old.get(name)), _digest(new.get(name))))
         elif old[name].digest != new[name].digest:
             found += _of_artefact(old[name], new[name])
+    # The manifest has only the snapshot's tag; the texts behind it are compared in the store.
     if SNAPSHOTS_ASSET in old and SNAPSHOTS_ASSET in new and old[SNAPSHOTS_ASSET].digest != new[SNAPSHOTS_ASSET].digest:
         found += _of_snapshots(old[SNAPSHOTS_ASSET], new[SNAPSHOTS_ASSET], workspace)
     found += setup_differences(before, now)
@@ -76,9 +85,11 @@ def _of_artefact(before: Node, now: Node) -> list[Difference]:
         Difference("setting", now.name, path, *values)
         for path, values in changed_values(old.settings, new.settings).items()
     ]
+    # The order of the first artefact, then what only the second one has; a set would have no stable order.
     names = dict.fromkeys([*before.sources, *now.sources])
     pairs = {name: (before.sources.get(name), now.sources.get(name)) for name in names}
     found += [Difference("source", now.name, name, *_short(pair)) for name, pair in pairs.items() if pair[0] != pair[1]]
+    # Other bytes of equal inputs: nothing but chance, hardware or damage is left to explain them.
     if not found and dict(old.inputs) == dict(new.inputs):
         outputs = changed_values(before.manifest.outputs, now.manifest.outputs)
         found += [Difference("content", now.name, file, *_short(pair)) for file, pair in outputs.items()]
@@ -107,12 +118,21 @@ def _of_snapshots(before: Node, now: Node, workspace: Workspace) -> Iterator[Dif
             if row[change]:
                 yield Difference("texts", SNAPSHOTS_ASSET, f"{row['source']}, {change}", None, row[change])
     for row in found["teachers"]:
+        # A kept teacher has the same fingerprint: it gives equal vectors for equal texts.
         if row["verdict"] != "kept":
             yield Difference("vectors", SNAPSHOTS_ASSET, row["teacher"], row["before"], row["now"])
 
 
 def setup_differences(before: Node, now: Node) -> Iterator[Difference]:
-    """Code, libraries and machine: those that any part of the two was made with."""
+    """Code, libraries and machine: those that any part of the two was made with.
+
+    Args:
+        before: The first artefact.
+        now: The second.
+
+    Yields:
+        One difference per name whose versions are not the same.
+    """
     old, new = setups(before), setups(now)
     for name in dict.fromkeys([*old, *new]):
         if old.get(name) != new.get(name):
@@ -120,7 +140,15 @@ def setup_differences(before: Node, now: Node) -> Iterator[Difference]:
 
 
 def setups(node: Node) -> dict[str, list[str]]:
-    """Versions of code, libraries and machine that an artefact and everything that it depends on were made with."""
+    """Versions of code, libraries and machine that an artefact and everything that it depends on were made with.
+
+    Args:
+        node: The artefact.
+
+    Returns:
+        The versions by name, e.g. of `python` or `torch`, each once.
+    """
+    # Parts may have been made on different machines and days, so each name has a list of values.
     found: dict[str, dict[str, None]] = {}
     for each in node.all.values():
         for name, value in setup(each.run_info).items():

@@ -15,6 +15,10 @@ from storage.workspace import Workspace
 def find_artefact(workspace: Workspace, words: str) -> Node:
     """The artefact that words name; see `Tracer.find`. A recipe alone stands for its release.
 
+    Args:
+        workspace: Where artefacts are.
+        words: `RECIPE/ASSET`, `RECIPE`, `RECIPE@RELEASE`, `RECIPE@SNAPSHOT`, a folder, or digits of a digest.
+
     Raises:
         TraceError: The words name no artefact, or several.
 
@@ -23,6 +27,7 @@ def find_artefact(workspace: Workspace, words: str) -> Node:
     """
 
     def snapshots(recipe: str) -> Mapping[str, Path]:
+        # A tag is the key of the artefact that wrote the snapshot. The tag stays when its artefact is removed.
         folders = {tag: workspace.artefacts / SNAPSHOTS_ASSET / tag for tag in snapshot_tags(workspace, recipe)}
         return {tag: folder for tag, folder in folders.items() if folder.is_dir()}
 

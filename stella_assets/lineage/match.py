@@ -28,6 +28,8 @@ def match_steps(last: Step[Any], node: Node) -> dict[Step[Any], Node | None]:
         inputs = at.named_inputs if at else {}
         for each, name in step.input_names.items():
             if each not in found:
+                # Below a step without an artefact all are None: there is no input to follow.
                 found[each] = inputs.get(name)
                 queue.append(each)
+    # Steps that only come before (`order_after`) are no inputs, so no manifest names them.
     return {step: found[step] for step in upstream(last, order=False)}

@@ -34,9 +34,21 @@ class Planned:
 
 
 def plan(graph: Graph, runner: Runner) -> list[Planned]:
-    """What a run would do with each asset, inputs first. Nothing is made, and no model is loaded."""
+    """What a run would do with each asset. Nothing is made, and no model is loaded.
+
+    Args:
+        graph: Of the recipe.
+        runner: Finds artefacts.
+
+    Returns:
+        One entry per step, inputs first.
+
+    Raises:
+        UserError: A source or a teacher does not exist, or cannot be read.
+    """
     planned: dict[Step[Any], Planned] = {}
     for step in graph.steps:
+        # Inputs come first in `graph.steps`, so their plans are known.
         planned[step] = _plan_step(step, runner, planned)
     return list(planned.values())
 
@@ -44,7 +56,9 @@ def plan(graph: Graph, runner: Runner) -> list[Planned]:
 def _plan_step(step: Step[Any], runner: Runner, planned: dict[Step[Any], Planned]) -> Planned:
     if runner.find(step) is not None:
         return Planned(step.name, "exists")
+    # Whatever these become, the digest of the step's inputs changes.
     follows = [name for each, name in step.input_names.items() if planned[each].state == "made"]
+    # `identity` would refuse: inputs are missing.
     because = reasons(runner.known_identity(step), runner.before(step), follows)
     last = _last_of_its_kind(step, runner)
     if step.estimate is not None:
@@ -60,4 +74,5 @@ def _last_of_its_kind(step: Step[Any], runner: Runner) -> Manifest | None:
     if before is not None:
         return before
     paths = [folder / MANIFEST for folder in finished(runner.workspace, step.stored_as)]
+    # By the time of the file: reading every manifest only for its date would make a quick command slow.
     return Manifest.read(max(paths, key=lambda path: path.stat().st_mtime)) if paths else None

@@ -61,10 +61,14 @@ class Reproduction:
     def run(self) -> Iterator[Comparison]:
         """Make and compare, inputs first.
 
+        Yields:
+            One comparison per step, as soon as its artefact exists.
+
         Raises:
             StartError: The weights that the release continued from are gone.
             UserError: A step refuses its inputs.
         """
+        # Before the first stage is identified: its start is one of its inputs.
         self._begin_with_the_same_weights()
         identical: set[Step[Any]] = set()
         for step, node in self._nodes.items():
@@ -73,10 +77,13 @@ class Reproduction:
                 yield Comparison(step.name, "", now.digest, "differs", "not part of the release")
                 continue
             before = Artefact(node.name, node.folder, node.manifest)
+            # Files, not digests: a digest also covers the inputs, which may differ within their tolerance.
             if dict(before.manifest.outputs) == dict(now.manifest.outputs):
                 identical.add(step)
                 yield Comparison(step.name, before.digest, now.digest, "identical")
                 continue
+            # Other bytes from identical inputs differ by themselves; otherwise they may only follow from an earlier
+            # step.
             same_inputs = all(each in identical for each in step.dependencies)
             verdict, measured = self._measure(step, before, now, same_inputs)
             yield Comparison(step.name, before.digest, now.digest, verdict, measured)
@@ -105,6 +112,8 @@ class Reproduction:
         family = folder.parent.relative_to(self._workspace.artefacts).as_posix()
         fresh = self._runner.workspace
         copy = fresh.artefacts / family / folder.name
+        # Through a draft and a rename: a killed copy must not be taken for whole weights. A later one completes the
+        # draft.
         if not copy.exists():
             shutil.copytree(folder, copy.with_suffix(".draft"), dirs_exist_ok=True)
             copy.with_suffix(".draft").rename(copy)
@@ -112,5 +121,10 @@ class Reproduction:
 
 
 def reproduction_folder(workspace: Workspace, release: Node) -> Path:
-    """Where a release is made again: the same folder each time, so that a killed reproduction continues."""
+    """Where a release is made again: the same folder each time, so that a killed reproduction continues.
+
+    Args:
+        workspace: Where the release is.
+        release: The release.
+    """
     return workspace.root / "reproductions" / release.digest[:12]

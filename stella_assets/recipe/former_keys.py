@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Former keys are refused with their new name, not accepted: a setting has one name in all recipes.
 LOSSES = {
     "margin": "relative_similarity.margin",
     "margin_needs_gap": "relative_similarity.margin_needs_gap",
@@ -42,14 +43,32 @@ FORMER_VALUES: dict[str, dict[str, str]] = {
 
 
 def current_name(place: tuple[object, ...], key: str) -> str | None:
-    """What a key of an earlier version at a place is called now."""
+    """The present name of a key of an earlier version.
+
+    Args:
+        place: Keys and positions that lead to the mapping with the key.
+        key: The key as it is written.
+
+    Returns:
+        A key, or a path below the same mapping, e.g. `relative_similarity.margin`; None for a key that was never
+        renamed.
+    """
     return FORMER_KEYS.get(_pattern(place), {}).get(key)
 
 
 def current_value(place: tuple[object, ...], value: object) -> str | None:
-    """What a value of an earlier version at a place is called now."""
+    """The present name of a value of an earlier version.
+
+    Args:
+        place: Keys and positions that lead to the value.
+        value: The value as it is written; only words were renamed.
+
+    Returns:
+        None for a value that was never renamed.
+    """
     return FORMER_VALUES.get(_pattern(place), {}).get(value) if isinstance(value, str) else None
 
 
 def _pattern(place: tuple[object, ...]) -> str:
+    # Positions of lists vary, names do not: `stages.2` and `stages.0` have the same former keys.
     return ".".join("*" if isinstance(part, int) else str(part) for part in place)

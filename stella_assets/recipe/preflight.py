@@ -12,11 +12,18 @@ from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.gate import check_gate
 from storage.workspace import Workspace
 
+# Manifests, tables, plots and logs of a small run. A larger need is known only when the work begins.
 WORKING_SPACE = 512 * 2**20
 
 
 def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
     """Check everything that a run would fail on later.
+
+    No step is made.
+
+    Args:
+        recipe: The recipe, already validated by itself.
+        workspace: Where a run would write.
 
     Returns:
         Dimensions of the concatenated vector, or None where a model of the hub does not tell without a download.
@@ -25,6 +32,7 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
         StellaError: A file, a model or a dimension cannot be used; the message names it and the remedy.
         DiskSpaceError: A disk that is written has too little space.
     """
+    # Cheap checks first: a missing file is reported before a model is loaded.
     for source in recipe.corpus.sources:
         source.check()
     if recipe.corpus.clean.languages:
@@ -43,6 +51,7 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
     recipe.student.check(recipe.stages)
     dims = [teacher.check() for teacher in recipe.teachers]
     known = [dim for dim in dims if dim is not None]
+    # A partial sum would be compared with the student's heads as if it were the whole target.
     target = sum(known) if len(known) == len(dims) else None
     if target is not None:
         _check_dimensions(recipe, target)
@@ -70,9 +79,11 @@ def _check_dimensions(recipe: Recipe, target: int) -> None:
 def _require_space(recipe: Recipe, workspace: Workspace, target: int | None) -> None:
     """Space on both disks: vectors may be kept elsewhere than artefacts and checkpoints."""
     limits = [source.limit for source in recipe.corpus.sources]
+    # Without a limit for every source the number of texts is unknown here, so only the working space is required.
     texts = sum(limit for limit in limits if limit) if all(limits) else 0
     purpose = f"recipe {recipe.name!r}"
     workspace.require_space(WORKING_SPACE, purpose, workspace.root)
+    # An object store reports no free space.
     if not workspace.remote:
         # Teacher vectors and their concatenation, two bytes per entry.
         workspace.require_space(WORKING_SPACE + texts * (target or 0) * 4, purpose, Path(workspace.vectors))

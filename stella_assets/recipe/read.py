@@ -28,6 +28,8 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            # YAML 1.2 forbids duplicate keys, but PyYAML keeps the last one: a setting would be lost without a
+            # message.
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", key_node.start_mark)
@@ -38,14 +40,30 @@ class _UniqueKeys(yaml.SafeLoader):
 def read_recipe(path: Path) -> Recipe:
     """Read and validate a recipe.
 
+    Args:
+        path: A YAML file; relative paths inside count from its folder.
+
+    Returns:
+        The recipe, with presets expanded and defaults filled in.
+
     Raises:
         RecipeError: The file is missing, is not YAML, or says something impossible.
+
+    Example:
+        >>> recipe = read_recipe(Path("recipes/demo.yaml"))
+        >>> [teacher.name for teacher in recipe.teachers]
     """
     return parse_recipe(read_raw(path), path)
 
 
 def read_raw(path: Path) -> dict[str, Any]:
     """A recipe as its file says it, not yet validated.
+
+    Args:
+        path: A YAML file in UTF-8.
+
+    Returns:
+        The top-level mapping.
 
     Raises:
         RecipeError: The file is missing, or is not a YAML mapping.
@@ -67,7 +85,14 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 
 def parse_recipe(raw: dict[str, Any], path: Path) -> Recipe:
-    """Validate what a recipe says; `path` is where it says so, and what relative paths count from.
+    """Validate what a recipe says.
+
+    Args:
+        raw: The recipe as a mapping, e.g. of `read_raw`.
+        path: The file that errors name, and from whose folder relative paths count. It need not exist.
+
+    Returns:
+        The recipe, with presets expanded and defaults filled in.
 
     Raises:
         RecipeError: It says something impossible.
@@ -80,8 +105,18 @@ def parse_recipe(raw: dict[str, Any], path: Path) -> Recipe:
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
-    """Each mistake once, as: key path, what is wrong, the value, the remedy."""
+    """One line per mistake: key path, what is wrong, the value, the remedy.
+
+    Args:
+        error: What pydantic found.
+        raw: The recipe as its file says it.
+
+    Returns:
+        The lines, without those of mistakes that only follow from another one.
+    """
+    # Places as a person wrote them, so that mistakes can be compared with one another.
     items = [(written_place(item["loc"], raw, item["type"]), item) for item in error.errors()]
+    # A required key under its former name yields two errors, unknown and missing; only the first one is shown.
     renamed = {
         (*place[:-1], *current.split(".")[:1])
         for place, item in items
@@ -95,8 +130,18 @@ def explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
 
 
 def written_place(location: Sequence[Any], raw: Any, kind: str) -> Place:
-    """Where a person wrote what is wrong: pydantic adds the branches of unions to the path, which nobody wrote."""
+    """Where a person wrote what is wrong: pydantic adds the branches of unions to the path, which nobody wrote.
+
+    Args:
+        location: `loc` of an error of pydantic.
+        raw: The recipe as its file says it.
+        kind: `type` of the error.
+
+    Returns:
+        The keys and positions that the file has; the last one may be absent when it is the missing key itself.
+    """
     place: list[Any] = []
+    # `at` follows the file along the location; parts that the file does not have at that point are pydantic's own.
     at, tagged = raw, False
     for number, part in enumerate(location):
         is_last = number == len(location) - 1
@@ -145,6 +190,7 @@ def _explain(place: Place, item: Any, value: Any) -> str:
         case _:
             shown = f" (value: {value!r})" if isinstance(value, str | int | float | bool | None) else ""
             said = f"{item['msg'].removeprefix('Value error, ')}{shown}."
+    # A former value is also an invalid tag or choice, so its rename replaces any message from above.
     if now := current_value(place, value):
         said = f"{value!r} is called {now!r} now. Rename it."
     return f"{'.'.join(map(str, place)) or 'recipe'}: {said}"
@@ -169,6 +215,7 @@ def _keys_at(place: Place) -> set[str]:
 
 
 def _models_in(annotation: Any) -> Iterator[type[ConfigModel]]:
+    # A FieldInfo at first; type arguments in the recursion.
     annotation = getattr(annotation, "annotation", annotation)
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         yield annotation

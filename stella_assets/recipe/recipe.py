@@ -18,6 +18,7 @@ from stella_assets.students import STUDENTS
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.training.stages import STAGES
 
+# Links to a recipe's artefacts are in `<workspace>/<name>/`, next to these folders.
 RESERVED_NAMES = frozenset(
     {
         "artefacts",
@@ -37,6 +38,7 @@ RESERVED_NAMES = frozenset(
 )
 """Folders of the workspace that are not a recipe's."""
 
+# The two forms that Dagster accepts as owners of an asset.
 OWNER = re.compile(r"team:[\w.-]+|[\w.+-]+@[\w-]+(\.[\w-]+)+")
 
 
@@ -79,6 +81,7 @@ class Recipe(ConfigModel):
     @field_validator("student", mode="before")
     @classmethod
     def _default_student(cls, raw: Any) -> Any:
+        # A discriminated union needs the tag before validation; a field default would come too late.
         return {"kind": "dense", **raw} if isinstance(raw, dict) else raw
 
     @field_validator("stages", mode="before")
@@ -118,6 +121,7 @@ class Recipe(ConfigModel):
         for number, stage in enumerate(self.stages):
             if unknown := [name for name in stage.teachers or () if name not in names]:
                 raise ValueError(f"stages.{number}.teachers names {unknown[0]!r}; the recipe has {', '.join(names)}")
+            # Only here are the student and the stages known together.
             stage.require_fit(f"stages.{number}", self.student)
         if self.release.dimension in self.student.matryoshka_dims and not self.trains_matryoshka_heads(
             len(self.stages)
@@ -128,7 +132,13 @@ class Recipe(ConfigModel):
         return self
 
     def trains_matryoshka_heads(self, stages: int) -> bool:
-        """Whether the Matryoshka heads are trained after the first `stages` stages."""
+        """Whether the Matryoshka heads are trained after the first stages.
+
+        A student whose heads are prefixes of the full head has no heads of their own to train: they count as trained.
+
+        Args:
+            stages: How many stages.
+        """
         return self.student.matryoshka_heads == "prefix" or any(
             stage.trains_matryoshka_heads for stage in self.stages[:stages]
         )
@@ -136,4 +146,5 @@ class Recipe(ConfigModel):
     @property
     def digest(self) -> str:
         """Digest of what the recipe says; comments and the order of keys do not count."""
+        # Of the validated values: a default that is written out leaves the digest as it is.
         return digest(self.model_dump(mode="json"))

@@ -35,6 +35,7 @@ class Redistil(ConfigModel):
     @field_validator("schedule")
     @classmethod
     def _is_cron(cls, schedule: str) -> str:
+        # croniter also accepts a sixth field, seconds, which Dagster's scheduler does not.
         if len(schedule.split()) != 5 or not croniter.is_valid(schedule):
             raise ValueError(
                 f"{schedule!r} is not a cron expression of five fields: minute, hour, day, month, weekday, "
@@ -45,6 +46,7 @@ class Redistil(ConfigModel):
     @field_validator("timezone")
     @classmethod
     def _is_timezone(cls, name: str) -> str:
+        # Asked first: `ZoneInfo` raises several types of errors, e.g. for a name that is a folder of its database.
         if name not in available_timezones():
             raise ValueError(f"{name!r} is not a time zone; an example is `Europe/Berlin`")
         return ZoneInfo(name).key

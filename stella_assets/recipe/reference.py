@@ -36,6 +36,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "LOSSES": LOSSES,
     "TASK_KINDS": TASK_KINDS,
 }
+# In characters. Longer ones, e.g. lists of patterns, would make the column wider than the page.
 LONGEST_DEFAULT = 60
 TYPES = {"boolean": "`true` or `false`", "integer": "integer", "number": "number", "string": "text", "null": ""}
 BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
@@ -45,6 +46,12 @@ Schema = dict[str, Any]
 
 def with_tables(page: str) -> str:
     """A page with its tables written anew.
+
+    Args:
+        page: Markdown with pairs of markers, as the docstring of the module says.
+
+    Returns:
+        The page. Text outside of the markers stays as it is.
 
     Raises:
         UserError: A table's name is not a place in the recipe.
@@ -58,6 +65,7 @@ def _table(name: str) -> str:
     models = models_at(() if name == "recipe" else tuple(name.split(".")))
     if not models:
         raise UserError(f"{PAGE.name}: the recipe has no settings at {name!r}.", "Correct the name of the table.")
+    # Kinds share keys with equal cells; a dict keeps one of each, in order.
     rows = dict.fromkeys(cells for model in models for cells in _rows(model).values())
     return markdown_table(("key", "value", "default", "meaning"), list(rows), figures=False)
 
@@ -65,6 +73,7 @@ def _table(name: str) -> str:
 def _kinds_table(registry: Registry[Any]) -> str:
     """What each kind is; then the keys that all kinds have, and those that some have."""
     kinds = list(registry)
+    # The nearest common base: its keys are common to all kinds and need no names.
     base = next(parent for parent in kinds[0].__mro__[1:] if all(issubclass(kind, parent) for kind in kinds))
     summaries: list[tuple[str, str]] = []
     names: dict[tuple[str, str, str, str], list[str]] = {cells: [] for cells in _rows(base).values()}
@@ -73,6 +82,7 @@ def _kinds_table(registry: Registry[Any]) -> str:
         for key, cells in _rows(kind).items():
             if key != registry.key:
                 names.setdefault(cells, []).append(f"`{name}`")
+    # Rows of one key are placed together, where the key first occurs.
     first = list(dict.fromkeys(cells[0] for cells in names))
     rows = [
         (cells[0], _which(of, [name for name, _ in summaries]), *cells[1:])
@@ -97,6 +107,7 @@ def _which(names: list[str], every: list[str]) -> str:
 def _rows(model: type[ConfigModel]) -> dict[str, tuple[str, str, str, str]]:
     """Key, values, default and meaning, of each key."""
     schema = model.model_json_schema()
+    # pydantic puts the model under `$defs` and refers to it where it refers to itself.
     schema = schema if "properties" in schema else schema["$defs"][model.__name__]
     return {
         key: (f"`{key}`", _values(schema["properties"][key]), _default(field), field.description or "")
@@ -133,7 +144,17 @@ def _values(schema: Schema) -> str:
 
 
 def models_at(place: tuple[str, ...]) -> list[type[ConfigModel]]:
-    """The settings models at a place in the recipe, those of every kind where the place has several."""
+    """The settings models at a place in the recipe, those of every kind where the place has several.
+
+    Args:
+        place: Keys from the top level, without positions of lists.
+
+    Returns:
+        Empty where the recipe has no such place.
+
+    Example:
+        >>> models_at(("corpus", "clean"))
+    """
     models: list[type[ConfigModel]] = [Recipe]
     for key in place:
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
@@ -142,7 +163,14 @@ def models_at(place: tuple[str, ...]) -> list[type[ConfigModel]]:
 
 
 def models_in(annotation: Any) -> Iterator[type[ConfigModel]]:
-    """The settings models that an annotation names."""
+    """The settings models that an annotation names.
+
+    Args:
+        annotation: A type, or a union, list or mapping of types.
+
+    Yields:
+        Each model, in the order in which the annotation names them.
+    """
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         yield annotation
     for argument in get_args(annotation):

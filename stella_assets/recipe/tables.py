@@ -11,7 +11,12 @@ ROOMS = ("core", "corpus", "teachers", "training", "evaluation", "release", "stu
 
 
 def all_tables() -> list[View]:
-    """The tables of all rooms, in the order that data flows; a room declares its own when it is imported."""
+    """The tables of all rooms; a room declares its own when it is imported.
+
+    Returns:
+        The tables, in the order that data flows.
+    """
     for room in ROOMS:
+        # Each room declares its tables in a module of this name, so the storage layer needs no list of them.
         import_module(f"stella_assets.{room}.tables")
     return declared_tables()

@@ -30,11 +30,22 @@ class MakeAll(Protocol):
     """Makes steps."""
 
     def __call__(self, *wanted: Step[Any]) -> None:
-        """Make steps and everything that they depend on, through the runner or one that shares its memory."""
+        """Make steps and everything that they depend on, through the runner or one that shares its memory.
+
+        Args:
+            wanted: The steps. One whose checks fail is made all the same; what comes after it need not be.
+        """
 
 
 def make_in_process(runner: Runner) -> MakeAll:
-    """Make steps one after another in this process, without Dagster."""
+    """Make steps one after another in this process, without Dagster.
+
+    Args:
+        runner: Makes the artefacts.
+
+    Returns:
+        A function for `redistil`.
+    """
 
     def make_all(*wanted: Step[Any]) -> None:
         for step in upstream(*wanted):
@@ -48,9 +59,17 @@ def inputs_of(graph: Graph, workspace: Workspace) -> dict[str, str]:
 
     Nothing is made, and no model is loaded.
 
+    Args:
+        graph: Of the recipe.
+        workspace: Where state is kept.
+
+    Returns:
+        Digests by name: `recipe`, and `<step>: <source>` for each source and teacher.
+
     Raises:
         UserError: A source or a teacher does not exist, or cannot be read.
     """
+    # Without what decides no artefact: a new schedule or owner must not start a training run.
     found = {"recipe": digest(graph.recipe.settings("redistil", "description", "owners"))}
     for step in (graph.cleaned, *graph.teachers.values()):
         versions = step.external_versions(workspace) if step.external_versions else {}
@@ -59,13 +78,25 @@ def inputs_of(graph: Graph, workspace: Workspace) -> dict[str, str]:
 
 
 class Attempt:
-    """One pass over a recipe; see `redistil`."""
+    """One pass over a recipe; see `redistil`.
+
+    Args:
+        graph: Of the recipe.
+        settings: The recipe's part on re-distillation.
+        runner: Finds artefacts.
+        make_all: Makes steps.
+        ledger: The earlier passes.
+
+    Raises:
+        LedgerError: A line of the ledger was changed by hand.
+    """
 
     def __init__(self, graph: Graph, settings: Redistil, runner: Runner, make_all: MakeAll, ledger: Ledger) -> None:
         self._graph = graph
         self._settings = settings
         self._runner = runner
         self._make_all = make_all
+        # Read under the lock of `redistil`, so the entry of a process that was waited for counts.
         self._examined, self._trained = ledger.last_examined(), ledger.last_trained()
         self._entry = Entry(started_at="", recipe=graph.recipe.name, verdict="failed", why="", inputs={})
 
@@ -74,24 +105,42 @@ class Attempt:
         return replace(self._entry, verdict=verdict, why=why)
 
     def run(self, at: datetime, force: bool) -> Entry:
-        """Go as far as it is worth it."""
+        """Go as far as it is worth it.
+
+        Args:
+            at: When it begins; the date names the release.
+            force: Train even if little or nothing is new.
+
+        Returns:
+            The entry of the ledger, without `started_at`, `release` and `seconds`.
+
+        Raises:
+            UserError: A source, a teacher or a step refuses its inputs. `outcome` then says how far it came.
+        """
         graph, runner, workspace = self._graph, self._runner, self._runner.workspace
         inputs = inputs_of(graph, workspace)
         self._note(inputs=inputs)
+        # First the question that needs no model: most scheduled runs end here.
         if not force and self._examined and self._examined.inputs == inputs:
             return self.outcome("nothing new", "sources, teachers and recipe have not changed")
+        # Before anything is paid for: teachers may be APIs.
         check_recipe(graph.recipe, workspace)
         self._embed()
         folder = active_folder(graph.recipe.name, workspace)
         active = Tracer(workspace).of_folder(folder) if folder else None
         before, snapshot = self._learned_from(active), runner.read(graph.concatenation)
+        # Keys are hashes of texts, so a text that moved between files is not new.
         new = len(snapshot) if before is None else len(np.setdiff1d(snapshot.keys, before.keys))
         self._note(new_texts=new)
         if not force and before and (little := self._too_little(before, snapshot, inputs)):
             return self.outcome("too little new", little)
+        # Only now: the start is part of the identity of the first stage, and a run that trains nothing must not change
+        # it.
         if active and self._settings.continue_from_release:
             self._continue_from(active)
+        # Not the release: behind a closed gate it could not be made.
         self._make_all(graph.gate)
+        # The same digest as the active release: equal inputs led to the same student, and nothing is to be judged.
         made = runner.find(graph.release)
         if made and active and made.digest == active.digest:
             return self.outcome("nothing new", "the result is the active release")
@@ -103,6 +152,7 @@ class Attempt:
     def _embed(self) -> None:
         """Make the texts and all vectors, and count the vectors that were computed."""
         teachers = self._graph.teachers.values()
+        # A teacher artefact that existed before states how many vectors were computed then, not now.
         known = {found.digest for step in teachers if (found := self._runner.find(step))}
         self._make_all(self._graph.concatenation)
         made = [self._runner.require(step) for step in teachers]
@@ -127,6 +177,7 @@ class Attempt:
         """
         if self._trained is None or self._changed_beyond_texts(self._trained.inputs, inputs):
             return None
+        # Shares of the texts that the active release learned from; drift counts the worst teacher, not the mean.
         share = self._entry.new_texts / len(before)
         changes = [row["changed_neighbours"] or 0.0 for row in snapshot_drift(before, now)]
         change, settings = max(changes, default=0.0), self._settings
@@ -140,6 +191,7 @@ class Attempt:
 
     def _changed_beyond_texts(self, before: Mapping[str, str], now: Mapping[str, str]) -> bool:
         changed = {name for name in {*before, *now} if before.get(name) != now.get(name)}
+        # Names are those of `inputs_of`: everything that is not a source of texts is the recipe or a teacher.
         return any(not name.startswith(f"{self._graph.cleaned.name}: ") for name in changed)
 
     def _continue_from(self, active: Node) -> None:

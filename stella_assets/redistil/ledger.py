@@ -74,6 +74,7 @@ class Ledger:
         """
         if not self._path.is_file():
             return []
+        # `splitlines` also splits at U+2028 and the like; `json.dumps` escapes them, so a line is an entry.
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [self._read(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
 
@@ -85,18 +86,41 @@ class Ledger:
             raise LedgerError(f"{self._path}:{number}: is not an entry ({error}).", "Remove the line.") from None
 
     def last_trained(self) -> Entry | None:
-        """The last entry of a student that was trained, whether it was promoted or not."""
+        """The last entry of a student that was trained, whether it was promoted or not.
+
+        Returns:
+            None where none was trained.
+
+        Raises:
+            LedgerError: A line was changed by hand.
+        """
         return next((entry for entry in reversed(self.entries()) if entry.verdict in TRAINED), None)
 
     def last_examined(self) -> Entry | None:
-        """The last entry that did not fail: its inputs need not be examined again."""
+        """The last entry that did not fail: its inputs need not be examined again.
+
+        Returns:
+            None where there is none.
+
+        Raises:
+            LedgerError: A line was changed by hand.
+        """
         return next((entry for entry in reversed(self.entries()) if entry.verdict != "failed"), None)
 
     def add(self, entry: Entry) -> None:
-        """Add a line, completely or not at all."""
+        """Add a line, completely or not at all.
+
+        One process at a time may call it for a recipe.
+
+        Args:
+            entry: The outcome of a re-distillation.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # The lock of `redistil` is held: no other process adds a line between reading and writing.
         before = self._path.read_bytes() if self._path.is_file() else b""
+        # Unbuffered: the whole line is one system call.
         with self._path.open("ab", buffering=0) as file:
             file.truncate(before.rfind(b"\n") + 1)  # a partial line that a killed process wrote
             file.write(json.dumps(asdict(entry)).encode() + b"\n")
+        # The ledger decides what is examined again, so it must survive a power failure.
         sync(self._path)

@@ -44,27 +44,39 @@ def redistil(
 
     Raises:
         NotRedistilledError: The recipe does not ask for it.
+        LedgerError: A line of the ledger was changed by hand.
+        OSError: A disk, a network or an object store failed; nothing is recorded, and it can be tried again.
+
+    Example:
+        >>> entry = redistil(graph, runner, make_all=make_in_process(runner))
+        >>> entry.verdict
+        'promoted'
     """
     recipe, workspace = graph.recipe, runner.workspace
     settings = _settings(recipe)
+    # Durations by the monotonic clock: the time of day may be set back in between.
     began, at = time.monotonic(), now or datetime.now(UTC)
     ledger = Ledger(workspace, recipe.name)
 
     def on_wait() -> None:
         runner.log.info("another process is re-distilling this recipe; waiting for it.")
 
+    # A schedule, a sensor and a person may ask at the same time; the second one must see the first one's entry.
     with file_lock(workspace, f"redistil-{recipe.name}", on_wait):
         attempt = Attempt(graph, settings, runner, make_all, ledger)
         try:
             entry = attempt.run(at, force)
+        # OSError is not among these: it passes, so that the caller can try again. A bug passes, too.
         except EXPECTED as refused:
             entry = attempt.outcome("failed", str(refused))
+        # Only a trained student adds stages and a release, and so takes the place of older ones.
         if entry.verdict in TRAINED:
             for line in apply_retention(recipe, workspace):
                 runner.log.info(f"removed: {line}")
         entry = replace(
             entry,
             started_at=at.astimezone(UTC).isoformat(timespec="seconds"),
+            # Asked after promotion: it is the release that is active from now on.
             release=Releases(workspace, recipe.name).active(),
             seconds=round(time.monotonic() - began, 2),
         )
@@ -75,6 +87,14 @@ def redistil(
 
 def apply_retention(recipe: Recipe, workspace: Workspace, *, dry_run: bool = False) -> list[str]:
     """Remove what `redistil.keep` and `redistil.retention_days` of the recipe do not keep: see `collect_garbage`.
+
+    Args:
+        recipe: Whose releases may go.
+        workspace: Where state is kept.
+        dry_run: Only say what would be removed.
+
+    Returns:
+        What was removed, or would be, in words.
 
     Raises:
         NotRedistilledError: The recipe does not ask for re-distillation.

@@ -38,34 +38,62 @@ def collect_garbage(
         What was removed, or would be, in words.
     """
     before = datetime.now(UTC) - timedelta(days=retention_days)
+    # In this order a kill leaves files that the next call removes, never a name or a link without its files.
     forgotten = releases_beyond(workspace, recipe, keep)
     lines = [f"release {recipe}@{name}" for name in forgotten]
     removable = _removable_releases(workspace, recipe, forgotten, before)
+    # Before names are removed, so that a dry run computes the same set.
     live = live_artefacts(workspace, without=removable)
     for name in forgotten if not dry_run else ():
         Releases(workspace, recipe).forget(name)
     lines += _remove_artefacts(workspace, live, before, dry_run=dry_run)
+    # After the artefacts: they name the vectors and shards that are still needed.
     lines += remove_vectors(workspace, live, dry_run=dry_run)
     return lines + remove_shards(workspace, live, dry_run=dry_run)
 
 
 def releases_beyond(workspace: Workspace, recipe: str, keep: int) -> list[str]:
-    """Names of releases beyond the newest ones; never the active one, nor the one that a roll-back would restore."""
+    """Names of releases beyond the newest ones; never the active one, nor the one that a roll-back would restore.
+
+    Args:
+        workspace: Where state is kept.
+        recipe: Name of the recipe.
+        keep: How many of the newest stay.
+    """
     releases = Releases(workspace, recipe)
     active = releases.active()
+    # The active release need not be among the newest: after a roll-back it is an older one.
     safe = {active, releases.record(active)["previous"]} if active else set()
     return [name for name in releases.names()[keep:] if name not in safe]
 
 
 def remove_vectors(workspace: Workspace, live: Collection[Path], *, dry_run: bool = False) -> list[str]:
-    """Remove snapshots and teachers' vectors that no artefact of `live` needs, and say what went."""
+    """Remove snapshots and teachers' vectors that no artefact of `live` needs.
+
+    Args:
+        workspace: Where state is kept.
+        live: Folders of the artefacts that stay.
+        dry_run: Only say what would be removed.
+
+    Returns:
+        What was removed, or would be, in words.
+    """
     needed = live_vectors(live)
     garbage = vector_garbage.collect_garbage(workspace, needed, dry_run=dry_run, superseded=True)
     return [f"{item.table}: {item.what}, {item.bytes / 2**20:,.1f} MiB" for item in garbage if item.bytes]
 
 
 def remove_shards(workspace: Workspace, live: Collection[Path], *, dry_run: bool = False) -> list[str]:
-    """Remove shards of texts that no artefact of `live` needs, and say what went."""
+    """Remove shards of texts that no artefact of `live` needs.
+
+    Args:
+        workspace: Where state is kept.
+        live: Folders of the artefacts that stay.
+        dry_run: Only say what would be removed.
+
+    Returns:
+        What was removed, or would be, in words.
+    """
     freed = free_shards(workspace, live_shards(live), dry_run=dry_run)
     return [f"{row['files']} shards of {row['kind']}, {row['MiB']} MiB" for row in freed]
 
@@ -75,6 +103,7 @@ def _removable_releases(workspace: Workspace, recipe: str, forgotten: Collection
     names = [
         (path.name, name) for path in workspace.releases.glob("*/") for name in Releases(workspace, path.name).names()
     ]
+    # Names of all recipes count: one artefact may have several.
     promoted = {
         Releases(workspace, owner).record(name)["key"]
         for owner, name in names
@@ -89,6 +118,7 @@ def _remove_artefacts(workspace: Workspace, live: Collection[Path], before: date
     gone = [folder for folder in finished(workspace) if folder not in live and _made_at(folder) < before]
     if not gone:
         return []
+    # Measured first: afterwards there is nothing to measure.
     size = _bytes(gone)
     for folder in gone if not dry_run else ():
         (folder / MANIFEST).unlink()  # without it the folder is not an artefact, whenever this process is killed
@@ -101,4 +131,5 @@ def _bytes(folders: Iterable[Path]) -> int:
 
 
 def _made_at(folder: Path) -> datetime:
+    # Not the time of the file, which a copy or a restored backup changes.
     return datetime.fromisoformat(Manifest.read(folder / MANIFEST).run_info["made_at"])

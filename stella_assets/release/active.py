@@ -39,9 +39,13 @@ def active_scores_step(
         student: The recipe's student, whose kind can load the release.
         evaluation: The prompts of tasks.
         tasks: What it is scored on.
+
+    Returns:
+        A step whose artefact reads as scores; the table is empty before the first promotion.
     """
 
     def build(context: BuildContext) -> Result:
+        # Read when it is built, and its digest is in the key: a promotion makes the gate compare anew.
         folder = active_folder(recipe, context.workspace)
         if folder is None:
             return _nothing_to_score(context)
@@ -70,6 +74,10 @@ def active_scores_step(
 def active_folder(recipe: str, workspace: Workspace) -> Path | None:
     """The model folder of the active release; None where nothing was promoted.
 
+    Args:
+        recipe: Name of the recipe.
+        workspace: Where it is stored.
+
     Raises:
         ReleaseGoneError: Its files are gone.
     """
@@ -87,10 +95,12 @@ def active_folder(recipe: str, workspace: Workspace) -> Path | None:
 
 def _digest(recipe: str, workspace: Workspace) -> str:
     folder = active_folder(recipe, workspace)
+    # The digest and not the name: the same model promoted under two names has the same scores.
     return Manifest.read(folder / MANIFEST).digest if folder else NO_RELEASE
 
 
 def _nothing_to_score(context: BuildContext) -> Result:
+    # Empty tables, so that readers need no special case for the first release.
     SCORES.write(context.folder, [])
     MODEL_SAMPLES.write(context.folder, [])
     context.log.info("nothing was promoted yet, so there is nothing to compare with")
@@ -108,6 +118,7 @@ def _score(
     """Score a release at its largest dimension, with the prompts that it was released with."""
     from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
 
+    # The recipe's prompts may have changed since; people use the release with its own.
     config = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
     prompts = student_prompts(student.model_copy(update={"prompts": config["prompts"]}), evaluation)
     states = PooledStates(student.load(folder, context.compute), context.workspace)

@@ -34,6 +34,7 @@ def live_artefacts(workspace: Workspace, *, without: Collection[Path] = ()) -> s
     releases = [folder for folder in finished(workspace, RELEASE) if folder not in without]
     roots = [*linked_artefacts(workspace), *releases, *_starts(workspace, tracer)]
     nodes: set[Node] = {node for folder in roots for node in tracer.of_folder(folder).all.values()}
+    # Only the folder, not its lineage: else a chain of continued releases would keep every corpus for ever.
     begun_with = [tracer.folder_of(digest) for node in nodes if (digest := node.sources.get(START))]
     live = {folder for folder in (*begun_with, *(node.folder for node in nodes)) if folder}
     return live | set(_task_scores(workspace, live))
@@ -44,9 +45,11 @@ def linked_artefacts(workspace: Workspace) -> set[Path]:
     not_recipes = {workspace.artefacts, workspace.shards, workspace.releases, Path(workspace.vectors)}
     artefacts, found = workspace.artefacts.resolve(), set()
     for folder, names, _files in os.walk(workspace.root):
+        # In place, so that `os.walk` does not descend: the stores have many files and no recipe's links.
         names[:] = [name for name in names if Path(folder, name) not in not_recipes]
         for link in (Path(folder, name) for name in names):
             target = link.resolve()
+            # Other links may point anywhere. Without a manifest, the artefact is not finished or was removed.
             if link.is_symlink() and target.is_relative_to(artefacts) and (target / MANIFEST).is_file():
                 # The workspace may itself be reached through a link, so paths are given as `finished` gives them.
                 found.add(workspace.artefacts / target.relative_to(artefacts))
@@ -66,6 +69,7 @@ def _task_scores(workspace: Workspace, live: Iterable[Path]) -> Iterator[Path]:
     """Scores of single tasks, of models that something alive was scored with."""
     files = [folder / SCORES.file for folder in live]
     tables = [pq.read_table(file, columns=["weights"]) for file in files if file.is_file()]
+    # Single scores have no link. They are kept by weights: a model of another name with these may need them.
     weights = {each for table in tables for each in table.column(0).to_pylist()}
     for folder in finished(workspace, f"{TASK_SCORES}/*"):
         if Manifest.read(folder / MANIFEST).identity.settings["loader"]["weights"] in weights:

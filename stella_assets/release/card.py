@@ -55,6 +55,7 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
 
     summary = figures.summary
     loaders = [[row["loader"], row["dimension"], f"{row['mean_cosine']:.4f}"] for row in figures.loaders]
+    # Without times, which would change the digest of a release that is made again.
     lineage = [[a.name, a.digest[:12], a.manifest.identity.code_version] for a in figures.lineage]
     teachers = [
         [t.name, t.kind, figures.teacher_dims[t.name], t.weight, t.licence, obligations(t.licence)]
@@ -94,14 +95,23 @@ def training_datasets(sources: Sequence[SourceConfig], teachers: Sequence[Teache
     """mteb's tasks whose data the corpus or a teacher has seen; None where a teacher's are not known.
 
     They tell mteb on which tasks a model is zero-shot.
+
+    Args:
+        sources: Of the corpus.
+        teachers: What a teacher has seen reaches the student through its vectors.
+
+    Returns:
+        Names of tasks, sorted.
     """
     import mteb
 
     found: set[str] = set()
+    # Data sets are compared by their path on the hub; local copies of them cannot be recognised.
     if datasets := hub_datasets(sources):
         found |= {task.metadata.name for task in mteb.get_tasks() if task.metadata.dataset["path"] in datasets}
     for teacher in teachers:
         known = teacher.known_training_datasets()
+        # mteb takes None as unknown; an incomplete list would claim tasks to be zero-shot that are not.
         if known is None:
             return None
         found |= known
@@ -109,7 +119,16 @@ def training_datasets(sources: Sequence[SourceConfig], teachers: Sequence[Teache
 
 
 def model_meta(recipe: str, inputs: ReleaseInputs, student: DenseStudent) -> str:
-    """What mteb wants to know of a model, in the format of its `model_meta.json`."""
+    """What mteb wants to know of a model, in the format of its `model_meta.json`.
+
+    Args:
+        recipe: Name of the recipe.
+        inputs: What the release is made of.
+        student: That is released.
+
+    Returns:
+        JSON with sorted keys.
+    """
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
     from stella_assets.students.dense.digests import encoder_digest
@@ -118,6 +137,7 @@ def model_meta(recipe: str, inputs: ReleaseInputs, student: DenseStudent) -> str
     meta = ModelMeta.create_empty(
         {
             "name": f"stella/{recipe}",
+            # A digest, since the folder has no commit of the hub.
             "revision": encoder_digest(student),
             "n_parameters": sum(p.numel() for p in student.parameters()),
             "max_tokens": student.backbone.max_seq_length,
@@ -131,4 +151,5 @@ def model_meta(recipe: str, inputs: ReleaseInputs, student: DenseStudent) -> str
             "adapted_from": inputs.student.model if inputs.student.on_hub else None,
         }
     )
+    # Sorted, because the file is hashed; `default=str` writes dates and enumerations.
     return json.dumps(meta.to_dict(), indent=1, sort_keys=True, default=str) + "\n"

@@ -21,6 +21,7 @@ from stella_assets.corpus.tables import TEXTS
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 SPLITS = ("train", "dev", "test")
+# With 4,096 float16 dimensions, the vectors of a shard take 0.8 GB.
 SHARD_ROWS = 100_000
 BATCH_ROWS = 8192
 
@@ -71,6 +72,7 @@ def export_dataset(
         ExportError: The folder is not empty, or the recipe has no such teacher.
         NotMaterialisedError: The corpus or the vectors were not made yet.
     """
+    # Old shards next to new ones would be read as rows of the same split.
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ExportError(f"{to}: is not an empty folder.", "Name a new one.")
     if unknown := [name for name in teachers if name not in inputs.vectors]:
@@ -79,17 +81,20 @@ def export_dataset(
         )
     texts = runner.read(inputs.corpus)
     columns = {name: runner.read(inputs.vectors[name]) for name in teachers}
+    # One column only: the texts themselves are read batch by batch.
     splits = np.concatenate([np.asarray(batch.column(0).to_pylist()) for batch in texts.scan(["split"])])
     (to / "data").mkdir(parents=True)
     files = []
     for split in SPLITS:
         rows = np.flatnonzero(splits == split)
+        # Rounded up. An empty split gets one empty shard, so that `load_dataset` knows it.
         count = max(-(-len(rows) // SHARD_ROWS), 1)
         for number in range(count):
             path = to / "data" / f"{split}-{number:05d}-of-{count:05d}.parquet"
             _write(path, texts, rows[number * SHARD_ROWS :][:SHARD_ROWS], columns, on_rows)
             files.append(path)
     card = to / "README.md"
+    # The card comes last: a folder without one was not finished.
     card.write_text(_card(inputs, runner, columns), encoding="utf-8")
     return [card, *files]
 
@@ -102,6 +107,7 @@ def _write(
     on_rows: Callable[[int], object],
 ) -> None:
     writer: pq.ParquetWriter | None = None
+    # At least one batch, which writes the schema.
     for start in range(0, max(len(rows), 1), BATCH_ROWS):
         table = texts.take(rows[start : start + BATCH_ROWS], TEXTS.schema.names)
         for name, vectors in columns.items():
@@ -116,6 +122,7 @@ def _write(
 def _vectors_of(rows: pa.Table, vectors: TeacherVectors) -> pa.Array:
     """The teacher's vectors of some texts, as a column."""
     block_ND = vectors.fetch(rows.column("id").to_pylist(), rows.column("role").to_pylist())
+    # `datasets` reads a list of fixed size as an array without offsets.
     return pa.FixedSizeListArray.from_arrays(pa.array(block_ND.ravel()), vectors.dim)
 
 

@@ -65,6 +65,7 @@ def gate_step(
         name="release_gate",
         code_version=CODE_VERSION,
         settings=gate.settings(),
+        # The report has summaries only; the intervals need the samples that are stored with the scores.
         dependencies=(report, *scores, active_scores),
         build=lambda context: _judge(gate, report, [*scores, active_scores], student_model, context),
         read=lambda artefact, _workspace: read_verdicts(artefact.folder),
@@ -72,6 +73,7 @@ def gate_step(
             group="release",
             kinds=frozenset({"parquet"}),
             description="What a release must show, compared with resampled scores. A failing check stops the release.",
+            # Blocking: the run ends here and the release is not made.
             checks=tuple(CheckSpec(name, what, blocking=True) for name, what in CHECKS.items()),
             show=_show,
         ),
@@ -101,6 +103,7 @@ def check_gate(
         GateError: A threshold for a type that no task has, or for a teacher or a dimension that does not exist.
     """
     types = {task.type for task in tasks}
+    # Held-out tasks do not exist before the corpus, so their types are taken from the settings.
     if HELD_OUT in evaluation.tasks:
         types |= held_out_types()
     for kind in gate.retention:
@@ -142,6 +145,7 @@ def _judge(
         context.log.info(f"gate {'open' if verdict.passed else 'CLOSED'}: {verdict}")
     return Result(
         metrics={"requirements": len(verdicts), "failed": sum(not verdict.passed for verdict in verdicts)},
+        # One check per requirement, asked for or not: the UI declares them before the run.
         checks=tuple(_check(name, [v for v in verdicts if v.requirement == name]) for name in CHECKS),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 OBLIGATIONS = (
+    # Short abbreviations need word boundaries; `nc` and `sa` are parts of many words.
     (r"\bnc\b|non-?commercial", "no commercial use"),
     (r"\bby\b|apache|mit|bsd", "keep licence and attribution"),
     (r"\bsa\b|gpl|odbl", "share under the same terms"),
@@ -19,7 +20,16 @@ OBLIGATIONS = (
 
 
 def obligations(licence: str) -> str:
-    """What a licence asks, in words; `unknown here` where its name does not tell."""
+    """What a licence asks, in words; `unknown here` where its name does not tell.
+
+    Args:
+        licence: Its name, e.g. an SPDX identifier.
+
+    Example:
+        >>> obligations("CC-BY-NC-4.0")
+        'no commercial use; keep licence and attribution'
+    """
+    # `CC-BY-NC-4.0` becomes `cc by nc 4 0`, so that word boundaries work.
     plain = re.sub(r"[^a-z0-9]+", " ", licence.lower())
     asked = [words for pattern, words in OBLIGATIONS if re.search(pattern, plain)]
     return "; ".join(asked) or "unknown here: read it"

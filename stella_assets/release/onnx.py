@@ -21,6 +21,7 @@ from stella_assets.students.dense.model import DenseStudent
 FOLDER = "onnx"
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
+# The opset that the dynamo exporter writes itself: no conversion between versions changes the graph.
 OPSET = 18
 STACK_TRACE = "pkg.torch.onnx.stack_trace"
 """What the exporter notes of each node: paths of this machine, which are not part of a model."""
@@ -35,6 +36,7 @@ class WholeModel(nn.Module):
     def __init__(self, student: DenseStudent, dim: int) -> None:
         super().__init__()
         self.transformer = student.transformer
+        # Pooling and normalisation are in the graph, so that users need a tokenizer and ONNX Runtime only.
         self.pooling = student.backbone[1]
         self.head = student.head(student.head_of(dim)).first(dim)
 
@@ -72,9 +74,11 @@ def export_onnx(student: DenseStudent, dim: int, folder: Path) -> None:
 
     (folder / FOLDER).mkdir(exist_ok=True)
     device = student.device
+    # The modules are the student's own, so this moves it; it is moved back at the end.
     whole = WholeModel(student, dim).eval().to("cpu", torch.float32)
     features = student.backbone.tokenizer(list(EXAMPLE), padding=True, return_tensors="pt")
     size = sum(p.numel() * p.element_size() for p in whole.parameters())
+    # Else the graph would only take the example's number of texts and tokens.
     axes = {name: {0: "texts", 1: "tokens"} for name in INPUTS}
     with torch.inference_mode(), _quiet():
         program = torch.onnx.export(
@@ -89,6 +93,7 @@ def export_onnx(student: DenseStudent, dim: int, folder: Path) -> None:
         )
     assert program is not None, "the exporter returns the program where it writes no file"
     for node in program.model.graph:
+        # The release is hashed: equal models must give equal files on every machine.
         node.metadata_props.pop(STACK_TRACE, None)
     program.save(folder / float_file(dim), external_data=size > LARGEST_PROTOBUF)
     with tempfile.TemporaryDirectory() as scratch:

@@ -39,7 +39,9 @@ def promote_newest(
         ReleaseError: The name is taken.
     """
     recipe = release.recipe
+    # Found by the recipe as it is now: a release of older settings is not promoted by accident.
     artefact, judged = runner.find(release), runner.find(gate)
+    # A closed gate is the more useful message: it is also the reason why there is no release.
     if judged is not None and (failed := failed_verdicts(runner.read(gate))):
         raise NothingToActivateError(
             f"recipe {recipe!r}: the gate is closed. {'; '.join(failed)}.",
@@ -53,7 +55,18 @@ def promote_newest(
 
 
 def promote_release(artefact: Artefact, recipe: str, workspace: Workspace, name: str | None) -> Mapping[str, Any]:
-    """Make a release the active one, and give the record of it: see `Releases.promote`."""
+    """Make a release the active one, and give the record of it: see `Releases.promote`.
+
+    Args:
+        artefact: The release.
+        recipe: Name of the recipe.
+        workspace: Where releases are stored.
+        name: What the release will be called; None for the date and a part of its key.
+
+    Raises:
+        ReleaseError: The name is taken, or is not a valid name.
+    """
     metrics = artefact.manifest.metrics
+    # Copied into the record, which stays readable when the artefact was removed.
     record = {"digest": artefact.digest} | {key: metrics[key] for key in RECORDED}
     return Releases(workspace, recipe).promote(artefact.folder, name, record)

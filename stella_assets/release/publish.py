@@ -30,9 +30,11 @@ DRIFT_FILE = "vectors.parquet"
 LINEAGE_FILE = "lineage.json"
 CARD_FILE = "README.md"
 META_FILE = "model_meta.json"
+# A clean process loads every head on the processor; more texts find no other faults.
 COMPARED_TEXTS = 32
 PROMPTED_TEXTS = 8
 """Of these, how many are also compared with each prompt in front."""
+# Float32 on another device or library moves the sixth digit; another pooling or head moves the first.
 SAME = 0.99999
 """Minimum cosine of a vector that a loader gives with the one that was scored, both in float32."""
 DRIFTED = 0.97
@@ -63,6 +65,7 @@ def release_step(recipe: str, *, inputs: ReleaseInputs) -> Step[Path]:
         name=RELEASE,
         code_version=CODE_VERSION,
         settings={
+            # Without the gate: another threshold does not change the files.
             "release": inputs.settings.settings("gate"),
             "prompts": dict(inputs.student.prompts),
             "teachers": [{"name": t.name, "licence": t.licence, "weight": t.weight} for t in inputs.teachers],
@@ -74,6 +77,7 @@ def release_step(recipe: str, *, inputs: ReleaseInputs) -> Step[Path]:
             *inputs.stages,
             inputs.report,
         ),
+        # Its verdicts decide whether there is a release, not what is in it.
         order_after=(inputs.gate,),
         build=lambda context: _publish(recipe, inputs, context),
         read=lambda artefact, _workspace: artefact.folder,
@@ -111,6 +115,7 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
         )
     student.save(context.folder, student.head_of(chosen), inputs.student.prompts)
     _write_lineage(context)
+    # Loaders compute in float32, so the student must not be compared in bfloat16 autocast.
     student.dtype = "float32"
     if inputs.settings.onnx:
         from stella_assets.release.onnx import export_onnx
@@ -118,6 +123,7 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
         context.log.info(f"release: exporting {chosen} dimensions as ONNX, in float32 and with int8 weights")
         export_onnx(student, chosen, context.folder)
     loaders = _compare_loaders(inputs, student, context)
+    # A broken folder must not exist as an artefact: the build fails, and a check would only report.
     _require_same(loaders)
     write_table(context.folder / DRIFT_FILE, RELEASED_VECTORS, loaders)
     summary = context.read(inputs.report).summary
@@ -140,6 +146,7 @@ def _write_lineage(context: BuildContext) -> None:
     tracer = Tracer(context.workspace)
     nodes = tuple(tracer.of_folder(artefact.folder) for artefact in context.inputs.values())
     lineage = tracer.join(nodes).identities()
+    # Identities only: paths and times differ between machines.
     text = json.dumps(lineage, indent=1, sort_keys=True) + "\n"
     (context.folder / LINEAGE_FILE).write_text(text, encoding="utf-8")
 
@@ -150,6 +157,7 @@ def _compare_loaders(inputs: ReleaseInputs, student: DenseStudent, context: Buil
 
     texts = probe_texts(context.read(inputs.corpus))[:COMPARED_TEXTS]
     texts += [prompt + text for prompt in inputs.student.prompts.values() for text in texts[:PROMPTED_TEXTS]]
+    # The clean process runs the model's code only if the recipe trusts it.
     trusted = inputs.student.trust_remote_code
     loaded = vectors_of_release(context.folder, texts, context.scratch, trust_remote_code=trusted)
     pooled_BH = torch.from_numpy(student.encode_pooled(texts)).to(student.device)

@@ -42,6 +42,7 @@ def vectors_of_release(folder: Path, texts: Sequence[str], scratch: Path, *, tru
     """
     asked, answered = scratch / "texts.json", scratch / "vectors.npz"
     asked.write_text(json.dumps(list(texts)), encoding="utf-8")
+    # A process of its own: modules and registered classes of this one cannot hide that a file is missing.
     command = [sys.executable, "-W", "ignore", "-m", __name__, str(folder), str(asked), str(answered)]
     done = subprocess.run(
         [*command, *([REMOTE_CODE] if trust_remote_code else [])], capture_output=True, text=True, check=False
@@ -51,12 +52,14 @@ def vectors_of_release(folder: Path, texts: Sequence[str], scratch: Path, *, tru
             f"{folder}: the release cannot be loaded in a clean process.\n{done.stderr[-2000:]}",
             "Look at the student's architecture and at the versions of the installed libraries.",
         )
+    # `allow_pickle=False`: the model's own code may have written the file.
     with np.load(answered, allow_pickle=False) as matrices:
         return {name: matrices[name] for name in matrices.files}
 
 
 def cosines(vectors_ND: np.ndarray, expected_ND: np.ndarray) -> np.ndarray:
     """`[N]`: cosine of each vector with what was expected."""
+    # Loaders are asked for unit vectors, but this must not depend on it.
     norms = np.linalg.norm(vectors_ND, axis=1) * np.linalg.norm(expected_ND, axis=1)
     return (vectors_ND * expected_ND).sum(axis=1) / norms
 
@@ -72,6 +75,7 @@ def load_and_encode(folder: Path, texts: list[str], *, trust_remote_code: bool =
     for dim in saved_dimensions(folder):
         found[f"sentence_transformers_{dim}"] = _by_library(folder, texts, default, dim, trust_remote_code)
     found[f"transformers_{default}"] = _by_transformers(folder, texts, default, trust_remote_code)
+    # No file matches where the recipe asks for no ONNX.
     for path in sorted((folder / FOLDER).glob("model_*.onnx")):
         kind = "onnx_int8" if path.stem.endswith("_int8") else "onnx"
         found[f"{kind}_{path.stem.split('_')[1]}"] = _by_onnx(folder, path, texts)
@@ -109,9 +113,11 @@ def _pool(folder: Path, states_BWH: Any, mask_BW: Any) -> Any:
     import torch
 
     config: Mapping[str, Any] = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    # Pooling is written anew here, so that it can disagree with the library's.
     if config["pooling_mode_cls_token"]:
         return states_BWH[:, 0]
     if config["pooling_mode_lasttoken"]:
+        # The first maximum of the running sum is the last token, for padding on either side.
         last_B = mask_BW.cumsum(dim=1).argmax(dim=1)
         return states_BWH[torch.arange(len(states_BWH)), last_B]
     weights_BW1 = mask_BW.unsqueeze(-1).float()
@@ -125,6 +131,7 @@ def _by_onnx(folder: Path, path: Path, texts: list[str]) -> np.ndarray:
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     features = _tokens(folder, texts, "np")
+    # The graph has no token types; tokenizers may return int32, and the graph takes int64.
     return session.run(None, {name: features[name].astype(np.int64) for name in INPUTS})[0]
 
 

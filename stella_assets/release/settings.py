@@ -8,6 +8,7 @@ from pydantic import Field
 
 from stella_assets.core.config import ConfigModel, Positive
 
+# Above 1, because a student may be required to beat a teacher.
 Share = Annotated[float, Field(gt=0, le=2)]
 Points = Annotated[float, Field(ge=0, le=100)]
 

@@ -54,7 +54,16 @@ class Verdict:
 
 
 def judge(gate: Gate, board: Scoreboard, student_model: str) -> Iterator[Verdict]:
-    """Compare the scores of a student with what the gate asks."""
+    """Compare the scores of a student with what the gate asks.
+
+    Args:
+        gate: What a release must show.
+        board: Scores of all models, the active release among them if there is one.
+        student_model: The model that may be released.
+
+    Yields:
+        One verdict per requirement and subject, in the order of the settings.
+    """
     student, groups = board.full(student_model), board.groups
     everything = groups[ALL_TASKS]
     reference = gate.retention_of if gate.retention_of == CONCATENATION else teacher_model(gate.retention_of)
@@ -81,6 +90,7 @@ def _judge_against_active(gate: Gate, board: Scoreboard, student_model: str) -> 
     if gate.max_task_regression is not None:
         for task in everything:
             change = board.difference(student, active, [task])
+            # A loss is a negative change, so the limit is negated. Each task is judged alone: the mean may hide a loss.
             yield _keeps("max_task_regression", task, -gate.max_task_regression, change)
 
 
@@ -90,10 +100,14 @@ def judge_contamination(limit: int | None, found: Iterable[ContaminationSummary]
     Args:
         limit: How many may be there; None for any number.
         found: What was found of each task.
+
+    Yields:
+        One verdict per task.
     """
     if limit is None:
         return
     for row in found:
+        # Counted and not sampled, so the interval is a point.
         left = row.reported
         yield Verdict("contamination", row.task, limit, left, left, left, left <= limit, True)
 

@@ -45,18 +45,33 @@ class Student(Protocol):
     for a Matryoshka head.
     """
 
+    # A property and not an attribute: a kind may compute it, and nobody outside may assign it.
     @property
     def dimensions(self) -> Mapping[str, int]:
         """Dimensions of the vectors of each head, `full` first."""
 
     def encode(self, texts: Sequence[str], head: str = FULL) -> np.ndarray:
-        """Unit vectors `[len(texts), dimensions[head]]` float32."""
+        """Encode texts.
+
+        Args:
+            texts: With their prompts.
+            head: Name of the head.
+
+        Returns:
+            Unit vectors `[len(texts), dimensions[head]]` float32, in the order of `texts`.
+        """
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
 
     def save(self, folder: Path, default_head: str, prompts: Mapping[str, str]) -> None:
-        """Write the files that `StudentConfig.load` reads."""
+        """Write the files that `StudentConfig.load` reads.
+
+        Args:
+            folder: Created where it does not exist.
+            default_head: The head that people get who load the folder with another library.
+            prompts: By name; part of the saved model.
+        """
 
 
 class StudentConfig(ModelSource):
@@ -69,6 +84,7 @@ class StudentConfig(ModelSource):
         (), description="names of the prompts put before training queries, one per query, chosen by the text's hash"
     )
 
+    # Checked when the recipe is read: `prompt_of` would otherwise fail at the first query, after the corpus is built.
     @model_validator(mode="after")
     def _require_known_prompts(self) -> Self:
         if unknown := [name for name in self.query_prompts if name not in self.prompts]:
@@ -76,9 +92,18 @@ class StudentConfig(ModelSource):
         return self
 
     def prompt_of(self, text_id: str, role: str) -> str:
-        """What the student reads before a training text: queries get one of the prompts, documents none."""
+        """What the student reads before a training text: queries get one of the prompts, documents none.
+
+        Args:
+            text_id: Hash of the text; it decides which prompt a query gets.
+            role: `query` or `document`.
+
+        Returns:
+            The prompt; empty for documents and where the recipe names no `query_prompts`.
+        """
         if role != "query" or not self.query_prompts:
             return ""
+        # By hash and not by a random stream: a text keeps its prompt when others join the corpus.
         return self.prompts[self.query_prompts[int(uniform("prompt", text_id) * len(self.query_prompts))]]
 
     @abstractmethod
@@ -93,13 +118,24 @@ class StudentConfig(ModelSource):
             compute: Where it computes.
             weights: Folder of a saved student, whose encoder is taken instead of the base model's.
 
+        Returns:
+            The student, on the device of `compute`.
+
         Raises:
             StudentError: The base model cannot be used with these settings.
         """
 
     @abstractmethod
     def load(self, folder: Path, compute: Compute) -> Student:
-        """Read a student from the folder that `Student.save` wrote."""
+        """Read a student from the folder that `Student.save` wrote.
+
+        Args:
+            folder: With the files of `Student.save`.
+            compute: Where it computes.
+
+        Returns:
+            The student, which gives the same vectors as the one that was saved.
+        """
 
     @abstractmethod
     def check(self, stages: Sequence[TrainsLayers]) -> None:

@@ -27,6 +27,7 @@ def compare(rows: Sequence[Row]) -> list[Row]:
     compared = []
     for (variant, dimension), members in groups.items():
         tasks = sorted({row["task"] for row in members})
+        # The mean over tasks comes first: its spread over seeds includes how tasks vary together.
         by_seed = [
             100 * statistics.mean(row["score"] for row in members if row["seed"] == seed)
             for seed in sorted({row["seed"] for row in members})
@@ -40,13 +41,21 @@ def compare(rows: Sequence[Row]) -> list[Row]:
                 "dev_neighbours": statistics.mean(row["dev_neighbours"] for row in members),
             }
         )
+    # The order is decided at each variant's full dimension, and a variant's smaller dimensions follow it.
     largest = {variant: max(d for v, d in groups if v == variant) for variant, _ in groups}
     best = {row["variant"]: row["mean"] for row in compared if row["dimension"] == largest[row["variant"]]}
     return sorted(compared, key=lambda row: (-best[row["variant"]], row["variant"], -row["dimension"]))
 
 
 def table_rows(compared: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table that people read."""
+    """Header and rows of the table that people read.
+
+    Args:
+        compared: As `compare` gives them.
+
+    Returns:
+        The header, and one list of cells per variant and dimension; a cell is empty where there is no value.
+    """
     tasks = sorted({task for row in compared for task in row["tasks"]})
     rows = [
         [

@@ -11,18 +11,27 @@ Row = Mapping[str, Any]
 
 
 def study_means(compared: Sequence[Row]) -> bytes:
-    """Mean score of each variant, one mark per dimension; the line reaches from the lowest seed to the highest."""
+    """Mean score of each variant, one mark per dimension; the line reaches from the lowest seed to the highest.
+
+    Args:
+        compared: As `compare` gives them.
+
+    Returns:
+        A PNG.
+    """
     variants = list(dict.fromkeys(row["variant"] for row in compared))
     dims = sorted({row["dimension"] for row in compared}, reverse=True)
 
     def draw(axes: Any) -> None:
         for i, dim in enumerate(dims):
             rows = [row for row in compared if row["dimension"] == dim]
+            # Dimensions of a variant are drawn around its position, so that their lines do not cover each other.
             places = [variants.index(row["variant"]) + 0.12 * (i - (len(dims) - 1) / 2) for row in rows]
             colour = COLOURS[i % len(COLOURS)]
             axes.hlines(places, [r["lowest"] for r in rows], [r["highest"] for r in rows], color=colour, linewidth=3)
             axes.plot([row["mean"] for row in rows], places, "o", color=colour, label=f"{dim} dims")
         axes.set_yticks(range(len(variants)), variants)
+        # The first row is the best variant and belongs to the top; the y axis points upwards.
         axes.invert_yaxis()
         axes.grid(axis="x", alpha=0.3)
         axes.set_xlabel("mean score x 100; the line reaches from the lowest seed to the highest")
@@ -32,16 +41,25 @@ def study_means(compared: Sequence[Row]) -> bytes:
 
 
 def study_tasks(compared: Sequence[Row]) -> bytes:
-    """Score of each variant by task, at its largest dimension, minus that of the best variant."""
+    """Score of each variant by task, at its largest dimension, minus that of the best variant.
+
+    Args:
+        compared: As `compare` gives them.
+
+    Returns:
+        A PNG. The axis is in points, hundredths of a score.
+    """
     largest: dict[str, Row] = {}
     for row in compared:
         if row["dimension"] > largest.get(row["variant"], {"dimension": 0})["dimension"]:
             largest[row["variant"]] = row
+    # `compare` sorts the best variant first.
     best = next(iter(largest.values()))
     tasks = sorted(best["tasks"])
 
     def draw(axes: Any) -> None:
         for i, task in enumerate(tasks):
+            # NaN leaves a gap: a variant need not have every task.
             values = [row["tasks"].get(task, float("nan")) - best["tasks"][task] for row in largest.values()]
             axes.plot(values, range(len(largest)), "o", color=COLOURS[i % len(COLOURS)], label=task)
         axes.axvline(0, color="black", linewidth=0.8)

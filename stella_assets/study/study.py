@@ -22,6 +22,7 @@ TABLE_FILE = "study.md"
 JSON_FILE = "study.json"
 HTML_FILE = "study.html"
 PLOT_FILES = {"mean": "study_mean.png", "tasks": "study_tasks.png"}
+# The standard deviation of two values has one degree of freedom: it is hardly an estimate.
 MIN_SEEDS = 3
 SEEDS_CHECK = CheckSpec("every_variant_has_three_seeds", "A standard deviation needs three runs of each variant.")
 
@@ -33,6 +34,10 @@ class EmptyStudyError(UserError):
 def variant_graph(recipe: Recipe, variant: Variant) -> Graph:
     """The graph of a variant. What a change does not affect has the same identity as in the recipe itself.
 
+    Args:
+        recipe: The recipe that the variant changes.
+        variant: Its changes and seed.
+
     Raises:
         VariantError: The recipe refuses the change.
     """
@@ -40,7 +45,15 @@ def variant_graph(recipe: Recipe, variant: Variant) -> Graph:
 
 
 def variant_steps(recipe: Recipe, variant: Variant) -> list[Step[Any]]:
-    """The steps of a variant up to the scores of its last stage, inputs first."""
+    """The steps of a variant up to the scores of its last stage, inputs first.
+
+    Args:
+        recipe: The recipe that the variant changes.
+        variant: Its changes and seed.
+
+    Raises:
+        VariantError: The recipe refuses the change.
+    """
     return upstream(last_scores(variant_graph(recipe, variant)))
 
 
@@ -60,15 +73,26 @@ def run_variant(graph: Graph, runner: Runner) -> Artefact:
 
     Returns:
         The scores.
+
+    Raises:
+        UserError: A step refuses its inputs.
     """
     last = last_scores(graph)
     for step in upstream(last):
+        # A link says what the recipe has, and keeps it alive. A variant is found by content instead.
         runner.make(step, link=False)
     return runner.require(last)
 
 
 def mean_scores(scores: Artefact) -> dict[int, float]:
-    """Mean score over tasks of a model, by dimension."""
+    """Mean score over tasks of a model.
+
+    Args:
+        scores: The artefact of a step that scores a model.
+
+    Returns:
+        The mean by dimension, from 0 to 1.
+    """
     by_dimension: dict[int, list[float]] = {}
     for row in scores.manifest.metrics["scores"]:
         by_dimension.setdefault(row["dimension"], []).append(row["score"])
@@ -108,7 +132,15 @@ def study_step(recipe: Recipe, variants: Sequence[Variant], runner: Runner) -> S
         recipe: The recipe.
         variants: What may have been run.
         runner: Finds their scores.
+
+    Returns:
+        A step without dependencies: the digests of the scores are its external versions. Its build raises
+        `EmptyStudyError` where no variant was run.
+
+    Raises:
+        VariantError: The recipe refuses the change of a variant.
     """
+    # Read here, not in `build`: the digests of the scores are the identity of the step.
     rows = [row for variant in variants for row in variant_rows(variant_graph(recipe, variant), variant, runner)]
     versions = {f"{row['variant']}; seed={row['seed']}": str(row["digest"]) for row in rows}
     return Step(
@@ -116,6 +148,7 @@ def study_step(recipe: Recipe, variants: Sequence[Variant], runner: Runner) -> S
         name=STUDY_ASSET,
         code_version=CODE_VERSION,
         settings={"recipe": recipe.name, "description": recipe.description},
+        # Variants are not dependencies: those that were never run would otherwise have to be made first.
         external_versions=lambda _workspace: versions,
         build=lambda context: _write(recipe.name, recipe.description, rows, context),
         presentation=Presentation(
@@ -161,6 +194,7 @@ def _write(recipe: str, description: str, rows: Sequence[Row], context: BuildCon
     return Result(
         metrics={"variants": len(variants), "best": compared[0]["variant"], "seeds": seeds},
         checks=(Check(SEEDS_CHECK.name, seeds >= MIN_SEEDS, f"the fewest seeds of a variant: {seeds}"),),
+        # matplotlib's PNG files depend on its version and on fonts; the page embeds them.
         unhashed_files=(HTML_FILE, *PLOT_FILES.values()),
     )
 
@@ -170,6 +204,7 @@ def _page(*, table: str, **content: Any) -> str:
     from jinja2 import Environment, PackageLoader, select_autoescape
     from markupsafe import Markup
 
+    # `templates/study.html.j2` ends in `.j2`, which jinja's default rule does not escape.
     templates = Environment(loader=PackageLoader("stella_assets.study"), autoescape=select_autoescape(["html.j2"]))
     safe = Markup(table)  # noqa: S704 (escaped where it is made)
     return templates.get_template("study.html.j2").render(table=safe, **content)

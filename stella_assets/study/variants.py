@@ -51,8 +51,15 @@ class Variant:
     def parse(cls, name: str) -> Variant:
         """A variant by its name.
 
+        Args:
+            name: As the docstring of the module says. Without a seed, the seed is 0.
+
         Raises:
             VariantError: The name does not have this form.
+
+        Example:
+            >>> Variant.parse("stages.*.learning_rate=x3; seed=1").changes
+            (('stages.*.learning_rate', 'x3'),)
         """
         changes, seed = [], 0
         for part in name.split(";"):
@@ -76,8 +83,15 @@ def read_grid(grid: Sequence[str], seeds: int, *, each: bool = False) -> list[Va
         seeds: How many.
         each: Change one path at a time, in addition to the recipe as it is; else combine every value with every other.
 
+    Returns:
+        Seeds of one variant follow each other.
+
     Raises:
         VariantError: An item has no path or no value.
+
+    Example:
+        >>> [variant.name for variant in read_grid(["stages.*.learning_rate=x0.5,x2"], seeds=1)]
+        ['stages.*.learning_rate=x0.5; seed=0', 'stages.*.learning_rate=x2; seed=0']
     """
     columns = []
     for item in grid:
@@ -87,6 +101,7 @@ def read_grid(grid: Sequence[str], seeds: int, *, each: bool = False) -> list[Va
                 f"--grid {item!r}: is not of the form PATH=VALUE,VALUE.", "E.g. `stages.*.learning_rate=x0.5,x2`."
             )
         columns.append([(path, value) for value in _split(values)])
+    # The empty change is the recipe as it is: single changes are compared with it.
     if each:
         changes = [(), *((change,) for column in columns for change in column)]
     else:
@@ -96,6 +111,7 @@ def read_grid(grid: Sequence[str], seeds: int, *, each: bool = False) -> list[Va
 
 def _split(values: str) -> list[str]:
     """Split at commas outside of brackets."""
+    # A value may be a YAML list or mapping, e.g. `{cosine: 10, l2: 1}`, with commas of its own.
     parts, depth = [""], 0
     for character in values:
         depth += (character in "[{") - (character in "]}")
@@ -109,11 +125,20 @@ def _split(values: str) -> list[str]:
 def derive(recipe: Recipe, variant: Variant) -> Recipe:
     """The recipe with the variant's changes and seed.
 
+    Args:
+        recipe: The recipe; it stays as it is.
+        variant: Its changes and seed.
+
+    Returns:
+        A recipe of the same name, without seeds in `evaluation`.
+
     Raises:
         VariantError: A path does not exist, or the recipe refuses a value.
     """
+    # Through the raw values and the validator again: a variant is refused exactly where a recipe would be.
     raw = recipe.model_dump(mode="json")
     for path, value in variant.changes:
+        # A list, because the loop below changes what the generator walks through.
         places = list(_places(raw, path.split(".")))
         if not places:
             raise VariantError(
@@ -121,8 +146,10 @@ def derive(recipe: Recipe, variant: Variant) -> Recipe:
             )
         for holder, key in places:
             holder[key] = _changed(holder[key], value, path)
+    # Seeds of a study are variants; those of the recipe would be trained once more for each of them.
     raw["seed"], raw["evaluation"]["seeds"] = variant.seed, []
     try:
+        # Any path in the folder of the recipe: relative paths count from there.
         return parse_recipe(raw, recipe.student.resolve(f"{recipe.name}.yaml"))
     except RecipeError as error:
         raise VariantError(f"{variant.label}: {error.message}", error.remedy) from None
@@ -154,5 +181,6 @@ def _changed(old: Any, value: str, path: str) -> Any:
         if isinstance(old, bool) or not isinstance(old, int | float):
             raise VariantError(f"{path}={value}: {old!r} is not a number to multiply.", "Write the value itself.")
         product = old * float(value[1:])
+        # Counts stay whole and above 0, e.g. a batch size.
         return max(1, round(product)) if isinstance(old, int) else product
     return yaml.safe_load(value)

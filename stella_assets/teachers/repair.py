@@ -41,7 +41,7 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
 
     Raises:
         VectorError: A teacher made vectors that must not be stored.
-        DiskSpaceError: The disk is full. What was committed stays, and a second repair goes on from there.
+        DiskSpaceError: The disk is full. What was committed stays, and a new audit and repair go on from there.
     """
     workspace = runner.workspace
 
@@ -60,7 +60,7 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
         done.append(f"{name}: took out units of {rows:,} rows")
     for recipe in recipes:
         for vectors, texts in encoded_teachers(recipe, runner):
-            # Dropped rows count as missing, so this is the usual encoding, in the usual batches.
+            # Dropped rows count as missing, so this is the usual encoding.
             if encoded := vectors.fill(texts, runner.compute, runner.log):
                 done.append(f"{recipe.name}/{vectors.teacher.name}: embedded {encoded:,} texts again")
                 done += _say_if_different(recipe, vectors, texts, runner)

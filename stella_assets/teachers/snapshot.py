@@ -80,7 +80,6 @@ def snapshot_schema(
         fields.append(pa.field(VECTOR + teacher, pa.list_(pa.float16(), dim), metadata=about))
     metadata = {
         "stella.format": str(FORMAT),
-        # Not sorted: field order is readable and is part of existing tables.
         "stella.layout": json.dumps(layout.__dict__),
         "stella.lineage": json.dumps(dict(lineage), sort_keys=True),
     }

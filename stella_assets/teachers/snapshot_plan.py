@@ -116,7 +116,8 @@ class SnapshotPlan:
         for fragment in base.get_fragments():
             about = fragment.metadata.to_json()
             files = [{**file, "names": [names_by_id[i] for i in file["fields"]]} for file in about["files"]]
-            # A file with a column that is not wanted is left out: of a removed teacher, or of one with other fingerprints.
+            # A file with a column that is not wanted is left out: of a removed teacher, or of one with other
+            # fingerprints.
             files = [f for f in files if set(f["names"]) <= wanted and f"data/{f['path']}" not in damaged]
             deletion = fragment.deletion_file()
             if not any("id" in file["names"] for file in files) or deletion in damaged:

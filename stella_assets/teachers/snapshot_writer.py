@@ -111,7 +111,8 @@ class SnapshotWriter:
             plan = SnapshotPlan(self._open(base), texts, teachers, damaged)
             fragments = [self._complete(unit, plan, schema) for unit in plan.reused]
             fragments += list(self._write_new(plan, schema))
-            # All files lie in the table's folder before the commit; killed before it, they are garbage that nothing names.
+            # All files lie in the table's folder before the commit; killed before it, they are garbage that nothing
+            # names.
             version = self._commit(schema, fragments, [unit.dead for unit in plan.reused], len(texts))
             # Last: readers find snapshots by tag only, so an unfinished one cannot be read.
             self._tag(tag, version)

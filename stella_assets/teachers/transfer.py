@@ -171,7 +171,7 @@ class Memmap:
         vectors: `[rows, dim]`, row by row, without a header.
         texts: Plain text, one text per line; or JSON Lines with a key `text`.
         dim: Dimensions.
-        dtype: `float32` or `float16`, little-endian as this machine writes it.
+        dtype: `float32` or `float16`, in this machine's byte order.
 
     Example:
         >>> Memmap(Path("vectors.f32"), Path("texts.txt"), dim=1024, dtype="float32").open()[0].shape
@@ -213,7 +213,8 @@ class Memmap:
         with self.texts.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if not as_json:
-                    # Only the line's end: blanks belong to the text, and adoption counts texts that are not in normal form.
+                    # Only the line's end: blanks belong to the text, and adoption counts texts that are not in normal
+                    # form.
                     yield line.rstrip("\r\n")
                     continue
                 try:

@@ -74,7 +74,7 @@ class EncodeWorker:
         model = self.model(compute)
 
         def write(unit: EncodeUnit) -> WrittenUnit:
-            # Checked per unit, where the vectors are made: writing into a table of another fingerprint cannot be undone.
+            # Checked per unit, where the vectors are made: a table must not mix vectors of two fingerprints.
             if (found := model.fingerprint(unit.role)) != unit.fingerprint:
                 raise UserError(
                     f"teacher {self.teacher.name!r}: its fingerprint on device {compute.device_name or 'auto'!r} is "

@@ -26,5 +26,6 @@ class LocalEngine(Engine):
         """Compute units in this process; see `Engine.run`."""
         compute_unit = None
         for unit in units:
+            # Opened with the first unit: without work to do, no model is loaded.
             compute_unit = compute_unit or worker.open(compute)
             yield compute_unit(unit)

@@ -41,6 +41,7 @@ class ProcessesEngine(Engine):
     def run(self, worker: Worker[U, R], units: Iterable[U], compute: Compute) -> Iterator[R]:
         """Compute units in the processes, at most one per process at a time; see `Engine.run`."""
         pools = self._start(compute)
+        # A first-in first-out queue keeps the order of results and bounds the units in memory to one per process.
         running: deque[tuple[ProcessPoolExecutor, Future[R]]] = deque()
         free = deque(pools)
         for unit in units:
@@ -56,6 +57,7 @@ class ProcessesEngine(Engine):
     def close(self) -> None:
         """End the processes."""
         for pool in self._pools:
+            # After an error, units that no process has begun are not computed.
             pool.shutdown(cancel_futures=True)
         self._pools.clear()
 
@@ -66,10 +68,12 @@ class ProcessesEngine(Engine):
             context = multiprocessing.get_context("spawn")
             for device in self.devices:
                 own = replace(compute, device_name=device, threads=threads, engine=LocalEngine())
+                # One pool of one process per device: a shared pool would not say which process takes a unit.
                 self._pools.append(ProcessPoolExecutor(1, context, _begin, (own,)))
         return self._pools
 
 
+# Class attributes stand for globals of the child process: the executor passes only the unit's arguments.
 class _Process:
     """What a process of the engine keeps between two units."""
 
@@ -84,6 +88,7 @@ def _begin(compute: Compute) -> None:
 
 
 def _compute_unit(worker: Worker[U, R], unit: U) -> R:
+    # By value, not identity: each submit unpickles a new copy of the same worker.
     if _Process.compute_unit is None or _Process.worker != worker:
         _Process.worker, _Process.compute_unit = worker, worker.open(_Process.compute)
     return _Process.compute_unit(unit)

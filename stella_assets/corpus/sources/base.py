@@ -109,13 +109,24 @@ class SourceConfig(PathAware):
     def parts(self) -> list[SourcePart]:
         """The parts of the source and what they hold now.
 
+        Returns:
+            Parts in an order that does not depend on the machine. Equal digests promise equal rows.
+
         Raises:
             SourceError: The source is not there or cannot be asked.
         """
 
     @abstractmethod
     def read(self, part: SourcePart) -> Rows:
-        """The texts of a part and what is malformed in it, in an order that does not depend on the machine."""
+        """The texts of a part and what is malformed in it, in an order that does not depend on the machine.
+
+        Args:
+            part: One of `parts()`, of the pinned source.
+
+        Yields:
+            A `RawText` per text and a `Malformed` per row or file that is not one. Reading goes on after a malformed
+            row, so that `max_malformed` can be compared with the whole.
+        """
 
     @abstractmethod
     def check(self) -> None:
@@ -131,6 +142,7 @@ class SourceConfig(PathAware):
 
     def reading_settings(self) -> dict[str, Any]:
         """The settings that decide which rows reading gives. They are part of the identity of what was read."""
+        # Weight and limit choose among rows that were read; with them in the key, changing one would read all again.
         return self.settings("weight", "limit")
 
     def malformed_limit(self) -> float | None:
@@ -143,6 +155,7 @@ class SourceConfig(PathAware):
 
     def content_digest(self) -> str:
         """What the source holds now."""
+        # Sorted: the digest says what is there, and not in which order it is read.
         return digest(sorted(part.digest for part in self.parts()))
 
 
@@ -166,4 +179,5 @@ class RowSource(SourceConfig):
 
 def excerpt(value: object) -> str:
     """The beginning of a value, on one line."""
+    # Cut before splitting: a malformed value can be many megabytes long.
     return " ".join(str(value)[: 2 * EXCERPT_CHARS].split())[:EXCERPT_CHARS]

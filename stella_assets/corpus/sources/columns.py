@@ -14,7 +14,13 @@ from stella_assets.corpus.sources.base import Malformed, RawText, RowSource, exc
 
 
 class Columns(ConfigModel):
-    """Which column of a row holds what: a name, or a dotted path into a nested column."""
+    """Which column of a row holds what: a name, or a dotted path into a nested column.
+
+    Example:
+        Of a source in a recipe::
+
+            columns: {text: [title, body], section: meta.language, role: kind}
+    """
 
     text: tuple[str, ...] = Field(
         default=("text",), min_length=1, description="of the text; several are joined by a line break"
@@ -31,6 +37,7 @@ class Columns(ConfigModel):
     def names(self) -> list[str]:
         """The top-level columns that are read."""
         paths = [*self.text, self.section, self.licence, self.role]
+        # Readers of columnar files select top-level columns; `_at` descends into them.
         return list(dict.fromkeys(path.split(".")[0] for path in paths if path))
 
     def require(self, available: Sequence[str], place: Path | str, source: str) -> None:
@@ -50,6 +57,9 @@ class Columns(ConfigModel):
             source: Gives the role and the licence of rows that do not state their own.
             section: The section of rows that do not state their own.
             origin: Place of the row within the source.
+
+        Returns:
+            The text, or what is wrong: no column of the text, a value that is not a text, or an unknown role.
         """
         parts = []
         for path in self.text:
@@ -59,7 +69,8 @@ class Columns(ConfigModel):
             if not isinstance(value, str):
                 return Malformed(origin, f"{path!r} is {type(value).__name__}, not text", excerpt(value))
             parts.append(value)
-        if not parts and not any(path.split(".")[0] in row for path in self.text):  # null counts as an empty text
+        # A null counts as an empty text, which the rules drop; a missing column is a mistake in `columns` or the file.
+        if not parts and not any(path.split(".")[0] in row for path in self.text):
             keys = ", ".join(map(str, row))
             return Malformed(origin, f"no text under {' or '.join(map(repr, self.text))}; the row has {keys}"[:300])
         role: str = source.role

@@ -38,7 +38,15 @@ class FileSource(RowSource):
 
     @abstractmethod
     def rows(self, path: Path, section: str) -> Rows:
-        """The rows of one file; `section` is its name without suffixes."""
+        """The rows of one file.
+
+        Args:
+            path: One of `files()`.
+            section: The file's name without suffixes, for rows that do not state their section.
+
+        Yields:
+            Texts and malformed rows in the order of the file. An error in `unreadable` ends the file.
+        """
 
     def files(self) -> list[Path]:
         """The files, in the order of their names.
@@ -49,6 +57,7 @@ class FileSource(RowSource):
         place = self.resolve(self.path)
         if place.is_dir():
             suffixes = tuple(suffix + packed for suffix in self.suffixes for packed in COMPRESSED)
+            # Sorted: file systems list folders in different orders.
             paths = sorted(path for path in place.rglob("*") if path.is_file() and path.name.endswith(suffixes))
             if not paths:
                 raise SourceError(
@@ -70,8 +79,10 @@ class FileSource(RowSource):
         groups: dict[str, list[Path]] = {}
         for path in self.files():
             alone = path.stat().st_size >= OWN_PART_BYTES
+            # Small files go into 256 groups by the hash of their name: a new file leaves the other groups unread.
             groups.setdefault(str(path) if alone else digest(path.name)[:2], []).append(path)
         return [
+            # Names and contents, no folders: a moved file keeps its digest.
             SourcePart(digest(sorted([path.name, file_digest_unless_changed(path)] for path in paths)), tuple(paths))
             for _, paths in sorted(groups.items())
         ]
@@ -86,6 +97,7 @@ class FileSource(RowSource):
         section = path.name.removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[0]
         try:
             yield from self.rows(path, section)
+        # Rows before the break stay, e.g. of a truncated archive; `max_malformed` limits how many files may break.
         except self.unreadable as error:
             yield Malformed(path.name, f"cannot be read: {' '.join(str(error).split())[:300]}", whole_file=True)
 
@@ -96,6 +108,7 @@ class FileSource(RowSource):
             SourceError: No file matches, or more files than `max_malformed` allows have no text in their first rows.
         """
         paths = self.files()
+        # The tolerance of the run holds for the check: one bad file among many must not stop a recipe.
         errors = [error for path in paths if (error := self.first_error(path))]
         if len(errors) > self.max_malformed * len(paths):
             raise errors[0]
@@ -104,6 +117,7 @@ class FileSource(RowSource):
         """What is wrong with a file whose first rows have no text at all."""
         first = list(islice(self.read_file(path), FIRST_ROWS))
         malformed = [row for row in first if isinstance(row, Malformed)]
+        # A wrong column, encoding or kind spoils all rows; single bad rows are counted during the run.
         if not first or len(malformed) < len(first):
             return None
         return SourceError(

@@ -17,7 +17,14 @@ from stella_assets.corpus.sources.columns import Columns
 
 @SOURCES.register
 class HuggingFace(RowSource):
-    """A data set of the Hugging Face hub, streamed."""
+    """A data set of the Hugging Face hub, streamed.
+
+    Example:
+        Of `corpus.sources` in a recipe::
+
+            {name: web, kind: huggingface, dataset: HuggingFaceFW/fineweb-edu, revision: main, limit: 100000,
+             licence: ODC-By-1.0}
+    """
 
     kind: Literal["huggingface"]
     dataset: str = Field(description="its id, e.g. `HuggingFaceFW/fineweb-edu`")
@@ -25,6 +32,7 @@ class HuggingFace(RowSource):
     config: str | None = Field(default=None, description="the subset; the default subset when left out")
     dataset_split: str = Field(default="train", description="the split that is read")
     columns: Columns = Field(default=Columns(), description="which column holds what")
+    # Required here: such data sets can have billions of rows.
     limit: Positive = Field(description="texts read from the stream")
 
     def parts(self) -> list[SourcePart]:
@@ -46,6 +54,7 @@ class HuggingFace(RowSource):
         rows = load_dataset(self.dataset, self.config, split=self.dataset_split, revision=self.revision, streaming=True)
         section = self.config or self.dataset
         for number, row in enumerate(rows.take(self.limit), 1):
+            # A streamed data set may not state its columns before the first row.
             if number == 1:
                 self.columns.require(list(row), self.dataset, self.name)
             yield self.columns.text_of(row, self, section, f"{self.dataset}:{number}")
@@ -71,6 +80,7 @@ def hub_commit(dataset: str, revision: str) -> str:
     Raises:
         SourceError: The hub cannot be asked.
     """
+    # A full commit needs no connection.
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     import httpx2

@@ -16,7 +16,13 @@ from stella_assets.corpus.sources.lines import decompressed, lines_of, not_encod
 
 @SOURCES.register
 class JsonLines(EncodedFileSource):
-    """JSON Lines files, one object per line, also compressed with gzip or zstd."""
+    """JSON Lines files, one object per line, also compressed with gzip or zstd.
+
+    Example:
+        Of `corpus.sources` in a recipe::
+
+            {name: forum, kind: jsonl, path: "forum/*.jsonl.zst", licence: CC-BY-SA-4.0, columns: {text: post.body}}
+    """
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
 
@@ -41,6 +47,7 @@ class JsonLines(EncodedFileSource):
             return None
         try:
             row = json.loads(content)
+        # Deep nesting exhausts the parser's stack; one such line must not end the run.
         except (json.JSONDecodeError, RecursionError) as error:
             return Malformed(origin, f"not JSON ({getattr(error, 'msg', 'nested too deeply')})", excerpt(content))
         if not isinstance(row, dict):

@@ -16,7 +16,13 @@ from stella_assets.corpus.sources.columns import Columns
 
 @SOURCES.register
 class LanceTable(RowSource):
-    """A table in the Lance format, at one version."""
+    """A table in the Lance format, at one version.
+
+    Example:
+        Of `corpus.sources` in a recipe::
+
+            {name: notes, kind: lance, path: notes.lance, version: 3, licence: CC0-1.0, columns: {text: note}}
+    """
 
     kind: Literal["lance"]
     path: str = Field(description="the table's folder; a relative path counts from the recipe")
@@ -68,5 +74,6 @@ class LanceTable(RowSource):
                 "Correct `path` or `version`.",
             ) from None
         self.columns.require(dataset.schema.names, place, self.name)
+        # The version alone is not enough: a table that was deleted and made anew counts from 1 again.
         fragments = [file.path for fragment in dataset.get_fragments() for file in fragment.data_files()]
         return digest(fragments), int(dataset.version)

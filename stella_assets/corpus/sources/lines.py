@@ -18,6 +18,7 @@ def decompressed(path: Path) -> Iterator[io.BufferedReader]:
     """The content of a file, decompressed as its name says: `.gz` and `.zst`."""
     import pyarrow as pa
 
+    # pyarrow reads zstd as well, which Python 3.11 does not.
     with pa.input_stream(str(path), compression="detect") as stream:
         yield io.BufferedReader(stream, 2**20)
 
@@ -28,10 +29,12 @@ def lines_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
     while line := stream.readline(MAX_BYTES + 1):
         number += 1
         if len(line) > MAX_BYTES and not line.endswith(b"\n"):
+            # The rest is read and thrown away in bounded pieces, up to the line's end.
             while (rest := stream.readline(MAX_BYTES)) and not rest.endswith(b"\n"):
                 pass
             yield number, None
         else:
+            # Otherwise the mark would be a part of the first text, or break the JSON of the first line.
             yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
 
 
@@ -40,6 +43,7 @@ def paragraphs_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None
     number, size = 1, 0
     lines: list[bytes] = []
     for _, line in lines_of(stream):
+        # A line that is too long makes its paragraph too long as well.
         size += MAX_BYTES + 1 if line is None else len(line)
         if line is not None and not line.strip():
             yield number, b"".join(lines) if size <= MAX_BYTES else None

@@ -12,12 +12,19 @@ from stella_assets.corpus.sources.base import SOURCES, Rows
 from stella_assets.corpus.sources.columns import Columns
 from stella_assets.corpus.sources.files import FileSource
 
+# Row groups can have millions of rows; only a batch is turned into Python objects at a time.
 BATCH_ROWS = 8192
 
 
 @SOURCES.register
 class Parquet(FileSource):
-    """Parquet files."""
+    """Parquet files.
+
+    Example:
+        Of `corpus.sources` in a recipe::
+
+            {name: wiki, kind: parquet, path: wiki/, licence: CC-BY-SA-4.0, columns: {text: [title, text]}}
+    """
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
 

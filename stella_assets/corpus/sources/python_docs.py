@@ -20,6 +20,7 @@ from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sentences import first_sentence
 from stella_assets.corpus.sources.base import SOURCES, RawText, Rows, SourceConfig, SourcePart
 
+# Tests and copies of other packages; site-packages lies inside the standard library's folder.
 SKIPPED_FOLDERS = frozenset(
     {"tests", "test", "testing", "idlelib", "lib2to3", "site-packages", "__pycache__", "_vendor"}
 )
@@ -35,7 +36,13 @@ PROSE_END = re.compile(
 
 @SOURCES.register
 class PythonDocs(SourceConfig):
-    """Docstrings of the standard library (`python`) and of installed distributions, parsed and never imported."""
+    """Docstrings of the standard library (`python`) and of installed distributions, parsed and never imported.
+
+    Example:
+        Of `corpus.sources` in a recipe::
+
+            {name: docs, kind: python_docs, packages: [python, numpy]}
+    """
 
     kind: Literal["python_docs"]
     licence: str = Field(
@@ -84,7 +91,14 @@ def package_versions(packages: Sequence[str]) -> dict[str, str]:
 def docstring_texts(packages: Sequence[str], *, queries: bool) -> Iterator[RawText]:
     """Docstrings, package by package in the order given; the section is the package.
 
-    A docstring is cut where its prose ends. `queries` also gives the first sentence of each that has more to say.
+    A docstring is cut where its prose ends.
+
+    Args:
+        packages: `python` for the standard library, and names of installed distributions.
+        queries: Also give the first sentence of each docstring that has more to say.
+
+    Yields:
+        Documents, each followed by its query, whose `parent` is the document's text.
     """
     for package in packages:
         licence = _licence(package)
@@ -96,6 +110,7 @@ def docstring_texts(packages: Sequence[str], *, queries: bool) -> Iterator[RawTe
                 yield RawText(prose, package, "document", licence, origin)
                 if queries:
                     sentence, rest = first_sentence(prose)
+                    # Without a rest the query would equal its document.
                     if rest:
                         yield RawText(" ".join(sentence.split()), package, "query", licence, origin, parent=prose)
 
@@ -107,6 +122,7 @@ def _prose(docstring: str) -> str:
     if end is None:
         return text
     before = text[: end.start()].rstrip()
+    # The end is an underline, so the line before it is a section's title and not prose.
     if re.match(r"[-=~^*]{3,}", end.group().strip()):
         before = before.rpartition("\n")[0].rstrip()
     return before
@@ -125,6 +141,7 @@ def _modules(package: str) -> list[tuple[Path, Path]]:
         ]
         found = [(root, root / name) for name in names]
     kept = [(base, path) for base, path in found if not SKIPPED_FOLDERS.intersection(path.relative_to(base).parts)]
+    # By path within the root: the same order wherever Python is installed.
     return sorted(kept, key=lambda item: item[1].relative_to(item[0]).parts)
 
 
@@ -132,13 +149,16 @@ def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
     """(qualified name, docstring) of a module, its classes and functions, in the order of the file."""
     try:
         with warnings.catch_warnings():
+            # Invalid escapes in other people's code are not for the reader of this log.
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, FileNotFoundError):
-        return  # templates and files for other Python versions cannot be parsed by this one
+        # Templates, and files for other Python versions, cannot be parsed by this one.
+        return
     stack: list[tuple[str, ast.AST]] = [("", tree)]
     while stack:
         name, node = stack.pop()
+        # `_prose` cleans the indentation itself, with `cleandoc`.
         docstring = ast.get_docstring(node, clean=False)  # type: ignore[arg-type]
         if docstring:
             yield name, docstring
@@ -147,6 +167,7 @@ def _docstrings(path: Path) -> Iterator[tuple[str, str]]:
             for n in ast.iter_child_nodes(node)
             if isinstance(n, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         ]
+        # Reversed, since the last one in is the first one out: names come in the order of the file.
         stack.extend((f"{name}.{child.name}" if name else child.name, child) for child in reversed(children))
 
 
@@ -154,6 +175,7 @@ def _licence(package: str) -> str:
     if package == STANDARD_LIBRARY:
         return "PSF-2.0"
     about = metadata.distribution(package).metadata.json
+    # Some distributions put the whole text of the licence into the field; classifiers name it shortly.
     stated = str(about.get("license_expression") or about.get("license") or "")
     if stated and "\n" not in stated.strip():
         return stated.strip()

@@ -16,7 +16,13 @@ UNITS = {"line": lines_of, "paragraph": paragraphs_of, "file": whole_of}
 
 @SOURCES.register
 class Text(EncodedFileSource):
-    """Plain text files, also compressed with gzip or zstd. A text is a line, a paragraph or a whole file."""
+    """Plain text files, also compressed with gzip or zstd. A text is a line, a paragraph or a whole file.
+
+    Example:
+        Of `corpus.sources` in a recipe::
+
+            {name: manuals, kind: text, path: "manuals/**/*.md", unit: paragraph, licence: MIT}
+    """
 
     suffixes: ClassVar[tuple[str, ...]] = (".txt", ".md", ".rst", ".text")
 
@@ -34,6 +40,7 @@ class Text(EncodedFileSource):
                     yield too_long(origin)
                     continue
                 try:
+                    # Unit by unit: one wrong byte costs its own unit and not the rest of the file.
                     text = unit.decode(self.encoding)
                 except UnicodeDecodeError as error:
                     yield not_encoded(self.encoding, error, origin)

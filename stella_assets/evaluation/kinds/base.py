@@ -82,29 +82,40 @@ class TaskKind(PathAware):
             name: Of the task.
             description: For mteb's metadata.
             instruction: For prompts with `{instruction}`; mteb's own for the task type, if empty.
+
+        Returns:
+            An instance of a new class, which can be scored after `fill`.
         """
         from mteb.abstasks.task_metadata import TaskMetadata
 
         metadata = TaskMetadata(
             name=name,
             description=description,
+            # None lets mteb fall back to the instruction of the task type.
             prompt=instruction or None,
             type=cast("Any", cls.MTEB_TYPE),
             category=cast("Any", cls.CATEGORY),
             modalities=["text"],
+            # The metadata must name a data set; `fill` sets the data, so this one is never looked up.
             dataset={"path": f"local/{name}", "revision": "local"},
             eval_splits=["test"],
             eval_langs=["eng-Latn"],
             main_score=cls.MAIN_SCORE,
+            # mteb validates these fields, too; none of them changes a score.
             license="not specified",
             annotations_creators="derived",
             sample_creation="found",
         )
+        # mteb reads metadata from the class, so each task needs a class of its own.
         return type(name, (cls.mteb_class(),), {"metadata": metadata, **cls.attributes()})()
 
     @classmethod
     def files(cls, place: Path) -> Mapping[Path, tuple[str, ...]]:
-        """The local files of a task, with the columns that each needs."""
+        """The local files of a task, with the columns that each needs.
+
+        Args:
+            place: The file or folder that the recipe names.
+        """
         return {place: cls.COLUMNS}
 
     @classmethod
@@ -135,14 +146,25 @@ class TaskKind(PathAware):
 
         names = list(task.eval_splits)
         if cls.TRAINS and task.train_split not in names:
+            # mteb lists only scored splits; its classifiers read `train` in addition.
             names.insert(0, task.train_split)
         frame = read_table(place, cls.COLUMNS)
         task.dataset = cls.dataset(task, place, {name: rows_of_split(place, frame, name, splits) for name in names})
+        # Else mteb would load the data set that the metadata names.
         task.data_loaded = True
 
     @classmethod
     def dataset(cls, task: Any, place: Path, parts: Mapping[str, pl.DataFrame]) -> Any:
-        """The data in the shape that mteb's class expects, from the rows of each split."""
+        """The data in the shape that mteb's class expects.
+
+        Args:
+            task: Its attributes name the columns.
+            place: The file or folder, for messages.
+            parts: Rows by mteb's split, with the columns `COLUMNS`.
+
+        Raises:
+            TaskDataError: The rows cannot be scored, e.g. with one label only.
+        """
         raise NotImplementedError
 
     @classmethod
@@ -151,7 +173,12 @@ class TaskKind(PathAware):
 
     @classmethod
     def prompt_sides(cls, task: Any) -> Sides:
-        """Which prompts the texts of a task get: those of queries, of documents, or neither."""
+        """Which prompts the texts of a task get: those of queries, of documents, or neither.
+
+        Args:
+            task: An instance of one of mteb's task classes.
+        """
+        # Tasks of pairs have a prompt type per column; tasks of single texts have none.
         return {side: getattr(task, f"input{i}_prompt_type", None) for i, side in enumerate(("query", "document"), 1)}
 
     @classmethod

@@ -20,6 +20,16 @@ class Classification(TaskKind):
     """Texts with a label.
 
     mteb fits a logistic regression to the vectors of some texts per label, and predicts the labels of the others.
+
+    References:
+        Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", arXiv:2210.07316, section 3.2.
+
+    Example:
+        In a recipe::
+
+            evaluation:
+              custom_tasks:
+                - {kind: classification, name: OwnTopics, path: topics.parquet}
     """
 
     kind: Literal["classification"]
@@ -84,6 +94,7 @@ class Classification(TaskKind):
             gold = np.array(data[task.label_column_name][:])
             if any(len(experiment) != len(gold) for experiment in predictions):  # cross-validation
                 return NO_SAMPLES
+            # mteb's accuracy is the mean over experiments and texts, so the mean of these shares is the score.
             right = (np.array(predictions) == gold).mean(axis=0)
             rows += [sample(subset, split, number, value) for number, value in enumerate(right)]
         return Samples("mean", rows)
@@ -92,4 +103,5 @@ class Classification(TaskKind):
 def _with_plain_labels(calculate: Any, labels: Any, predicted: Any) -> Any:
     import numpy as np
 
+    # `[:]` reads the column in one piece.
     return calculate(np.asarray(labels[:]), predicted)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from stella_assets.evaluation.samples import Evidence, Samples
 
+# mteb draws 16,384 with replacement, which repeats each text of a small custom file many times.
 CLUSTERED_TEXTS = 2500
 """Texts of each of the ten clusterings of a custom task."""
 
@@ -22,6 +23,19 @@ class Clustering(TaskKind):
     """Texts with the label of their cluster.
 
     mteb clusters the vectors and compares the clusters with the labels by the v-measure.
+
+    References:
+        Rosenberg & Hirschberg, "V-Measure: A Conditional Entropy-Based External Cluster Evaluation Measure",
+        EMNLP-CoNLL 2007.
+        Enevoldsen et al., "MMTEB: Massive Multilingual Text Embedding Benchmark", arXiv:2502.13595, for the
+        bootstrapped clusterings.
+
+    Example:
+        In a recipe::
+
+            evaluation:
+              custom_tasks:
+                - {kind: clustering, name: OwnClusters, path: topics.parquet}
     """
 
     kind: Literal["clustering"]
@@ -46,6 +60,7 @@ class Clustering(TaskKind):
     @classmethod
     def attributes(cls) -> Mapping[str, Any]:
         """How much of the data is clustered."""
+        # mteb's default, 4% of the texts, is meant for millions; None takes all of them.
         return {"max_fraction_of_documents_to_embed": None, "max_documents_per_cluster": CLUSTERED_TEXTS}
 
     @classmethod
@@ -60,6 +75,7 @@ class Clustering(TaskKind):
                 raise TaskDataError(f"{place}: split {name} has one label only.", "A clustering needs two or more.")
         columns = [pl.col("text").alias(task.input_column_name), pl.col("label").alias(task.label_column_name)]
         if isinstance(task, _legacy_class()):
+            # The older class scores one clustering per row, so all texts go into one row.
             columns = [column.implode() for column in columns]
         return by_split({name: part.select(columns) for name, part in parts.items()})
 

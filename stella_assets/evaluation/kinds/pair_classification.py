@@ -19,6 +19,16 @@ class PairClassification(TaskKind):
     """Pairs of sentences that belong together or do not.
 
     The score of a model is the average precision of its similarities, the highest of those that mteb computes.
+
+    References:
+        Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", arXiv:2210.07316, section 3.2.
+
+    Example:
+        In a recipe::
+
+            evaluation:
+              custom_tasks:
+                - {kind: pair_classification, name: OwnDuplicates, path: duplicates.parquet}
     """
 
     kind: Literal["pair_classification"]
@@ -42,6 +52,7 @@ class PairClassification(TaskKind):
         from stella_assets.evaluation.local_data import TaskDataError, by_split
 
         for name, part in parts.items():
+            # Average precision needs both: without a 1 it is undefined, without a 0 it is always 1.
             if set(part["label"].to_list()) != {0, 1}:
                 raise TaskDataError(
                     f"{place}: labels of split {name} are not both 0 and 1.", "Write 1 for pairs that belong together."
@@ -70,6 +81,7 @@ class PairClassification(TaskKind):
                 (-1 if name.endswith("distances") else 1) * np.array(values)
                 for name, values in sorted(predictions.items())
             ]
+            # `sorted` above makes the choice among equally good similarities the same in every run.
             best = max(tried, key=lambda values: average_precision(values, gold))
             rows += [sample(subset, split, n, v, g) for n, (v, g) in enumerate(zip(best, gold, strict=True))]
         return Samples("average_precision", rows)

@@ -18,6 +18,16 @@ class Reranking(Ranking):
     """Queries, each with texts that answer it and texts that do not; or a folder as for retrieval.
 
     The score of a model is the mean average precision of each query's texts by cosine.
+
+    References:
+        Muennighoff et al., "MTEB: Massive Text Embedding Benchmark", arXiv:2210.07316, section 3.2.
+
+    Example:
+        In a recipe::
+
+            evaluation:
+              custom_tasks:
+                - {kind: reranking, name: OwnAnswers, path: answers.parquet}
     """
 
     kind: Literal["reranking"]
@@ -38,6 +48,7 @@ class Reranking(Ranking):
         """Some of mteb's rerankings are instances of its retrieval class."""
         from mteb import abstasks
 
+        # So the type in the metadata decides, and not the class.
         return isinstance(task, abstasks.AbsTaskRetrieval) and task.metadata.type == cls.MTEB_TYPE
 
     @classmethod

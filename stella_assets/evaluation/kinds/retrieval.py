@@ -26,6 +26,7 @@ TREC_NAMES = {"ndcg": "ndcg_cut_{}", "map": "map_cut_{}", "recall": "recall_{}",
 class Ranking(TaskKind):
     """Shared behaviour of retrieval and reranking: queries and documents, and measures per query."""
 
+    # mteb's prediction files of a retrieval have all ranked documents; `watch_queries` keeps the measures only.
     WRITES_PREDICTIONS = False
 
     @classmethod
@@ -60,6 +61,7 @@ class Ranking(TaskKind):
         """One sample per query: the measure that the main score is the mean of."""
         from stella_assets.evaluation.samples import NO_SAMPLES, Samples, sample
 
+        # mteb computes other main scores, e.g. `mrr_at_10`, without trec_eval: they have no measure per query here.
         found = re.fullmatch(r"(\w+)_at_(\d+)", str(task.metadata.main_score))
         if found is None or found[1] not in TREC_NAMES:
             return NO_SAMPLES
@@ -79,6 +81,18 @@ class Retrieval(Ranking):
     """Queries and the documents that answer them: a folder of `corpus.parquet`, `queries.parquet` and `qrels.parquet`.
 
     The score of a model is nDCG@10 of the documents by cosine.
+
+    References:
+        Järvelin & Kekäläinen, "Cumulated gain-based evaluation of IR techniques", ACM TOIS 20(4), 2002.
+        Thakur et al., "BEIR: A Heterogeneous Benchmark for Zero-shot Evaluation of Information Retrieval Models",
+        arXiv:2104.08663.
+
+    Example:
+        In a recipe::
+
+            evaluation:
+              custom_tasks:
+                - {kind: retrieval, name: OwnSearch, path: search}
     """
 
     kind: Literal["retrieval"]
@@ -100,7 +114,14 @@ class Retrieval(Ranking):
 
 
 def retrieval_data(documents: Any, queries: Any, relevant: Any, candidates: Any) -> dict[str, Any]:
-    """One split of a retrieval task; with `candidates`, of a reranking task."""
+    """One split of a retrieval task; with `candidates`, of a reranking task.
+
+    Args:
+        documents: Rows of id, title and text.
+        queries: Rows of id and text.
+        relevant: By query, the judgement of each document.
+        candidates: By query, the documents to rank; None to search in all of them.
+    """
     from stella_assets.evaluation.local_data import to_dataset
 
     return {
@@ -123,6 +144,7 @@ def _read_split(folder: Path, split: str, splits: Splits) -> dict[str, Any]:
     if "split" in qrels.columns:
         qrels = rows_of_split(folder / "qrels.parquet", qrels, split, splits)
     judged = qrels.select(pl.col("query_id", "doc_id").cast(pl.String), pl.col("score").cast(pl.Int64))
+    # trec_eval takes identifiers as strings and judgements as integers.
     relevant: dict[str, dict[str, int]] = {}
     for query, document, score in judged.iter_rows():
         relevant.setdefault(query, {})[document] = score
@@ -132,6 +154,7 @@ def _read_split(folder: Path, split: str, splits: Splits) -> dict[str, Any]:
     asked = queries.select(pl.col("id").cast(pl.String), "text").filter(pl.col("id").is_in(list(relevant)))
     if asked.is_empty():
         raise TaskDataError(f"{folder / 'qrels.parquet'}: names no query of queries.parquet.", "Correct the ids.")
+    # Some unknown documents are normal in published judgements; only unknown ones mean that the ids do not fit.
     unknown = np.setdiff1d(judged["doc_id"].unique().to_numpy(), documents["id"].to_numpy())
     if len(unknown) == judged["doc_id"].n_unique():
         raise TaskDataError(f"{folder / 'qrels.parquet'}: names no text of corpus.parquet.", "Correct the ids.")

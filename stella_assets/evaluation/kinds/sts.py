@@ -19,6 +19,16 @@ class Sts(TaskKind):
     """Pairs of sentences with a similarity score.
 
     The score of a model is Spearman's correlation of its cosines with the scores.
+
+    References:
+        Reimers, Beyer & Gurevych, "Task-Oriented Intrinsic Evaluation of Semantic Textual Similarity", COLING 2016.
+
+    Example:
+        In a recipe::
+
+            evaluation:
+              custom_tasks:
+                - {kind: sts, name: OwnSimilarity, path: similar.parquet}
     """
 
     kind: Literal["sts"]
@@ -41,6 +51,7 @@ class Sts(TaskKind):
 
         from stella_assets.evaluation.local_data import by_split
 
+        # Integer scores are valid in a file, and mteb computes with floats.
         return by_split({name: part.select(cls.COLUMNS).cast({"score": pl.Float64}) for name, part in parts.items()})
 
     @classmethod

@@ -20,9 +20,11 @@ def render_html(page: Page, plots: Mapping[str, bytes]) -> str:
 
     templates = Environment(
         loader=PackageLoader("stella_assets.evaluation.render"),
+        # Names and descriptions come from the recipe. Tables escape their own cells.
         autoescape=select_autoescape(["html.j2"]),
         trim_blocks=True,
     )
     tables = {name: Markup(html_table(*table)) for name, table in page.tables().items()}  # noqa: S704 (escaped there)
+    # Embedded, so that the page still shows its plots when it is sent or moved.
     uris = {name: data_uri(png) for name, png in plots.items()}
     return templates.get_template("report.html.j2").render(**page.values(), **tables, plots=uris)

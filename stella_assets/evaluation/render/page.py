@@ -61,4 +61,5 @@ class Page:
             found["benchmark_table"] = tables.benchmark_rows(summary)
         if summary.reference_scores:
             found["reference_table"] = tables.reference_rows(summary.reference_scores)
+        # The templates test for the name, so an empty table leaves out its heading, too.
         return {name: table for name, table in found.items() if table[1]}

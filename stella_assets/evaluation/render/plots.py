@@ -16,6 +16,7 @@ def score_by_model(summary: Summary) -> bytes:
     models, columns = summary.in_order(), summary.score_columns()
 
     def draw(axes: Any) -> None:
+        # A fifth of the width stays free between the groups of bars.
         width = 0.8 / len(columns)
         for i, column in enumerate(columns):
             values = [100 * summary.shown_scores(model)[column] for model in models]
@@ -44,6 +45,7 @@ def score_by_dimension(summary: Summary) -> bytes:
             values = [100 * summary.shown_scores(point)[column] for point in points]
             axes.plot(dims, values, "o-", label=column, color=COLOURS[i % len(COLOURS)])
         axes.plot(dims, [100 * point.mean for point in points], "o--", color="black", label="mean")
+        # Matryoshka dimensions are usually halved, so they are evenly spaced in this scale.
         axes.set_xscale("log", base=2)
         axes.set_xticks(dims, [str(d) for d in dims])
         axes.set_xlabel("dimensions")
@@ -63,8 +65,10 @@ def retention(summary: Summary) -> bytes:
         width = 0.8 / len(references)
         for i, (name, shares) in enumerate(references.items()):
             places = [x + (i - (len(references) - 1) / 2) * width for x in range(len(kinds))]
+            # A share of nothing has no value: its bar has no height, and no whiskers.
             values = [100 * (shares[kind].value or 0) for kind in kinds]
             spans = [[100 * end for end in shares[kind].interval or (0, 0)] for kind in kinds]
+            # matplotlib takes the distances to the ends, downwards and upwards.
             errors = [
                 [value - low for value, (low, _) in zip(values, spans, strict=True)],
                 [high - value for value, (_, high) in zip(values, spans, strict=True)],
@@ -90,6 +94,7 @@ def cost_by_step(costs: Sequence[Row]) -> bytes:
         labels = [f"{row['seconds']:.1f} s, {row['peak_memory_mib']:,} MiB" for row in costs]
         axes.bar_label(bars, labels=labels, padding=3, fontsize=8)
         axes.invert_yaxis()
+        # Room for the label of the longest bar.
         axes.margins(x=0.35)
         axes.set_xlabel("seconds")
         axes.set_title("Time and peak memory of each step")

@@ -67,8 +67,10 @@ def cost_rows(summary: Summary) -> Table:
             model.name,
             str(model.dimension),
             _points(model.mean),
+            # `and` keeps None, which becomes an empty cell.
             _count(model.parameters and model.parameters / 1e6, 1),
             _count(model.texts_per_second, 0),
+            # Four bytes per dimension: vectors as float32, before quantization.
             f"{4 * model.dimension:,}",
         ]
         for model in summary.models
@@ -154,6 +156,7 @@ def _range(interval: Interval | None, digits: int = 2) -> str:
 
 def _difference(difference: Difference) -> tuple[str, str]:
     low, high = difference.interval
+    # A difference is in points already; shares and scores are multiplied by 100 above.
     return f"{difference.value:+.2f}", f"{low:.2f} to {high:.2f}"
 
 

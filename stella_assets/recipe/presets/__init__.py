@@ -10,7 +10,7 @@ import yaml
 
 
 def preset_names() -> list[str]:
-    """The presets that there are."""
+    """Names of the presets, sorted."""
     return sorted(
         entry.name.removesuffix(".yaml") for entry in files(__name__).iterdir() if entry.name.endswith(".yaml")
     )
@@ -26,8 +26,17 @@ def expand_preset(stages: Any) -> Any:
 
     `texts` is what all stages see together: each stage keeps its share of it.
 
+    Args:
+        stages: What the recipe says under `stages`.
+
+    Returns:
+        A list of stages, not yet validated; anything that is neither a name nor a mapping stays as it is.
+
     Raises:
-        ValueError: There is no such preset, or a key beside `preset` and `texts`.
+        ValueError: There is no such preset, `texts` is not a whole number above 0, or there is another key.
+
+    Example:
+        >>> expand_preset({"preset": "leaf", "texts": 50000})
     """
     if isinstance(stages, str):
         stages = {"preset": stages}
@@ -38,13 +47,16 @@ def expand_preset(stages: Any) -> Any:
         raise ValueError(f"there is no preset {name!r}; take one of {', '.join(preset_names())}, or a list of stages")
     if unknown := sorted(stages.keys() - {"preset", "texts"}):
         raise ValueError(f"beside `preset` there is only `texts`, no {unknown[0]!r}")
+    # Parsed anew each time, so no caller can change the stages of another one; only the text is cached.
     expanded = yaml.safe_load(_preset_text(name))
     if texts is None:
         return expanded
+    # In Python `True` is an int.
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < 1:
         raise ValueError(f"texts {texts!r} must be a whole number above 0")
     total = sum(stage.get("texts", 0) for stage in expanded)
     return [
+        # At least one batch per stage. A stage in closed form states no `texts`: it reads all of them.
         stage | ({"texts": max(stage["batch_size"], round(stage["texts"] * texts / total))} if "texts" in stage else {})
         for stage in expanded
     ]

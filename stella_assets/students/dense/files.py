@@ -37,14 +37,31 @@ POOLING_KEYS = {
 def initialise_student(
     config: DenseConfig, full_dimension: int | None, seed: int, compute: Compute, weights: Path | None = None
 ) -> DenseStudent:
-    """The student before training; see `StudentConfig.initialise`."""
+    """The student before training; see `StudentConfig.initialise`.
+
+    Args:
+        config: Settings of the student.
+        full_dimension: Dimensions of the head `full`; None for no heads.
+        seed: Of the heads.
+        compute: Where it computes.
+        weights: Folder of a saved student to take the encoder from.
+
+    Returns:
+        The base model with the kept layers, and new heads.
+
+    Raises:
+        StudentError: A Matryoshka head is above `full_dimension`, or a layer to keep does not exist.
+    """
     name, arguments = resolve_model(config)
     if weights is not None:
         name, arguments = str(weights), {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
     transformer: Any = load_sentence_transformer(name, **arguments)[0]
+    # A saved encoder has lost its layers already; to choose among the rest would prune it twice.
     if config.keep_layers is not None and weights is None:
         keep_layers(transformer.auto_model, config.kept_layers)
     hidden = transformer.auto_model.config.hidden_size
+    # On the CPU first: `DenseStudent` moves encoder and heads together, to the device that `compute` names.
+    # Pooling and length are the recipe's, whatever the base model was published with.
     backbone = SentenceTransformer(modules=[transformer, Pooling(hidden, config.pooling)], device="cpu")
     backbone.max_seq_length = config.max_length
     if full_dimension is None:
@@ -67,12 +84,20 @@ def initialise_student(
 
 
 def load_student(config: DenseConfig, folder: Path, compute: Compute) -> DenseStudent:
-    """Read a student from the folder that `save_student` wrote."""
+    """Read a student from the folder that `save_student` wrote.
+
+    Args:
+        config: The settings that it was made with.
+        folder: In the layout of SentenceTransformers.
+        compute: Where it computes.
+    """
     base = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=config.trust_remote_code)
+    # A Matryoshka head is never above the full one, so the largest folder is the full head.
     full, *smaller = saved_dimensions(folder)
     dimensions = head_dimensions(full, smaller)
     names = list(dimensions) if config.matryoshka_heads == "independent" else [FULL]
     heads = {name: Head.load(folder, dimensions[name]) for name in names}
+    # Without the Dense of `modules.json`, which is one head of several: heads are read from their own folders.
     backbone = SentenceTransformer(modules=[base[0], base[1]], device="cpu")
     return DenseStudent(backbone, config.pooling, heads, dimensions, compute)
 
@@ -88,8 +113,10 @@ def save_student(student: DenseStudent, folder: Path, default_head: str, prompts
     """
     student.transformer.save_pretrained(folder)
     student.backbone.tokenizer.save_pretrained(folder)
+    # A prefix head is written out as a head of its own, so that every dimension can be served alike.
     saved = {name: student.head(name).first(dim).save(folder) for name, dim in student.dimensions.items()}
     dense = saved[default_head]
+    # The keys are folders: "" is the root, where the encoder is, as transformers loads it from there, too.
     types = {"": "Transformer", "1_Pooling": "Pooling", **dict.fromkeys(dense, "Dense")}
     types[f"{len(types)}_Normalize"] = "Normalize"
     modules = [
@@ -97,6 +124,7 @@ def save_student(student: DenseStudent, folder: Path, default_head: str, prompts
         for i, (path, kind) in enumerate(types.items())
     ]
     _write_json(folder / "modules.json", modules)
+    # The files are written here, not by `SentenceTransformer.save`, whose layout changes with its version.
     _write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": student.backbone.max_seq_length, "do_lower_case": False},
@@ -105,6 +133,7 @@ def save_student(student: DenseStudent, folder: Path, default_head: str, prompts
         folder / "config_sentence_transformers.json",
         {"prompts": dict(prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
+    # Older servers read one flag per mode and take a missing one for its default, which is true for the mean.
     modes = {key: student.pooling == name for name, key in POOLING_KEYS.items()}
     _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": student.hidden, **modes})
 

@@ -18,7 +18,13 @@ IDENTITY, SILU = "torch.nn.modules.linear.Identity", "torch.nn.modules.activatio
 
 
 class Head(nn.Module):
-    """A linear map, or two with SiLU between them."""
+    """A linear map, or two with SiLU between them.
+
+    Args:
+        hidden: Dimensions of the encoder's pooled state.
+        dim: Dimensions of the vectors.
+        inner: Hidden dimensions of a head of two layers; None for a linear one.
+    """
 
     def __init__(self, hidden: int, dim: int, inner: int | None = None) -> None:
         super().__init__()
@@ -27,6 +33,7 @@ class Head(nn.Module):
 
     def forward(self, pooled_BH: Tensor, dim: int | None = None) -> Tensor:
         """Vectors `[B, dim]`, not yet normalised: the first `dim` dimensions, or all."""
+        # Rows are cut before the product, so a prefix head costs what its own dimensions cost.
         state = nn.functional.silu(self.inner(pooled_BH)) if self.inner else pooled_BH
         return nn.functional.linear(state, self.linear.weight[:dim], self.linear.bias[:dim])
 
@@ -37,10 +44,18 @@ class Head(nn.Module):
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> Head:
-        """Weights of unit-variance outputs, zero bias."""
+        """Weights of unit-variance outputs, zero bias.
+
+        Args:
+            generator: On the CPU; several heads share it, so the order of the calls decides their weights.
+
+        Returns:
+            The head itself.
+        """
         for layer in (self.inner, self.linear):
             if layer is not None:
                 shape = layer.weight.shape
+                # Drawn on the CPU: generators of other devices give other numbers for the same seed.
                 layer.weight.copy_(torch.randn(*shape, generator=generator) / shape[1] ** 0.5)
                 layer.bias.zero_()
         return self
@@ -63,16 +78,28 @@ class Head(nn.Module):
         Of all projections to d dimensions, the one along the targets' principal directions keeps their inner products
         best, so a Matryoshka head starts close to its target and sends small gradients into the encoder. (How the
         published heads started is not known.)
+
+        Args:
+            full: The full head.
+            directions_DD: Orthonormal rows, the direction with the largest singular value first.
         """
+        # Both heads then have the same inner state, of which the outer layer is a projection.
         if self.inner is not None and full.inner is not None:
             self.inner.load_state_dict(full.inner.state_dict())
+        # Fewer rows than dimensions where the sample has fewer texts than the head has dimensions.
         top_dD = directions_DD[: self.dim].to(full.linear.weight)
         self.linear.weight[: len(top_dD)] = top_dD @ full.linear.weight
         self.linear.bias[: len(top_dD)] = top_dD @ full.linear.bias
 
     @torch.no_grad()
     def set(self, weight_DH: Tensor, bias_D: Tensor, part: Tensor | None = None) -> None:
-        """Set the linear map, or the rows `part` of it."""
+        """Set the linear map, or the rows `part` of it.
+
+        Args:
+            weight_DH: Weights, of any number format.
+            bias_D: Bias.
+            part: Positions of the rows; None for all.
+        """
         rows = slice(None) if part is None else part
         self.linear.weight[rows] = weight_DH.to(self.linear.weight)
         self.linear.bias[rows] = bias_D.to(self.linear.bias)
@@ -96,13 +123,20 @@ class Head(nn.Module):
             }
             (folder / name).mkdir(parents=True, exist_ok=True)
             (folder / name / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            # `Dense` calls its layer `linear`, and safetensors refuses views that are not contiguous.
             tensors = {f"linear.{key}": value.detach().cpu().contiguous() for key, value in layer.state_dict().items()}
             save_file(tensors, folder / name / "model.safetensors")
         return list(layers)
 
     @classmethod
     def load(cls, folder: Path, dim: int) -> Head:
-        """Read the head of `dim` dimensions from a model's folder."""
+        """Read the head of `dim` dimensions from a model's folder.
+
+        Args:
+            folder: In the layout of SentenceTransformers.
+            dim: Dimensions of the head.
+        """
+        # Folders carry the dimension of the head, also that of an inner layer, whose own width is in its config.
         paths = [path for prefix in (INNER_FOLDER, OUTER_FOLDER) if (path := folder / f"{prefix}{dim}").is_dir()]
         configs: list[dict[str, Any]] = [json.loads((path / "config.json").read_text()) for path in paths]
         head = cls(configs[0]["in_features"], dim, configs[0]["out_features"] if len(paths) == 2 else None)

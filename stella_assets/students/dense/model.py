@@ -49,7 +49,9 @@ class DenseStudent(nn.Module):
         self.dimensions = dict(dimensions)
         self.dtype: Dtype = compute.dtype("auto")
         self._compute = compute
+        # Asked once: reading a signature at every step costs more than the branch that it decides.
         self._takes_vectors = "inputs_embeds" in inspect.signature(self.transformer.forward).parameters
+        # Evaluation mode also while it trains: it is what turns dropout off.
         self.to(compute.device).eval()
 
     @property
@@ -76,7 +78,11 @@ class DenseStudent(nn.Module):
             inputs: Features of texts, in groups of similar length; or pooled states that are known already.
             heads: Their names.
             part: The dimensions of the full head to give, where it is not all of them.
+
+        Returns:
+            `[B, D]` float32 per head, texts in the order of the groups.
         """
+        # All heads read one pooled state, so the encoder, which is nearly all the work, runs once.
         pooled_BH = inputs if isinstance(inputs, Tensor) else torch.cat([self.pool(g) for g in self._embedded(inputs)])
         return {head: self.project(pooled_BH, head, part if head == FULL else None) for head in heads}
 
@@ -87,6 +93,7 @@ class DenseStudent(nn.Module):
         if len(groups) < 2 or not trains or not self._takes_vectors:
             return groups
         ids = [group["input_ids"].to(self.device) for group in groups]
+        # The gradient of a lookup is dense, a whole vocabulary per group; one lookup makes one of them.
         vectors = table(torch.cat([part.flatten() for part in ids])).split([part.numel() for part in ids])
         return [
             {key: value for key, value in group.items() if key != "input_ids"}
@@ -97,12 +104,20 @@ class DenseStudent(nn.Module):
     def pool(self, features: Mapping[str, Any]) -> Tensor:
         """Pooled states `[B, H]` float32 of the encoder."""
         on_device = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in features.items()}
+        # Only the encoder runs in bfloat16. Pooled states leave in float32: heads, norms and losses need its steps.
         with self._compute.autocast(self.dtype):
             return self.backbone(on_device)["sentence_embedding"].float()
 
     def project(self, pooled_BH: Tensor, head: str, part: Tensor | None = None) -> Tensor:
-        """Unit vectors `[B, D]` float32 of one head, or `[B, len(part)]` of some of its dimensions."""
+        """Unit vectors `[B, D]` float32 of one head, or `[B, len(part)]` of some of its dimensions.
+
+        Args:
+            pooled_BH: Pooled states, float32.
+            head: Name of the head.
+            part: Positions of the dimensions to give; None for all.
+        """
         vectors_BD = self.head(head)(pooled_BH, self.dimensions[head])
+        # Cut before the norm: the targets of a stage with some of the teachers are of unit norm by themselves.
         return normalize(vectors_BD if part is None else vectors_BD[:, part], dim=1)
 
     def head(self, name: str) -> Head:
@@ -125,28 +140,50 @@ class DenseStudent(nn.Module):
         )
 
     def encode_pooled(self, texts: Sequence[str], max_batch_tokens: int = 4096) -> np.ndarray:
-        """Pooled states `[len(texts), H]` float32 in token-budgeted batches, in the order of `texts`."""
+        """Pooled states in token-budgeted batches.
+
+        Args:
+            texts: With their prompts.
+            max_batch_tokens: Tokens of a batch, padding included.
+
+        Returns:
+            `[len(texts), H]` float32, in the order of `texts`.
+        """
         limit = int(self.backbone.max_seq_length or 512)
         tokens = tokenise(self.backbone.tokenizer, texts, limit)
         widths = padded_widths(tokens.lengths, limit)
         pooled = np.empty((len(texts), self.hidden), dtype=np.float32)
         with torch.inference_mode():
             for batch in token_budget_batches(widths, max_batch_tokens):
+                # A batch begins with its longest text, so the first width is that of the batch.
                 pooled[batch] = self.pool(tokens.batch(batch, int(widths[batch[0]]))).cpu().numpy()
         return pooled
 
     def encode(self, texts: Sequence[str], head: str = FULL) -> np.ndarray:
-        """Unit vectors `[len(texts), D]` float32 of one head."""
+        """Encode texts.
+
+        Args:
+            texts: With their prompts.
+            head: Name of the head.
+
+        Returns:
+            Unit vectors `[len(texts), D]` float32.
+        """
         pooled_BH = torch.from_numpy(self.encode_pooled(texts)).to(self.device)
         with torch.inference_mode():
             return self.project(pooled_BH, head).cpu().numpy()
 
     def start_matryoshka_heads(self, target_SD: Tensor) -> None:
-        """Start each Matryoshka head as the full head along the principal directions of a sample of targets."""
+        """Start each Matryoshka head as the full head along the principal directions of a sample of targets.
+
+        Args:
+            target_SD: Targets of S texts, in all dimensions of the full head.
+        """
+        # Not centred: the losses compare inner products, which the directions of the raw targets keep best.
         directions_DD = torch.linalg.svd(target_SD, full_matrices=False).Vh
         full = self.head(FULL)
         for name in self.dimensions:
-            if self.head(name) is not full:
+            if self.head(name) is not full:  # a prefix head has no weights to start
                 self.head(name).start_along(full, directions_DD)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:

@@ -35,6 +35,7 @@ class DenseConfig(StudentConfig):
     )
     head_hidden: Positive | None = Field(None, description="hidden dimensions of a two-layer head (SiLU); else linear")
 
+    # Layers in another order would be another model than the base model's first layers to its last.
     @model_validator(mode="after")
     def _require_consistent(self) -> Self:
         if len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
@@ -46,12 +47,23 @@ class DenseConfig(StudentConfig):
     def kept_layers(self, available: int) -> tuple[int, ...]:
         """The layers to keep of a model that has `available`, counting from 0.
 
+        Args:
+            available: Layers of the base model.
+
+        Returns:
+            Numbers of layers, ascending.
+
         Raises:
             StudentError: The model has fewer.
+
+        Example:
+            >>> DenseConfig(model="./base", keep_layers=4).kept_layers(12)
+            (0, 4, 7, 11)
         """
         match self.keep_layers:
             case None:
                 return tuple(range(available))
+            # Evenly with both ends: the first layer reads embeddings, the last one makes what is pooled.
             case int(count) if count <= available:
                 return tuple(round(i * (available - 1) / max(1, count - 1)) for i in range(count))
             case tuple(layers) if layers[-1] < available:
@@ -80,6 +92,7 @@ class DenseConfig(StudentConfig):
         if self.on_hub:  # its configuration is not known without a download
             return
         config = read_config(model_folder(self))
+        # The configuration file alone answers: no weights are read, so a recipe is refused within a second.
         kept = len(self.kept_layers(int(config.get("num_hidden_layers", 0))))
         positions = config.get("max_position_embeddings")
         if positions and self.max_length > int(positions):
@@ -98,6 +111,14 @@ def head_dimensions(full: int, matryoshka: Iterable[int]) -> dict[str, int]:
     """Names of heads with their dimensions: `full`, then the Matryoshka heads, the largest first.
 
     A Matryoshka dimension that equals the full one needs no head of its own.
+
+    Args:
+        full: Dimensions of the full head.
+        matryoshka: Those of the Matryoshka heads, in any order.
+
+    Example:
+        >>> head_dimensions(768, [256, 768, 512])
+        {'full': 768, '512': 512, '256': 256}
     """
     smaller = sorted({*matryoshka} - {full}, reverse=True)
     return {FULL: full, **{str(dimension): dimension for dimension in smaller}}

@@ -53,7 +53,7 @@ class TeacherModel(Protocol):
         """Embeddings in the order of `texts`.
 
         Args:
-            texts: In normal form; duplicates are allowed.
+            texts: May repeat.
             role: Decides the prompt that is put before them.
 
         Returns:
@@ -134,7 +134,7 @@ class TeacherConfig(ConfigModel):
 
     def identity_settings(self) -> dict[str, Any]:
         """The settings that decide its vectors. Where a model's files are is not among them: their digest is."""
-        # Weights are applied to stored unit vectors, and units of any size give the same vectors up to batches.
+        # The store keeps unit vectors, so `weight` does not change them; nor do the size of a unit and the licence.
         return self.settings("weight", "unit_rows", "licence")
 
     def fit(self, texts: Sequence[str], folder: Path) -> None:
@@ -175,7 +175,7 @@ def published_training_datasets(model: str) -> set[str] | None:
     import mteb
 
     try:
-        # Without the hub: preflight must work offline, and answer the same in every run.
+        # Without a request to the hub: the answer must not depend on the network.
         known = mteb.get_model_meta(model, fetch_from_hf=False).get_training_datasets()
     except (KeyError, ValueError):  # mteb does not know the model
         return None

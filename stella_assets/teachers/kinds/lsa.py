@@ -71,7 +71,7 @@ class LsaTeacher(TeacherConfig):
         from safetensors.numpy import save_file
         from sklearn.decomposition import TruncatedSVD
 
-        # Terms of one text connect no texts; in a tiny corpus they are all that there is.
+        # A term of a single text relates no texts; in a tiny corpus most terms are such, so they stay.
         vectorizer = _vectorizer(max_features=self.max_features, min_df=2 if len(texts) > 100 else 1)
         try:
             counts = vectorizer.fit_transform(texts)
@@ -79,7 +79,7 @@ class LsaTeacher(TeacherConfig):
             raise TooFewTermsError(
                 f"teacher {self.name!r}: {error}.", "Take more texts, or remove the teacher."
             ) from None
-        # The rank is at most min(texts, terms); ARPACK-style SVDs and meaningful directions need fewer.
+        # The rank is at most min(texts, terms); with as many dimensions the SVD would reduce nothing.
         if min(counts.shape) <= self.dim:
             raise TooFewTermsError(
                 f"teacher {self.name!r}: dim {self.dim} needs more than {self.dim} training texts and terms; the "

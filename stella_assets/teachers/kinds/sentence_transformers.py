@@ -156,7 +156,7 @@ class SentenceTransformersModel:
         if self.config.dense_folder:
             _replace_dense(model, name, self.config.dense_folder, arguments)
         first, *others = model
-        # Pooling sums hundreds of tokens; in bfloat16, with 8 bits of mantissa, that loses what the encoder computed.
+        # Pooling sums hundreds of tokens; in bfloat16, with 8 bits of precision, that loses what the encoder computed.
         first.register_forward_hook(_to_float32)
         for module in others:
             module.float()
@@ -254,7 +254,7 @@ def _replace_dense(model: Any, name: str, folder: str, arguments: dict[str, Any]
     if not places:
         raise UserError(f"{name}: the model has no Dense layer to replace by {folder!r}.", "Remove `dense_folder`.")
     try:
-        # The last Dense: one before it belongs to the model's own head.
+        # Stella models have one Dense in their modules; of several the last one sets the dimensions.
         model[places[-1]] = Dense.load(name, subfolder=folder, **arguments).to(model.device)
     except (OSError, TypeError, ValueError) as error:  # a folder without a config gives a TypeError
         raise UserError(

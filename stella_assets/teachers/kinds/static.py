@@ -146,7 +146,8 @@ class StaticModel:
             raise UserError(f"teacher {self.config.name!r}: {wrong}", "Name the tokenizer of this table.")
         tensors = load_file(table.weights)
         rows = tensors[table.key].float()
-        # Newer model2vec files share rows between tokens and keep factors apart; one plain table is what the module takes.
+        # Newer model2vec files share rows between tokens and keep factors apart; one plain table is what the module
+        # takes.
         if table.key == MODEL2VEC:
             rows = rows[tensors[MAPPING].long()] if MAPPING in tensors else rows
             rows = rows * tensors[FACTORS].float()[:, None] if FACTORS in tensors else rows
@@ -155,7 +156,7 @@ class StaticModel:
     @cached_property
     def _mean_direction(self) -> np.ndarray:
         """The mean of all rows of the table, of unit norm, `[D]` float32."""
-        # float64: a table has 10^5 rows, and they nearly cancel.
+        # float64: a table can have 10^5 rows, which may nearly cancel.
         mean_D = self._module.embedding.weight.detach().cpu().numpy().mean(axis=0, dtype=np.float64)
         norm = np.linalg.norm(mean_D)
         # Not `<=`: NaN must fail, too.
