@@ -125,9 +125,6 @@ def find_contamination(
         settings: What counts as holding an evaluation text, and what happens then.
         folder: Of the artefact.
         scratch: For temporary files.
-
-    Returns:
-        Counts as metrics, and the check that planted evaluation texts are found.
     """
     evaluation, index = evaluation_texts.with_policies(settings.sets), evaluation_texts.index(settings)
     matches = _judged(_matches(cleaned, evaluation_texts.digest, index, settings), evaluation, index)
@@ -238,14 +235,12 @@ def _write(folder: Path, scratch: Path, matches: pl.DataFrame, dropped: pl.DataF
 
 
 def _missed_probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:
-    """Evaluation texts of some length that are not found where they were planted."""
+    """Evaluation texts of some length that are not found where they were planted: as they are, and in the frame."""
     # Shorter texts may be left out of the index on purpose, if chance explains them.
     long = texts.filter(index.lengths >= index.words)
-    # By hash and not by position: most probes stay the same when a set grows.
     chosen = sorted(long, key=lambda text: uniform("probe", text_id(text)))[:PROBES]
     planted = pl.Series([*chosen, *(PROBE_FRAME.format(text) for text in chosen)], dtype=pl.String)
     found = set(index.find(match_form(planted))["row"]) if chosen else set()
-    # Each probe was planted twice: as it is, then inside the frame.
     return [text for row, text in enumerate(chosen * 2) if row not in found]
 
 

@@ -105,6 +105,8 @@ class EvaluationIndex:
     def find(self, forms: pl.Series) -> pl.DataFrame:
         """Every pair of a text and an evaluation text that it contains, is a part of or is a copy of.
 
+        A text of fewer than `words` words is not searched for inside longer evaluation texts.
+
         Args:
             forms: Texts in the form that `match_form` gives.
 
