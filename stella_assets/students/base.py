@@ -45,7 +45,7 @@ class Student(Protocol):
     for a Matryoshka head.
     """
 
-    # A property and not an attribute: a kind may compute it, and nobody outside may assign it.
+    # Read-only, so that a kind may declare a narrower type: mypy takes a writable attribute as invariant.
     @property
     def dimensions(self) -> Mapping[str, int]:
         """Dimensions of the vectors of each head, `full` first."""

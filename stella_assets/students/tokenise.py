@@ -22,7 +22,6 @@ def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokenised
         One row of int32 ids per text, and what its columns are padded with.
     """
     # Not padded and without masks: the batch that a text will be in, and so its width, is not known yet.
-    # `verbose=False` silences a warning per text that is longer than the model takes; truncation is intended.
     encoded = tokenizer(
         list(texts), truncation=True, max_length=max_length, padding=False, return_attention_mask=False, verbose=False
     )

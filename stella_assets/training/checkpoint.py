@@ -16,6 +16,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 PREFIX = "checkpoint-"
 BEST = "best-"
+# A kill while the newest is replaced leaves the other one. It may also fall between a new best checkpoint and the
+# ordinary one of that step: the run then resumes from the step before, whose log names the best checkpoint before.
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before it."""
 
@@ -62,7 +64,13 @@ class Checkpoints:
         self._average = average
 
     def save(self, progress: Progress, *, writes: bool = True) -> None:
-        """Write a checkpoint, then drop the oldest. Every process of a run takes part; one of them `writes`."""
+        """Write a checkpoint, then drop the oldest.
+
+        Args:
+            progress: How far the stage has come.
+            writes: Whether this process writes. Every process of a run has to call it, and one of them writes.
+        """
+        # Outside of the `if`: gathering a sharded tensor waits for every process.
         tensors = {
             "model": whole(self._trained.items()),
             "optimizer": whole(optimizer_tensors(self._optimizer, self._trained).items()),
@@ -72,7 +80,11 @@ class Checkpoints:
             self._write(PREFIX, progress.step, tensors, asdict(progress))
 
     def load(self) -> Progress:
-        """Go back to the newest checkpoint; without one, to the start."""
+        """Go back to the newest checkpoint; without one, to the start.
+
+        Returns:
+            The progress that was saved with it.
+        """
         newest = self.newest()
         if newest is None:
             return Progress()
@@ -81,13 +93,21 @@ class Checkpoints:
         for name, tensor in load_file(newest / "optimizer.safetensors").items():
             key, parameter_name = name.split(":", 1)
             parameter = self._trained[parameter_name]
+            # Not `load_state_dict`: it numbers the parameters, and names survive a change of their order. AdamW's
+            # `step`
+            # is a scalar, which FSDP does not shard; the fused kernel needs it on the device of its parameter.
             self._optimizer.state[parameter][key] = (
                 tensor.to(parameter.device) if key == "step" else _like(parameter, tensor)
             )
         return Progress(**json.loads((newest / "progress.json").read_text()))
 
     def save_best(self, step: int, *, writes: bool = True) -> None:
-        """Keep the weights as they are as the best so far."""
+        """Keep the weights as they are as the best so far.
+
+        Args:
+            step: Steps after which they were reached.
+            writes: Whether this process writes; see `save`.
+        """
         tensors = {"model": whole(self._trained.items())}
         if writes:
             self._write(BEST, step, tensors, {"step": step})
@@ -97,7 +117,8 @@ class Checkpoints:
         _restore(self._trained, load_file(self.folder / f"{BEST}{step:08d}" / "model.safetensors"))
 
     def newest(self) -> Path | None:
-        """The newest checkpoint."""
+        """The newest checkpoint; None where there is none."""
+        # Numbers are padded to 8 digits, so names sort as numbers do; drafts begin with a dot and do not match.
         return max(self.folder.glob(f"{PREFIX}*"), default=None)
 
     def _write(
@@ -106,19 +127,28 @@ class Checkpoints:
         """All files of a checkpoint or none; then drop the oldest of its kind."""
         final = self.folder / f"{kind}{step:08d}"
         draft = final.with_name(f".{final.name}")
+        # A run that was killed while it wrote has left its draft.
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(parents=True)
         for name, group in tensors.items():
             save_file(dict(group), draft / f"{name}.safetensors")
         (draft / "progress.json").write_text(json.dumps(progress))
+        # A resumed run reaches the step again. A folder cannot be renamed over one that is not empty.
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
+        # Only after the rename: a full disk must not cost the checkpoints that are whole.
         for older in sorted(self.folder.glob(f"{kind}*"))[:-KEPT]:
             shutil.rmtree(older)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors, `exp_avg:<parameter>` and so on."""
+    """The optimiser's state as named tensors, `exp_avg:<parameter>` and so on.
+
+    Args:
+        optimizer: Of the parameters.
+        trained: The parameters by name.
+    """
+    # Keyed by the parameter itself: tensors hash by identity.
     names = {parameter: name for name, parameter in trained.items()}
     return {
         f"{key}:{names[cast('nn.Parameter', parameter)]}": torch.as_tensor(value)
@@ -147,5 +177,6 @@ def _like(parameter: Tensor, tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _restore(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    # Copied in place: the optimiser and the wrapped model hold these very tensors.
     for name, tensor in saved.items():
         tensors[name].copy_(_like(tensors[name], tensor))

@@ -39,7 +39,9 @@ from stella_assets.training.targets import teacher_part
 RIDGE_LAMBDAS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Shares of the mean variance of a pooled dimension."""
 EXPONENT_STEP = 0.25
+# 0 leaves the ridge solution as it is, 1 gives every direction the teachers' whole variance.
 EXPONENTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+# The sample decides norms and the teachers' variance only, so a few thousand texts are enough.
 SAMPLE_BLOCKS = 4
 
 
@@ -77,12 +79,22 @@ def fit_full_head(
         data: Splits `train` and `dev`.
         teachers: Those to learn from; all when left out.
         texts: Texts to fit to; all when left out.
+
+    Returns:
+        What was chosen, and the dev losses before and after.
+
+    References:
+        Holland and Welsch 1977, Robust regression using iteratively reweighted least-squares, Communications in
+        Statistics 6(9).
     """
+    # Nothing takes a gradient here; the head is marked so that the manifest counts what was trained.
     train_only(student, 0, [FULL])
     train = data["train"] if texts is None else data["train"].first(texts)
     part = teacher_part(train.snapshot.layout, teachers)
     equations, t_SD = _sum_up(student, train, name)
     measure = Measurement(objective, data["dev"], measure_spread(train, objective), student.device)
+    # The encoder does not change, so each of the dozen candidates needs only the head's product with these states.
+    # Keys are identities, as batches hold tensors; `measure` keeps the batches alive, so no identity is used again.
     with torch.inference_mode():
         states = {id(b): torch.cat([student.pool(group) for group in b.groups])[b.places] for b in measure.batches}
 
@@ -96,12 +108,15 @@ def fit_full_head(
         take(solution)
         return measure.total(project)
 
+    # Before the first candidate is put into the head.
     before = measure(project)
     losses = {ridge_lambda: loss(equations.solve(ridge_lambda)) for ridge_lambda in RIDGE_LAMBDAS}
     ridge_lambda = min(losses, key=losses.__getitem__)
+    # One after the other and not on a grid of both: the exponent scales what the best lambda leaves.
     rescale = VarianceRescaling(equations.solve(ridge_lambda), equations, t_SD)
     rescaled = _search(lambda exponent: loss(rescale(exponent)))
     exponent = min(rescaled, key=rescaled.__getitem__)
+    # The search left its last candidate in the head.
     take(rescale(exponent))
     after = measure(project)
     log = [
@@ -117,10 +132,12 @@ def _sum_up(student: DenseStudent, train: TrainingData, name: str) -> tuple[Norm
     """The sums of all texts, and the teachers' vectors `[S, D]` of the sample, in one pass."""
     device = student.device
     blocks = ((x_NH, batch.targets.to(device).vectors) for batch, x_NH in pooled_blocks(student, train, name))
+    # The blocks of the sample are read first and counted again below, so that every text is encoded once.
     sample = list(islice(blocks, SAMPLE_BLOCKS))
     x_SH, t_SD = (torch.cat(parts) for parts in zip(*sample, strict=True))
     norms = Norms(x_SH, t_SD)
     equations = NormalEquations(student.hidden, t_SD.shape[1], device)
+    # In blocks again: the products of one block are summed in float32, which a longer one would spoil.
     for x_NH, t_ND in chain(zip(x_SH.split(BLOCK_TEXTS), t_SD.split(BLOCK_TEXTS), strict=True), blocks):
         equations.add(x_NH, *norms.weigh(x_NH, t_ND))
     return equations, t_SD
@@ -131,4 +148,5 @@ def _search(loss: Callable[[float], float]) -> dict[float, float]:
     losses = {exponent: loss(exponent) for exponent in EXPONENTS}
     best = min(losses, key=losses.__getitem__)
     finer = [best - EXPONENT_STEP / 2, best + EXPONENT_STEP / 2]
+    # Above 1 a direction would get more variance than the teachers have, below 0 less than ridge leaves it.
     return losses | {exponent: loss(exponent) for exponent in finer if 0 < exponent < 1}

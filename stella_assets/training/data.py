@@ -20,6 +20,7 @@ from stella_assets.training.plan import GROUP_COST, equal_groups, length_groups
 from stella_assets.training.targets import Targets
 from stella_assets.training.tokens import TokenTable
 
+# Fixed, as each process has other lengths: a search by cost would give them different numbers of passes.
 SHARED_PASSES = 4
 """Groups of a batch where several processes share it."""
 
@@ -47,7 +48,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Reading:
-    """How batches are read: this process's place among those of the run, and how groups are cut."""
+    """How batches are read: this process's place among those of the run, and how groups are cut.
+
+    Attributes:
+        group_cost: What one more group costs in addition to its tokens, in tokens.
+        max_texts: Largest size of a group; None for any.
+        tokens: Whether tokens are read; not where pooled states are known already.
+        process: Number of this process, counting from 0.
+        processes: How many share a batch.
+    """
 
     group_cost: int = GROUP_COST["cpu"]
     max_texts: int | None = None
@@ -57,11 +66,13 @@ class Reading:
 
     def share(self, texts: int) -> slice:
         """This process's part of a batch; parts differ by one text at most."""
+        # `Gradients` computes the same bounds to put the parts together again.
         bounds = [texts * number // self.processes for number in (self.process, self.process + 1)]
         return slice(*bounds)
 
     def passes(self, texts: int) -> int:
         """How often each of several processes passes through the encoder for a batch."""
+        # Counted by the largest share, so that all processes agree: a collective call that one of them skips hangs all.
         largest = -(-texts // self.processes)
         return -(-largest // self.max_texts) if self.max_texts else max(1, min(SHARED_PASSES, largest // 8))
 
@@ -90,32 +101,53 @@ class TrainingData:
         self.snapshot = snapshot
         self.rows = snapshot.rows(split)
         if left_out is not None:
+            # Sorted like the rows themselves, so positions still follow the ids.
             self.rows = np.setdiff1d(self.rows, left_out, assume_unique=True)
         self.lengths = tokens.lengths[self.rows]
         self._tokens = tokens.texts
         self._teachers = teachers
+        # Limited by the longest text of all splits, which the model is known to take.
         self._widths = padded_widths(self.lengths, int(tokens.lengths.max()))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def first(self, texts: int) -> TrainingData:
-        """Only the first texts; ids are hashes, so these are a random sample."""
+        """Only the first texts; ids are hashes, so these are a random sample.
+
+        Args:
+            texts: How many; all where there are fewer.
+        """
+        # A shallow copy: tokens and vectors are shared with the original.
         sample = copy(self)
         sample.rows, sample.lengths, sample._widths = self.rows[:texts], self.lengths[:texts], self._widths[:texts]
         return sample
 
     def ids(self, positions_B: np.ndarray) -> list[str]:
         """Hashes of texts."""
+        # Keys are 16 raw bytes each; one conversion to bytes, then slices, instead of one numpy scalar per text.
         packed = self.snapshot.keys[self.rows[positions_B]].tobytes()
         return [packed[start : start + 16].hex() for start in range(0, len(packed), 16)]
 
     def targets(self, positions_B: np.ndarray) -> Targets:
-        """The vectors of the stage's teachers."""
+        """The vectors of the stage's teachers.
+
+        Args:
+            positions_B: Which texts of the split.
+        """
         return self.read([positions_B], Reading(tokens=False))[0].targets
 
     def read(self, chosen: Sequence[np.ndarray], reading: Reading) -> list[Batch]:
-        """Some batches, their vectors in one read of the store."""
+        """Some batches, their vectors in one read of the store.
+
+        Args:
+            chosen: Positions `[B]` of the texts of each batch.
+            reading: How they are read.
+
+        Returns:
+            One batch per entry of `chosen`. Its vectors are of all texts, its tokens of this process's share.
+        """
+        # All texts, as the losses compare the whole batch; vectors stay float16 until they are on the device.
         blocks = torch.from_numpy(self.snapshot.vectors(self.rows[np.concatenate(chosen)]))
         batches = []
         for positions, block in zip(chosen, blocks.split([len(positions) for positions in chosen]), strict=True):
@@ -126,6 +158,7 @@ class TrainingData:
                     positions,
                     share,
                     [self._features(positions[share][group]) for group in order],
+                    # The inverse of a permutation is its argsort. The empty part is for batches without groups.
                     torch.from_numpy(np.argsort(np.concatenate([*order, np.empty(0, dtype=np.int64)]))),
                     int(self.lengths[positions].sum()),
                     Targets.of(block, self.snapshot.layout, self._teachers),

@@ -11,6 +11,7 @@ from stella_assets.core.errors import UserError
 
 EXPLODED = 4.0
 """A loss this many times the one that the stage began with does not come back."""
+# Next to the checkpoints, which outlive a run that failed; the artefact's folder does not.
 REPORT = "diverged.json"
 
 
@@ -41,11 +42,16 @@ def require_sound(
     Raises:
         DivergedError: With the step, the texts and the last good checkpoint.
     """
+    # The floor: a stage that continues from a nearly perfect student would trip over noise. The start is a dev loss,
+    # not
+    # the first batch's, which would be another number after a resume.
     if math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= EXPLODED * max(start, 1e-6):
         return
+    # Ids are read only now: the check runs at every step.
     ids, path = read_ids(), scratch / REPORT
     good = max((scratch / "checkpoints").glob("checkpoint-*"), default=None)
     path.write_text(
+        # As text: JSON has neither NaN nor infinity.
         json.dumps({"step": step, "loss": repr(loss), "gradient_norm": repr(gradient_norm), "ids": ids}, indent=1)
     )
     raise DivergedError(

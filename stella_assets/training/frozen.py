@@ -17,6 +17,7 @@ from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training.data import Batch, Reading, TrainingData
 from stella_assets.training.plan import GROUP_COST
 
+# One read of the store, and one block of the closed form's sums: large enough to hide the fixed cost of both.
 BLOCK_TEXTS = 2048
 
 
@@ -27,10 +28,14 @@ def pooled_blocks(student: DenseStudent, data: TrainingData, name: str) -> Itera
         student: Its encoder is read only.
         data: The split.
         name: Of the progress bar.
+
+    Yields:
+        The batch of a block, and pooled states `[N, H]` float32 in the order of its positions.
     """
     with progress_bar(len(data), name, "texts") as bar:
         for start in range(0, len(data), BLOCK_TEXTS):
             positions = np.arange(start, min(start + BLOCK_TEXTS, len(data)))
+            # Groups are capped: without a gradient the block is large, and so would be its activations.
             (batch,) = data.read([positions], Reading(GROUP_COST[student.device.type], max_texts=128))
             with torch.inference_mode():
                 pooled_BH = torch.cat([student.pool(group) for group in batch.groups])
@@ -39,12 +44,22 @@ def pooled_blocks(student: DenseStudent, data: TrainingData, name: str) -> Itera
 
 
 def frozen_states(student: DenseStudent, data: TrainingData, path: Path) -> np.ndarray:
-    """Pooled states of a split, `[N, H]` float32, in a memory-mapped file that a resumed run finds again."""
+    """Pooled states of a split, in a memory-mapped file that a resumed run finds again.
+
+    Args:
+        student: Its encoder is read only.
+        data: The split.
+        path: Of the file.
+
+    Returns:
+        `[N, H]` float32, read-only, by position in the split.
+    """
     if not path.exists():
+        # A file of full size that is only half written looks whole, so it gets its name when it is.
         draft = path.with_suffix(".draft.npy")
         states_NH = np.lib.format.open_memmap(draft, mode="w+", dtype=np.float32, shape=(len(data), student.hidden))
         for batch, pooled_BH in pooled_blocks(student, data, "frozen encoder"):
             states_NH[batch.positions_B] = pooled_BH.cpu().numpy()
-        states_NH.flush()
+        states_NH.flush()  # before the rename, or the name could be on the disk and the numbers not
         draft.rename(path)
     return np.load(path, mmap_mode="r")

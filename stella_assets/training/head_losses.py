@@ -37,6 +37,7 @@ class HeadLossesBase(ConfigModel):
     @property
     def losses(self) -> list[LossConfig]:
         """The losses that count, in the order in which they are summed."""
+        # A loss that was registered after the models were built has no field.
         found = [loss for name in LOSSES.names() if isinstance(loss := getattr(self, name, None), LossConfig)]
         return sorted(found, key=lambda loss: (loss.order, loss.loss))
 
@@ -61,6 +62,7 @@ class HeadLossesBase(ConfigModel):
 
 def _from_number(raw: Any) -> Any:
     """`10` is `{weight: 10}`; a weight of 0 leaves the loss out."""
+    # A bool is an int in Python, and `cosine: true` is not a weight of 1.
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         raw = {"weight": raw}
     if raw is not None and not isinstance(raw, dict | LossConfig):
@@ -69,6 +71,7 @@ def _from_number(raw: Any) -> Any:
 
 
 def _refuse(loss: LossConfig | None) -> None:
+    # Returns None, which then is the value: the field exists to say why a loss cannot be given here.
     if loss is not None:
         raise ValueError(
             f"{loss.loss} compares vectors of equal dimensions, and a Matryoshka head has fewer dimensions than the "
@@ -77,6 +80,7 @@ def _refuse(loss: LossConfig | None) -> None:
 
 
 def _loss_field(loss: type[LossConfig], *validators: AfterValidator) -> Any:
+    # The JSON schema shows what people write, a number or settings; the validator makes settings of both.
     written = BeforeValidator(_from_number, json_schema_input_type=Weight | loss | None)
     return Annotated[loss | None, *validators, written], Field(None, description=_summary(loss))
 
@@ -89,6 +93,7 @@ def _by_order() -> list[tuple[str, type[LossConfig]]]:
     return sorted(((name, LOSSES[name]) for name in LOSSES.names()), key=lambda item: (item[1].order, item[0]))
 
 
+# mypy cannot see fields that are created at import; the base has all that code uses.
 if TYPE_CHECKING:
     HeadLosses = HeadLossesBase
     MatryoshkaLosses = HeadLossesBase
@@ -110,6 +115,7 @@ else:
 
 
 def _each_or_by_dimension(raw: Any) -> str:
+    # YAML gives dimensions as integers, JSON as text; no loss has a number for a name.
     keyed = isinstance(raw, dict) and raw and all(str(key).isdigit() for key in raw)
     return "by_dimension" if keyed else "each"
 

@@ -49,7 +49,7 @@ def keep_layers(model: nn.Module, choose: Callable[[int], tuple[int, ...]]) -> N
     stack = encoder_layers(model)
     kept = choose(len(stack))
     layers = [stack[i] for i in kept]
-    # The list is refilled, not replaced: the model's forward holds a reference to this one.
+    # Refilled, not replaced: the attribute that holds the list has another name in each architecture.
     del stack[:]
     for position, layer in enumerate(layers):
         stack.append(layer)
@@ -75,7 +75,7 @@ def train_only(student: DenseStudent, layers: TrainedLayers, heads: Iterable[str
     Raises:
         StudentError: The encoder has fewer layers.
     """
-    # Everything is frozen first: stages share one student class, and the one before may have trained more.
+    # Everything is frozen first: a model that was just loaded takes gradients everywhere.
     student.requires_grad_(False)
     for name in heads:
         student.head(name).requires_grad_(True)  # a prefix head is the full head, which then trains

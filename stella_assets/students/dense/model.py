@@ -49,7 +49,7 @@ class DenseStudent(nn.Module):
         self.dimensions = dict(dimensions)
         self.dtype: Dtype = compute.dtype("auto")
         self._compute = compute
-        # Asked once: reading a signature at every step costs more than the branch that it decides.
+        # Asked once: reading a signature is slow, and `forward` needs the answer at every step.
         self._takes_vectors = "inputs_embeds" in inspect.signature(self.transformer.forward).parameters
         # Evaluation mode also while it trains: it is what turns dropout off.
         self.to(compute.device).eval()

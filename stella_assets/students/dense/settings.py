@@ -35,7 +35,6 @@ class DenseConfig(StudentConfig):
     )
     head_hidden: Positive | None = Field(None, description="hidden dimensions of a two-layer head (SiLU); else linear")
 
-    # Layers in another order would be another model than the base model's first layers to its last.
     @model_validator(mode="after")
     def _require_consistent(self) -> Self:
         if len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
@@ -92,7 +91,7 @@ class DenseConfig(StudentConfig):
         if self.on_hub:  # its configuration is not known without a download
             return
         config = read_config(model_folder(self))
-        # The configuration file alone answers: no weights are read, so a recipe is refused within a second.
+        # The configuration file alone answers: a wrong recipe is refused before any weights are read.
         kept = len(self.kept_layers(int(config.get("num_hidden_layers", 0))))
         positions = config.get("max_position_embeddings")
         if positions and self.max_length > int(positions):

@@ -51,8 +51,10 @@ def _angle() -> Any:
     import torch
 
     class BoundedAngle(torch.autograd.Function):
+        # Not `torch.arccos` of a clamped cosine: clamping away from 1 changes the value and cuts the gradient to 0.
         @staticmethod
         def forward(ctx: Any, cosine_B: Tensor) -> Tensor:
+            # Rounding gives the product of two unit vectors a little more than 1, where arccos is NaN.
             cosine_B = cosine_B.clamp(-1, 1)
             ctx.save_for_backward(cosine_B)
             return torch.arccos(cosine_B)
@@ -60,6 +62,7 @@ def _angle() -> Any:
         @staticmethod
         def backward(ctx: Any, *gradients: Tensor) -> Tensor:
             (cosine_B,) = ctx.saved_tensors
+            # d arccos(c) / dc = -1 / sqrt(1 - c^2), and sqrt(1 - c^2) is the sine of the angle.
             return -gradients[0] / (1 - cosine_B.square()).clamp(min=0).sqrt().clamp(min=SINE_FLOOR)
 
     return BoundedAngle.apply
@@ -73,7 +76,7 @@ class Angular(LossConfig):
     loss: Literal["angular"] = Field("angular", exclude=True)
 
     def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
-        """See `angular_loss`."""
+        """See `angular_loss`; vectors `[B, D]`."""
         return angular_loss(student, teacher)
 
     def scale(self, spread: Spread) -> float:

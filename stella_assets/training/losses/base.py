@@ -39,9 +39,11 @@ class LossConfig(ConfigModel):
         ...         return spread.distance
     """
 
+    # Class variables, not fields: a recipe cannot set them, and they do not enter the identity of a stage.
     compares: ClassVar[Literal["vectors", "similarities"]] = "vectors"
     order: ClassVar[int] = 100
 
+    # The name is the key in the recipe already; excluded, so that a loss is written as its weight alone.
     loss: str = Field(exclude=True)
     weight: Weight = Field(description="what its value counts in the sum that is minimised")
 
@@ -63,6 +65,12 @@ class LossConfig(ConfigModel):
         """The unit of the weight where `normalize_by_teacher_std` is set.
 
         It is about the loss of the best answer that is the same for every text.
+
+        Args:
+            spread: Of the teachers' vectors; with `Spread(1, 1)` the unit is 1, so weights count as they are.
+
+        Returns:
+            A number above 0, by which the weight is divided.
         """
 
 

@@ -31,6 +31,7 @@ def cosine_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
         >>> cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
         tensor(1.)
     """
+    # Both are of unit norm already, so a plain product: `cosine_similarity` would compute the norms once more.
     return 1 - (student_BD * teacher_BD).sum(dim=1).mean()
 
 
@@ -42,7 +43,7 @@ class Cosine(LossConfig):
     loss: Literal["cosine"] = Field("cosine", exclude=True)
 
     def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
-        """See `cosine_loss`."""
+        """See `cosine_loss`; vectors `[B, D]`."""
         return cosine_loss(student, teacher)
 
     def scale(self, spread: Spread) -> float:

@@ -36,6 +36,7 @@ def l2_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
     """
     import torch
 
+    # `vector_norm` has gradient 0 at distance 0; the square root of a sum of squares would have NaN there.
     return torch.linalg.vector_norm(student_BD - teacher_BD, dim=1).mean()
 
 
@@ -47,7 +48,7 @@ class L2(LossConfig):
     loss: Literal["l2"] = Field("l2", exclude=True)
 
     def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
-        """See `l2_loss`."""
+        """See `l2_loss`; vectors `[B, D]`."""
         return l2_loss(student, teacher)
 
     def scale(self, spread: Spread) -> float:

@@ -33,6 +33,7 @@ def mse_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
         >>> mse_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
         tensor(1.)
     """
+    # The mean over both axes, as `torch.nn.MSELoss` has it and as the published weight of 1 assumes.
     return (student_BD - teacher_BD).square().mean()
 
 
@@ -43,7 +44,7 @@ class Mse(LossConfig):
     loss: Literal["mse"] = Field("mse", exclude=True)
 
     def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
-        """See `mse_loss`."""
+        """See `mse_loss`; vectors `[B, D]`."""
         return mse_loss(student, teacher)
 
     def scale(self, spread: Spread) -> float:

@@ -62,7 +62,8 @@ def relative_similarity_loss(
 
     batch = len(student_gram_BB)
     if batch < 3:
-        return student_gram_BB.sum() * 0
+        return student_gram_BB.sum() * 0  # not a new 0: the backward pass needs a graph
+    # Each pair of texts once: the matrix is symmetric, and its diagonal compares texts with themselves.
     i, j = torch.triu_indices(batch, batch, offset=1, device=student_gram_BB.device)
     return _mean_ranking_hinge()(student_gram_BB[i, j], teacher_gram_BB[i, j], margin, min_gap)
 
@@ -80,7 +81,9 @@ def _mean_ranking_hinge() -> Any:
         def forward(ctx: Any, student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: float) -> Tensor:
             comparisons = len(student_P) * (len(student_P) - 1) / 2
             worse_P, better_P = _violations(student_P, teacher_P, margin, min_gap)
+            # Sums of counts reach P^2 / 2, above the 2^24 up to which float32 holds every integer.
             slope_P = (better_P - worse_P).double()
+            # The gradient follows from the counts alone, so nothing of the sort or the search is kept for it.
             ctx.save_for_backward((slope_P / comparisons).to(student_P.dtype))
             total = (student_P.double() * slope_P).sum() + margin * worse_P.double().sum()
             return (total / comparisons).to(student_P.dtype)
@@ -105,17 +108,23 @@ def _violations(student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: fl
     # An item of rank >= bar(x) has a student score above s_x - m.
     bar_P = torch.searchsorted(student_sorted_P, student_P - margin, right=True)
 
+    # worse(x): among the items that the teachers rank below x by the gap, those at or above the bar of x.
     below_P = torch.searchsorted(teacher_sorted_P, teacher_P - min_gap)
     worse_P = _count_at_least(rank_P[by_teacher_P], torch.zeros_like(below_P), below_P, bar_P)
 
+    # better(x) counts the same comparisons from the other side. The gap is taken from the winner's score in both, and
+    # scores are compared by rank and bar in both, so rounding cannot count a comparison on one side only.
     above_P = torch.searchsorted(teacher_sorted_P - min_gap, teacher_P, right=True)
     end_P = torch.full_like(above_P, items)
+    # x is at or above the bar of y unless bar(y) >= rank(x) + 1.
     over_bar_P = _count_at_least(bar_P[by_teacher_P], above_P, end_P, rank_P + 1)
     return worse_P, (end_P - above_P) - over_bar_P
 
 
 def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_Q: Tensor) -> Tensor:
     """For each query, how many of `values_N[start:end]` are at least the threshold.
+
+    A loop over at most `log2(N) + 1` bits of tensor operations, so it runs on a GPU without waiting for the host.
 
     Args:
         values_N: Integers in [0, N].
@@ -128,6 +137,8 @@ def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_
     """
     import torch
 
+    # All queries go down the bits together: each level partitions the values stably by one bit, zeros first, and prefix
+    # sums of the zeros map every query's range into the half that agrees with its threshold so far.
     count_Q = torch.zeros_like(start_Q)
     for bit in reversed(range((len(values_N) + 1).bit_length())):
         ones_N = (values_N >> bit) & 1
@@ -136,6 +147,7 @@ def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_
         start_zero_Q, end_zero_Q = zeros_before[start_Q], zeros_before[end_Q]
         start_one_Q, end_one_Q = zeros + start_Q - start_zero_Q, zeros + end_Q - end_zero_Q
         wants_one_Q = ((threshold_Q >> bit) & 1).bool()
+        # Where the threshold has a 0 and a value a 1, the value is above it, whatever its lower bits.
         count_Q += torch.where(wants_one_Q, 0, end_one_Q - start_one_Q)
         start_Q = torch.where(wants_one_Q, start_one_Q, start_zero_Q)
         end_Q = torch.where(wants_one_Q, end_one_Q, end_zero_Q)
@@ -144,6 +156,7 @@ def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_
         reordered_N = torch.empty_like(values_N)
         reordered_N[moved_N] = values_N
         values_N = reordered_N
+    # What is left in a range agrees with the threshold in every bit, so it is equal to it.
     return count_Q + (end_Q - start_Q)
 
 
@@ -158,7 +171,8 @@ class RelativeSimilarity(LossConfig):
     margin_needs_gap: bool = Field(False, description="leave out comparisons whose teacher gap is within the margin")
 
     def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
-        """See `relative_similarity_loss`."""
+        """See `relative_similarity_loss`; cosines `[B, B]`."""
+        # `Spread(1, 1)` leaves the margin in units of cosine, as published.
         margin = self.margin * spread.deviation
         return relative_similarity_loss(student, teacher, margin, margin if self.margin_needs_gap else 0.0)
 

@@ -31,6 +31,7 @@ def similarity_loss(student_gram_BB: Tensor, teacher_gram_BB: Tensor) -> Tensor:
         >>> similarity_loss(torch.eye(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
         tensor(0.1250)
     """
+    # The diagonals, 1 in both, add nothing but count in the mean, as in the published form.
     return (student_gram_BB - teacher_gram_BB).square().mean()
 
 
@@ -43,7 +44,7 @@ class Similarity(LossConfig):
     loss: Literal["similarity"] = Field("similarity", exclude=True)
 
     def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
-        """See `similarity_loss`."""
+        """See `similarity_loss`; cosines `[B, B]`."""
         return similarity_loss(student, teacher)
 
     def scale(self, spread: Spread) -> float:

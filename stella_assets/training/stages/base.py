@@ -92,6 +92,7 @@ class StageConfig(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_keys_of_others(cls, raw: Any) -> Any:
+        # "Extra key" alone would not say that the key exists and belongs to another method.
         known = {key for stage in STAGES for key in stage.model_fields}
         foreign = [key for key in raw if key in known - cls.model_fields.keys()] if isinstance(raw, dict) else []
         if foreign:
@@ -99,13 +100,18 @@ class StageConfig(ConfigModel):
             raise ValueError(f"method {method} takes no {foreign[0]}; remove it, or choose another method")
         return raw
 
+    # The answers of a method without Matryoshka heads; a method that trains them overrides both.
     @property
     def trains_matryoshka_heads(self) -> bool:
         """Whether it trains Matryoshka heads."""
         return False
 
     def matryoshka_losses(self, dimension: int) -> MatryoshkaLosses | None:
-        """The losses of a Matryoshka head; None where it does not train."""
+        """The losses of a Matryoshka head; None where it does not train.
+
+        Args:
+            dimension: Of the head.
+        """
         return None
 
     def objective(self, dimensions: Mapping[str, int]) -> Objective:
@@ -113,6 +119,9 @@ class StageConfig(ConfigModel):
 
         Args:
             dimensions: Of the student's heads by name, the full one first.
+
+        Returns:
+            The losses of each head that trains.
         """
         from stella_assets.training.objective import Objective
 
@@ -144,6 +153,7 @@ class StageConfig(ConfigModel):
         Raises:
             StageError: There are too few.
         """
+        # Two, as the spread of the teachers and the nearest neighbours are about pairs of texts.
         if texts["train"] < 2:
             raise StageError(
                 f"{name}: there are {texts['train']} training texts, which are too few.", "Add texts to the corpus."
@@ -156,12 +166,24 @@ class StageConfig(ConfigModel):
         """What it trains, in a sentence of Markdown."""
 
     def estimate(self, last: Manifest | None) -> Estimate:
-        """What running it would cost, from the last artefact of its like."""
+        """What running it would cost, from the last artefact of its like.
+
+        Args:
+            last: Manifest of that artefact; None where there is none.
+        """
         return Estimate("", float(last.run_info["seconds"]) if last else None)
 
     @abstractmethod
     def run(self, context: StageContext) -> Outcome:
         """Train the student in place.
+
+        A run that was interrupted is called again with the same scratch folder, and continues from what lies there.
+
+        Args:
+            context: The student, its data, and where to write.
+
+        Returns:
+            The log, and which of its steps the student's weights are from.
 
         Raises:
             UserError: The data cannot be trained on with these settings.

@@ -21,6 +21,7 @@ class ClosedForm(StageConfig):
     train_layers: int | Literal["all"] = Field(0, description="always 0: the encoder is frozen")
     texts: Positive | None = Field(None, description="texts to fit to; all when left out")
 
+    # A field all the same: recipes name `train_layers` for every stage, and 0 says plainly what happens.
     @field_validator("train_layers")
     @classmethod
     def _require_frozen_encoder(cls, layers: Any) -> Any:
@@ -41,6 +42,7 @@ class ClosedForm(StageConfig):
 
     def estimate(self, last: Manifest | None) -> Estimate:
         """The time of the last one; see `StageConfig.estimate`."""
+        # Not scaled by the texts: the search for lambda and exponent takes the same time for any number of them.
         return Estimate("fitted in one pass", super().estimate(last).seconds)
 
     def run(self, context: StageContext) -> Outcome:
@@ -51,7 +53,7 @@ class ClosedForm(StageConfig):
         fit = fit_full_head(context.student, objective, context.name, context.data, self.teachers, self.texts)
         return Outcome(
             fit.log,
-            1,
+            1,  # the log has step 0, before the fit, and step 1, after it
             {
                 "method": self.method,
                 "ridge_lambda": fit.ridge_lambda,

@@ -74,6 +74,7 @@ class Descent(StageConfig):
     )
     checkpoint_every: Positive = Field(100, description="steps between two checkpoints and two dev measurements")
 
+    # Before validation, so that the default is written into the settings: it then is part of the stage's identity.
     @model_validator(mode="before")
     @classmethod
     def _default_batch(cls, raw: Any) -> Any:
@@ -100,6 +101,8 @@ class Descent(StageConfig):
     @property
     def effective_batch_size(self) -> int | None:
         """Texts per batch, as `min_steps` allows; None where batches are counted in tokens."""
+        # Small corpora would give a large batch too few steps. Below the floor, losses over pairs have little to
+        # compare.
         if self.batch_size is None or self.texts is None or self.min_steps is None:
             return self.batch_size
         return min(self.batch_size, max(SMALLEST_BATCH, self.texts // self.min_steps))
@@ -110,7 +113,7 @@ class Descent(StageConfig):
         return bool(self.matryoshka_heads)
 
     def matryoshka_losses(self, dimension: int) -> MatryoshkaLosses | None:
-        """The losses of a Matryoshka head; None where it does not train."""
+        """The losses of a Matryoshka head; see `StageConfig.matryoshka_losses`."""
         if isinstance(self.matryoshka_heads, dict):
             return self.matryoshka_heads.get(dimension)
         return self.matryoshka_heads
@@ -156,6 +159,7 @@ class Descent(StageConfig):
         parts = [f"{steps:,} steps" if steps else "", f"{batch} texts" if batch else ""]
         work = " of ".join(filter(None, parts)) or f"{texts:,} texts"
         seconds = super().estimate(last).seconds
+        # By texts where they are known, as the time of a step grows with its batch.
         for wanted, done in ((texts, metrics.get("texts_seen")), (steps, metrics.get("steps"))):
             if wanted and done and seconds:
                 return Estimate(work, seconds * wanted / done)
@@ -168,6 +172,7 @@ class Descent(StageConfig):
         from stella_assets.training.loop import train
 
         trained = train(self, context)
+        # Every process of a run has the gathered state; two writers of one file would damage it.
         if processes(context.compute).is_main_process:
             save_file(trained.optimizer, context.folder / OPTIMIZER_FILE)
         return Outcome(
