@@ -48,7 +48,7 @@ def reproduce(
     from stella_assets.lineage.check import damages, mismatches
     from stella_assets.lineage.find import find_artefact
 
-    # A recipe's name alone could also be a folder in the current one, so the asset is written out.
+    # By the recipe's own name: the argument, or `--recipe`, may be the name of its file.
     node = find_artefact(workspace, release if "@" in release else f"{graph.recipe.name}/{graph.release.name}")
     if node.name != graph.release.name:
         raise ReproductionError(f"{release}: is a {node.name}, not a release.", "Give RECIPE or RECIPE@NAME.")

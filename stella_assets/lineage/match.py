@@ -28,7 +28,7 @@ def match_steps(last: Step[Any], node: Node) -> dict[Step[Any], Node | None]:
         inputs = at.named_inputs if at else {}
         for each, name in step.input_names.items():
             if each not in found:
-                # Below a step without an artefact all are None: there is no input to follow.
+                # None for what only a step without an artefact leads to: there is no manifest to follow.
                 found[each] = inputs.get(name)
                 queue.append(each)
     # Steps that only come before (`order_after`) are no inputs, so no manifest names them.

@@ -56,7 +56,7 @@ def expand_preset(stages: Any) -> Any:
         raise ValueError(f"texts {texts!r} must be a whole number above 0")
     total = sum(stage.get("texts", 0) for stage in expanded)
     return [
-        # At least one batch per stage. A stage in closed form states no `texts`: it reads all of them.
+        # At least one batch per stage. A stage in closed form states no `texts`.
         stage | ({"texts": max(stage["batch_size"], round(stage["texts"] * texts / total))} if "texts" in stage else {})
         for stage in expanded
     ]
