@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 PREFIX = "checkpoint-"
 BEST = "best-"
 # A kill while the newest is replaced leaves the other one. It may also fall between a new best checkpoint and the
-# ordinary one of that step: the run then resumes from the step before, whose log names the best checkpoint before.
+# ordinary one of that step: the run then resumes from the ordinary one before, which names the best one before.
 KEPT = 2
 """Checkpoints that stay: the newest, and the one before it."""
 

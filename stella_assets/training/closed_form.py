@@ -112,7 +112,7 @@ def fit_full_head(
     before = measure(project)
     losses = {ridge_lambda: loss(equations.solve(ridge_lambda)) for ridge_lambda in RIDGE_LAMBDAS}
     ridge_lambda = min(losses, key=losses.__getitem__)
-    # One after the other and not on a grid of both: the exponent scales what the best lambda leaves.
+    # One after the other: a grid of both would take several times the measurements.
     rescale = VarianceRescaling(equations.solve(ridge_lambda), equations, t_SD)
     rescaled = _search(lambda exponent: loss(rescale(exponent)))
     exponent = min(rescaled, key=rescaled.__getitem__)

@@ -42,9 +42,8 @@ def require_sound(
     Raises:
         DivergedError: With the step, the texts and the last good checkpoint.
     """
-    # The floor: a stage that continues from a nearly perfect student would trip over noise. The start is a dev loss,
-    # not
-    # the first batch's, which would be another number after a resume.
+    # The floor is for a start of 0, of which every multiple is 0. The start is in the log of the checkpoints, so a
+    # resumed run compares with the same number.
     if math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= EXPLODED * max(start, 1e-6):
         return
     # Ids are read only now: the check runs at every step.

@@ -35,7 +35,7 @@ def pooled_blocks(student: DenseStudent, data: TrainingData, name: str) -> Itera
     with progress_bar(len(data), name, "texts") as bar:
         for start in range(0, len(data), BLOCK_TEXTS):
             positions = np.arange(start, min(start + BLOCK_TEXTS, len(data)))
-            # Groups are capped: without a gradient the block is large, and so would be its activations.
+            # Groups are capped: a block is much larger than a batch, and so would be its activations.
             (batch,) = data.read([positions], Reading(GROUP_COST[student.device.type], max_texts=128))
             with torch.inference_mode():
                 pooled_BH = torch.cat([student.pool(group) for group in batch.groups])

@@ -12,6 +12,7 @@ from stella_assets.training.snapshot_reference import SnapshotReference
 from stella_assets.training.stages import STAGES, StageConfig
 from storage.workspace import Workspace
 
+# Fields that are written as text, as JSON has no paths.
 PATHS = ("tokens", "left_out", "previous", "start", "folder", "scratch")
 
 
@@ -52,24 +53,34 @@ class StageInputs:
     compute: Compute
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """As plain values.
+
+        Returns:
+            What JSON can hold, for `from_json` of another process on the same disks.
+        """
         workspace = self.snapshot.workspace
         return {
             "name": self.name,
             "stage": self.stage.settings(),
             "student": self.student.settings(),
+            # Settings keep relative paths as they were written; the folder that they count from goes along.
             "student_folder": str(self.student.resolve(".")),
             "seeds": {"heads": self.seed_of_heads, "order": self.seed_of_order},
             "workspace": {"root": str(workspace.root), "vectors_uri": workspace.vectors_uri},
             "snapshot": {"recipe": self.snapshot.recipe, "tag": self.snapshot.tag},
             "paths": {name: None if (path := getattr(self, name)) is None else str(path) for name in PATHS},
             "starts_matryoshka_heads": self.starts_matryoshka_heads,
+            # Without the engine: a job trains in the processes that its launcher started, and starts none itself.
             "compute": {"device_name": self.compute.device_name, "threads": self.compute.threads},
         }
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> StageInputs:
-        """From what `to_json` gave."""
+        """From what `to_json` gave.
+
+        Args:
+            written: Read from the file of the job.
+        """
         paths, seeds = written["paths"], written["seeds"]
         workspace = Workspace(Path(written["workspace"]["root"]), written["workspace"]["vectors_uri"])
 

@@ -30,6 +30,7 @@ from storage.files import write_atomically
 
 MODULE = "stella_assets.training.job"
 JOB, RESULT = "job.json", "result.json"
+# A look costs next to nothing; a GPU that is held a second longer does no harm.
 LOOK_EVERY = 1.0
 """Seconds between two looks whether the run still lives."""
 REFUSED = 2
@@ -47,10 +48,14 @@ def run_as_job(inputs: StageInputs, launch: Launch) -> Result:
         inputs: What the stage needs.
         launch: Runs Python with these arguments, in one process or several, and waits for it.
 
+    Returns:
+        What `train_stage` returned in the main process of the job.
+
     Raises:
         JobError: The job refused its inputs or diverged; the message says why.
     """
     path, result = inputs.scratch / JOB, inputs.scratch / RESULT
+    # An interrupted run may have left one, and its refusal is not this one's.
     result.unlink(missing_ok=True)
     write_atomically(path, json.dumps({"run": note_process(), "inputs": inputs.to_json()}, indent=1))
     try:
@@ -68,8 +73,12 @@ def main(path: Path) -> None:
     """Do the job that a file describes, and write the result next to it.
 
     A failure that its user cannot correct ends the process with its traceback, which the launcher passes on.
+
+    Args:
+        path: The file that `run_as_job` wrote.
     """
     job = json.loads(path.read_text(encoding="utf-8"))
+    # First of all: torch loads for seconds, and models for minutes, in which the run may die.
     _end_with(job["run"])
     inputs = StageInputs.from_json(job["inputs"])
     inputs = replace(inputs, compute=_own_device(inputs.compute))
@@ -84,6 +93,7 @@ def main(path: Path) -> None:
             }
         except UserError as refused:
             answer = {"refused": {"message": refused.message, "remedy": refused.remedy}}
+        # One writer. The exit code below ends the others: a launcher stops all processes when one fails.
         if processes(inputs.compute).is_main_process:
             write_atomically(inputs.scratch / RESULT, json.dumps(answer))
     if "refused" in answer:
@@ -102,6 +112,7 @@ def _open_log(stack: ExitStack, compute: Compute) -> Log:
 
     if PipesEnvVarParamsLoader().is_dagster_pipes_process() and processes(compute).is_main_process:
         return stack.enter_context(open_dagster_pipes()).log
+    # A launcher passes standard error on, so people see the lines where there is no Dagster run.
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
     return logging.getLogger("stella")
 
@@ -112,7 +123,7 @@ def _end_with(run: str) -> None:
     def watch() -> None:
         while is_alive(run):
             time.sleep(LOOK_EVERY)
-        os._exit(1)
+        os._exit(1)  # `sys.exit` would end this thread alone, and training may wait for another process for ever
 
     if not is_alive(run):
         sys.exit("The run that started this job has ended. Run the recipe again.")

@@ -32,6 +32,7 @@ from stella_assets.training.unfreezing import unfreeze
 
 LOGGED_STEPS = 2000
 """Points of a curve that are kept; with more steps a point is a mean of several."""
+# Long enough for a log of days to stay readable, short enough to see that a run is alive.
 LINE_EVERY = 30.0
 """Seconds after which the run's log gets a line, checkpoint or not."""
 
@@ -73,6 +74,9 @@ def train(stage: Descent, context: StageContext) -> Trained:
         stage: What trains, on which losses, for how long and how.
         context: The student, which is trained in place and ends with the weights that the stage keeps, and the data.
 
+    Returns:
+        The log, the optimiser's state, and how fast it went.
+
     Raises:
         DivergedError: The loss or a gradient is not finite, or the loss exploded; the message names the step, the texts
             and the last good checkpoint.
@@ -88,6 +92,7 @@ class _Training:
         self.stage, self.context, self.name, self.train = stage, context, context.name, context.data["train"]
         student = context.student
         objective = stage.objective(student.dimensions)
+        # The order matters: what trains decides what the optimiser gets, and wrapping for several processes comes last.
         train_only(student, stage.train_layers, objective.heads, embeddings=stage.train_embeddings)
         prepare_training(student)
         if stage.gradient_checkpointing:
@@ -104,7 +109,9 @@ class _Training:
         self.states_NH = self._frozen_states()  # while each process has the whole encoder
         shards = self.accelerator.distributed_type == DistributedType.FSDP
         self.student = copy.deepcopy(student) if shards else student  # FSDP takes a model apart for good
+        # The optimiser is made before `prepare`, which puts the sharded parameters in place of those that it holds.
         model, self.optimizer = self.accelerator.prepare(self.student, make_optimizer(self.student, stage))
+        # By name, while all of them take gradients: unfreezing turns some off for a while.
         self.trained = self.student.trained_parameters()
         self.average = Average(stage.ema_decay, self.trained) if stage.ema_decay else None
         averages = self.average.tensors if self.average else None
@@ -126,8 +133,10 @@ class _Training:
         """Train to the end."""
         self.progress = self.checkpoints.load()
         first, before, tokens = self.progress.step, self.progress.texts, 0
+        # The loss before the stage is what divergence and the check `dev_loss_fell` compare with; a resumed run has it.
         if first == 0:
             self._measure(0)
+        # After the first measurement: speeds are those of training.
         clock, last_line = Stopwatch(), time.monotonic()
         recent: list[dict[str, float]] = []
         with progress_bar(self.steps, self.name, "steps", done=first) as bar:
@@ -139,11 +148,14 @@ class _Training:
                 bar.update()
                 bar.set_postfix_str(_shown(self.last_values), refresh=False)
                 is_checkpoint = step % self.stage.checkpoint_every == 0 or step == self.steps
+                # The mean of recent steps is never carried over a checkpoint, so a resumed run logs the same rows.
                 if is_checkpoint or len(recent) >= self.steps / LOGGED_STEPS:
                     self._log("train", {term: _mean(recent, term) for term in self.last_values})
                     recent.clear()
+                # Measured before saved: a checkpoint then holds the log and the best step up to itself.
                 if is_checkpoint:
                     self._measure(step)
+                # None after the last step: the stage is written right away.
                 if is_checkpoint and step < self.steps:
                     self.checkpoints.save(self.progress, writes=self.writes)
                 if self.writes and (is_checkpoint or time.monotonic() - last_line > LINE_EVERY):
@@ -154,6 +166,7 @@ class _Training:
 
     def _finish(self, first: int, texts_per_second: float, tokens_per_second: float, waiting: float) -> Trained:
         """Give the student the weights that the stage keeps."""
+        # Of the last step, whichever weights are kept; gathering needs every process, so it is done by all.
         optimizer = whole(optimizer_tensors(self.optimizer, self.trained).items())
         kept = self.progress.best_step if self.stage.checkpoint_selection == "best" else self.steps
         self.checkpoints.load_best(kept)
@@ -172,6 +185,7 @@ class _Training:
         def read(steps: Sequence[int]) -> list[Batch]:
             return self.train.read([self.plan.positions(step) for step in steps], reading)
 
+        # From the step to resume at: earlier batches are computed from the seed, not read and thrown away.
         return read_ahead(read, range(first, self.steps))
 
     def _step(self, step: int, batch: Batch) -> dict[str, float]:
@@ -180,11 +194,13 @@ class _Training:
         if self.stage.unfreeze_fraction:
             over = self.stage.unfreeze_fraction * self.steps
             unfreeze(self.student, self.trained, self.stage.train_layers, step - 1, over)
+        # None and not zeros: AdamW skips parameters without a gradient, so layers that are still frozen do not decay.
         self.optimizer.zero_grad(set_to_none=True)
         values = self.gradients.backward(batch).values()
         norm = self.accelerator.clip_grad_norm_(list(self.trained.values()), self.stage.max_grad_norm)
         start = next(row["value"] for row in self.progress.log if row["split"] == "dev" and row["term"] == "total")
         loss, gradient_norm = values["total"], gathered(norm).item()
+        # Before the weights change: a checkpoint never holds the result of a bad step.
         require_sound(
             self.name, step, loss, gradient_norm, start, lambda: self.train.ids(batch.positions_B), self.context.scratch
         )
@@ -198,14 +214,17 @@ class _Training:
 
     def _measure(self, step: int) -> None:
         """Measure on the dev split, and keep the weights if they are the best so far, or the last."""
+        # With averaged weights, if the stage keeps some: what is measured is what is kept.
         with self.average.applied() if self.average else nullcontext():
             values = self.measure(self.gradients.project)
             self._log("dev", values)
             better = values["total"] < self.progress.best_loss
             if better:
                 self.progress.best_loss, self.progress.best_step = values["total"], step
+            # Ties keep the earlier step, as the comparison is strict.
             if better if self.stage.checkpoint_selection == "best" else step == self.steps:
                 self.checkpoints.save_best(step, writes=self.writes)
+        # All processes read the best checkpoint at the end; the one that writes must have finished by then.
         self.accelerator.wait_for_everyone()
 
     def _log(self, split: str, values: Mapping[str, float]) -> None:
@@ -228,9 +247,11 @@ class _Training:
 
     def _frozen_states(self) -> np.ndarray | None:
         """A frozen encoder that would see texts repeatedly reads each of them once."""
+        # An estimate where batches are counted in tokens, as the first batch stands for all.
         seen = self.steps * len(self.plan.positions(0))
         if self.stage.train_layers != 0 or seen <= len(self.train):
             return None
+        # One process computes the file, the others find it: two writers would overwrite each other's draft.
         with self.accelerator.main_process_first():
             return frozen_states(self.context.student, self.train, self.context.scratch / "pooled.npy")
 

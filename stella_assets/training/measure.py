@@ -22,6 +22,7 @@ DEV_TEXTS = 1024
 DEV_BATCH = 128
 """Losses over pairs depend on the batch size, so every stage is measured with the same one."""
 NEIGHBOURS = 10
+# Its Gram matrix in float64 is 128 MiB; a standard deviation over 8 million pairs needs no more texts.
 SPREAD_TEXTS = 4096
 
 Project = Callable[[Batch], dict[str, Tensor]]
@@ -43,6 +44,7 @@ class Measurement:
         self._device = device
         self.texts = min(DEV_TEXTS, len(dev))
         chosen = [np.arange(start, min(start + DEV_BATCH, self.texts)) for start in range(0, self.texts, DEV_BATCH)]
+        # Read once and kept. Not shared out: every process measures all texts, so all choose the same best step.
         self.batches = dev.read(chosen, Reading(GROUP_COST[device.type]))
         self._nearest_MK = _nearest(torch.cat([batch.targets.vectors for batch in self.batches]))
 
@@ -51,6 +53,9 @@ class Measurement:
 
         `neighbours` is the share of the teachers' 10 nearest neighbours of a text, among these texts, that are among
         the student's 10 nearest.
+
+        Args:
+            project: Gives the student's unit vectors of a batch, by head.
         """
         with torch.no_grad():  # FSDP gathers weights here that the next step trains
             projected = [project(batch) for batch in self.batches]
@@ -60,7 +65,11 @@ class Measurement:
         return {**terms, "neighbours": _overlap(found, self._nearest_MK), "total": total}
 
     def total(self, project: Project) -> float:
-        """Only the loss, without the neighbours."""
+        """Only the loss, without the neighbours.
+
+        Args:
+            project: Gives the student's unit vectors of a batch, by head.
+        """
         with torch.no_grad():
             return self._losses([project(batch) for batch in self.batches])["total"]
 
@@ -69,6 +78,7 @@ class Measurement:
         for batch, heads in zip(self.batches, projected, strict=True):
             targets = batch.targets.to(self._device)
             loss = stage_loss(self._objective, heads, targets, self._spread)
+            # Weighted by texts, as the last batch may be smaller.
             for name, value in loss.values().items():
                 sums[name] = sums.get(name, 0.0) + value * len(batch.positions_B) / self.texts
         return sums
@@ -78,6 +88,10 @@ def measure_spread(train: TrainingData, objective: Objective) -> Spread:
     """The spread of the stage's teachers, where its losses count in units of it.
 
     Measured on the first texts; ids are hashes, so these are a random sample.
+
+    Args:
+        train: The texts, with the vectors of the stage's teachers.
+        objective: The losses of the stage.
     """
     if not objective.counts_in_spread:
         return IN_COSINES
@@ -86,6 +100,7 @@ def measure_spread(train: TrainingData, objective: Objective) -> Spread:
 
 def _nearest(vectors_MD: Tensor) -> Tensor:
     """The nearest neighbours of each text among all, `[M, K]`, itself left out."""
+    # A text is its own nearest neighbour; minus infinity keeps it out also where all cosines are negative.
     cosines_MM = gram(vectors_MD).fill_diagonal_(-torch.inf)
     return cosines_MM.topk(min(NEIGHBOURS, len(vectors_MD) - 1), dim=1).indices
 

@@ -17,6 +17,7 @@ from stella_assets.training.head_losses import HeadLosses, MatryoshkaLosses
 from stella_assets.training.targets import Spread, Targets
 
 TEACHERS = "teachers"
+# With 1 for both, a loss divides its weight by 1 and takes its margin as it is.
 IN_COSINES = Spread(1.0, 1.0)
 """Of losses whose settings are not in units of the teachers' spread."""
 
@@ -67,6 +68,13 @@ def stage_loss(objective: Objective, heads: Mapping[str, Tensor], targets: Targe
         heads: Unit vectors of each head that trains, by name.
         targets: The teachers' vectors.
         spread: The teachers' spread, for weights that are given in its units.
+
+    Returns:
+        The weighted sum, and every term.
+
+    References:
+        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, section 3.2: losses and weights. Kusupati et al. 2022,
+        Matryoshka representation learning, arXiv 2205.13147.
     """
     full_BD = heads[FULL]
     total = full_BD.new_zeros(())
@@ -76,9 +84,11 @@ def stage_loss(objective: Objective, heads: Mapping[str, Tensor], targets: Targe
         nonlocal total
         for loss, (factor, term) in _head_terms(losses, spread, student_BS, target).items():
             total = total + factor * term
+            # Without its graph, which would keep the activations alive as long as the term.
             shown[f"{name}/{loss}"] = term.detach()
 
     add(FULL, objective.full_head, full_BD, targets)
+    # Detached: the full head teaches the Matryoshka heads, and must not move towards what they can represent.
     full_head = Targets([full_BD.detach()], [1.0])
     for name, losses in objective.matryoshka.items():
         if TEACHERS in objective.matryoshka_targets:
@@ -93,6 +103,7 @@ def _head_terms(
 ) -> dict[str, tuple[float, Tensor]]:
     """Factor and value of each loss of one head."""
     unit = spread if losses.normalize_by_teacher_std else IN_COSINES
+    # Made where a loss needs it, and once: B x B x D products that a stage with vector losses alone can save.
     gram_BB: Tensor | None = None
     terms: dict[str, tuple[float, Tensor]] = {}
     for loss in losses.losses:

@@ -14,10 +14,23 @@ from stella_assets.training.stages.descent import Descent
 
 
 def learning_rate_factor(stage: Descent, step: int, steps: int) -> float:
-    """Share of the peak at a step: a linear rise, then the stage's schedule down to `min_lr_ratio`."""
+    """Share of the peak at a step: a linear rise, then the stage's schedule down to `min_lr_ratio`.
+
+    Args:
+        stage: Its warmup, schedule and `min_lr_ratio`.
+        step: Counting from 0.
+        steps: Steps of the stage.
+
+    Returns:
+        A factor in (0, 1].
+
+    References:
+        Loshchilov and Hutter 2017, SGDR, arXiv 1608.03983, eq. 5: the cosine, here without restarts.
+    """
+    # Not a scheduler of torch: it would have a state of its own to save, and a resumed run needs none.
     rise = max(1, round(stage.warmup * steps))
     if step < rise:
-        return (step + 1) / rise
+        return (step + 1) / rise  # the first step already moves, and the last of the rise is at the peak
     progress = (step - rise) / max(1, steps - rise)
     match stage.schedule:
         case "constant":
@@ -30,16 +43,27 @@ def learning_rate_factor(stage: Descent, step: int, steps: int) -> float:
 
 
 def make_optimizer(student: DenseStudent, stage: Descent) -> torch.optim.AdamW:
-    """AdamW over what trains, one group per learning rate; biases and normalisation scales do not decay."""
+    """AdamW over what trains, one group per learning rate; biases and normalisation scales do not decay.
+
+    Args:
+        student: Those of its parameters that take a gradient are trained.
+        stage: Its learning rates and weight decay.
+
+    References:
+        Loshchilov and Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
+    """
     in_heads = {id(parameter) for parameter in student.heads.parameters()}
     groups = []
     for heads, rate in ((False, stage.learning_rate), (True, stage.head_learning_rate or stage.learning_rate)):
         members = [p for p in student.parameters() if p.requires_grad and (id(p) in in_heads) == heads]
         for decays in (True, False):
+            # Biases and scales are the vectors among the parameters, whatever an architecture calls them.
             parameters = [p for p in members if (p.ndim > 1) == decays]
             if parameters:
                 decay = stage.weight_decay if decays else 0.0
+                # `lr` changes at every step; `peak` is what it is a share of.
                 groups.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
+    # Fused: one kernel for many parameters, instead of several small ones for each.
     return torch.optim.AdamW(groups, fused=True)
 
 
@@ -54,6 +78,13 @@ class Average:
 
     The decay grows to `decay` over the first steps, so that the average does not stay at the start:
     `min(decay, (1 + n) / (10 + n))` after n steps.
+
+    Args:
+        decay: In (0, 1).
+        parameters: Those that train, by name.
+
+    References:
+        Polyak and Juditsky 1992, Acceleration of stochastic approximation by averaging, SIAM J. Control Optim. 30(4).
     """
 
     def __init__(self, decay: float, parameters: Mapping[str, nn.Parameter]) -> None:
@@ -66,6 +97,7 @@ class Average:
         """Take in the weights after `steps` steps."""
         decay = min(self._decay, (1 + steps) / (10 + steps))
         current = [p.detach() for p in self._parameters.values()]
+        # average += (1 - decay) (weights - average), for all tensors in one call.
         torch._foreach_lerp_(list(self.tensors.values()), current, 1 - decay)
 
     @contextmanager
@@ -77,6 +109,7 @@ class Average:
         finally:
             self._swap()
 
+    # In place: the optimiser, DDP and FSDP hold the parameters themselves, so their objects have to stay.
     @torch.no_grad()
     def _swap(self) -> None:
         for name, parameter in self._parameters.items():

@@ -28,6 +28,12 @@ class BatchPlan:
     ) -> None:
         """Batches of `batch_size` texts, or of as many texts as fit into `batch_tokens` tokens.
 
+        Args:
+            lengths_N: Tokens of each text.
+            seed: Of the order of the texts.
+            batch_size: Texts of a batch.
+            batch_tokens: Tokens of a batch, padding not counted; in place of `batch_size`.
+
         Raises:
             BatchSizeError: There are fewer texts than one batch takes.
         """
@@ -43,12 +49,24 @@ class BatchPlan:
             )
 
     def positions(self, step: int) -> np.ndarray:
-        """Positions `[B]` of the batch of `step`."""
+        """Positions of the texts of a batch.
+
+        Args:
+            step: Counting from 0.
+
+        Returns:
+            `[B]`, in random order.
+        """
         epoch = self._epoch_of(step)
         return self._epoch(epoch)[step - self._starts[epoch]]
 
     def steps(self, texts: int) -> int:
-        """Steps to see this many texts; a batch that begins before that is whole."""
+        """Steps to see this many texts; a batch that begins before that is whole.
+
+        Args:
+            texts: How many, repetitions included.
+        """
+        # The nearest number of whole batches; batches counted in tokens have to be cut before they can be counted.
         if self._batch_size:
             return max(1, round(texts / self._batch_size))
         step = seen = 0
@@ -59,10 +77,12 @@ class BatchPlan:
 
     def _epoch_of(self, step: int) -> int:
         if self._batch_size:
+            # Every epoch has as many batches, so a resumed run finds its place without making the epochs before.
             size = len(self._lengths_N) // self._batch_size
             epoch = step // size
             self._starts = [size * number for number in range(epoch + 1)]
             return epoch
+        # Epochs differ in their number of batches: each order is cut elsewhere.
         while self._starts[-1] + len(self._epoch(len(self._starts) - 1)) <= step:
             self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
         return int(np.searchsorted(self._starts, step, side="right")) - 1
@@ -70,18 +90,21 @@ class BatchPlan:
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         """The whole batches of an epoch."""
         if epoch not in self._batches:
+            # A generator per epoch and not one for all: any epoch can be made without those before it.
             order_N = np.random.default_rng([self._seed, epoch]).permutation(len(self._lengths_N))
             if self._batch_size:
                 ends = np.arange(self._batch_size, len(order_N) + 1, self._batch_size)
             else:
                 assert self._batch_tokens is not None
                 ends = _token_cuts(self._lengths_N[order_N], self._batch_tokens)
+            # One epoch is kept: orders of millions of texts add up. The texts after the last cut are not a whole batch.
             self._batches = {epoch: np.split(order_N, ends)[:-1] if len(ends) else []}
         return self._batches[epoch]
 
 
 def _token_cuts(lengths_N: np.ndarray, batch_tokens: int) -> np.ndarray:
     """Where to cut a row of texts into parts of at most `batch_tokens` tokens; a longer text is its own part."""
+    # Searching the running sum finds a cut in O(log N); a step of Python per batch, not per text.
     total_N = np.concatenate([[0], np.cumsum(lengths_N)])
     ends: list[int] = []
     start = 0
@@ -97,7 +120,12 @@ def equal_groups(widths_B: np.ndarray, count: int) -> list[np.ndarray]:
     """Cut a batch into a number of groups of similar length and equal size: positions, the widest texts first.
 
     Processes that work together must pass through the encoder equally often, whatever texts each of them has.
+
+    Args:
+        widths_B: Padded tokens of each text.
+        count: Number of groups; some are empty where there are fewer texts.
     """
+    # Stable sorts: ties in another order would change the last bits of a sum, and with them a resumed run.
     return np.array_split(np.argsort(-widths_B, kind="stable"), count)
 
 
@@ -114,6 +142,8 @@ def length_groups(widths_B: np.ndarray, group_cost: int, max_texts: int | None =
     Returns:
         Positions in the batch, group by group, the widest texts first.
     """
+    # An optimal group is a range of the sorted widths, so W widths have W^2 / 2 candidates; W is small, as widths are
+    # multiples of 8. `widths_W` is negated to be ascending for `unique`: subtracting it below adds the width.
     order_B = np.argsort(-widths_B, kind="stable")
     widths_W, first_W = np.unique(-widths_B[order_B], return_index=True)
     ends_W = [*first_W[1:].tolist(), len(order_B)]
@@ -124,6 +154,7 @@ def length_groups(widths_B: np.ndarray, group_cost: int, max_texts: int | None =
             for first in range(last + 1)
         ]
         best.append(min(options))
+    # From the last group back to the first, each where the best solution says that it begins.
     cuts, at = [], len(widths_W)
     while at:
         at = best[at][1]
@@ -131,4 +162,5 @@ def length_groups(widths_B: np.ndarray, group_cost: int, max_texts: int | None =
     groups = np.split(order_B, sorted(cuts)[1:])
     if max_texts is None:
         return groups
+    # Cut afterwards: a cap only bounds memory, and the search stays one over distinct widths.
     return [group[start : start + max_texts] for group in groups for start in range(0, len(group), max_texts)]

@@ -11,7 +11,14 @@ Row = Mapping[str, Any]
 
 
 def loss_curves(log: Sequence[Row]) -> bytes:
-    """Total loss of each stage over all steps: every training step, and the dev split at checkpoints."""
+    """Total loss of each stage over all steps: every training step, and the dev split at checkpoints.
+
+    Args:
+        log: Rows of the table `training_log`, of one stage or several.
+
+    Returns:
+        The picture's bytes.
+    """
     stages = sorted({row["stage"] for row in log})
 
     def draw(axes: Any) -> None:
@@ -22,7 +29,9 @@ def loss_curves(log: Sequence[Row]) -> bytes:
             dev = [(start + r["step"], r["value"]) for r in total if r["split"] == "dev"]
             axes.plot(*zip(*train, strict=True), color=COLOURS[i], linewidth=0.8, alpha=0.6, label=f"{stage} train")
             axes.plot(*zip(*dev, strict=True), "o-", color=COLOURS[i], markersize=4, label=f"{stage} dev")
+            # Each stage counts its steps from 0; the axis goes on where the one before ended.
             start += max(r["step"] for r in total)
+        # Stages weigh their losses differently, so totals lie orders of magnitude apart.
         axes.set_yscale("log")
         axes.set_xlabel("step, stages one after another")
         axes.set_ylabel("weighted loss")

@@ -19,11 +19,16 @@ def read_ahead(read: Callable[[Sequence[int]], list[B]], steps: Sequence[int]) -
     Args:
         read: Gives the batches of some steps.
         steps: Their numbers.
+
+    Yields:
+        The batches. An error of `read` is raised where its first batch would come.
     """
     parts = [steps[start : start + READ_TOGETHER] for start in range(0, len(steps), READ_TOGETHER)]
+    # A thread is enough: the store releases the interpreter's lock. One, so that at most two parts are in memory.
     with ThreadPoolExecutor(1) as reader:
         ahead = None
         for part in parts:
+            # The next part is asked for before this one is used.
             now, ahead = ahead, reader.submit(read, part)
             yield from now.result() if now else []
         yield from ahead.result() if ahead else []
@@ -39,10 +44,18 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         """Since it was created."""
+        # Not 0, as speeds are divided by it.
         return max(1e-9, time.monotonic() - self._started)
 
     def watch(self, batches: Iterator[B]) -> Iterator[B]:
-        """The batches; the time that each took to come is added up."""
+        """The batches; the time that each took to come is added up.
+
+        Args:
+            batches: None of them is None.
+
+        Yields:
+            The same batches.
+        """
         while True:
             asked = time.monotonic()
             batch = next(batches, None)

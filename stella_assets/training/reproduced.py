@@ -10,18 +10,27 @@ from stella_assets.corpus.text import uniform
 from stella_assets.students import SavedStudent
 from stella_assets.teachers.snapshot import Snapshot
 
+# Other processors and numbers of processes round sums differently, and training amplifies it: bits may differ.
 MIN_COSINE = 0.99
 """In the mean over texts, of the vectors of two students that count as the same."""
 PROBE_TEXTS = 128
 
 
 def probe_texts(snapshot: Snapshot) -> list[str]:
-    """Some test documents, or others where there are few: the same ones of every snapshot of the same texts."""
+    """Some test documents, or others where there are few: the same ones of every snapshot of the same texts.
+
+    Args:
+        snapshot: Of the recipe.
+
+    Returns:
+        At most 128 texts.
+    """
     rows = [row for batch in snapshot.scan(["id", "split", "role"]) for row in batch.to_pylist()]
     by_row = np.argsort(np.array([row["id"] for row in rows]))  # rows of a snapshot are numbered by their ids
 
     def place(row: int) -> tuple[bool, float]:
         text = rows[by_row[row]]
+        # False sorts before True, so test documents come first; then by hash, which no order of the table changes.
         return (text["split"], text["role"]) != ("test", "document"), uniform("probe", text["id"])
 
     return snapshot.take(sorted(range(len(rows)), key=place)[:PROBE_TEXTS], ["text"])["text"]
@@ -34,7 +43,11 @@ def compare_students(before: SavedStudent, now: SavedStudent, texts: list[str]) 
         before: One.
         now: The other, of the same dimensions.
         texts: What both encode.
+
+    Returns:
+        Whether they count as the same, and the mean cosine.
     """
+    # On the device of this machine, whatever either was trained on. Vectors are of unit norm: products are cosines.
     vectors = [student.load(Compute()).encode(texts) for student in (before, now)]
     mean = float(np.einsum("nd,nd->n", *vectors).mean())
     return Deviation(mean >= MIN_COSINE, f"mean cosine {mean:.4f}, tolerance {MIN_COSINE}")

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Only norms are taken from the result, so the rounds need not converge to the last digit.
 REWEIGHTED = 4
 """Rounds of reweighting."""
+# Keeps the system solvable where the sample has fewer texts than H; the stage's own lambda is searched for later.
 SAMPLE_LAMBDA = 1e-3
 SMALLEST_NORM = 0.1
 """As a share of the mean norm: shorter vectors would get weights far above all others."""
+# A direction that the student cannot predict has next to no variance; a larger factor would only amplify its noise.
 LARGEST_RESCALING = 20.0
 
 
@@ -36,6 +39,11 @@ class NormalEquations:
 
     Memory is `H (H + D)` numbers, whatever the number of texts.
 
+    Args:
+        hidden: H.
+        dim: D.
+        device: Where the sums are; it has to know float64.
+
     References:
         Hoerl and Kennard 1970, Ridge regression: biased estimation for nonorthogonal problems, Technometrics 12(1).
     """
@@ -47,7 +55,13 @@ class NormalEquations:
         self._xy_HD = torch.zeros(hidden, dim, dtype=torch.float64, device=device)
 
     def add(self, x_NH: Tensor, y_ND: Tensor, weight_N: Tensor | None = None) -> None:
-        """Add some texts, each with weight 1 or its own."""
+        """Add some texts, each with weight 1 or its own.
+
+        Args:
+            x_NH: Pooled states.
+            y_ND: Targets.
+            weight_N: Weights; all 1 when left out.
+        """
         weight_N = torch.ones(len(x_NH), device=x_NH.device) if weight_N is None else weight_N
         weighted_NH = x_NH * weight_N[:, None].to(x_NH)
         # Products of a block are exact enough as they are; sums of millions of texts would not be.
@@ -63,6 +77,7 @@ class NormalEquations:
 
     def covariance(self) -> Tensor:
         """Covariance `[H, H]` of x."""
+        # E[x x'] - E[x] E[x]' cancels digits where the mean is large; float64 has enough of them.
         mean_H = self._x_H / self._weight
         return self._xx_HH / self._weight - torch.outer(mean_H, mean_H)
 
@@ -71,12 +86,17 @@ class NormalEquations:
 
         Args:
             ridge_lambda: The penalty, as a share of the mean variance of a dimension of x.
+
+        Returns:
+            The map, in float64.
         """
+        # Centred, so the intercept is not penalised and drops out: W (C + ridge I) = cross', b = mean_y - W mean_x.
         mean_H, mean_D = self.means()
         covariance_HH = self.covariance()
         ridge = ridge_lambda * covariance_HH.diagonal().mean()
         system_HH = covariance_HH + ridge * torch.eye(len(mean_H), dtype=torch.float64, device=mean_H.device)
         cross_HD = self._xy_HD / self._weight - torch.outer(mean_H, mean_D)
+        # Not Cholesky: rounding can leave the covariance of a nearly constant dimension slightly negative.
         weight_DH = torch.linalg.solve(system_HH, cross_HD).T
         return Linear(weight_DH, mean_D - weight_DH @ mean_H)
 
@@ -85,7 +105,13 @@ class Norms:
     """Norms of the student's vectors before they are normalised: a text's target and weight depend on them."""
 
     def __init__(self, x_SH: Tensor, t_SD: Tensor) -> None:
-        """From a sample of pooled states and teachers' unit vectors."""
+        """From a sample of pooled states and teachers' unit vectors.
+
+        Args:
+            x_SH: Pooled states.
+            t_SD: Unit vectors of the same texts.
+        """
+        # The first round is plain ridge regression; each later one uses the norms that the one before gave.
         weight_S, target_SD = torch.ones(len(x_SH), device=x_SH.device), t_SD
         for _ in range(REWEIGHTED):
             equations = NormalEquations(x_SH.shape[1], t_SD.shape[1], x_SH.device)
@@ -95,7 +121,13 @@ class Norms:
             target_SD, weight_S = self.weigh(x_SH, t_SD)
 
     def weigh(self, x_NH: Tensor, t_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Targets `r t` and weights `1 / r^2` of some texts."""
+        """Targets `r t` and weights `1 / r^2` of some texts.
+
+        Args:
+            x_NH: Pooled states.
+            t_ND: Unit vectors of the teachers.
+        """
+        # By the mean norm: only ratios count, and least squares from unit targets shrinks all norms together.
         r_N = (self._map(x_NH).norm(dim=1) / self._mean).clamp(min=SMALLEST_NORM).to(t_ND)
         return t_ND * r_N[:, None], r_N**-2
 
@@ -104,9 +136,17 @@ class VarianceRescaling:
     """Restores part of the variance that least squares takes from what it cannot predict."""
 
     def __init__(self, solution: Linear, equations: NormalEquations, t_SD: Tensor) -> None:
-        """Compare the variance of a solution along its principal directions with that of the teachers' vectors."""
+        """Compare the variance of a solution along its principal directions with that of the teachers' vectors.
+
+        Args:
+            solution: Of the ridge regression.
+            equations: What it is the solution of.
+            t_SD: Unit vectors of the teachers, of a sample of texts.
+        """
         self._solution = solution
         self._centre_D = solution(equations.means()[0][None])[0]
+        # With C = R R', the covariance of y = W x + b is (W R)(W R)': the singular vectors of W R are its principal
+        # directions, and the singular values the standard deviations, without a D x D matrix.
         values_H, vectors_HH = torch.linalg.eigh(equations.covariance())
         root_HH = vectors_HH * values_H.clamp(min=0).sqrt()
         self._directions_DK, deviation_K, _ = torch.linalg.svd(solution.weight_DH @ root_HH, full_matrices=False)
@@ -115,8 +155,16 @@ class VarianceRescaling:
         self._ratio_K = (teachers_K / deviation_K.clamp(min=1e-9)).clamp(max=LARGEST_RESCALING)
 
     def __call__(self, exponent: float) -> Linear:
-        """The solution with each direction k rescaled by `ratio_k ** exponent` about the centre."""
+        """The solution with each direction k rescaled by `ratio_k ** exponent` about the centre.
+
+        Args:
+            exponent: In [0, 1]; 0 gives the solution as it is.
+
+        Returns:
+            A linear map again, so nothing is added to the student.
+        """
         factor_K = self._ratio_K**exponent
+        # I + U (F - I) U' changes the K directions and leaves all others, without a D x D matrix.
         along_DK = self._directions_DK * (factor_K - 1)
 
         def rescaled(vectors_D: Tensor) -> Tensor:

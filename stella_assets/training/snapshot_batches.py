@@ -55,11 +55,17 @@ class SnapshotDataset(IterableDataset[VectorBatch]):
         seed: Of the shuffle.
         start: The step to begin at, to resume.
         steps: The step to end before.
+
+    Example:
+        >>> dataset = SnapshotDataset(reference, "train", batch_size=256, seed=0, start=0, steps=1000)
+        >>> for batch in DataLoader(dataset, batch_size=None, num_workers=2, multiprocessing_context="spawn"):
+        ...     batch.vectors_BD  # [256, D] float16
     """
 
     def __init__(
         self, reference: SnapshotReference, split: str, batch_size: int, seed: int, start: int, steps: int
     ) -> None:
+        # Plain values only: a spawned worker gets the dataset pickled.
         self._reference = reference
         self._split = split
         self._batch_size = batch_size
@@ -71,9 +77,11 @@ class SnapshotDataset(IterableDataset[VectorBatch]):
 
     def __iter__(self) -> Iterator[VectorBatch]:
         worker = get_worker_info()
+        # The loader takes from its workers in turn, so worker k of n makes the steps k, k + n, k + 2 n, ...
         first, every = (worker.id, worker.num_workers) if worker else (0, 1)
         snapshot = self._reference.open()
         rows = snapshot.rows(self._split)
+        # With a batch size the lengths do not decide anything but how many texts there are.
         plan = BatchPlan(snapshot.text_lengths()[rows], self._seed, batch_size=self._batch_size)
 
         def read(steps: Sequence[int]) -> list[VectorBatch]:
@@ -83,7 +91,15 @@ class SnapshotDataset(IterableDataset[VectorBatch]):
 
 
 def read_batches(snapshot: Snapshot, rows_by_step: Mapping[int, np.ndarray]) -> list[VectorBatch]:
-    """Texts and vectors of the batches of some steps, in one read of the store."""
+    """Texts and vectors of the batches of some steps, in one read of the store.
+
+    Args:
+        snapshot: Where they are.
+        rows_by_step: Rows of the snapshot, by step.
+
+    Returns:
+        One batch per step, in the order of `rows_by_step`.
+    """
     columns, vectors = snapshot.read(np.concatenate(list(rows_by_step.values())), ["id", "text", "role"])
     batches, start = [], 0
     for step, rows in rows_by_step.items():

@@ -23,5 +23,9 @@ class SnapshotReference:
     tag: str
 
     def open(self) -> Snapshot:
-        """Open the snapshot, in the process that reads it."""
+        """Open the snapshot, in the process that reads it.
+
+        Raises:
+            MissingSnapshotError: There is no such snapshot.
+        """
         return Snapshot.open(self.workspace, self.recipe, self.tag)

@@ -23,6 +23,7 @@ from stella_assets.training.train import MODEL_FOLDER, train_stage
 from storage.artefacts import MANIFEST
 from storage.workspace import Workspace
 
+# Part of the identity of every stage: a new value trains all of them again.
 CODE_VERSION = "3"
 START = "start"
 """The external version of the first stage that names what it continues from."""
@@ -57,6 +58,9 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         previous: The stage before; None for the first.
         starts_matryoshka_heads: Whether this is the first stage that trains Matryoshka heads.
         prefix: Of the name, e.g. `seed_1/`. Stages with equal inputs share an artefact, whatever their prefix.
+
+    Returns:
+        A step whose artefact is a saved student and the log of its training.
     """
     family = f"stage_{number}"
     optional = (semantic_duplicates, previous)
@@ -67,6 +71,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
             name=family,  # part of the output, which stages of any prefix share
             stage=stage,
             student=student,
+            # Named streams of one seed: another order of texts in a later stage leaves the heads as they are.
             seed_of_heads=seed_of(seed, "heads"),
             seed_of_order=seed_of(seed, family),
             snapshot=SnapshotReference(context.workspace, recipe, snapshot.manifest.identity.key),
@@ -79,6 +84,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
             scratch=context.scratch,
             compute=context.compute,
         )
+        # The same code either way, so the processes that train are not part of the identity.
         return train_stage(inputs, context.log) if context.launch is None else run_as_job(inputs, context.launch)
 
     def read(artefact: Artefact, _workspace: Workspace) -> SavedStudent:
@@ -95,6 +101,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         name=f"{prefix}{family}",
         family=family,
         code_version=CODE_VERSION,
+        # Model and revision count by the digest of the weights, so a copy in another folder is the same student.
         settings={"seed": seed, "student": student.settings("model", "revision"), "stage": stage.settings()},
         build=build,
         presentation=Presentation(
@@ -121,6 +128,7 @@ def _external_versions(recipe: str, student: DenseConfig, workspace: Workspace) 
 
 def _current(step: Step[Any], workspace: Workspace) -> Artefact:
     """The artefact that a recipe has for a step in a workspace."""
+    # Resolved: the link may point elsewhere by the time that the files are read.
     folder = workspace.current(step.recipe, step.name).resolve()
     return Artefact(step.stored_as, folder, Manifest.read(folder / MANIFEST))
 

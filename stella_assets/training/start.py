@@ -37,13 +37,22 @@ class Start:
 
 
 def read_start(workspace: Workspace, recipe: str) -> Start | None:
-    """What the recipe continues from; None for the base model."""
+    """What the recipe continues from; None for the base model.
+
+    Args:
+        workspace: With the record.
+        recipe: Its name.
+    """
     path = _record(workspace, recipe)
     return Start(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def start_folder(workspace: Workspace, recipe: str) -> Path | None:
     """Folder of the stage that the recipe continues from; None for the base model.
+
+    Args:
+        workspace: With the record and the artefacts.
+        recipe: Its name.
 
     Raises:
         StartError: The stage no longer exists. Only this recipe's record has to go: others share the folder.
@@ -52,6 +61,7 @@ def start_folder(workspace: Workspace, recipe: str) -> Path | None:
     if start is None:
         return None
     folder = start.path(workspace)
+    # By digest, too: the key alone would accept an artefact that was built again with other bits.
     if not (folder / MANIFEST).is_file() or Manifest.read(folder / MANIFEST).digest != start.digest:
         raise StartError(
             f"{folder}: recipe {recipe!r} continues from these weights, and they no longer exist.",
@@ -61,7 +71,14 @@ def start_folder(workspace: Workspace, recipe: str) -> Path | None:
 
 
 def set_start(workspace: Workspace, recipe: str, start: Start) -> None:
-    """Continue from a stage from now on."""
+    """Continue from a stage from now on.
+
+    Args:
+        workspace: Where the record is kept.
+        recipe: Its name.
+        start: The stage.
+    """
+    # Atomically: a run that starts at this moment reads the old record or the new one, never half of it.
     write_atomically(_record(workspace, recipe), json.dumps(asdict(start), indent=1) + "\n")
 
 

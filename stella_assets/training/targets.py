@@ -22,24 +22,39 @@ class Targets:
     """The vectors of a batch's texts by the teachers that a stage learns from."""
 
     def __init__(self, blocks: Sequence[Tensor], weights: Sequence[float]) -> None:
-        """Take one block `[B, dim_k]` of vectors per teacher, and the teachers' weights in the concatenation."""
+        """Take one block `[B, dim_k]` of vectors per teacher, and the teachers' weights in the concatenation.
+
+        Args:
+            blocks: Of any number format; they are normalised when they are used.
+            weights: Above 0; only their ratios count.
+        """
+        # Blocks of unit norm, times weights of squared sum 1, give a concatenation of unit norm.
         norm = sum(weight**2 for weight in weights) ** 0.5
         self._weights = [weight / norm for weight in weights]
         self._blocks = list(blocks)
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on a device."""
+        # As they are: float16 is half of what float32 would take over the bus.
         return Targets([block.to(device) for block in self._blocks], self._weights)
 
     @cached_property
     def _units(self) -> list[Tensor]:
+        # Rounded to float16 in the store, vectors are slightly off unit norm, and losses near 0 would show it.
         return [normalize(block.float(), dim=1) for block in self._blocks]
 
     @classmethod
     def of(cls, vectors_BD: Tensor, layout: Layout, teachers: Sequence[str] | None = None) -> Targets:
-        """From the vectors as the store has them, side by side; of the named teachers, or of all."""
+        """From the vectors as the store has them, side by side; of the named teachers, or of all.
+
+        Args:
+            vectors_BD: Of all teachers of the layout.
+            layout: Which teacher is where, and with which weight.
+            teachers: Those to learn from; all when left out.
+        """
         blocks = dict(zip(layout.teachers, vectors_BD.split(layout.dims, dim=1), strict=True))
         weights = dict(zip(layout.teachers, layout.weights, strict=True))
+        # In the order of the layout, which is also that of `teacher_part`, whatever order the recipe names them in.
         chosen = layout.teachers if teachers is None else [name for name in layout.teachers if name in teachers]
         return cls([blocks[name] for name in chosen], [weights[name] for name in chosen])
 
@@ -51,12 +66,22 @@ class Targets:
     @cached_property
     def gram(self) -> Tensor:
         """The teachers' cosines `[B, B]`: the mean of each teacher's own, by squared weight; no concatenation."""
+        # The inner product of two concatenations is the sum of w_k^2 times those of the blocks.
         grams = [weight**2 * gram(block) for weight, block in zip(self._weights, self._units, strict=True)]
         return torch.stack(grams).sum(dim=0)
 
 
 def teacher_part(layout: Layout, teachers: Sequence[str] | None) -> Tensor | None:
-    """Dimensions of the concatenation that belong to the named teachers; None for all."""
+    """Dimensions of the concatenation that belong to the named teachers; None for all.
+
+    Args:
+        layout: Which teacher is where.
+        teachers: Their names; None for all.
+
+    Returns:
+        Positions, int64, ascending.
+    """
+    # None and not all positions: indexing with them would copy every batch.
     if teachers is None or set(teachers) == set(layout.teachers):
         return None
     ends = np.cumsum(layout.dims)
@@ -78,9 +103,15 @@ class Spread:
 
     @classmethod
     def of(cls, sample: Targets) -> Spread:
-        """Measured on a sample of at least two texts."""
+        """Measured on a sample of at least two texts.
+
+        Args:
+            sample: Targets of random texts.
+        """
+        # In float64: a mean over millions of cosines loses digits in float32.
         gram_SS = sample.gram.double()
         pairs = gram_SS[~torch.eye(len(gram_SS), dtype=torch.bool, device=gram_SS.device)]
         # |mean vector|^2 is the mean of the Gram matrix.
         distance = 1 - gram_SS.mean().clamp(min=0).sqrt().item()
+        # Weights are divided by both; a teacher that gives all texts one vector must not make them infinite.
         return cls(max(distance, 1e-6), max(pairs.std(correction=0).item(), 1e-6))

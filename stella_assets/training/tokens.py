@@ -36,7 +36,17 @@ class EmptyCorpusError(UserError):
 
 
 def tokens_step(recipe: str, *, student: StudentConfig, corpus: Step[CorpusTexts]) -> Step[TokenTable]:
-    """The step that makes `tokenised_texts`."""
+    """The step that makes `tokenised_texts`.
+
+    Args:
+        recipe: Name of the recipe.
+        student: Settings of the student.
+        corpus: The texts.
+
+    Returns:
+        A step whose artefact is a `TokenTable`.
+    """
+    # Only what changes tokens is part of the identity, so students that differ in heads or layers share the artefact.
     settings = student.settings()
     return Step(
         recipe=recipe,
@@ -66,6 +76,7 @@ def write_tokens(path: Path, student: StudentConfig, texts: Iterable[pa.RecordBa
         EmptyCorpusError: There are no texts.
     """
     tokenizer = load_tokenizer(student)
+    # In the file itself, so that it can be padded without loading a tokenizer.
     metadata = {"padding": json.dumps(padding_of(tokenizer)), "padding_side": tokenizer.padding_side}
     writer: pa.RecordBatchFileWriter | None = None
     for batch in texts:
@@ -77,6 +88,7 @@ def write_tokens(path: Path, student: StudentConfig, texts: Iterable[pa.RecordBa
         tokens = tokenise(tokenizer, prompted, student.max_length)
         lists = {name: pa.array(column, pa.list_(pa.int32())) for name, column in tokens.columns.items()}
         written = pa.RecordBatch.from_pydict(lists)
+        # The columns are known with the first batch. The file format, not the stream: it can be memory-mapped.
         writer = writer or pa.ipc.new_file(path, written.schema.with_metadata(metadata))
         writer.write_batch(written)
         yield tokens.lengths
@@ -110,6 +122,7 @@ class _RaggedColumn(Sequence[np.ndarray]):
     """Rows of different lengths in a memory-mapped file."""
 
     def __init__(self, chunks: Sequence[pa.ListArray]) -> None:
+        # `values` is the whole child array also of a slice, and offsets count from its beginning, so the two fit.
         self._values = [chunk.values.to_numpy() for chunk in chunks]
         self._offsets = [chunk.offsets.to_numpy() for chunk in chunks]
         self._starts = np.cumsum([0, *map(len, chunks)])
@@ -118,6 +131,7 @@ class _RaggedColumn(Sequence[np.ndarray]):
         return int(self._starts[-1])
 
     def __getitem__(self, row: Any) -> Any:
+        # Found by bisection: joining the chunks would copy the file into memory.
         chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
         start, end = self._offsets[chunk][row - self._starts[chunk] :][:2]
         return self._values[chunk][start:end]
@@ -127,12 +141,17 @@ class _RaggedColumn(Sequence[np.ndarray]):
 
 
 class TokenTable:
-    """The tokens of a corpus, by row number; they stay on disk."""
+    """The tokens of a corpus, by row number; they stay on disk.
+
+    Args:
+        path: Of the file that `write_tokens` wrote.
+    """
 
     def __init__(self, path: Path) -> None:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
         columns = {name: _RaggedColumn(table.column(name).chunks) for name in table.column_names}
+        # The lengths alone are in memory: 8 bytes per text, for plans over the whole split.
         self.lengths = columns["input_ids"].lengths()
         left = metadata["padding_side"] == "left"
         self.texts = TokenisedTexts(columns, json.loads(metadata["padding"]), {}, left=left)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from stella_assets.training.data import TrainingData
 
 MODEL_FOLDER = "model"
+# A sample, as the decomposition is dense: `[S, D]` float32 is in memory at once.
 PRINCIPAL_SAMPLE = 4096
 """Texts whose targets decide where Matryoshka heads start."""
 STATES = 10
@@ -30,6 +31,13 @@ STATES = 10
 def train_stage(inputs: StageInputs, log: Log) -> Result:
     """Train a stage, and write the student and the log of its training.
 
+    Args:
+        inputs: What the stage needs.
+        log: For people.
+
+    Returns:
+        Metrics, and the check that the dev loss fell.
+
     Raises:
         UserError: There are too few texts, the training diverged, or the student cannot be made.
         DiskSpaceError: The disk that checkpoints are written to has too little space.
@@ -37,6 +45,7 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
     _select_device(inputs)
     data = _open_data(inputs)
     student = _make_student(inputs, data["train"])
+    # Asked before training, not found out at the first checkpoint. 4 bytes: weights are float32 on every device.
     size = sum(p.numel() for p in student.parameters()) * 4
     inputs.snapshot.workspace.require_space(
         size * STATES,
@@ -47,6 +56,7 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
         inputs.name, student, data, inputs.seed_of_order, inputs.folder, inputs.scratch, inputs.compute, log
     )
     outcome = inputs.stage.run(context)
+    # Every process has the whole student again; two writers of one folder would damage it.
     if processes(inputs.compute).is_main_process:
         student.save(inputs.folder / MODEL_FOLDER, FULL, inputs.student.prompts)
         TRAINING_LOG.write(inputs.folder, outcome.log)
@@ -66,6 +76,7 @@ def _open_data(inputs: StageInputs) -> dict[str, TrainingData]:
     from stella_assets.training.data import TrainingData
 
     snapshot, tokens = inputs.snapshot.open(), TokenTable(inputs.tokens)
+    # Only of the training texts: held-out texts stay, so that stages with and without it are measured alike.
     left_out = {"train": rows_left_out(inputs.left_out, snapshot)} if inputs.left_out else {}
     data = {
         split: TrainingData(snapshot, tokens, split, inputs.stage.teachers, left_out.get(split))
@@ -83,6 +94,7 @@ def _make_student(inputs: StageInputs, train: TrainingData) -> DenseStudent:
         weights = inputs.start / MODEL_FOLDER if inputs.start else None
         dimension = train.snapshot.layout.dim
         student = inputs.student.initialise(dimension, inputs.seed_of_heads, inputs.compute, weights)
+    # Once, before the first stage that trains them; later stages continue from what they learnt.
     if inputs.starts_matryoshka_heads:
         sample = np.arange(min(PRINCIPAL_SAMPLE, len(train)))
         student.start_matryoshka_heads(train.targets(sample).vectors)
@@ -94,6 +106,7 @@ def _result(outcome: Outcome, student: DenseStudent, data: dict[str, TrainingDat
         (row["step"], row["term"]): row["value"] for row in outcome.log if row["split"] == "dev"
     }
     kept = outcome.kept_step
+    # Without step 0: the check asks whether training lowered the loss, also where step 0 is what is kept.
     lowest = min(value for (step, term), value in dev.items() if step and term == "total")
     return Result(
         metrics={

@@ -33,7 +33,7 @@ def mse_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
         >>> mse_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
         tensor(1.)
     """
-    # The mean over both axes, as `torch.nn.MSELoss` has it and as the published weight of 1 assumes.
+    # The mean over both axes, as `torch.nn.MSELoss` has it, not a sum over dimensions.
     return (student_BD - teacher_BD).square().mean()
 
 

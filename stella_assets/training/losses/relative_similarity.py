@@ -124,7 +124,7 @@ def _violations(student_P: Tensor, teacher_P: Tensor, margin: float, min_gap: fl
 def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_Q: Tensor) -> Tensor:
     """For each query, how many of `values_N[start:end]` are at least the threshold.
 
-    A loop over at most `log2(N) + 1` bits of tensor operations, so it runs on a GPU without waiting for the host.
+    A loop over about log2(N) bits of tensor operations, so it runs on a GPU without waiting for the host.
 
     Args:
         values_N: Integers in [0, N].

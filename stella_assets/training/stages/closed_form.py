@@ -42,7 +42,6 @@ class ClosedForm(StageConfig):
 
     def estimate(self, last: Manifest | None) -> Estimate:
         """The time of the last one; see `StageConfig.estimate`."""
-        # Not scaled by the texts: the search for lambda and exponent takes the same time for any number of them.
         return Estimate("fitted in one pass", super().estimate(last).seconds)
 
     def run(self, context: StageContext) -> Outcome:

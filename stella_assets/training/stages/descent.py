@@ -74,7 +74,7 @@ class Descent(StageConfig):
     )
     checkpoint_every: Positive = Field(100, description="steps between two checkpoints and two dev measurements")
 
-    # Before validation, so that the default is written into the settings: it then is part of the stage's identity.
+    # Not the field's default, which would contradict `batch_tokens`; and before validation, as settings are frozen.
     @model_validator(mode="before")
     @classmethod
     def _default_batch(cls, raw: Any) -> Any:
