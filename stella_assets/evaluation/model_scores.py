@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from stella_assets.core.manifest import Check
 from stella_assets.core.present import Markdown, Shown, markdown_table
-from stella_assets.core.step import Artefact, CheckSpec, Deviation, Result
+from stella_assets.core.step import Artefact, CheckSpec, Deviation, Group, Presentation, Result
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES
+from stella_assets.evaluation.task_set import MTEB
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -92,6 +93,21 @@ def show_models(artefact: Artefact) -> Mapping[str, Shown]:
     rows = artefact.manifest.metrics["scores"]
     cells = [[row["model"], row["dimension"], row["task"], f"{100 * row['score']:.2f}"] for row in rows]
     return {"scores": Markdown(markdown_table(["model", "dimension", "task", "score x 100"], cells))}
+
+
+def present_scores(
+    of: str, group: Group = "evaluation", show: Callable[[Artefact], Mapping[str, Shown]] = show_model
+) -> Presentation:
+    """How a step of scores shows itself.
+
+    Args:
+        of: What was scored, in Markdown.
+        group: Of the step.
+        show: What it shows of its artefact.
+    """
+    return Presentation(
+        group=group, description=f"{MTEB} scores of {of}.", kinds=frozenset({"mteb"}), checks=(IN_RANGE,), show=show
+    )
 
 
 def compare_scores(before: Artefact, _its_workspace: Workspace, now: Artefact, _workspace: Workspace) -> Deviation:

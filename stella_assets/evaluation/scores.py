@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from stella_assets.core.models import model_digest
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import BuildContext, Presentation, Result, Step
-from stella_assets.evaluation.model_scores import IN_RANGE, ModelScores, compare_scores, show_model, write_scores
+from stella_assets.core.step import BuildContext, Result, Step
+from stella_assets.evaluation.model_scores import ModelScores, compare_scores, present_scores, write_scores
 from stella_assets.evaluation.task_scores import TaskScorer, result_json
-from stella_assets.evaluation.task_set import MTEB, TaskSet
+from stella_assets.evaluation.task_set import TaskSet
 from stella_assets.students.base import FULL
 from storage.workspace import Workspace
 
@@ -193,13 +193,7 @@ def _scores_step(
         read=ModelScores.read,
         build=build,
         compare=compare_scores,
-        presentation=Presentation(
-            group="evaluation",
-            description=f"{MTEB} scores of `{model}` at each of its dimensions.",
-            kinds=frozenset({"mteb"}),
-            checks=(IN_RANGE,),
-            show=show_model,
-        ),
+        presentation=present_scores(f"`{model}` at each of its dimensions"),
     )
 
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from stella_assets.core.step import Artefact, BuildContext, Presentation, Result, Step
-from stella_assets.evaluation.model_scores import IN_RANGE, ModelScores, compare_scores, show_models
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
+from stella_assets.evaluation.model_scores import ModelScores, compare_scores, present_scores, show_models
 from stella_assets.evaluation.quantized import BITS, QuantizedEmbedder
 from stella_assets.evaluation.scores import score_models, stage_embedders
 from stella_assets.evaluation.summary import ALL_TASKS, ParaphraseSummary, QuantizationSummary
-from stella_assets.evaluation.task_set import MTEB, TaskSet
+from stella_assets.evaluation.task_set import TaskSet
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -102,12 +102,8 @@ def variants_step(
         read=read,
         build=build,
         compare=compare_scores,
-        presentation=Presentation(
-            group="evaluation",
-            description=f"{MTEB} scores of the last stage with quantized vectors and with paraphrased prompts.",
-            kinds=frozenset({"mteb"}),
-            checks=(IN_RANGE,),
-            show=show_models,
+        presentation=present_scores(
+            "the last stage with quantized vectors and with paraphrased prompts", show=show_models
         ),
     )
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check, Manifest
-from stella_assets.core.step import BuildContext, Presentation, Result, Step
-from stella_assets.evaluation.model_scores import IN_RANGE, ModelScores, compare_scores, show_model
+from stella_assets.core.step import BuildContext, Result, Step
+from stella_assets.evaluation.model_scores import IN_RANGE, ModelScores, compare_scores, present_scores
 from stella_assets.evaluation.scores import score_student, student_prompts
 from stella_assets.evaluation.settings import EvaluationSettings
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES
-from stella_assets.evaluation.task_set import MTEB, TaskSet
+from stella_assets.evaluation.task_set import TaskSet
 from stella_assets.students import FULL, DenseConfig
 from storage.artefacts import MANIFEST
 from storage.errors import MissingReleaseError
@@ -61,13 +61,7 @@ def active_scores_step(
         read=ModelScores.read,
         build=build,
         compare=compare_scores,
-        presentation=Presentation(
-            group="release",
-            description=f"{MTEB} scores of the active release, with which a new release is compared.",
-            kinds=frozenset({"mteb"}),
-            checks=(IN_RANGE,),
-            show=show_model,
-        ),
+        presentation=present_scores("the active release, with which a new release is compared", "release"),
     )
 
 

@@ -61,8 +61,11 @@ class TaskKind(PathAware):
 
     @classmethod
     def mteb_class(cls) -> type:
-        """mteb's class for tasks of this kind."""
-        raise NotImplementedError
+        """mteb's class for tasks of this kind: the one that it names after the type."""
+        from mteb import abstasks
+
+        found: type = getattr(abstasks, f"AbsTask{cls.MTEB_TYPE}")
+        return found
 
     @classmethod
     def matches(cls, task: Any) -> bool:

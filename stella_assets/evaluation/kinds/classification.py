@@ -41,13 +41,6 @@ class Classification(TaskKind):
     TRAINS = True
 
     @classmethod
-    def mteb_class(cls) -> type:
-        """mteb's class, whose subclasses are multilabel classification and regression."""
-        from mteb import abstasks
-
-        return abstasks.AbsTaskClassification
-
-    @classmethod
     def dataset(cls, task: Any, place: Path, parts: Mapping[str, pl.DataFrame]) -> Any:
         """Labels as numbers, the same in all splits."""
         import polars as pl

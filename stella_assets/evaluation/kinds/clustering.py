@@ -46,13 +46,6 @@ class Clustering(TaskKind):
     COLUMNS = ("text", "label")
 
     @classmethod
-    def mteb_class(cls) -> type:
-        """mteb's class of today."""
-        from mteb import abstasks
-
-        return abstasks.AbsTaskClustering
-
-    @classmethod
     def matches(cls, task: Any) -> bool:
         """Tasks of mteb's older class are clusterings, too."""
         return isinstance(task, (cls.mteb_class(), _legacy_class()))

@@ -38,13 +38,6 @@ class PairClassification(TaskKind):
     COLUMNS = ("sentence1", "sentence2", "label")
 
     @classmethod
-    def mteb_class(cls) -> type:
-        """mteb's class."""
-        from mteb import abstasks
-
-        return abstasks.AbsTaskPairClassification
-
-    @classmethod
     def dataset(cls, task: Any, place: Path, parts: Mapping[str, pl.DataFrame]) -> Any:
         """The columns under mteb's names."""
         import polars as pl

@@ -37,13 +37,6 @@ class Reranking(Ranking):
     COLUMNS = ("query", "positive", "negative")
 
     @classmethod
-    def mteb_class(cls) -> type:
-        """mteb's class, a subclass of retrieval."""
-        from mteb import abstasks
-
-        return abstasks.AbsTaskReranking
-
-    @classmethod
     def matches(cls, task: Any) -> bool:
         """Some of mteb's rerankings are instances of its retrieval class."""
         from mteb import abstasks

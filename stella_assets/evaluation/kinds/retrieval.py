@@ -101,13 +101,6 @@ class Retrieval(Ranking):
     MAIN_SCORE = "ndcg_at_10"
 
     @classmethod
-    def mteb_class(cls) -> type:
-        """mteb's class, whose subclass is reranking."""
-        from mteb import abstasks
-
-        return abstasks.AbsTaskRetrieval
-
-    @classmethod
     def matches(cls, task: Any) -> bool:
         """A reranking is an instance of the same class."""
         return super().matches(task) and task.metadata.type != "Reranking"

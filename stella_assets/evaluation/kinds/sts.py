@@ -38,13 +38,6 @@ class Sts(TaskKind):
     COLUMNS = ("sentence1", "sentence2", "score")
 
     @classmethod
-    def mteb_class(cls) -> type:
-        """mteb's class."""
-        from mteb import abstasks
-
-        return abstasks.AbsTaskSTS
-
-    @classmethod
     def dataset(cls, task: Any, place: Path, parts: Mapping[str, pl.DataFrame]) -> Any:
         """The columns as they are."""
         import polars as pl
