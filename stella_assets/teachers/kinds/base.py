@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Protocol
 import numpy as np
 from pydantic import Field
 
-from stella_assets.core.config import ConfigModel, Name, Positive
+from stella_assets.core.config import ConfigModel, ModelSource, Name, Positive
 from stella_assets.core.data import EmbeddingKind
 from stella_assets.core.devices import Compute
+from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
 
 Role = str
@@ -170,18 +171,32 @@ class TeacherConfig(ConfigModel):
 TEACHERS: Registry[TeacherConfig] = Registry("teacher")
 
 
-def published_training_datasets(model: str) -> set[str] | None:
-    """What mteb knows of the training data of a published model, as names of its tasks; None where it does not."""
-    import mteb
+class PublishedTeacher(TeacherConfig, ModelSource):
+    """What teachers share whose model is a folder, or a published one on the Hugging Face hub."""
 
-    try:
-        # Without a request to the hub: the answer must not depend on the network.
-        known = mteb.get_model_meta(model, fetch_from_hf=False).get_training_datasets()
-    except (KeyError, ValueError):  # mteb does not know the model
-        return None
-    return None if known is None else set(known)
+    icons: ClassVar[frozenset[str]] = frozenset({"huggingface"})
+
+    def known_training_datasets(self) -> set[str] | None:
+        """What mteb knows of the model."""
+        import mteb
+
+        try:
+            # Without a request to the hub: the answer must not depend on the network.
+            known = mteb.get_model_meta(self.model, fetch_from_hf=False).get_training_datasets()
+        except (KeyError, ValueError):  # mteb does not know the model
+            return None
+        return None if known is None else set(known)
+
+    def link(self) -> str:
+        """Its name; with a link to its commit on the hub if it is there."""
+        if not self.on_hub:
+            return super().link()
+        return f"[{self.name}](https://huggingface.co/{self.model}/tree/{self.revision})"
 
 
-def hub_link(name: str, model: str, revision: str | None) -> str:
-    """A teacher's name in Markdown, with a link to its commit on the Hugging Face hub."""
-    return f"[{name}](https://huggingface.co/{model}/tree/{revision})"
+def fingerprint_of(description: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that name what `TeacherModel.describe` says.
+
+    The model's place is left out: the same files elsewhere are the same teacher.
+    """
+    return digest({key: value for key, value in description.items() if key != "model"})[:16]

@@ -15,7 +15,7 @@ from stella_assets.core.config import Positive
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
-from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, Role, TeacherConfig
+from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, Role, TeacherConfig, fingerprint_of
 from storage.files import file_digest
 
 VOCABULARY = "vocabulary.json"
@@ -147,7 +147,7 @@ class LsaModel:
 
     def fingerprint(self, role: Role) -> str:
         """Names the fit."""
-        return digest(self.describe(role))[:16]
+        return fingerprint_of(self.describe(role))
 
     def encode(self, texts: list[str], role: Role) -> np.ndarray:
         """Unit-norm vectors `[len(texts), dim]` float32; a text of unknown terms gets the corpus's mean direction."""

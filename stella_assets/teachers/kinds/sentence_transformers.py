@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from stella_assets.core.batching import padded_widths, token_budget_batches
-from stella_assets.core.config import ModelSource, Positive
+from stella_assets.core.config import Positive
 from stella_assets.core.devices import Compute, DtypeChoice
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
 from stella_assets.core.models import (
     CONFIG,
     MODULES,
@@ -32,11 +31,10 @@ from stella_assets.teachers.kinds.base import (
     TEACHERS,
     EmbeddingKind,
     EncoderLimits,
+    PublishedTeacher,
     Role,
-    TeacherConfig,
-    hub_link,
+    fingerprint_of,
     prompt_of,
-    published_training_datasets,
 )
 from stella_assets.teachers.tokenise import tokenise
 
@@ -45,7 +43,7 @@ DIM_KEYS = ("out_features", "word_embedding_dimension", "embedding_dimension")
 
 
 @TEACHERS.register
-class SentenceTransformersTeacher(TeacherConfig, ModelSource):
+class SentenceTransformersTeacher(PublishedTeacher):
     """A SentenceTransformers model. `prompts` are put in front of the texts of a role.
 
     Vectors are those of `SentenceTransformer.encode(normalize_embeddings=True)`, up to the rounding of `dtype`.
@@ -59,8 +57,6 @@ class SentenceTransformersTeacher(TeacherConfig, ModelSource):
         >>> teacher.open(Path(), Compute()).encode(["one text"], "document").shape
         (1, 384)
     """
-
-    icons: ClassVar[frozenset[str]] = frozenset({"huggingface"})
 
     kind: Literal["sentence_transformers"]
     prompts: dict[Literal["query", "document"], str] = Field({}, description="put before texts, by role")
@@ -120,14 +116,6 @@ class SentenceTransformersTeacher(TeacherConfig, ModelSource):
     def limits(self, compute: Compute) -> EncoderLimits:
         """Number format on this device, and `max_length`."""
         return EncoderLimits(compute.dtype(self.dtype), self.max_length)
-
-    def known_training_datasets(self) -> set[str] | None:
-        """What mteb knows of the model."""
-        return published_training_datasets(self.model)
-
-    def link(self) -> str:
-        """Its name; with a link to its commit on the hub if it is there."""
-        return hub_link(self.name, self.model, self.revision) if self.on_hub else super().link()
 
 
 class SentenceTransformersModel:
@@ -189,7 +177,7 @@ class SentenceTransformersModel:
 
     def fingerprint(self, role: Role) -> str:
         """Names what `describe` says, without the model's place: the same weights elsewhere are the same teacher."""
-        return digest({key: value for key, value in self.describe(role).items() if key != "model"})[:16]
+        return fingerprint_of(self.describe(role))
 
     def encode(self, texts: list[str], role: Role) -> np.ndarray:
         """Unit-norm vectors `[N, D]` float32, in the order of `texts`.

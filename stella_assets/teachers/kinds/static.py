@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
@@ -23,10 +22,9 @@ from stella_assets.teachers.kinds.base import (
     TEACHERS,
     EmbeddingKind,
     EncoderLimits,
+    PublishedTeacher,
     Role,
-    TeacherConfig,
-    hub_link,
-    published_training_datasets,
+    fingerprint_of,
 )
 
 # The tokens of a part are in memory as Python lists.
@@ -41,7 +39,7 @@ ZERO_NORM = 1e-6
 
 
 @TEACHERS.register
-class StaticTeacher(TeacherConfig, ModelSource):
+class StaticTeacher(PublishedTeacher):
     """A table of token vectors without an encoder, much faster than a transformer.
 
     `model` is a folder in the layout of model2vec (`config.json`, `model.safetensors`, `tokenizer.json`), or of a
@@ -59,8 +57,6 @@ class StaticTeacher(TeacherConfig, ModelSource):
         >>> teacher.open(Path(), Compute()).encode(["one text"], "document").shape
         (1, 256)
     """
-
-    icons: ClassVar[frozenset[str]] = frozenset({"huggingface"})
 
     kind: Literal["static"]
     trust_remote_code: Literal[False] = Field(False, description="there is no code to trust")
@@ -83,9 +79,7 @@ class StaticTeacher(TeacherConfig, ModelSource):
         # Hub files are pinned by the commit, and hashing them would need a download.
         if self.on_hub:
             return digest([self.model, self.revision])
-        table = _find_table(self, source_folder(self))
-        files = [files_digest(path.parent, [path]) for path in (table.weights, table.tokenizer)]
-        return digest([*files, table.key, table.prompt])
+        return _find_table(self, source_folder(self)).content_digest()
 
     def open(self, folder: Path, compute: Compute) -> StaticModel:
         """The model; it is loaded when it is first used. A hub's files are downloaded, or found in its cache."""
@@ -102,14 +96,6 @@ class StaticTeacher(TeacherConfig, ModelSource):
     def limits(self, compute: Compute) -> EncoderLimits:
         """It computes in float32 and reads whole texts."""
         return EncoderLimits("float32")
-
-    def known_training_datasets(self) -> set[str] | None:
-        """What mteb knows of the model."""
-        return published_training_datasets(self.model)
-
-    def link(self) -> str:
-        """Its name; with a link to its commit on the hub if it is there."""
-        return hub_link(self.name, self.model, self.revision) if self.on_hub else super().link()
 
 
 class StaticModel:
@@ -177,7 +163,8 @@ class StaticModel:
             "kind": self.config.kind,
             "model": self.config.model,
             "revision": self.config.revision if self.config.on_hub else None,
-            "weights": self.config.content_digest(),
+            # Of the table that is open: finding it again for every unit would parse its files again.
+            "weights": self.config.content_digest() if self.config.on_hub else self._table.content_digest(),
             "table": self._table.key,
             "prompt": self._table.prompt,
             "pooling": "mean",
@@ -190,7 +177,7 @@ class StaticModel:
 
     def fingerprint(self, role: Role) -> str:
         """Names what `describe` says, without the model's place: the same files elsewhere are the same teacher."""
-        return digest({key: value for key, value in self.describe(role).items() if key != "model"})[:16]
+        return fingerprint_of(self.describe(role))
 
     def encode(self, texts: list[str], role: Role) -> np.ndarray:
         """Unit-norm vectors `[N, D]` float32; a text without a direction of its own gets the mean of the table.
@@ -232,6 +219,11 @@ class _Table:
     key: str
     tokens: int
     dim: int
+
+    def content_digest(self) -> str:
+        """A digest of table, tokenizer and prompt."""
+        files = [files_digest(path.parent, [path]) for path in (self.weights, self.tokenizer)]
+        return digest([*files, self.key, self.prompt])
 
 
 def _find_table(config: StaticTeacher, folder: Path) -> _Table:
