@@ -10,7 +10,7 @@ from typing import Any
 from storage.database import drop_table, open_table, table_uri
 from storage.lance_errors import translate_lance_errors
 from storage.locks import file_lock
-from storage.units import DIGESTS, session
+from storage.units import DIGESTS, fragment_files, session
 from storage.workspace import Workspace
 
 
@@ -123,9 +123,7 @@ def _unneeded(workspace: Workspace, dataset: Any, name: str, stale: Set[str]) ->
 
 
 def _files(dataset: Any) -> set[str]:
-    fragments = dataset.get_fragments()
-    data = {f"data/{file.path}" for fragment in fragments for file in fragment.data_files()}
-    return data | {deletion for fragment in fragments if (deletion := fragment.deletion_file())}
+    return {path for fragment in dataset.get_fragments() for path in fragment_files(fragment)}
 
 
 def _remove_digests(dataset: Any) -> None:

@@ -10,18 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.codecs import UNIT_NORM, vectors_to_numpy
+from storage.codecs import UNIT_NORM, block_rows, vectors_to_numpy
 from storage.database import open_table, table_uri
 from storage.errors import DamageError
 from storage.keys import to_keys
 from storage.locks import file_lock
-from storage.units import drop_units, hash_file, read_digest, session
+from storage.units import data_file, drop_units, fragment_files, hash_file, read_digest, session
 from storage.workspace import Workspace
 
 STORED_NORM_TOLERANCE = 2e-3
 """Of unit vectors kept as float16: 1e-3 on entry, plus rounding of each value by up to 2^-11 = 4.9e-4 of it."""
-BLOCK_ENTRIES = 2**23
-"""Entries read at once: 32 MiB as float32."""
 VERSIONS = "_versions"
 
 
@@ -131,10 +129,7 @@ def _referenced(versions: list[tuple[str, Any]]) -> dict[str, _File]:
     files: dict[str, _File] = {}
     for tag, dataset in versions:
         for fragment in dataset.get_fragments():
-            paths = [f"data/{data.path}" for data in fragment.data_files()]
-            if deletion := fragment.deletion_file():
-                paths.append(deletion)
-            for path in paths:
+            for path in fragment_files(fragment):
                 files.setdefault(path, _File(fragment.physical_rows, set())).tags.add(tag)
     for file in files.values():
         file.tags.discard("")
@@ -165,11 +160,11 @@ def _verify_rows(report: TableReport, tag: str, dataset: Any, damaged: set[str],
     names_by_id = {column.id(): column.name() for column in dataset.lance_schema.fields()}
     unit_norm = (dataset.schema.metadata or {}).get(UNIT_NORM.encode()) != b"false"
     for fragment in dataset.get_fragments():
-        paths = [f"data/{data.path}" for data in fragment.data_files()]
-        if damaged & {*paths, fragment.deletion_file() or ""}:
+        if not damaged.isdisjoint(fragment_files(fragment)):
             continue
         keys += [to_keys(batch.column(0)) for batch in fragment.to_batches(columns=["id"])]
-        for path, data in zip(paths, fragment.data_files(), strict=True):
+        for data in fragment.data_files():
+            path = data_file(data.path)
             if path in seen:
                 continue
             seen.add(path)
@@ -194,7 +189,7 @@ def _count_wrong(fragment: Any, column: str, unit_norm: bool) -> int:
         return 0
     dim = (kind.value_type if ragged else kind).list_size if vectors else 1
     wrong = 0
-    for batch in fragment.to_batches(columns=[column], batch_size=max(64, min(8192, BLOCK_ENTRIES // dim))):
+    for batch in fragment.to_batches(columns=[column], batch_size=block_rows(dim)):
         values = batch.column(0).flatten() if ragged else batch.column(0)
         if not vectors:
             wrong += int((~np.isfinite(values.to_numpy(zero_copy_only=False))).sum())
@@ -232,11 +227,7 @@ def drop_damaged(
         if dataset is None:
             return 0
         places = {damage.place for damage in damages}
-        units = [
-            fragment
-            for fragment in dataset.get_fragments()
-            if places & {*(f"data/{data.path}" for data in fragment.data_files()), fragment.deletion_file() or ""}
-        ]
+        units = [unit for unit in dataset.get_fragments() if not places.isdisjoint(fragment_files(unit))]
         if "id" in places:
             units += _units_with_doubles(dataset, units)
         if units:

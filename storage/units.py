@@ -80,8 +80,19 @@ def write_unit(uri: str, batches: Iterator[pa.RecordBatch] | pa.Table, schema: p
     unit = dict(fragment.to_json())
     # Before the unit can be committed: a committed file without a digest would count as damaged.
     for file in unit["files"]:
-        write_digest(uri, f"data/{file['path']}", file["file_size_bytes"], unit["physical_rows"])
+        write_digest(uri, data_file(file["path"]), file["file_size_bytes"], unit["physical_rows"])
     return unit
+
+
+def data_file(name: str) -> str:
+    """Path of a data file in the table's folder, as digests and damages name it."""
+    return f"data/{name}"
+
+
+def fragment_files(fragment: Any) -> list[str]:
+    """Paths of a fragment's files in the table's folder: its data files, and its deletions if it has any."""
+    deletion = fragment.deletion_file()
+    return [*(data_file(file.path) for file in fragment.data_files()), *([deletion] if deletion else [])]
 
 
 def _watch(batches: Iterator[pa.RecordBatch], raised: list[Exception]) -> Iterator[pa.RecordBatch]:

@@ -120,7 +120,7 @@ class Runner:
         if not self.store.exists(step.stored_as, key):
             return None
         folder = self.store.path(step.stored_as, key)
-        artefact = Artefact(step.stored_as, folder, Manifest.read(folder / MANIFEST))
+        artefact = Artefact.open(step.stored_as, folder)
         if not all((folder / file).is_file() for file in artefact.manifest.outputs):
             return None
         return artefact if step.is_available(artefact, self.workspace) else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from stella_assets.core.devices import Compute
 from stella_assets.core.manifest import Check, Manifest, digest
 from stella_assets.core.present import Shown
+from storage.artefacts import MANIFEST
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ class Artefact:
     folder: Path
     manifest: Manifest
     reused: bool = True
+
+    @classmethod
+    def open(cls, name: str, folder: Path) -> Artefact:
+        """The artefact in a folder.
+
+        Raises:
+            ManifestError: Its manifest cannot be read or was changed.
+        """
+        return cls(name, folder, Manifest.read(folder / MANIFEST))
 
     @property
     def digest(self) -> str:
@@ -149,6 +159,15 @@ class BuildContext:
 
 def _as_artefact(artefact: Artefact, _workspace: Workspace) -> Any:
     return artefact
+
+
+def from_folder(content: Callable[[Path], T]) -> Callable[[Artefact, Workspace], T]:
+    """A step's `read` for content that is opened by the artefact's folder alone.
+
+    Example:
+        >>> Step(..., read=from_folder(CorpusTexts))
+    """
+    return lambda artefact, _workspace: content(artefact.folder)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import polars as pl
 
 from stella_assets.core.present import Picture, Rows, Schema, Shown
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.corpus.contamination import Contamination
 from stella_assets.corpus.dropped import DROPPED_FILE, as_dropped
 from stella_assets.corpus.duplicates import Duplicates
@@ -79,7 +79,7 @@ def corpus_step(
         },
         dependencies=before,
         build=build,
-        read=CorpusTexts.open,
+        read=from_folder(CorpusTexts),
         presentation=Presentation(
             group="corpus",
             kinds=frozenset({"parquet"}),

@@ -12,7 +12,7 @@ import polars as pl
 from stella_assets.core.manifest import Check, digest
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.corpus.dropped import as_dropped, compact, excerpt, show_dropped, write_dropped
 from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex
 from stella_assets.corpus.evaluation_texts import EvaluationTexts
@@ -23,7 +23,6 @@ from stella_assets.corpus.tables import CONTAMINATION
 from stella_assets.corpus.text import text_id, uniform
 from stella_assets.corpus.words import match_form
 from storage.shards import ShardStore
-from storage.workspace import Workspace
 
 CODE_VERSION = "1"
 MATCHES_KIND = "contamination"
@@ -45,11 +44,6 @@ class Contamination:
     """
 
     folder: Path
-
-    @classmethod
-    def open(cls, artefact: Artefact, _workspace: Workspace) -> Contamination:
-        """What an artefact says."""
-        return cls(artefact.folder)
 
     def removed(self) -> pl.DataFrame:
         """`shard` (its number) and `row` of the texts that are removed."""
@@ -97,7 +91,7 @@ def contamination_step(
         settings={**decontaminate.settings("sets"), "policies": policies},
         dependencies=(cleaned, evaluation_texts),
         build=build,
-        read=Contamination.open,
+        read=from_folder(Contamination),
         presentation=Presentation(
             group="corpus",
             kinds=frozenset({"polars", "parquet"}),

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from stella_assets.core.step import Artefact, BuildContext, Presentation, Result, Step
+from stella_assets.core.step import BuildContext, Presentation, Result, Step, from_folder
 from stella_assets.corpus.contamination import Contamination
 from stella_assets.corpus.dropped import as_dropped, show_dropped, write_dropped
 from stella_assets.corpus.near_copies import NO_PAIRS, choose_copies, near_copies, split_groups
 from stella_assets.corpus.settings import Deduplicate
 from stella_assets.corpus.shards import CleanedTexts
-from storage.workspace import Workspace
 
 CODE_VERSION = "1"
 LEFT_FILE = "left.parquet"
@@ -35,11 +34,6 @@ class Duplicates:
     """
 
     folder: Path
-
-    @classmethod
-    def open(cls, artefact: Artefact, _workspace: Workspace) -> Duplicates:
-        """What an artefact says."""
-        return cls(artefact.folder)
 
     def left(self) -> pl.DataFrame:
         """`shard` (its number), `row` and `group` of each text that stays; a group belongs to one split."""
@@ -82,7 +76,7 @@ def duplicates_step(
         settings={"near": deduplicate.settings() if deduplicate else None, "order": list(sources)},
         dependencies=(cleaned, contamination) if contamination else (cleaned,),
         build=build,
-        read=Duplicates.open,
+        read=from_folder(Duplicates),
         presentation=Presentation(
             group="corpus",
             kinds=frozenset({"polars", "parquet"}),

@@ -12,9 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stella_assets.core.data import Example
-from stella_assets.core.step import Artefact
 from stella_assets.corpus.tables import FUNNEL, TEXTS
-from storage.workspace import Workspace
 
 CORPUS_FILE = TEXTS.file
 FUNNEL_FILE = FUNNEL.file
@@ -40,11 +38,6 @@ class CorpusTexts:
         # Position of the first text of each row group, then the number of texts.
         self._starts = np.cumsum([0, *sizes])
         self._group: tuple[int, tuple[str, ...], pa.Table] | None = None
-
-    @classmethod
-    def open(cls, artefact: Artefact, _workspace: Workspace) -> CorpusTexts:
-        """The texts of an artefact."""
-        return cls(artefact.folder)
 
     def __len__(self) -> int:
         return int(self._starts[-1])

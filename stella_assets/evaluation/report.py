@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.manifest import Check, digest
 from stella_assets.core.present import Markdown, Picture, Shown, markdown_table
-from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.evaluation.reference_scores import read_reference_scores
 from stella_assets.evaluation.render import tables
 from stella_assets.evaluation.summary import ALL_TASKS, Difference, Summary
-from storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -104,11 +103,6 @@ class Report:
 
     folder: Path
 
-    @classmethod
-    def read(cls, artefact: Artefact, _workspace: Workspace) -> Report:
-        """The report of an artefact."""
-        return cls(artefact.folder)
-
     @cached_property
     def summary(self) -> Summary:
         """Everything that it says, with the measured speeds."""
@@ -154,7 +148,7 @@ def report_step(
         external_versions=lambda _workspace: {
             "reference_scores": digest(reference_scores(evaluation).to_dict(as_series=False))
         },
-        read=Report.read,
+        read=from_folder(Report),
         build=partial(_write_report, recipe, description, seed, evaluation, inputs),
         presentation=Presentation(
             group="evaluation",

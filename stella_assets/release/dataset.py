@@ -18,9 +18,10 @@ from stella_assets.core.step import Step
 from stella_assets.corpus.contamination import Contamination
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.tables import TEXTS
+from stella_assets.corpus.tally import SPLITS
 from stella_assets.teachers.teacher_vectors import TeacherVectors
+from storage.codecs import vectors_to_arrow
 
-SPLITS = ("train", "dev", "test")
 # With 4,096 float16 dimensions, the vectors of a shard take 0.8 GB.
 SHARD_ROWS = 100_000
 BATCH_ROWS = 8192
@@ -123,7 +124,7 @@ def _vectors_of(rows: pa.Table, vectors: TeacherVectors) -> pa.Array:
     """The teacher's vectors of some texts, as a column."""
     block_ND = vectors.fetch(rows.column("id").to_pylist(), rows.column("role").to_pylist())
     # `datasets` reads a list of fixed size as an array without offsets.
-    return pa.FixedSizeListArray.from_arrays(pa.array(block_ND.ravel()), vectors.dim)
+    return vectors_to_arrow(block_ND)
 
 
 def _card(inputs: DatasetInputs, runner: Runner, columns: Mapping[str, TeacherVectors]) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.present import Rows, Shown
-from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.evaluation.held_out import held_out_types
 from stella_assets.evaluation.model_scores import ModelScores
 from stella_assets.evaluation.report import Report
@@ -68,7 +68,7 @@ def gate_step(
         # The report has summaries only; the intervals need the samples that are stored with the scores.
         dependencies=(report, *scores, active_scores),
         build=lambda context: _judge(gate, report, [*scores, active_scores], student_model, context),
-        read=lambda artefact, _workspace: read_verdicts(artefact.folder),
+        read=from_folder(read_verdicts),
         presentation=Presentation(
             group="release",
             kinds=frozenset({"parquet"}),

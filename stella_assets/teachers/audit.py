@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stella_assets.core.manifest import Manifest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Step
 from stella_assets.corpus.read import CorpusTexts
@@ -93,7 +92,7 @@ def encoded_teachers(recipe: AuditedRecipe, runner: Runner) -> Iterator[tuple[Te
         # Not `runner.find`: it asks `is_available`, and takes an artefact that lost vectors for missing.
         folder = runner.store.path(step.stored_as, runner.identity(step).key)
         if (folder / MANIFEST).is_file() and (folder / REFERENCE).is_file():
-            artefact = Artefact(step.stored_as, folder, Manifest.read(folder / MANIFEST))
+            artefact = Artefact.open(step.stored_as, folder)
             yield step.read(artefact, runner.workspace), texts
 
 

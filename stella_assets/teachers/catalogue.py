@@ -9,6 +9,7 @@ import numpy as np
 
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot, snapshot_tags
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, VECTORS, snapshot_tables, teacher_tables
+from stella_assets.teachers.vectors import ABOUT, COLUMN
 from storage.database import open_table, table_names
 from storage.errors import MissingSnapshotError
 from storage.workspace import Workspace
@@ -31,7 +32,7 @@ def list_teachers(workspace: Workspace) -> list[dict[str, Any]]:
                 "model": about.get("model") or about.get("kind"),
                 "prompt": about.get("prompt") or "",
                 "dtype": about.get("dtype") or "",
-                "dim": dataset.schema.field("vector").type.list_size,
+                "dim": dataset.schema.field(COLUMN).type.list_size,
                 "rows": int(dataset.count_rows()),
                 "MiB": round(_bytes(dataset) / 2**20, 1),
             }
@@ -72,7 +73,7 @@ def _bytes(dataset: Any) -> int:
 
 
 def _teacher(dataset: Any) -> dict[str, Any]:
-    return dict(json.loads(dataset.schema.metadata[b"stella.teacher"]))
+    return dict(json.loads(dataset.schema.metadata[ABOUT.encode()]))
 
 
 def open_snapshot(workspace: Workspace, name: str) -> Snapshot:
@@ -180,6 +181,5 @@ def _sources(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _about_teacher(snapshot: Snapshot, name: str) -> str | None:
     if name not in snapshot.layout.teachers:
         return None
-    place = snapshot.layout.teachers.index(name)
     prints = ", ".join(f"{role} {f[:8]}" for role, f in sorted(snapshot.fingerprints[name].items()))
-    return f"{snapshot.layout.dims[place]} dims x {snapshot.layout.weights[place]:g}: {prints}"
+    return f"{snapshot.layout.dim_of(name)} dims x {snapshot.layout.weight_of(name):g}: {prints}"

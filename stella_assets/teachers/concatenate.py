@@ -104,7 +104,9 @@ def _write_snapshot(
     context: BuildContext,
 ) -> Result:
     texts = context.read(corpus)
-    columns = [as_column(teacher.name, teacher.weight, context.read(vectors[teacher.name])) for teacher in teachers]
+    columns = [
+        TeacherColumn.of(teacher.name, teacher.weight, context.read(vectors[teacher.name])) for teacher in teachers
+    ]
     dim = sum(column.dim for column in columns)
     # 2 bytes per float16. Asked for before anything is written: a full disk would be found hours later.
     context.workspace.require_space(
@@ -145,11 +147,6 @@ def _write_snapshot(
         },
         checks=(Check(COMPLETE.name, rows == len(texts), f"{rows:,} rows for {len(texts):,} texts"),),
     )
-
-
-def as_column(name: str, weight: float, vectors: TeacherVectors) -> TeacherColumn:
-    """A teacher as a column of a snapshot, read from its vectors."""
-    return TeacherColumn(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch)
 
 
 def _lineage(recipe: str, recipe_digest: str, context: BuildContext) -> dict[str, object]:

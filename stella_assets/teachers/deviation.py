@@ -6,13 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Artefact, Deviation, Step
 from stella_assets.core.trace import Tracer
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.teachers.teacher_vectors import Reference, read_keys, read_reference
-from stella_assets.teachers.vectors import VectorsByRole
-from storage.artefacts import MANIFEST
+from stella_assets.teachers.teacher_vectors import read_keys, read_reference
 from storage.workspace import Workspace
 
 MIN_COSINE = 0.999
@@ -47,7 +44,7 @@ def compare_vectors(
     if texts_before is None or texts_now is None:
         return Deviation(False, "a corpus is gone")
     least, compared = 1.0, 0
-    stored = _open(first, its_workspace), _open(second, workspace)
+    stored = first.open(its_workspace), second.open(workspace)
     for ids, roles in _common_texts(texts_before, texts_now):
         a_ND, b_ND = (each.fetch(ids, roles).astype(np.float32) for each in stored)
         # Stored norms deviate from 1 by up to 1.5e-3: more than the tolerance of the cosine.
@@ -59,17 +56,13 @@ def compare_vectors(
     return Deviation(least >= MIN_COSINE, f"least cosine {least:.6f}, tolerance {MIN_COSINE}")
 
 
-def _open(reference: Reference, workspace: Workspace) -> VectorsByRole:
-    return VectorsByRole(workspace, reference.fingerprints, reference.dim)
-
-
 def _read_corpus(corpus: Step[CorpusTexts], made_of_it: Artefact, workspace: Workspace) -> CorpusTexts | None:
     """The corpus that an artefact was made of; None where it is gone."""
     digest = made_of_it.manifest.identity.inputs[corpus.stored_as]
     folder = Tracer(workspace).folder_of(digest, corpus.stored_as)
     if folder is None:
         return None
-    return corpus.read(Artefact(corpus.stored_as, folder, Manifest.read(folder / MANIFEST)), workspace)
+    return corpus.read(Artefact.open(corpus.stored_as, folder), workspace)
 
 
 def _common_texts(before: CorpusTexts, now: CorpusTexts) -> Iterator[tuple[list[str], list[str]]]:

@@ -8,13 +8,11 @@ import numpy as np
 
 from stella_assets.teachers.measures import NEIGHBOURS, linear_cka, nearest, rounded, unit
 from stella_assets.teachers.snapshot import VECTOR, Snapshot, snapshot_tags
-from storage.codecs import vectors_to_numpy
+from storage.codecs import block_rows, vectors_to_numpy
 from storage.workspace import Workspace
 
 # The matrix of cosines takes 16 MiB in float32.
 SAMPLE_ROWS = 2048
-# Entries of the vectors in memory at a time: 32 MiB in float32.
-BLOCK_ENTRIES = 2**23
 
 
 def previous_snapshot(workspace: Workspace, recipe: str, tag: str) -> tuple[str, Snapshot] | None:
@@ -66,8 +64,7 @@ def snapshot_drift(before: Snapshot, now: Snapshot) -> list[dict[str, Any]]:
 
 
 def _mean_shift(before: Snapshot, now: Snapshot, teacher: str, added: np.ndarray, removed: np.ndarray) -> float | None:
-    dims = [s.layout.dims[s.layout.teachers.index(teacher)] for s in (before, now)]
-    if dims[0] != dims[1]:
+    if before.layout.dim_of(teacher) != now.layout.dim_of(teacher):
         return None
     # Sums of float16 in float64 are exact, so the difference of two sums is that of the texts alone.
     new_D = _sum(now, teacher)
@@ -81,23 +78,24 @@ def _mean_shift(before: Snapshot, now: Snapshot, teacher: str, added: np.ndarray
 
 def _sum(snapshot: Snapshot, teacher: str) -> np.ndarray:
     """The sum of all vectors of a teacher, `[dim]` float64, in one streaming pass."""
-    dim = snapshot.layout.dims[snapshot.layout.teachers.index(teacher)]
+    dim = snapshot.layout.dim_of(teacher)
     total_D = np.zeros(dim)
-    for batch in snapshot.scan([VECTOR + teacher], max(64, min(8192, BLOCK_ENTRIES // dim))):
+    for batch in snapshot.scan([VECTOR + teacher], block_rows(dim)):
         total_D += vectors_to_numpy(batch.column(0)).sum(axis=0, dtype=np.float64)
     return total_D
 
 
 def _sum_rows(snapshot: Snapshot, teacher: str, rows: np.ndarray) -> np.ndarray:
-    dim = snapshot.layout.dims[snapshot.layout.teachers.index(teacher)]
-    total_D, size = np.zeros(dim), max(64, min(8192, BLOCK_ENTRIES // dim))
+    dim = snapshot.layout.dim_of(teacher)
+    total_D, size = np.zeros(dim), block_rows(dim)
     for start in range(0, len(rows), size):
         total_D += snapshot.vectors(rows[start : start + size], [teacher]).sum(axis=0, dtype=np.float64)
     return total_D
 
 
 def _sampled(before: Snapshot, now: Snapshot, teacher: str) -> dict[str, Any]:
-    rows = [_sample(snapshot.keys) for snapshot in (before, now)]
+    # Mostly the same texts while a corpus grows: the first of an order that the ids decide stay the first.
+    rows = [np.sort(snapshot.random_order[:SAMPLE_ROWS]) for snapshot in (before, now)]
     samples = [unit(snapshot.vectors(chosen, [teacher])) for snapshot, chosen in zip((before, now), rows, strict=True)]
     keys = [snapshot.keys[chosen] for snapshot, chosen in zip((before, now), rows, strict=True)]
     # Texts that only one sample has are not compared, but they can be neighbours.
@@ -114,10 +112,3 @@ def _sampled(before: Snapshot, now: Snapshot, teacher: str) -> dict[str, Any]:
         "changed_neighbours": rounded(1 - float(np.mean(kept)) / neighbours),
         "sampled_rows": len(common),
     }
-
-
-def _sample(keys: np.ndarray) -> np.ndarray:
-    """Rows whose ids come first by their second half, ascending: mostly the same texts while a corpus grows."""
-    # Rows are in the order of the first half of an id; the second half is independent of it. The smallest hashes stay
-    # the smallest when others are added, unlike a seeded draw of positions.
-    return np.sort(np.argsort(keys.view("S8").reshape(-1, 2)[:, 1], kind="stable")[:SAMPLE_ROWS])

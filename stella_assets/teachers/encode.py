@@ -118,7 +118,8 @@ def find_teacher(recipe: str, teachers: Mapping[str, TeacherConfig], name: str) 
 
 
 def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: BuildContext) -> Result:
-    texts, compute, total = context.read(corpus), context.compute, len(context.read(corpus))
+    texts, compute = context.read(corpus), context.compute
+    total = len(texts)
     if teacher.fitted:
         # On training texts only: a teacher that saw held-out texts would make held-out losses too good.
         teacher.fit(_training_texts(texts), context.folder)

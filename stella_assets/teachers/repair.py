@@ -15,12 +15,12 @@ from stella_assets.teachers.snapshot import has_snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, snapshot_tables, teacher_asset, teacher_tables
 from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
-from stella_assets.teachers.vectors import VectorsByRole
 from storage.artefacts import MANIFEST
 from storage.database import open_table
 from storage.errors import DamageError, VectorError
 from storage.integrity import Damage, drop_damaged
 from storage.keys import to_keys
+from storage.units import data_file
 from storage.workspace import Workspace
 
 
@@ -77,7 +77,7 @@ def _unit_of(workspace: Workspace, damage: Damage) -> Damage:
     key = to_keys([damage.place.removeprefix("id ")])
     for fragment in dataset.get_fragments():
         if any(np.isin(key, to_keys(batch.column(0))).any() for batch in fragment.to_batches(columns=["id"])):
-            return Damage(damage.table, f"data/{fragment.data_files()[0].path}", damage.what, damage.rows)
+            return Damage(damage.table, data_file(fragment.data_files()[0].path), damage.what, damage.rows)
     return damage
 
 
@@ -131,8 +131,8 @@ def _materials(workspace: Workspace, recipe: str, tag: str) -> tuple[CorpusTexts
     columns = []
     for name, weight in zip(identity.settings["teachers"], identity.settings["weights"], strict=True):
         reference = read_reference(_folder_of(inputs.pop(teacher_asset(name))))
-        vectors = VectorsByRole(workspace, reference.fingerprints, reference.dim)
-        columns.append(TeacherColumn(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch))
+        vectors = reference.open(workspace)
+        columns.append(TeacherColumn.of(name, weight, vectors))
     (corpus,) = inputs.values()  # a snapshot is made of teachers' vectors and one corpus
     lineage = {"recipe": recipe, "asset": SNAPSHOTS_ASSET, "key": tag, "inputs": dict(identity.inputs)}
     return CorpusTexts(_folder_of(corpus)), columns, lineage

@@ -49,6 +49,14 @@ class Layout:
         """Dimensions of the concatenated vector."""
         return sum(self.dims)
 
+    def dim_of(self, teacher: str) -> int:
+        """Dimensions of a teacher's vectors."""
+        return self.dims[self.teachers.index(teacher)]
+
+    def weight_of(self, teacher: str) -> float:
+        """`w_k` of a teacher."""
+        return self.weights[self.teachers.index(teacher)]
+
     def scales(self) -> np.ndarray:
         """Factors `[dim]` float32 that make unit norm of unit vectors side by side.
 
@@ -155,6 +163,15 @@ class Snapshot:
         """Position of each row in the table, `[rows]`."""
         # `take` counts undeleted rows in the order of `scan`, so a position in the scan is a position for `take`.
         return np.argsort(self._physical_keys, kind="stable")
+
+    @cached_property
+    def random_order(self) -> np.ndarray:
+        """All rows, ordered by the second half of their ids, `[rows]`: the first ones are a random sample.
+
+        Rows are in the order of the first half of an id, and the second half is independent of it. The smallest hashes
+        stay the smallest when texts are added, unlike a seeded draw of positions.
+        """
+        return np.argsort(self.keys.view("S8").reshape(-1, 2)[:, 1], kind="stable")
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of one split, ascending."""

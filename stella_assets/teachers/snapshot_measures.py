@@ -20,7 +20,7 @@ from stella_assets.teachers.measures import (
     unit,
 )
 from stella_assets.teachers.snapshot import VECTOR, Snapshot
-from storage.codecs import vectors_to_numpy
+from storage.codecs import block_rows, vectors_to_numpy
 
 ALL = "*"
 """Stands for all sources."""
@@ -29,8 +29,6 @@ CONCATENATION = "concatenation"
 SAMPLE_ROWS = 2048
 # Bounds the effective rank of a source by 255: compare it between sources, not with that of all.
 SOURCE_SAMPLE_ROWS = 256
-BLOCK_ENTRIES = 2**23
-"""Entries of the vectors that are in memory at a time, in float32."""
 
 
 def measure_snapshot(
@@ -98,7 +96,7 @@ def _accumulate(
     weights = np.array(layout.weights) / np.linalg.norm(layout.weights)
     done = 0
     columns = [VECTOR + name for name in layout.teachers]
-    for batch in snapshot.scan(columns, max(64, min(8192, BLOCK_ENTRIES // layout.dim))):
+    for batch in snapshot.scan(columns, block_rows(layout.dim)):
         groups = groups_N[done : done + len(batch)]
         squares = np.zeros(len(batch))
         for number, gathered in enumerate(accumulators.values()):
@@ -122,7 +120,7 @@ def _accumulate(
 
 def _sample(snapshot: Snapshot, groups: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Rows of a sample that depends on ids alone, first of all sources, then of each, and unit vectors by teacher."""
-    lots = np.argsort(snapshot.keys.view("S8").reshape(-1, 2)[:, 1], kind="stable")  # ids are hashes: as good as random
+    lots = snapshot.random_order
     # Of each row, its place among the lots of its source.
     place = np.empty(len(lots), dtype=np.int64)
     for group in np.unique(groups):

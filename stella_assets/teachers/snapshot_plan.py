@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +18,11 @@ from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR
 from storage.codecs import vectors_to_arrow
 from storage.keys import to_keys
 from storage.lance_errors import translate_lance_errors
+from storage.units import data_file
+
+if TYPE_CHECKING:
+    from stella_assets.teachers.teacher_vectors import TeacherVectors
+    from stella_assets.teachers.vectors import VectorsByRole
 
 # Rows of one record batch: 16 MiB of a teacher with 1024 dimensions in float16.
 BLOCK_ROWS = 8192
@@ -56,6 +61,11 @@ class TeacherColumn:
     weight: float
     fingerprints: Mapping[str, str]
     fetch: Callable[[list[str], list[str]], np.ndarray]
+
+    @classmethod
+    def of(cls, name: str, weight: float, vectors: TeacherVectors | VectorsByRole) -> TeacherColumn:
+        """A teacher's column, read from its vectors."""
+        return cls(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch)
 
 
 @dataclass
@@ -118,7 +128,7 @@ class SnapshotPlan:
             files = [{**file, "names": [names_by_id[i] for i in file["fields"]]} for file in about["files"]]
             # A file with a column that is not wanted is left out: of a removed teacher, or of one with other
             # fingerprints.
-            files = [f for f in files if set(f["names"]) <= wanted and f"data/{f['path']}" not in damaged]
+            files = [f for f in files if set(f["names"]) <= wanted and data_file(f["path"]) not in damaged]
             deletion = fragment.deletion_file()
             if not any("id" in file["names"] for file in files) or deletion in damaged:
                 continue  # nothing tells which rows it has; they count as new

@@ -48,6 +48,10 @@ class Reference:
     fingerprints: dict[Role, str]
     digest: str
 
+    def open(self, workspace: Workspace) -> VectorsByRole:
+        """The stored vectors, for reading."""
+        return VectorsByRole(workspace, self.fingerprints, self.dim)
+
 
 def read_reference(folder: Path) -> Reference:
     """The reference in the folder of an artefact of a teacher's vectors."""
@@ -232,10 +236,9 @@ class TeacherVectors:
             VectorError: The teacher made vectors that must not be stored.
             DiskSpaceError: The disk is full. What was committed stays.
         """
-        unique = {text_id(text): text for text in texts}
-        ordered = sorted(unique)
-        self._fill(role, to_keys(ordered), lambda at: [unique[ordered[i]] for i in at], compute)
-        return self._stored.table(role).fetch([text_id(text) for text in texts])
+        ids, distinct, read = _by_id(texts)
+        self._fill(role, to_keys(distinct), read, compute)
+        return self._stored.table(role).fetch(ids)
 
 
 def fill_and_fetch(
@@ -248,11 +251,18 @@ def fill_and_fetch(
         texts: May repeat.
         encode: Gives vectors `[n, dim]` of n texts, in their order.
     """
-    unique = {text_id(text): text for text in texts}
-    ordered = sorted(unique)
-    table.fill(ordered, lambda at: [unique[ordered[i]] for i in at], encode)
-    vectors: np.ndarray = table.fetch([text_id(text) for text in texts])
+    ids, distinct, read = _by_id(texts)
+    table.fill(distinct, read, encode)
+    vectors: np.ndarray = table.fetch(ids)
     return vectors
+
+
+def _by_id(texts: Sequence[str]) -> tuple[list[str], list[str], Callable[[Positions], list[str]]]:
+    """The id of each text; the distinct ids, ascending; and how to read the texts at some positions of these."""
+    ids = [text_id(text) for text in texts]
+    unique = dict(zip(ids, texts, strict=True))
+    distinct = sorted(unique)
+    return ids, distinct, lambda at: [unique[distinct[i]] for i in at]
 
 
 def _by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Positions]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR, Snapshot
-from storage.codecs import vectors_to_arrow
+from storage.codecs import block_rows, vectors_to_arrow
 from storage.errors import TransferError
 
 Format = Literal["parquet", "npy", "safetensors"]
@@ -63,7 +63,7 @@ def export_snapshot(
     draft = folder.with_name(f".{folder.name}.draft")
     _remove(draft)
     draft.mkdir(parents=True)
-    dims = [snapshot.layout.dims[snapshot.layout.teachers.index(name)] for name in names]
+    dims = [snapshot.layout.dim_of(name) for name in names]
     blocks = _blocks(snapshot, names, sum(dims), on_rows)
     match form:
         case "parquet":
@@ -72,7 +72,7 @@ def export_snapshot(
             _write_npy(draft, len(snapshot), sum(dims), blocks)
         case "safetensors":
             _write_safetensors(draft, len(snapshot), sum(dims), blocks)
-    weights = [snapshot.layout.weights[snapshot.layout.teachers.index(name)] for name in names]
+    weights = [snapshot.layout.weight_of(name) for name in names]
     description = {
         "rows": len(snapshot),
         "dtype": "float16",
@@ -99,8 +99,7 @@ def _remove(folder: Path) -> None:
 def _blocks(
     snapshot: Snapshot, teachers: list[str], dim: int, on_rows: Callable[[int], None]
 ) -> Iterator[tuple[dict[str, list[Any]], np.ndarray]]:
-    # At least 64 rows, as each read has a fixed cost; at most 8192, as texts are in memory, too.
-    size = max(64, min(8192, BLOCK_ENTRIES // dim))
+    size = block_rows(dim, BLOCK_ENTRIES)
     for start in range(0, len(snapshot), size):
         rows = np.arange(start, min(start + size, len(snapshot)))
         yield snapshot.read(rows, TEXT_COLUMNS, teachers)

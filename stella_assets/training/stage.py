@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stella_assets.core.manifest import Manifest
 from stella_assets.core.models import model_digest
 from stella_assets.core.present import Picture, Shown
 from stella_assets.core.seeds import seed_of
@@ -20,7 +19,6 @@ from stella_assets.training.start import read_start, start_folder
 from stella_assets.training.tables import TRAINING_LOG
 from stella_assets.training.tokens import TOKENS_FILE, TokenTable
 from stella_assets.training.train import MODEL_FOLDER, train_stage
-from storage.artefacts import MANIFEST
 from storage.workspace import Workspace
 
 # Part of the identity of every stage: a new value trains all of them again.
@@ -130,7 +128,7 @@ def _current(step: Step[Any], workspace: Workspace) -> Artefact:
     """The artefact that a recipe has for a step in a workspace."""
     # Resolved: the link may point elsewhere by the time that the files are read.
     folder = workspace.current(step.recipe, step.name).resolve()
-    return Artefact(step.stored_as, folder, Manifest.read(folder / MANIFEST))
+    return Artefact.open(step.stored_as, folder)
 
 
 def _show(artefact: Artefact) -> Mapping[str, Shown]:

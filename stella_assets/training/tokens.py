@@ -11,15 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from stella_assets.core.batching import TokenisedTexts, padding_of
-from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.models import load_tokenizer, model_digest
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.core.step import BuildContext, CheckSpec, Presentation, Result, Step, from_folder
+from stella_assets.corpus.errors import EmptyCorpusError
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.students import StudentConfig
 from stella_assets.students.tokenise import tokenise
-from storage.workspace import Workspace
 
 CODE_VERSION = "1"
 TOKENS_FILE = "tokens.arrow"
@@ -29,10 +28,6 @@ PRESENTATION = Presentation(
     kinds=frozenset({"arrow"}),
     checks=(CheckSpec("no_text_is_too_long", "No text has more tokens than the student takes."),),
 )
-
-
-class EmptyCorpusError(UserError):
-    """A corpus without texts."""
 
 
 def tokens_step(recipe: str, *, student: StudentConfig, corpus: Step[CorpusTexts]) -> Step[TokenTable]:
@@ -55,7 +50,7 @@ def tokens_step(recipe: str, *, student: StudentConfig, corpus: Step[CorpusTexts
         settings={key: settings[key] for key in ("max_length", "prompts", "query_prompts")},
         build=lambda context: _tokenise(student, context.read(corpus), context),
         presentation=PRESENTATION,
-        read=_open,
+        read=from_folder(_open),
         dependencies=(corpus,),
         external_versions=lambda _workspace: {"student": model_digest(student)},
     )
@@ -160,5 +155,5 @@ class TokenTable:
         return len(self.lengths)
 
 
-def _open(artefact: Artefact, _workspace: Workspace) -> TokenTable:
-    return TokenTable(artefact.folder / TOKENS_FILE)
+def _open(folder: Path) -> TokenTable:
+    return TokenTable(folder / TOKENS_FILE)

@@ -8,7 +8,7 @@ from storage.codecs.binary import Binary
 from storage.codecs.fixed_vectors import FixedVectors
 from storage.codecs.ragged_vectors import RaggedVectors
 from storage.codecs.scalars import Scalars
-from storage.codecs.vectors import NORM_TOLERANCE, UNIT_NORM, vectors_to_arrow, vectors_to_numpy
+from storage.codecs.vectors import NORM_TOLERANCE, UNIT_NORM, block_rows, vectors_to_arrow, vectors_to_numpy
 
 __all__ = [
     "NORM_TOLERANCE",
@@ -20,6 +20,7 @@ __all__ = [
     "RaggedVectors",
     "Scalars",
     "V",
+    "block_rows",
     "describe_type",
     "vectors_to_arrow",
     "vectors_to_numpy",

@@ -13,6 +13,21 @@ NORM_TOLERANCE = 1e-3
 """Largest deviation of a norm from 1 of a vector that counts as a unit vector, before it is rounded to float16."""
 UNIT_NORM = "stella.unit_norm"
 """Key of a table's metadata; `false` says that its vectors may have any norm."""
+BLOCK_ENTRIES = 2**23
+"""Entries of the vectors that are in memory at a time: 32 MiB in float32."""
+
+
+def block_rows(dim: int, entries: int = BLOCK_ENTRIES) -> int:
+    """Rows to read at a time, of vectors of `dim` dimensions.
+
+    Args:
+        dim: Dimensions.
+        entries: That may be in memory.
+
+    Returns:
+        At least 64, as each read has a fixed cost; at most 8,192, as the other columns are in memory, too.
+    """
+    return max(64, min(8192, entries // dim))
 
 
 def vectors_to_arrow(vectors: Floats) -> pa.FixedSizeListArray:
