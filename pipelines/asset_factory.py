@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 import dagster as dg
 
-from pipelines.cli.errors import describe
 from pipelines.launcher import Launcher
 from pipelines.metadata import artefact_metadata, common_metadata
+from pipelines.remedies import describe
 from pipelines.run_record import recorded
 from stella_assets.core.errors import EXPECTED
 from stella_assets.core.runner import Runner

@@ -79,7 +79,7 @@ def prune_links(graph: Graph, runner: Runner) -> None:
         graph: Of the recipe. The link to its study stays, which is not a step of it.
         runner: Of the workspace.
     """
-    runner.store.prune_links(graph.recipe.name, {STUDY_ASSET, *(step.name for step in graph.steps)})
+    runner.prune_links(graph.recipe.name, graph.steps, keep=[STUDY_ASSET])
 
 
 def _linked(step: Step[Any], runner: Runner) -> Path:

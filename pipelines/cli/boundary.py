@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 from rich.markup import escape
 
-from pipelines.cli.errors import describe, log_bug, summarise
+from pipelines.cli.errors import log_bug, summarise
 from pipelines.cli.printing import note
 from pipelines.environment import workspace
+from pipelines.remedies import describe
 from stella_assets.core.errors import EXPECTED
 
 
@@ -30,7 +31,7 @@ def exit_on_errors() -> Iterator[None]:
         # Not a bug, and nothing to correct: what was made so far is kept.
         note("Stopped. Run the same command again to continue where it stopped.")
         sys.exit(1)
-    except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it writes the bug down)
+    except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it logs the bug)
         # `workspace()` creates nothing, so it works where the environment itself is at fault.
         log = log_bug(workspace().root, bug)
         note(f"[bold red]bug[/] {escape(summarise(bug))} The traceback is in {escape(str(log))}")

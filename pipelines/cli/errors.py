@@ -1,4 +1,4 @@
-"""What the command line says about errors: remedies, exit codes, and the log of bugs.
+"""The log of bugs, and the exit codes of the command line.
 
 Exit code 2: a person can correct it. Exit code 1: a run failed, a result is missing, or a bug.
 """
@@ -10,39 +10,6 @@ import tempfile
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
-
-from stella_assets.core.errors import UserError
-from storage import errors as storage
-
-REMEDIES: dict[type[storage.StorageError], str] = {
-    storage.StoreError: "Correct STELLA_VECTORS, or the credentials of the object store.",
-    storage.FormatError: "Install the version of stella-distil that wrote it, or a newer one.",
-    storage.AccessError: "Correct the credentials, or the permissions of the folder or bucket.",
-    storage.UnreachableError: "Check the address in STELLA_VECTORS and the network, then run the command again.",
-    storage.ConflictError: "Run the command again.",
-    storage.DamageError: "`stella vectors verify` names what is damaged, and `--repair` makes it again.",
-    storage.MissingSnapshotError: "`stella vectors list` shows the snapshots of every recipe.",
-    storage.MissingKeysError: "`stella run RECIPE` makes them.",
-    storage.VectorError: "Correct the teacher or the file that the vectors come from.",
-    storage.DiskSpaceError: "Free some space, or set STELLA_HOME to a folder on a larger disk.",
-    storage.ReleaseError: "`stella release list RECIPE` shows the releases.",
-    storage.MissingReleaseError: "Promote another release: `stella release list RECIPE` shows them.",
-    storage.TransferError: "Correct the options, or the files that they name.",
-}
-"""By type; an error without an entry of its own has that of the nearest type above it."""
-DEFAULT_REMEDY = "Check the folder that STELLA_HOME names, then run the command again."
-
-
-def describe(error: Exception) -> str:
-    """What is wrong and what to do about it, as one text."""
-    return str(error) if isinstance(error, UserError) else f"{error} {remedy_of(error)}".strip()
-
-
-def remedy_of(error: Exception) -> str:
-    """The remedy for an error of the storage layer."""
-    # In the order of inheritance, so the nearest type comes first.
-    remedies = (REMEDIES[kind] for kind in type(error).__mro__ if kind in REMEDIES)
-    return next(remedies, DEFAULT_REMEDY if isinstance(error, storage.StorageError) else "")
 
 
 def log_bug(root: Path, error: BaseException) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.cli.errors import REMEDIES, describe
+from pipelines.remedies import REMEDIES, describe
 from stella_assets.core.errors import UserError
 from storage.errors import DamageError, DiskSpaceError, StorageError
 from tests.conftest import write_recipe
