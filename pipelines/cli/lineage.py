@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from pipelines.cli.console import AsJson, make_table
 from pipelines.cli.printing import note, out, say
 from pipelines.environment import prepare_environment
+from stella_assets.core.present import shown_time
 
 ArtefactArgument = Annotated[
     str,
@@ -111,5 +112,5 @@ def _tree(node: Any) -> Tree:
 def _made(node: Any) -> str:
     info, identity = node.run_info, node.manifest.identity
     seed = f", seed {identity.settings['seed']}" if "seed" in identity.settings else ""
-    when = str(info["made_at"]).replace("T", " ").removesuffix("+00:00")
+    when = shown_time(info["made_at"])
     return f"{when}, {info['seconds']:,.1f} s, code {identity.code_version}{seed}"

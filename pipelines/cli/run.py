@@ -23,6 +23,7 @@ from pipelines.cli.console import (
 from pipelines.cli.printing import note, out, say
 from pipelines.environment import prepare_environment
 from pipelines.selection import Selection, prune_links, select_steps, unlinked
+from stella_assets.core.present import shown_time
 from stella_assets.core.runner import Runner
 from stella_assets.evaluation.report import Report
 from stella_assets.recipe import Graph
@@ -109,7 +110,7 @@ def status(recipe: RecipeArgument) -> None:
             table.add_row(step.name, f"[yellow]{state}[/]", "", "", "", "")
             continue
         info = artefact.manifest.run_info
-        made = str(info["made_at"]).replace("T", " ").removesuffix("+00:00")
+        made = shown_time(info["made_at"])
         digest, seconds, memory = artefact.digest[:12], f"{info['seconds']:.1f}", str(info["peak_memory_mib"])
         table.add_row(step.name, "[green]exists[/]", digest, made, seconds, memory)
     out.print(table)

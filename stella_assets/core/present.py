@@ -42,6 +42,11 @@ class Schema:
 Shown = Picture | Rows | Markdown | Schema | Path | int | float | str
 
 
+def shown_time(written: str) -> str:
+    """A time in UTC, as manifests and records hold it, for people."""
+    return written.replace("T", " ").removesuffix("+00:00")
+
+
 def data_uri(png: bytes) -> str:
     """A PNG as a URI that HTML and Markdown can hold."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.present import shown_time
 from storage.files import sync
 from storage.workspace import Workspace
 
@@ -52,7 +53,7 @@ class Entry:
 
     def __str__(self) -> str:
         active = f"{self.release} is active" if self.release else "no release is active"
-        return f"{self.started_at.replace('T', ' ').removesuffix('+00:00')} {self.verdict}: {self.why}; {active}"
+        return f"{shown_time(self.started_at)} {self.verdict}: {self.why}; {active}"
 
 
 class Ledger:

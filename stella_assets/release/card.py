@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.present import markdown_table
 from stella_assets.core.step import Artefact
+from stella_assets.core.templates import render
 from stella_assets.corpus.sources.base import SourceConfig
 from stella_assets.evaluation.render import tables
 from stella_assets.evaluation.summary import Summary
@@ -51,8 +52,6 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         inputs: What the release is made of.
         figures: What it came to.
     """
-    from jinja2 import Environment, PackageLoader
-
     summary = figures.summary
     loaders = [[row["loader"], row["dimension"], f"{row['mean_cosine']:.4f}"] for row in figures.loaders]
     # Without times, which would change the digest of a release that is made again.
@@ -62,8 +61,9 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         for t in inputs.teachers
     ]
     asked = ["teacher", "kind", "dimensions", "weight", "licence", "its licence asks"]
-    templates = Environment(loader=PackageLoader("stella_assets.release"), trim_blocks=True, autoescape=False)  # noqa: S701 (Markdown)
-    return templates.get_template("model_card.md.j2").render(
+    return render(
+        __package__,
+        "model_card.md.j2",
         name=recipe,
         description=inputs.description,
         recipe_digest=inputs.recipe_digest,

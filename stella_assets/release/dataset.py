@@ -15,6 +15,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.present import markdown_table
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Step
+from stella_assets.core.templates import render
 from stella_assets.corpus.contamination import Contamination
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.tables import TEXTS
@@ -128,13 +129,12 @@ def _vectors_of(rows: pa.Table, vectors: TeacherVectors) -> pa.Array:
 
 
 def _card(inputs: DatasetInputs, runner: Runner, columns: Mapping[str, TeacherVectors]) -> str:
-    from jinja2 import Environment, PackageLoader
-
     texts = runner.read(inputs.corpus)
     contamination = runner.find(inputs.contamination) if inputs.contamination else None
     found = runner.read(inputs.contamination).tasks().drop("example").to_dicts() if inputs.contamination else []
-    templates = Environment(loader=PackageLoader("stella_assets.release"), trim_blocks=True, autoescape=False)  # noqa: S701 (Markdown)
-    return templates.get_template("data_card.md.j2").render(
+    return render(
+        __package__,
+        "data_card.md.j2",
         name=inputs.corpus.recipe,
         description=inputs.description,
         recipe_digest=inputs.recipe_digest,

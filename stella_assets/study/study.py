@@ -11,6 +11,7 @@ from stella_assets.core.manifest import Check
 from stella_assets.core.present import Markdown, Picture, Shown, data_uri, html_table, markdown_table
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, upstream
+from stella_assets.core.templates import render
 from stella_assets.recipe import Graph, Recipe
 from stella_assets.study import STUDY_ASSET, plots
 from stella_assets.study.compare import Row, compare, table_rows
@@ -60,28 +61,6 @@ def variant_steps(recipe: Recipe, variant: Variant) -> list[Step[Any]]:
 def last_scores(graph: Graph) -> Step[Any]:
     """The step that scores the last stage."""
     return graph.scores[graph.stages[-1].name]
-
-
-def run_variant(graph: Graph, runner: Runner) -> Artefact:
-    """Make the scores of a variant's last stage and everything that they depend on.
-
-    The recipe's links stay as they are: a study does not change what the recipe has.
-
-    Args:
-        graph: Of the variant.
-        runner: Makes the artefacts.
-
-    Returns:
-        The scores.
-
-    Raises:
-        UserError: A step refuses its inputs.
-    """
-    last = last_scores(graph)
-    for step in upstream(last):
-        # A link says what the recipe has, and keeps it alive. A variant is found by content instead.
-        runner.make(step, link=False)
-    return runner.require(last)
 
 
 def mean_scores(scores: Artefact) -> dict[int, float]:
@@ -201,10 +180,7 @@ def _write(recipe: str, description: str, rows: Sequence[Row], context: BuildCon
 
 def _page(*, table: str, **content: Any) -> str:
     """The page that people read. `table` is HTML, everything else is escaped."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
     from markupsafe import Markup
 
-    # `templates/study.html.j2` ends in `.j2`, which jinja's default rule does not escape.
-    templates = Environment(loader=PackageLoader("stella_assets.study"), autoescape=select_autoescape(["html.j2"]))
     safe = Markup(table)  # noqa: S704 (escaped where it is made)
-    return templates.get_template("study.html.j2").render(table=safe, **content)
+    return render(__package__, "study.html.j2", table=safe, **content)

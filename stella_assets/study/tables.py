@@ -17,7 +17,7 @@ STUDY = declare(
             {
                 "variant": TEXT, "seed": INT, "stages": INT, "dimension": INT, "task": TEXT, "type": TEXT,
                 "score": REAL, "dev_loss": REAL, "dev_neighbours": REAL, "digest": TEXT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip

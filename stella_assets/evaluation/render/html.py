@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stella_assets.core.present import data_uri, html_table
+from stella_assets.core.templates import render
 from stella_assets.evaluation.render.page import Page
 
 
@@ -15,16 +16,9 @@ def render_html(page: Page, plots: Mapping[str, bytes]) -> str:
         page: Its content.
         plots: PNG files by name; they become parts of the page.
     """
-    from jinja2 import Environment, PackageLoader, select_autoescape
     from markupsafe import Markup
 
-    templates = Environment(
-        loader=PackageLoader("stella_assets.evaluation.render"),
-        # Names and descriptions come from the recipe. Tables escape their own cells.
-        autoescape=select_autoescape(["html.j2"]),
-        trim_blocks=True,
-    )
     tables = {name: Markup(html_table(*table)) for name, table in page.tables().items()}  # noqa: S704 (escaped there)
     # Embedded, so that the page still shows its plots when it is sent or moved.
     uris = {name: data_uri(png) for name, png in plots.items()}
-    return templates.get_template("report.html.j2").render(**page.values(), **tables, plots=uris)
+    return render(__package__, "report.html.j2", **page.values(), **tables, plots=uris)
