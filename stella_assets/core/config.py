@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -12,6 +13,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+
+
+def doubled(names: Sequence[str]) -> list[str]:
+    """The names that are there more than once, in alphabetical order."""
+    return sorted({name for name in names if names.count(name) > 1})
 
 
 class ConfigModel(BaseModel):

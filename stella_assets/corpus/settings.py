@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stella_assets.core.config import ConfigModel, Fraction, Name, PathAware, Positive
+from stella_assets.core.config import ConfigModel, Fraction, Name, PathAware, Positive, doubled
 from stella_assets.corpus.sources import SOURCES, SourceConfig
 
 # The union is built from the kinds that are registered; a type checker only needs their base class.
@@ -204,8 +204,8 @@ class CorpusSettings(ConfigModel):
             raise ValueError(f"dev {self.dev} and test {self.test} leave no texts to train on; lower them")
         names = [source.name for source in self.sources]
         # Names are the keys of shards, of the mix and of the tables, so two sources cannot share one.
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two sources are named {doubled[0]!r}; each needs a name of its own")
+        if twice := doubled(names):
+            raise ValueError(f"two sources are named {twice[0]!r}; each needs a name of its own")
         if self.semantic and self.semantic.suspects and not self.decontaminate:
             raise ValueError("semantic.suspects needs evaluation texts; name their sets in `decontaminate`")
         return self

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stella_assets.core.config import ConfigModel, PathAware, Positive
+from stella_assets.core.config import ConfigModel, PathAware, Positive, doubled
 from stella_assets.evaluation.kinds import TASK_KINDS, TaskKind
 
 HELD_OUT = "held_out"
@@ -64,6 +64,6 @@ class EvaluationSettings(PathAware):
         if not names:
             raise ValueError(f"no task to score on; name some in `tasks`, e.g. `{HELD_OUT}`, or in `custom_tasks`")
         # Scores and samples are stored by the name of the task.
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two tasks are named {doubled[0]!r}; each needs a name of its own")
+        if twice := doubled(names):
+            raise ValueError(f"two tasks are named {twice[0]!r}; each needs a name of its own")
         return self

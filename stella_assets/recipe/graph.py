@@ -15,10 +15,13 @@ from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_texts import evaluation_texts_step
 from stella_assets.evaluation.report import ReportInputs, report_step
 from stella_assets.evaluation.scores import (
+    BASE_MODEL,
+    CONCATENATION,
     base_model_scores_step,
     concatenation_scores_step,
     stage_scores_step,
     student_prompts,
+    teacher_model,
     teacher_scores_step,
 )
 from stella_assets.evaluation.task_set import tasks_step
@@ -88,7 +91,8 @@ class Graph:
         return list(dict.fromkeys(chosen))
 
     def _add_corpus(self) -> None:
-        corpus, names = self.recipe.corpus, [source.name for source in self.recipe.corpus.sources]
+        corpus = self.recipe.corpus
+        self._sources = [source.name for source in corpus.sources]
         self.cleaned = cleaned_step(self._name, corpus=corpus, tokenizer=self.recipe.student)
         self.evaluation_texts = self.contamination = None
         if corpus.decontaminate:
@@ -102,7 +106,7 @@ class Graph:
         self.duplicates = duplicates_step(
             self._name,
             deduplicate=corpus.deduplicate,
-            sources=names,
+            sources=self._sources,
             cleaned=self.cleaned,
             contamination=self.contamination,
         )
@@ -134,7 +138,7 @@ class Graph:
             self.semantic_duplicates = semantic_duplicates_step(
                 self._name,
                 semantic=semantic,
-                sources=[source.name for source in recipe.corpus.sources],
+                sources=self._sources,
                 corpus=self.corpus,
                 concatenation=self.concatenation,
             )
@@ -155,8 +159,9 @@ class Graph:
     def _add_stages(self, seed: int, prefix: str = "") -> list[Step[Any]]:
         """The stages of the recipe, trained with a seed."""
         stages: list[Step[Any]] = []
+        trains = [stage.trains_matryoshka_heads for stage in self.recipe.stages]
+        first = 1 + trains.index(True) if any(trains) else None
         for number, stage in enumerate(self.recipe.stages, 1):
-            earlier = self.recipe.stages[: number - 1]
             stages.append(
                 stage_step(
                     self._name,
@@ -168,8 +173,7 @@ class Graph:
                     tokens=self.tokens,
                     semantic_duplicates=self.semantic_duplicates,
                     previous=stages[-1] if stages else None,
-                    starts_matryoshka_heads=stage.trains_matryoshka_heads
-                    and not any(before.trains_matryoshka_heads for before in earlier),
+                    starts_matryoshka_heads=number == first,
                     prefix=prefix,
                 )
             )
@@ -177,25 +181,25 @@ class Graph:
 
     def _add_scores(self) -> None:
         recipe, name = self.recipe, self._name
-        prompts = student_prompts(recipe.student, recipe.evaluation)
+        self._prompts = student_prompts(recipe.student, recipe.evaluation)
         self.tasks = tasks_step(name, evaluation=recipe.evaluation, corpus=self.corpus)
         scores = {
-            f"teacher/{teacher.name}": teacher_scores_step(
+            teacher_model(teacher.name): teacher_scores_step(
                 name, teacher=teacher, vectors=self.teachers[teacher.name], tasks=self.tasks
             )
             for teacher in recipe.teachers
         }
-        scores["concatenation"] = concatenation_scores_step(
+        scores[CONCATENATION] = concatenation_scores_step(
             name, teachers=recipe.teachers, vectors=self.teachers, tasks=self.tasks
         )
-        scores["base_model"] = base_model_scores_step(name, student=recipe.student, tasks=self.tasks)
+        scores[BASE_MODEL] = base_model_scores_step(name, student=recipe.student, tasks=self.tasks)
         for number, stage in enumerate(self.stages, 1):
-            scores[f"stage_{number}"] = self._stage_scores(stage, number)
+            scores[stage.stored_as] = self._stage_scores(stage, number)
         self.scores: dict[str, Step[Any]] = scores
         self.variants = variants_step(
             name,
             evaluation=recipe.evaluation,
-            prompts=prompts,
+            prompts=self._prompts,
             all_heads=recipe.trains_matryoshka_heads(len(self.stages)),
             dimension=recipe.release.dimension,
             stage=self.stages[-1],
@@ -210,7 +214,7 @@ class Graph:
         return stage_scores_step(
             self._name,
             stage=stage,
-            prompts=student_prompts(self.recipe.student, self.recipe.evaluation),
+            prompts=self._prompts,
             all_heads=self.recipe.trains_matryoshka_heads(number),
             tasks=self.tasks,
             seed=seed,
@@ -249,7 +253,7 @@ class Graph:
             report=self.report,
             scores=list(self.scores.values()),
             active_scores=self.active_scores,
-            student_model=f"stage_{len(self.stages)}",
+            student_model=self.stages[-1].stored_as,
         )
         self.release = release_step(
             self._name,

@@ -210,14 +210,20 @@ def _keys_at(place: Place) -> set[str]:
     models: set[type[ConfigModel]] = {Recipe}
     for name in place:
         fields = [model.model_fields[name] for model in models if name in model.model_fields]
-        models = {found for field in fields for found in _models_in(field)} if fields else models
+        models = {found for field in fields for found in models_in(field.annotation)} if fields else models
     return {key for model in models for key in model.model_fields}
 
 
-def _models_in(annotation: Any) -> Iterator[type[ConfigModel]]:
-    # A FieldInfo at first; type arguments in the recursion.
-    annotation = getattr(annotation, "annotation", annotation)
+def models_in(annotation: Any) -> Iterator[type[ConfigModel]]:
+    """The settings models that an annotation names.
+
+    Args:
+        annotation: A type, or a union, list or mapping of types.
+
+    Yields:
+        Each model, in the order in which the annotation names them.
+    """
     if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from models_in(argument)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stella_assets.core.config import ConfigModel, Name
+from stella_assets.core.config import ConfigModel, Name, doubled
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.settings import CorpusSettings
 from stella_assets.evaluation.settings import EvaluationSettings
@@ -102,8 +102,8 @@ class Recipe(ConfigModel):
         if self.name in RESERVED_NAMES:
             raise ValueError(f"name {self.name!r} is a folder of STELLA_HOME; choose another")
         names = [teacher.name for teacher in self.teachers]
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two teachers are named {doubled[0]!r}; each needs a name of its own")
+        if twice := doubled(names):
+            raise ValueError(f"two teachers are named {twice[0]!r}; each needs a name of its own")
         if self.corpus.semantic and self.corpus.semantic.teacher not in names:
             raise ValueError(
                 f"corpus.semantic.teacher names {self.corpus.semantic.teacher!r}; the recipe has {', '.join(names)}"

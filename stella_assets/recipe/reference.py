@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
@@ -20,6 +19,7 @@ from stella_assets.core.present import markdown_table
 from stella_assets.core.registry import Registry
 from stella_assets.corpus.sources import SOURCES
 from stella_assets.evaluation.kinds import TASK_KINDS
+from stella_assets.recipe.read import models_in
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.students import STUDENTS
 from stella_assets.teachers.kinds import TEACHERS
@@ -160,21 +160,6 @@ def models_at(place: tuple[str, ...]) -> list[type[ConfigModel]]:
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
         models = [found for field in fields for found in models_in(field.annotation)]
     return models
-
-
-def models_in(annotation: Any) -> Iterator[type[ConfigModel]]:
-    """The settings models that an annotation names.
-
-    Args:
-        annotation: A type, or a union, list or mapping of types.
-
-    Yields:
-        Each model, in the order in which the annotation names them.
-    """
-    if isinstance(annotation, type) and issubclass(annotation, ConfigModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models_in(argument)
 
 
 def main() -> None:
