@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MIN_SENTENCE_CHARS = 15
 TRAINING_EXAMPLES = 8
 """Examples per label that mteb's classification task trains on; rarer labels are left out."""
-PROBE_TEXTS = 128
 CHECK = CheckSpec("no_query_was_trained_on", "No retrieval query is a text of train or dev.")
 
 Tables = dict[str, "pl.DataFrame"]
@@ -123,16 +122,14 @@ def probe_texts(corpus: CorpusTexts) -> list[str]:
         corpus: The texts.
 
     Returns:
-        At most `PROBE_TEXTS` texts, the same for the same corpus.
+        At most 128 texts, the same for the same corpus.
     """
     import polars as pl
 
-    rows = pl.from_arrow(corpus.table(["id", "text", "split", "role"]))
-    assert isinstance(rows, pl.DataFrame)
-    wanted = (pl.col("split") == "test") & (pl.col("role") == "document")
-    order = [uniform("probe", each) for each in rows["id"]]
-    # `False` sorts before `True`: test documents come first, other texts only fill up.
-    return rows.with_columns(order=pl.Series(order)).sort(~wanted, "order").head(PROBE_TEXTS)["text"].to_list()
+    from stella_assets.corpus.probe import probe_rows
+
+    rows = pl.DataFrame(corpus.table(["id", "text", "split", "role"]))
+    return rows["text"].gather(probe_rows(rows)).to_list()
 
 
 def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[Text]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.step import Deviation
-from stella_assets.corpus.text import uniform
+from stella_assets.corpus.probe import probe_rows
 from stella_assets.students import SavedStudent
 from stella_assets.teachers.snapshot import Snapshot
 
 # Other processors and numbers of processes round sums differently, and training amplifies it: bits may differ.
 MIN_COSINE = 0.99
 """In the mean over texts, of the vectors of two students that count as the same."""
-PROBE_TEXTS = 128
 
 
 def probe_texts(snapshot: Snapshot) -> list[str]:
@@ -25,15 +26,9 @@ def probe_texts(snapshot: Snapshot) -> list[str]:
     Returns:
         At most 128 texts.
     """
-    rows = [row for batch in snapshot.scan(["id", "split", "role"]) for row in batch.to_pylist()]
-    by_row = np.argsort(np.array([row["id"] for row in rows]))  # rows of a snapshot are numbered by their ids
-
-    def place(row: int) -> tuple[bool, float]:
-        text = rows[by_row[row]]
-        # False sorts before True, so test documents come first; then by hash, which no order of the table changes.
-        return (text["split"], text["role"]) != ("test", "document"), uniform("probe", text["id"])
-
-    return snapshot.take(sorted(range(len(rows)), key=place)[:PROBE_TEXTS], ["text"])["text"]
+    rows = pl.DataFrame(pa.Table.from_batches(snapshot.scan(["id", "split", "role"])))
+    # Rows of a snapshot are numbered by their ids.
+    return snapshot.take(probe_rows(rows.sort("id")), ["text"])["text"]
 
 
 def compare_students(before: SavedStudent, now: SavedStudent, texts: list[str]) -> Deviation:
