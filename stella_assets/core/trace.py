@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from stella_assets.core.errors import UserError
@@ -116,10 +116,9 @@ class Tracer:
         self._nodes[node.name, node.digest] = node
         return node
 
-    @staticmethod
-    def join(nodes: Sequence[Node]) -> Node:
-        """A node without a manifest that stands for what is being made of these."""
-        return Node("", "", inputs=tuple(nodes))
+    def join(self, folders: Iterable[Path], name: str = "", digest: str = "") -> Node:
+        """A node without a manifest, for what is being made of these artefacts: its own folder is not finished yet."""
+        return Node(name, digest, inputs=tuple(map(self.of_folder, folders)))
 
     def of_digest(self, name: str, digest: str) -> Node:
         """The node of an artefact, by its data version; without a manifest where its files are gone.

@@ -222,10 +222,8 @@ def _stats_of_all_texts(inputs: ReportInputs, context: BuildContext) -> list[dic
 
 def _node(context: BuildContext) -> Node:
     """The report in its own lineage, before it has a digest."""
-    # The report's own artefact is not finished yet, so it cannot be traced by its folder.
-    tracer = Tracer(context.workspace)
-    inputs = tuple(tracer.of_folder(artefact.folder) for artefact in context.inputs.values())
-    return Node(context.asset, context.key, inputs=inputs)
+    folders = (made.folder for made in context.inputs.values())
+    return Tracer(context.workspace).join(folders, context.asset, context.key)
 
 
 def _rows(artefact: Artefact, table: Table) -> list[dict[str, Any]]:

@@ -143,9 +143,7 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
 
 def _write_lineage(context: BuildContext) -> None:
     """Write the identities of everything that the release depends on."""
-    tracer = Tracer(context.workspace)
-    nodes = tuple(tracer.of_folder(artefact.folder) for artefact in context.inputs.values())
-    lineage = tracer.join(nodes).identities()
+    lineage = Tracer(context.workspace).join(made.folder for made in context.inputs.values()).identities()
     # Identities only: paths and times differ between machines.
     text = json.dumps(lineage, indent=1, sort_keys=True) + "\n"
     (context.folder / LINEAGE_FILE).write_text(text, encoding="utf-8")

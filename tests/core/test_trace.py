@@ -53,8 +53,9 @@ def test_artefacts_of_one_family_have_labels_of_their_own(report: Node):
     assert report.seconds == 6
 
 
-def test_the_lineage_of_what_is_being_made_has_all_its_inputs(report: Node):
-    joined = Tracer.join([report.all["scores/stage_1"], report.all["scores/seed_1"]])
+def test_the_lineage_of_what_is_being_made_has_all_its_inputs(report: Node, workspace: Workspace):
+    folders = [node.folder for name in ("scores/stage_1", "scores/seed_1") if (node := report.all[name]).folder]
+    joined = Tracer(workspace).join(folders)
     assert len(joined.identities()) == 5
 
 
