@@ -140,10 +140,6 @@ class KeyedTable(Generic[V]):
         # The argsort of a permutation is its inverse: rows return to the order of `ids`.
         return self.codec.from_arrow(taken.combine_chunks().take(pa.array(np.argsort(order, kind="stable"))))
 
-    def write(self, keys: Keys, values: V) -> WrittenUnit:
-        """Write one unit in this process and commit nothing; see `UnitWriter.write`."""
-        return self.writer.write(keys, values)
-
     def commit(self, units: Sequence[WrittenUnit]) -> None:
         """Make written units part of the table, in one commit and in their order.
 

@@ -78,11 +78,6 @@ class Workspace:
         """The ledgers of repeated runs, JSON Lines, one file per recipe."""
         return self.root / "redistillations"
 
-    @property
-    def runs(self) -> Path:
-        """What each run made, JSON Lines, one file per run."""
-        return self.root / "runs"
-
     def require_space(self, needed_bytes: int, purpose: str, folder: Path | str | None = None) -> None:
         """Check that the disk that will be written has room, with a tenth to spare.
 

@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-# Rich takes 80 columns where there is no terminal, and would fold tables in pipes and logs.
+# Without a terminal Rich assumes 80 columns, and would wrap tables in pipes and log files.
 out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, width=None if sys.stderr.isatty() else 160)
 

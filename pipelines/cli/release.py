@@ -12,6 +12,7 @@ from rich.markup import escape
 from pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner
 from pipelines.cli.printing import note, out, say
 from pipelines.environment import prepare_environment
+from stella_assets.core.present import shown_time
 from stella_assets.recipe import Graph
 from storage.releases import Releases
 
@@ -30,7 +31,7 @@ def list_releases(recipe: RecipeArgument, as_json: AsJson = False) -> None:
         {
             "name": record["name"],
             "active": "yes" if record["active"] else "",
-            "promoted at": record["promoted_at"].replace("T", " ").removesuffix("+00:00"),
+            "promoted at": shown_time(record["promoted_at"]),
             "mean": f"{record['mean_score']:.2f}",
             "digest": record["digest"][:12],
             "after": record["previous"] or "",
@@ -73,12 +74,12 @@ def promote(
     """Make the recipe's newest release the active one, if its gate is open."""
     workspace = prepare_environment()
     graph = Graph(find_recipe(recipe))
-    from stella_assets.release.promotion import NothingToActivateError, promote_newest
+    from stella_assets.release.promotion import NothingToPromoteError, promote_newest
 
     try:
         record = promote_newest(quiet_runner(workspace), release=graph.release, gate=graph.gate, name=name)
     # Exit code 1, not 2: the command was right, but the result is missing or did not pass.
-    except NothingToActivateError as error:
+    except NothingToPromoteError as error:
         note(escape(str(error)))
         sys.exit(1)
     shown = workspace.releases / graph.recipe.name / "current"

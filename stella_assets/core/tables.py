@@ -62,7 +62,7 @@ RUNS = declare(
             {
                 "run_id": TEXT, "recipe": TEXT, "asset": TEXT, "started_at": TIME, "seconds": REAL, "succeeded": FLAG,
                 "reused": FLAG, "digest": TEXT, "peak_memory_mib": INT, "error": TEXT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip

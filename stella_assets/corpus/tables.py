@@ -16,7 +16,7 @@ TEXTS = declare(
             {
                 "id": TEXT, "text": TEXT, "source": TEXT, "section": TEXT, "role": TEXT, "split": TEXT,
                 "licence": TEXT, "origin": TEXT, "augmentation": TEXT, "parent": TEXT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip
@@ -25,7 +25,7 @@ FUNNEL = declare(
         name="funnel",
         assets="corpus",
         file="funnel.parquet",
-        schema=pa.schema({"source": TEXT, "rule": TEXT, "texts": INT}.items()),
+        schema=pa.schema({"source": TEXT, "rule": TEXT, "texts": INT}),
     )
 )
 DROPPED = declare(
@@ -37,7 +37,7 @@ DROPPED = declare(
             {
                 "id": TEXT, "source": TEXT, "section": TEXT, "role": TEXT, "rule": TEXT, "value": REAL,
                 "detail": TEXT, "excerpt": TEXT, "origin": TEXT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip
@@ -50,7 +50,7 @@ CONTAMINATION = declare(
             {
                 "id": TEXT, "source": TEXT, "evaluation": TEXT, "task": TEXT, "split": TEXT, "role": TEXT,
                 "rule": TEXT, "value": REAL, "verdict": TEXT, "excerpt": TEXT, "evaluation_excerpt": TEXT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -232,10 +231,6 @@ class Summary(SummaryPart):
         # `report.json` is hashed. Speeds differ between equal runs, so they are in a file of their own.
         plain = self.model_dump(mode="json", exclude={"models": {"__all__": {"texts_per_second"}}})
         return json.dumps(plain, indent=1) + "\n"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, the speeds too, as plain values."""
-        return self.model_dump(mode="json")
 
     @classmethod
     def from_json(cls, content: str) -> Summary:

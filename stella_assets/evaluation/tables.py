@@ -13,7 +13,7 @@ TASKS = declare(
         assets="evaluation_tasks",
         file="tasks.parquet",
         schema=pa.schema(
-            {"task": TEXT, "type": TEXT, "metric": TEXT, "data": TEXT, "revision": TEXT, "benchmarks": TEXT}.items()
+            {"task": TEXT, "type": TEXT, "metric": TEXT, "data": TEXT, "revision": TEXT, "benchmarks": TEXT}
         ),
     )
 )
@@ -27,7 +27,7 @@ SCORES = declare(
                 "model": TEXT, "dimension": INT, "task": TEXT, "type": TEXT, "metric": TEXT, "score": REAL,
                 "data": TEXT, "revision": TEXT, "loader": TEXT, "weights": TEXT, "dtype": TEXT, "max_length": INT,
                 "query_prompt": TEXT, "document_prompt": TEXT, "mteb": TEXT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip
@@ -40,9 +40,9 @@ MODEL_SAMPLES = declare(
             {
                 "model": TEXT, "dimension": INT, "task": TEXT, "part": TEXT, "statistic": TEXT, "subset": TEXT,
                 "split": TEXT, "sample": TEXT, "value": REAL, "gold": REAL,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip
-SAMPLES = pa.schema({"subset": TEXT, "split": TEXT, "sample": TEXT, "value": REAL, "gold": REAL}.items())
+SAMPLES = pa.schema({"subset": TEXT, "split": TEXT, "sample": TEXT, "value": REAL, "gold": REAL})
 """Samples of one model and task, before they are gathered into `MODEL_SAMPLES`."""

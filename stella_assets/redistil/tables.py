@@ -15,7 +15,7 @@ REDISTILLATIONS = declare(
             {
                 "started_at": TEXT, "recipe": TEXT, "verdict": TEXT, "why": TEXT, "new_texts": INT, "embedded": INT,
                 "score": REAL, "release": TEXT, "seconds": REAL,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip

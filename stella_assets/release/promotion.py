@@ -16,7 +16,7 @@ RECORDED = ("mean_score", "dimensions", "licence")
 """Metrics of a release that the record of its promotion keeps."""
 
 
-class NothingToActivateError(UserError):
+class NothingToPromoteError(UserError):
     """The gate is closed, or there is no release yet."""
 
 
@@ -35,20 +35,20 @@ def promote_newest(
         The record of the promotion.
 
     Raises:
-        NothingToActivateError: The gate is closed, or there is no release.
+        NothingToPromoteError: The gate is closed, or there is no release.
         ReleaseError: The name is taken.
     """
     recipe = release.recipe
     # Found by the recipe as it is now: a release of older settings is not promoted by accident.
     artefact, judged = runner.find(release), runner.find(gate)
-    # A closed gate is the more useful message: it is also the reason why there is no release.
+    # The gate first: where it is closed, that is also why there is no release.
     if judged is not None and (failed := failed_verdicts(runner.read(gate))):
-        raise NothingToActivateError(
+        raise NothingToPromoteError(
             f"recipe {recipe!r}: the gate is closed. {'; '.join(failed)}.",
             "Improve the student, or change `release.gate` in the recipe.",
         )
     if artefact is None or judged is None:
-        raise NothingToActivateError(
+        raise NothingToPromoteError(
             f"recipe {recipe!r}: there is no release for it as it is.", f"Run `stella run {recipe}` first."
         )
     return promote_release(artefact, recipe, runner.workspace, name)

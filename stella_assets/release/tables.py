@@ -16,11 +16,11 @@ VERDICTS = declare(
             {
                 "requirement": TEXT, "subject": TEXT, "limit": REAL, "found": REAL, "low": REAL, "high": REAL,
                 "passed": FLAG, "sure": FLAG,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip
 RELEASED_VECTORS = pa.schema(
-    {"loader": TEXT, "dimension": INT, "texts": INT, "least_cosine": REAL, "mean_cosine": REAL}.items()
+    {"loader": TEXT, "dimension": INT, "texts": INT, "least_cosine": REAL, "mean_cosine": REAL}
 )
 """How the vectors of each way of loading a release compare with the student's own."""

@@ -27,7 +27,6 @@ from stella_assets.teachers.tables import (
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 CODE_VERSION = "3"
-STATS_FILE, AGREEMENT_FILE = VECTOR_STATS.file, TEACHER_AGREEMENT.file
 WHOLE = CheckSpec("no_nan_or_zero_rows", "No vector holds NaN or only zeros.")
 
 
@@ -97,7 +96,7 @@ def _show(artefact: Artefact) -> Mapping[str, Shown]:
     stats, agreement = metrics["vectors"], metrics["agreement"]
     similarities = pq.read_table(artefact.folder / SIMILARITIES.file).to_pylist()
     columns = ["teacher", "source", "rows", "mean_cosine", "effective_rank", "norm_mean", "nan_rows", "zero_rows"]
-    by_source = pq.read_table(artefact.folder / STATS_FILE, columns=columns).to_pylist()
+    by_source = pq.read_table(artefact.folder / VECTOR_STATS.file, columns=columns).to_pylist()
     return {
         **{f"mean_cosine_{row['teacher']}": float(row["mean_cosine"]) for row in stats},
         **{f"effective_rank_{row['teacher']}": float(row["effective_rank"]) for row in stats},

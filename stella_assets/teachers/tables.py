@@ -42,7 +42,7 @@ SUSPECTS = declare(
             {
                 "id": TEXT, "source": TEXT, "evaluation": TEXT, "task": TEXT, "split": TEXT, "role": TEXT,
                 "cosine": REAL, "excerpt": TEXT, "evaluation_excerpt": TEXT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip
@@ -56,7 +56,7 @@ TEACHERS = declare(
                 "teacher": TEXT, "role": TEXT, "fingerprint": TEXT, "kind": TEXT, "model": TEXT, "revision": TEXT,
                 "weights": TEXT, "prompt": TEXT, "pooling": TEXT, "dense_folder": TEXT, "max_length": TEXT,
                 "dim": INT, "dtype": TEXT, "engine": TEXT, "normalised": TEXT, "licence": TEXT, "texts": INT,
-            }.items()
+            }
         ),
     )
 )  # fmt: skip
@@ -74,7 +74,7 @@ VECTOR_STATS = _statistics(
             "recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "kind": TEXT, "source": TEXT, "rows": INT, "dim": INT,
             "norm_mean": REAL, "norm_std": REAL, "nan_rows": INT, "zero_rows": INT, "mean_cosine": REAL,
             "std_cosine": REAL, "effective_rank": REAL, "sampled_rows": INT,
-        }.items()
+        }
     ),
 )  # fmt: skip
 DIMENSION_STATS = _statistics(
@@ -83,7 +83,7 @@ DIMENSION_STATS = _statistics(
         {
             "recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "dimension": INT, "mean": REAL, "std": REAL,
             "min": REAL, "max": REAL,
-        }.items()
+        }
     ),
 )  # fmt: skip
 TEACHER_AGREEMENT = _statistics(
@@ -92,12 +92,12 @@ TEACHER_AGREEMENT = _statistics(
         {
             "recipe": TEXT, "snapshot": TEXT, "a": TEXT, "b": TEXT, "linear_cka": REAL, "neighbour_overlap": REAL,
             "neighbours": INT, "sampled_rows": INT,
-        }.items()
+        }
     ),
 )  # fmt: skip
 SIMILARITIES = _statistics(
     "similarities",
-    pa.schema({"recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "low": REAL, "high": REAL, "pairs": INT}.items()),
+    pa.schema({"recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "low": REAL, "high": REAL, "pairs": INT}),
 )
 DRIFT = _statistics(
     "drift",
@@ -106,7 +106,7 @@ DRIFT = _statistics(
             "recipe": TEXT, "snapshot": TEXT, "previous": TEXT, "teacher": TEXT, "rows": INT, "rows_added": INT,
             "rows_removed": INT, "same_fingerprint": FLAG, "mean_shift": REAL, "linear_cka": REAL,
             "changed_neighbours": REAL, "sampled_rows": INT,
-        }.items()
+        }
     ),
 )  # fmt: skip
 SNAPSHOTS = declare(

@@ -14,7 +14,7 @@ TRAINING_LOG = declare(
         assets="stage_*",
         file="training_log.parquet",
         schema=pa.schema(
-            {"stage": TEXT, "step": INT, "split": TEXT, "term": TEXT, "value": REAL, "learning_rate": REAL}.items()
+            {"stage": TEXT, "step": INT, "split": TEXT, "term": TEXT, "value": REAL, "learning_rate": REAL}
         ),
     )
 )

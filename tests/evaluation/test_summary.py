@@ -161,4 +161,4 @@ def test_a_summary_is_read_as_it_was_written_without_speeds(board: Scoreboard):
     assert Summary.from_json(summary.to_json()) == summary
     timed = summary.with_speeds(dict.fromkeys(ORDER, 12.5))
     assert timed.to_json() == summary.to_json()
-    assert {model["texts_per_second"] for model in timed.to_dict()["models"]} == {12.5}
+    assert {model["texts_per_second"] for model in timed.model_dump()["models"]} == {12.5}

@@ -6,7 +6,7 @@ import pytest
 from pipelines.definitions import build_definitions
 from pipelines.jobs import forget_old_runs
 from stella_assets.recipe import Graph, Recipe
-from stella_assets.release.promotion import NothingToActivateError
+from stella_assets.release.promotion import NothingToPromoteError
 from storage.workspace import Workspace
 
 
@@ -38,5 +38,5 @@ def test_nothing_is_promoted_before_there_is_a_release(tiny: Recipe, workspace: 
     job = build_definitions([Graph(tiny)], workspace).resolve_job_def("promote_tiny")
     with pytest.raises(dg.Failure, match="there is no release for it as it is") as refused:
         job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
-    assert isinstance(refused.value.__cause__, NothingToActivateError)
+    assert isinstance(refused.value.__cause__, NothingToPromoteError)
     assert not (workspace.releases / "tiny").exists()

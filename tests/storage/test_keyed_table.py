@@ -153,7 +153,7 @@ def test_units_that_other_processes_write_are_committed_in_order_and_equal_to_th
 
 def test_a_unit_that_was_written_and_not_committed_is_not_part_of_the_table(workspace: Workspace):
     table = KeyedTable(workspace, "t", Scalars())
-    written = table.write(to_keys(IDS[:10]), scores(TEXTS[:10]))
+    written = table.writer.write(to_keys(IDS[:10]), scores(TEXTS[:10]))
     assert written.rows == 10
     assert len(KeyedTable(workspace, "t", Scalars())) == 0
     table.commit([written])
