@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import weakref
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,17 @@ def load_sentence_transformer(name: str, device: str = "cpu", **arguments: Any) 
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    return SentenceTransformer(name, device=device, **arguments)
+    return without_cycle(SentenceTransformer(name, device=device, **arguments))
+
+
+def without_cycle(model: Any) -> Any:
+    """A `SentenceTransformer` whose memory is free as soon as nobody refers to it.
+
+    Its model card refers back to it. Such a cycle waits for the garbage collector, which counts objects and not bytes,
+    so gigabytes of a few models would stay for long.
+    """
+    model.model_card_data.model = weakref.proxy(model)
+    return model
 
 
 def load_tokenizer(source: ModelSource) -> Any:

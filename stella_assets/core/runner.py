@@ -12,10 +12,10 @@ from typing import Any, Self, TypeVar
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Identity, Manifest, ManifestError, environment, reasons
-from stella_assets.core.step import Artefact, BuildContext, Launch, Log, Step
+from stella_assets.core.step import Artefact, BuildContext, Launch, Log, Result, Step
 from storage.artefacts import MANIFEST, ArtefactStore
 from storage.files import file_digest, write_atomically
-from storage.memory import PeakMemory
+from storage.memory import PeakMemory, return_freed_memory
 from storage.workspace import Workspace
 
 T = TypeVar("T")
@@ -160,6 +160,21 @@ class Runner:
                 self.link(step)
         return artefact
 
+    def make_part(self, step: Step[Any]) -> Artefact:
+        """Make an artefact that is a part of another one, without a link of its own.
+
+        Args:
+            step: Its dependencies exist. It is not kept, because its build may hold much, e.g. a model that is scored.
+
+        Raises:
+            StellaError: The build refused its inputs.
+        """
+        artefact = self.make(step, link=False)
+        del self._identities[step]
+        self._external.pop(step, None)
+        self.made[:] = [(replace(each, build=_built) if each is step else each, made) for each, made in self.made]
+        return artefact
+
     def link(self, step: Step[Any]) -> None:
         """Make a step's artefact what its recipe has."""
         self.store.point(step.recipe, step.name, step.stored_as, self.identity(step).key)
@@ -214,4 +229,9 @@ class Runner:
         )
         write_atomically(draft / MANIFEST, manifest.to_json())
         folder = self.store.commit(draft, step.stored_as, identity.key)
+        return_freed_memory()
         return Artefact(step.stored_as, folder, manifest, reused=False)
+
+
+def _built(context: BuildContext) -> Result:
+    raise AssertionError(f"{context.asset} is a part that was built, and its build was not kept")

@@ -154,7 +154,7 @@ class BuildContext:
     def make_part(self, step: Step[Any]) -> Artefact:
         """Make an artefact that is a part of this one: found by content or built, without a link of its own."""
         assert self.runner is not None, "parts are made by a runner"
-        return self.runner.make(step, link=False)
+        return self.runner.make_part(step)
 
 
 def _as_artefact(artefact: Artefact, _workspace: Workspace) -> Any:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from storage.memory import PeakMemory
+from storage.memory import STATUS, PeakMemory, return_freed_memory
 
 MIB = 2**20
 
@@ -28,3 +28,18 @@ def test_the_outer_block_sees_what_a_nested_one_used():
             touch(300)
         touch(1)
     assert outer.peak_mib >= inner.peak_mib > 200
+
+
+def resident_mib() -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) // 1024
+
+
+def test_freed_memory_goes_back_to_the_system():
+    blocks = [bytearray(64 * 2**10) for _ in range(4000)]  # below the size that the allocator maps on its own
+    last = bytearray(64 * 2**10)
+    full = resident_mib()
+    del blocks
+    return_freed_memory()
+    assert resident_mib() < full - 150
+    assert last is not None  # it lies behind the others, so that they cannot be freed by lowering the heap's end

@@ -1,6 +1,8 @@
 """Artefacts are reused by content, committed atomically, and never taken from another recipe's state."""
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +161,29 @@ def test_a_part_is_made_by_the_same_runner_and_is_not_linked(first: Step, worksp
     runner.make(Step("tiny", "whole", "1", {}, whole))
     assert [step.name for step, _ in runner.made] == ["first", "whole"]
     assert not workspace.current("tiny", "first").exists()
+
+
+def test_what_a_part_was_built_with_is_freed(workspace: Workspace, log: logging.Logger):
+    class Model:
+        pass
+
+    models: list[weakref.ref[Model]] = []
+
+    def whole(context: BuildContext) -> Result:
+        model = Model()
+
+        def part(_context: BuildContext) -> Result:
+            models.append(weakref.ref(model))
+            return Result()
+
+        context.make_part(Step("tiny", "part", "1", {}, part, external_versions=lambda _workspace: {"a": "b"}))
+        return Result()
+
+    runner = Runner(workspace, log)
+    runner.make(Step("tiny", "whole", "1", {}, whole))
+    gc.collect()
+    assert [model() for model in models] == [None]
+    assert [step.name for step, _ in runner.made] == ["part", "whole"]
 
 
 def test_each_step_is_listed_once_inputs_first(first: Step):

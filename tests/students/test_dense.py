@@ -1,6 +1,9 @@
 """The student: what is dropped, what trains, and a folder that SentenceTransformers reads unchanged."""
 
+import copy
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +138,17 @@ def test_groups_looked_up_at_once_give_the_vectors_and_the_gradient_of_groups_on
         (vectors[0] @ vectors[1] + vectors[2, 0]).backward()
         grads.append((vectors.detach(), student.transformer.get_input_embeddings().weight.grad.clone()))
     torch.testing.assert_close(grads[0], grads[1], atol=1e-6, rtol=1e-4)
+
+
+def test_a_student_is_freed_without_the_garbage_collector_and_can_be_copied():
+    student = make_student()
+    copied = copy.deepcopy(student)
+    np.testing.assert_array_equal(copied.encode(TEXTS), student.encode(TEXTS))
+    gone = weakref.ref(student.transformer)
+    gc.collect()
+    gc.disable()
+    try:
+        del student
+        assert gone() is None
+    finally:
+        gc.enable()

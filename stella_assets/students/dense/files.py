@@ -17,7 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from stella_assets.core.models import load_sentence_transformer, resolve_model
+from stella_assets.core.models import load_sentence_transformer, resolve_model, without_cycle
 from stella_assets.students.base import FULL, StudentError
 from stella_assets.students.dense.heads import Head, saved_dimensions
 from stella_assets.students.dense.layers import keep_layers
@@ -62,7 +62,8 @@ def initialise_student(
     hidden = transformer.auto_model.config.hidden_size
     # On the CPU first: `DenseStudent` moves encoder and heads together, to the device that `compute` names.
     # Pooling and length are the recipe's, whatever the base model was published with.
-    backbone = SentenceTransformer(modules=[transformer, Pooling(hidden, config.pooling)], device="cpu")
+    modules = [transformer, Pooling(hidden, config.pooling)]
+    backbone = without_cycle(SentenceTransformer(modules=modules, device="cpu"))
     backbone.max_seq_length = config.max_length
     if full_dimension is None:
         return DenseStudent(backbone, config.pooling, {}, {}, compute)
@@ -98,7 +99,7 @@ def load_student(config: DenseConfig, folder: Path, compute: Compute) -> DenseSt
     names = list(dimensions) if config.matryoshka_heads == "independent" else [FULL]
     heads = {name: Head.load(folder, dimensions[name]) for name in names}
     # Without the Dense of `modules.json`, which is one head of several: heads are read from their own folders.
-    backbone = SentenceTransformer(modules=[base[0], base[1]], device="cpu")
+    backbone = without_cycle(SentenceTransformer(modules=[base[0], base[1]], device="cpu"))
     return DenseStudent(backbone, config.pooling, heads, dimensions, compute)
 
 
