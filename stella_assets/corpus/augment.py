@@ -1,4 +1,4 @@
-"""Texts made of other texts: documents cut into pieces, words shuffled (arXiv 2412.19048, section 4.1)."""
+"""Texts made of other texts: documents cut into pieces, words shuffled (arXiv 2412.19048, section 3.2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def augmented(text: str, key: str, role: str, settings: Augment) -> tuple[str, l
         `cut` and the pieces, `shuffled` and the text with its words in another order, or "" and the text itself.
 
     References:
-        Jasper and Stella, arXiv 2412.19048, section 4.1.
+        Jasper and Stella, arXiv 2412.19048, section 3.2.
 
     Example:
         >>> augmented("One. Two.", "6dc8e2a4", "document", Augment())

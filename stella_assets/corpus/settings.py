@@ -167,12 +167,12 @@ class Semantic(ConfigModel):
 
 
 class Augment(ConfigModel):
-    """Texts made of other texts, as in section 4.1 of arXiv 2412.19048.
+    """Texts made of other texts, as in section 3.2 of arXiv 2412.19048.
 
     A text that is cut or shuffled is replaced by what is made of it.
 
     References:
-        Jasper and Stella, arXiv 2412.19048, section 4.1.
+        Jasper and Stella, arXiv 2412.19048, section 3.2.
     """
 
     cut: Fraction = Field(

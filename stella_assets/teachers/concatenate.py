@@ -1,4 +1,4 @@
-"""Step `concatenated_vectors`: the target `t = norm(concat(w_1 t_1, w_2 t_2, ...))` (arXiv 2412.19048, section 3.1).
+"""Step `concatenated_vectors`: the target `t = norm(concat(w_1 t_1, w_2 t_2, ...))` (arXiv 2412.19048, section 2.1).
 
 With unit vectors t_k, the cosine of two targets is the mean of the teachers' cosines weighted with w_k squared.
 """
@@ -38,7 +38,7 @@ def concatenate(vectors: Sequence[np.ndarray], weights: Sequence[float]) -> np.n
         `[n, sum of dim_k]` float32, rows of unit norm.
 
     References:
-        arXiv 2412.19048, section 3.1.
+        arXiv 2412.19048, section 2.1.
 
     Example:
         >>> concatenate([np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])], [1.0, 1.0]).round(3)

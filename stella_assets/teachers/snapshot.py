@@ -37,7 +37,7 @@ class Layout:
         weights: `w_k` of each, as the recipe has them.
 
     References:
-        arXiv 2412.19048, section 3.1.
+        arXiv 2412.19048, section 2.1.
     """
 
     teachers: tuple[str, ...]

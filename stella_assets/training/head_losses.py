@@ -27,7 +27,7 @@ from stella_assets.training.losses import LOSSES, LossConfig
 class HeadLossesBase(ConfigModel):
     """Weights of the losses of a head; a number is short for `{weight: number}`, and 0 leaves a loss out.
 
-    The published weights are those of arXiv 2412.19048, section 3.2.
+    The published weights are those of arXiv 2412.19048, section 3.1.
     """
 
     normalize_by_teacher_std: bool = Field(

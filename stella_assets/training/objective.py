@@ -73,8 +73,8 @@ def stage_loss(objective: Objective, heads: Mapping[str, Tensor], targets: Targe
         The weighted sum, and every term.
 
     References:
-        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, section 3.2: losses and weights. Kusupati et al. 2022,
-        Matryoshka representation learning, arXiv 2205.13147.
+        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, sections 2.3 (losses) and 3.1 (weights).
+        Kusupati et al. 2022, Matryoshka representation learning, arXiv 2205.13147.
     """
     full_BD = heads[FULL]
     total = full_BD.new_zeros(())

@@ -60,7 +60,7 @@ class Targets:
 
     @cached_property
     def vectors(self) -> Tensor:
-        """Unit vectors `[B, D]`: `norm(concat(w_k t_k))` (arXiv 2412.19048, section 3.1), float32."""
+        """Unit vectors `[B, D]`: `norm(concat(w_k t_k))` (arXiv 2412.19048, section 2.1), float32."""
         return torch.cat([weight * block for weight, block in zip(self._weights, self._units, strict=True)], dim=1)
 
     @cached_property

@@ -25,7 +25,7 @@ def cosine_loss(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
         A scalar in [0, 2].
 
     References:
-        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, eq. 2.
+        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, eq. 1.
 
     Example:
         >>> cosine_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))

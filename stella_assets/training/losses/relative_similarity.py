@@ -49,7 +49,7 @@ def relative_similarity_loss(
         A scalar, 0 if the batch has fewer than 3 texts, for there is nothing to compare.
 
     References:
-        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, eq. 4. Counts: Claude, Navarro and Ordóñez 2015, The
+        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, eq. 3. Counts: Claude, Navarro and Ordóñez 2015, The
         wavelet matrix, https://doi.org/10.1016/j.is.2014.06.002.
 
     Example:

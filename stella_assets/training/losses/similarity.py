@@ -25,7 +25,7 @@ def similarity_loss(student_gram_BB: Tensor, teacher_gram_BB: Tensor) -> Tensor:
         A scalar, in squared cosine units.
 
     References:
-        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, eq. 3.
+        Zhang et al. 2024, Jasper and Stella, arXiv 2412.19048, eq. 2.
 
     Example:
         >>> similarity_loss(torch.eye(2), torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
