@@ -211,6 +211,7 @@ class Runner:
                     self,
                 )
             )
+        _require_declared_checks(step, result)
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
         manifest = Manifest(
             identity=identity,
@@ -231,6 +232,17 @@ class Runner:
         folder = self.store.commit(draft, step.stored_as, identity.key)
         return_freed_memory()
         return Artefact(step.stored_as, folder, manifest, reused=False)
+
+
+def _require_declared_checks(step: Step[Any], result: Result) -> None:
+    """A step makes the checks that it declares, all of them and no others; anything else is a bug of the step."""
+    if step.presentation is None:  # a part of another artefact, which nobody sees by itself
+        return
+    declared = sorted(check.name for check in step.presentation.checks)
+    made = sorted(check.name for check in result.checks)
+    # Here and not in Dagster, which would name the numbers of outputs, and only after the artefact was committed.
+    if made != declared:
+        raise RuntimeError(f"{step.name} declares the checks {declared} and made {made}")
 
 
 def _built(context: BuildContext) -> Result:
