@@ -3,11 +3,13 @@
 import copy
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from stella_assets.core import devices
 from storage.workspace import Workspace
@@ -125,3 +127,25 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def log() -> logging.Logger:
     return logging.getLogger("test")
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder of a small random model of `tests.models`, by name; built once per run. Never change it."""
+    base = tmp_path_factory.getbasetemp()
+    # Workers of pytest-xdist have folders of their own in one of the run.
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "published"
+    shared.mkdir(exist_ok=True)
+
+    def folder(name: str) -> Path:
+        from tests.models import build
+
+        finished = shared / name
+        with FileLock(shared / f"{name}.lock"):
+            if not finished.is_dir():
+                draft = shared / "drafts" / name
+                draft.parent.mkdir(exist_ok=True)
+                build(name, draft.parent).rename(finished)
+        return finished
+
+    return folder
