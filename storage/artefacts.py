@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from storage.files import link_atomically, sync
+from storage.files import apply_umask, link_atomically, sync
 from storage.locks import file_lock
 from storage.workspace import Workspace
 
@@ -73,6 +73,7 @@ class ArtefactStore:
             The artefact's folder.
         """
         final = self.path(asset, key)
+        apply_umask(draft)
         # After a power failure, a durable rename must not lead to files whose bytes were never written.
         for file in draft.rglob("*"):
             if file.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +65,21 @@ def link_atomically(link: Path, target: str | Path) -> None:
     """Make a symbolic link, or redirect one, in one rename."""
     with replace_atomically(link) as fresh:
         fresh.symlink_to(target)
+
+
+def apply_umask(folder: Path) -> None:
+    """Give everything in a folder the permissions of the folder itself, which the umask decided when it was made.
+
+    Libraries that write through a temporary file, e.g. safetensors, leave files that only their owner can read.
+
+    Args:
+        folder: Links in it are left alone, as they may lead out of it.
+    """
+    # Not `os.umask`, which cannot be asked without changing it for all threads.
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(mode if path.is_dir() else mode & 0o666)
 
 
 def file_digest(path: Path) -> str:

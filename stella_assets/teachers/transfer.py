@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR, Snapshot
 from storage.codecs import block_rows, vectors_to_arrow
 from storage.errors import TransferError
+from storage.files import apply_umask
 
 Format = Literal["parquet", "npy", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -83,6 +84,7 @@ def export_snapshot(
     }
     # Unit vectors and weights are kept apart, so that a reader can weight them differently.
     (draft / "vectors.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    apply_umask(draft)
     if folder.exists():
         # Fails where somebody put a file there meanwhile, and then nothing is lost.
         folder.rmdir()
