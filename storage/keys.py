@@ -40,9 +40,13 @@ def to_keys(ids: pa.Array | pa.ChunkedArray | list[str]) -> Keys:
     # All ids have the same length and lie without gaps, so one `fromhex` converts the block.
     text: str = array.buffers()[2][int(offsets[0]) : int(offsets[-1])].to_pybytes().decode()
     try:
-        return np.frombuffer(bytes.fromhex(text), dtype="S16")
+        raw = bytes.fromhex(text)
     except ValueError:
-        raise StoreError(f"an id among {array[0]}, ... is not hexadecimal; ids are hashes.") from None
+        raw = b""
+    # `fromhex` skips blanks, which would move the digits of all ids behind them.
+    if 2 * len(raw) != len(text):
+        raise StoreError(f"an id among {array[0]}, ... is not hexadecimal; ids are hashes.")
+    return np.frombuffer(raw, dtype="S16")
 
 
 def to_ids(keys: Keys) -> Any:

@@ -106,7 +106,8 @@ def read_source(
         SourceError: It cannot be read, or more of it is malformed than the recipe allows.
     """
     # Pinned first: a table or a branch may move while it is read.
-    source, parts = source.pinned(), source.parts()
+    source = source.pinned()
+    parts = source.parts()
     shards: list[Shard] = []
     dropped = [no_dropped()]
     for part in parts:

@@ -24,7 +24,7 @@ from stella_assets.corpus.text import text_id, uniform
 from stella_assets.corpus.words import match_form
 from storage.shards import ShardStore
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 MATCHES_KIND = "contamination"
 TASKS_FILE = "tasks.parquet"
 CONTAMINATED_FILE = "contaminated.parquet"
@@ -127,7 +127,8 @@ def find_contamination(
     _by_task(matches, evaluation).write_parquet(folder / TASKS_FILE)
     texts_dropped = dropped.n_unique(["shard", "row"]) if len(dropped) else 0
     # An index that finds nothing looks like a clean corpus; only planted texts tell the two apart.
-    missed = _missed_probes(index, evaluation["text"])
+    probes = _probes(index, evaluation["text"])
+    missed = _missed_probes(index, probes)
     return Result(
         metrics={
             "evaluation_texts": len(evaluation),
@@ -141,8 +142,8 @@ def find_contamination(
             Check(
                 "planted_evaluation_texts_are_found",
                 not missed,
-                f"of {PROBES} evaluation texts, planted as they are and inside a longer text, {len(missed)} were missed"
-                + "".join(f"; {text[:80]!r}" for text in missed[:3]),
+                f"of {len(probes)} evaluation texts, planted as they are and inside a longer text, {len(missed)} were "
+                "missed" + "".join(f"; {text[:80]!r}" for text in missed[:3]),
             ),
         ),
     )
@@ -155,7 +156,8 @@ def _matches(
     store = ShardStore(cleaned.store.workspace, MATCHES_KIND)
     # Without policies: a changed policy changes verdicts and reuses the stored matches.
     suffix = digest([CODE_VERSION, evaluation_digest, settings.settings("sets")])
-    found = []
+    # Sources without texts have no shards, and nothing cannot be concatenated.
+    found = [_with_texts(MATCHES.to_frame().with_columns(shard=pl.lit(0, pl.UInt32)), None, cleaned)]
     with progress_bar(len(cleaned), "contamination", "texts") as bar:
         for number, shard in enumerate(cleaned.shards):
             matches = store.get(f"{shard.key}-{suffix}", partial(_search, cleaned, shard, index))
@@ -169,10 +171,10 @@ def _search(cleaned: CleanedTexts, shard: Shard, index: EvaluationIndex) -> pl.D
     return index.find(match_form(texts)) if len(texts) else MATCHES.to_frame()
 
 
-def _with_texts(matches: pl.DataFrame, shard: Shard, cleaned: CleanedTexts) -> pl.DataFrame:
-    """Matches with what the shard knows about their texts."""
+def _with_texts(matches: pl.DataFrame, shard: Shard | None, cleaned: CleanedTexts) -> pl.DataFrame:
+    """Matches with what the shard knows about their texts; None for no matches at all."""
     columns = ["id", "text", "section", "role", "origin"]
-    if not len(matches):
+    if shard is None or not len(matches):
         return matches.with_columns(pl.lit("").alias(name) for name in (*columns, "source"))
     texts = cleaned.rows(shard, columns)[matches["row"].to_numpy()]
     return compact(pl.concat([matches, texts], how="horizontal").with_columns(source=pl.lit(shard.source)))
@@ -228,14 +230,18 @@ def _write(folder: Path, scratch: Path, matches: pl.DataFrame, dropped: pl.DataF
     write_dropped([as_dropped(named)], folder, scratch)
 
 
-def _missed_probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:
-    """Evaluation texts of some length that are not found where they were planted: as they are, and in the frame."""
+def _probes(index: EvaluationIndex, texts: pl.Series) -> list[str]:
+    """At most `PROBES` evaluation texts of some length."""
     # Shorter texts may be left out of the index on purpose, if chance explains them.
     long = texts.filter(index.lengths >= index.words)
-    chosen = sorted(long, key=lambda text: uniform("probe", text_id(text)))[:PROBES]
-    planted = pl.Series([*chosen, *(PROBE_FRAME.format(text) for text in chosen)], dtype=pl.String)
-    found = set(index.find(match_form(planted))["row"]) if chosen else set()
-    return [text for row, text in enumerate(chosen * 2) if row not in found]
+    return sorted(long, key=lambda text: uniform("probe", text_id(text)))[:PROBES]
+
+
+def _missed_probes(index: EvaluationIndex, probes: list[str]) -> list[str]:
+    """Evaluation texts that are not found where they were planted: as they are, and in the frame."""
+    planted = pl.Series([*probes, *(PROBE_FRAME.format(text) for text in probes)], dtype=pl.String)
+    found = set(index.find(match_form(planted))["row"]) if probes else set()
+    return [text for row, text in enumerate(probes * 2) if row not in found]
 
 
 def _show(artefact: Artefact) -> Mapping[str, Shown]:

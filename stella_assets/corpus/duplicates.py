@@ -21,7 +21,7 @@ from stella_assets.corpus.near_copies import NO_PAIRS, choose_copies, near_copie
 from stella_assets.corpus.settings import Deduplicate
 from stella_assets.corpus.shards import CleanedTexts
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 LEFT_FILE = "left.parquet"
 
 
@@ -97,7 +97,7 @@ def find_duplicates(
 ) -> Result:
     """Write `left.parquet`: shard, row and group of every text that stays, and `dropped.parquet`.
 
-    Texts of one group belong to one split: a text and what was taken from it, and chains of near copies.
+    Texts of one group belong to one split: a text and what was taken from it, and chains of copies.
 
     Args:
         cleaned: The texts.
@@ -120,7 +120,7 @@ def find_duplicates(
     # Rows are in the order of ranks, so the first of equal keys is the one that stays.
     first = texts["key"].is_first_distinct()
     equal, texts = texts.filter(~first), texts.filter(first)
-    kept = texts.join(equal, on="key", how="semi").select("key", kept="id")
+    kept = texts.join(equal, on="key", how="semi").select("key", kept="id", kept_base="base")
     equal = equal.join(kept, on="key", how="left").with_columns(rule=pl.lit("duplicate"), value=1.0)
     near = near_copies(texts, cleaned, settings, scratch) if settings else NO_PAIRS
     copy, keeper, similarity = choose_copies(near)
@@ -129,8 +129,10 @@ def find_duplicates(
     )
     stays = np.ones(len(texts), bool)
     stays[copy] = False
-    # Groups are formed with the copies: a copy that is removed can link two texts that stay.
-    left = texts.with_columns(group=split_groups(texts["base"].to_numpy(), near)).filter(stays)
+    # Groups are formed with the copies: a copy that is removed can link two texts that stay, and so can an equal text,
+    # from which others may have been taken.
+    equal_bases = equal.select("kept_base", "base").to_numpy().T
+    left = texts.with_columns(group=split_groups(texts["base"].to_numpy(), near, equal_bases)).filter(stays)
     # Later steps go shard by shard.
     left.select("shard", "row", "group").sort("shard", "row").write_parquet(folder / LEFT_FILE)
     write_dropped(chain(_with_texts(equal, cleaned), _with_texts(copies, cleaned)), folder, scratch)

@@ -23,6 +23,8 @@ from stella_assets.corpus.words import (
 # A pair of Jaccard similarity s becomes a candidate with probability 1 - (1 - s^ROWS)^BANDS.
 BANDS, ROWS, SEED = 50, 4, 1
 """96% of the pairs with a similarity of 0.5 become candidates, 99.9% of those with 0.6."""
+BANDS_SETTINGS = [BANDS, ROWS, SEED]
+"""What decides the bands of a text, in the key that they are stored under."""
 MIN_INFORMATION = 0.76
 """A near copy keeps this share of the information in an evaluation text's words: a changed name is another request."""
 MIN_BITS = 27.0
@@ -92,6 +94,8 @@ class EvaluationIndex:
         # Shorter texts that chance explains would be found everywhere; they are compared for equality only.
         telling = self._total_bits(words) >= MIN_BITS
         self._windows = {}
+        # `[E]`, sequences to find; a text of fewer than `words` words is a single one. A repeated sequence counts once.
+        self._distinct = np.maximum(words.windows(settings.words).distinct().counts, 1)
         for length, windows in enumerate(words.windows_up_to(settings.words), 1):
             # A text shorter than `words` is one window of its own length and must occur as a whole.
             wanted = (self.lengths == length) & telling if length < settings.words else self.lengths >= length
@@ -128,11 +132,15 @@ class EvaluationIndex:
         size = self.words
         windows = enumerate(words.windows_up_to(size), 1)
         found = [self._windows[length].find(part) for length, part in windows if length in self._windows]
+        # Evaluation texts that chance explains have no sequences to find.
+        if not found:
+            return MATCHES.to_frame()
         counted = pl.concat(found).unique().group_by(["row", "evaluation"]).len().sort("row", "evaluation")
         texts, owners = counted["row"].to_numpy(), counted["evaluation"].to_numpy()
-        # `len` counts distinct sequences. A text of fewer than `size` words is one sequence.
-        shorter = np.minimum(words.counts[texts], self.lengths[owners])
-        share = np.minimum(counted["len"].to_numpy() / np.maximum(shorter - size + 1, 1), 1.0)
+        # `len` counts distinct sequences, so it is compared with distinct ones, of the texts that share any.
+        sharing, at = np.unique(texts, return_inverse=True)
+        distinct = np.maximum(words.take(sharing).windows(size).distinct().counts, 1)
+        share = np.minimum(counted["len"].to_numpy() / np.minimum(distinct[at], self._distinct[owners]), 1.0)
         kept = share >= self._settings.containment
         return _matches(texts[kept], owners[kept], "contained", share[kept])
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import polars as pl
 
+from stella_assets.core.manifest import digest
 from stella_assets.core.step import Artefact, BuildContext, Presentation, Result, Step
 from stella_assets.corpus.errors import EvaluationSetError
-from stella_assets.corpus.evaluation_index import EvaluationIndex, evaluation_bands
+from stella_assets.corpus.evaluation_index import BANDS_SETTINGS, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import read_set, set_digest
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
 from storage.shards import ShardStore
@@ -65,7 +66,8 @@ class EvaluationTexts:
         """An index to find the texts by; its costly part is computed once per artefact."""
         texts = self.texts()
         # Bands depend on the texts only, so recipes with other settings share them.
-        return EvaluationIndex(texts, settings, self.bands.get(self.digest, partial(evaluation_bands, texts)))
+        key = f"{self.digest}-{digest(BANDS_SETTINGS)}"
+        return EvaluationIndex(texts, settings, self.bands.get(key, partial(evaluation_bands, texts)))
 
 
 def evaluation_texts_step(recipe: str, *, decontaminate: Decontaminate) -> Step[EvaluationTexts]:

@@ -111,18 +111,20 @@ def choose_copies(pairs: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return copies, keepers, np.fromiter((value for _, value in removed.values()), np.float64, len(removed))
 
 
-def split_groups(bases_N: np.ndarray, pairs: Pairs) -> pl.Series:
-    """`[N]` uint64: equal for texts with one base, and for those that chains of near copies join.
+def split_groups(bases_N: np.ndarray, pairs: Pairs, equal_bases_2E: np.ndarray) -> pl.Series:
+    """`[N]` uint64: equal for texts with one base, and for those that chains of copies join.
 
     Args:
         bases_N: For each text, the text that it was taken from, or itself.
         pairs: Near copies.
+        equal_bases_2E: Bases of texts that are equal but for case and punctuation, one pair per column.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     # Nodes are bases and not texts: texts that were taken from one text are one node.
-    known, edges = np.unique(np.stack([bases_N[pairs.first], bases_N[pairs.second]]), return_inverse=True)
+    joined_2P = np.concatenate([np.stack([bases_N[pairs.first], bases_N[pairs.second]]), equal_bases_2E], axis=1)
+    known, edges = np.unique(joined_2P, return_inverse=True)
     first, second = edges.reshape(2, -1)
     graph = coo_matrix((np.ones(len(first), bool), (first, second)), shape=(len(known), len(known)))
     _, component = connected_components(graph, directed=False)

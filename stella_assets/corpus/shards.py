@@ -8,7 +8,10 @@ from pathlib import Path
 
 import polars as pl
 
+from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Artefact
+from stella_assets.corpus.evaluation_texts import TEXTS_FILE as EVALUATION_FILE
+from storage.artefacts import MANIFEST
 from storage.shards import ShardStore
 from storage.workspace import Workspace
 
@@ -91,7 +94,7 @@ def read_shards(folder: Path) -> list[Shard]:
 
 
 def live_shards(artefacts: Iterable[Path]) -> set[str]:
-    """Keys of the shards, and of the readings, that artefacts need.
+    """Keys of the shards, the readings and the bands of evaluation texts that artefacts need.
 
     Args:
         artefacts: Folders of the artefacts that are to stay, of any kind; those of cleaned texts name shards.
@@ -99,6 +102,10 @@ def live_shards(artefacts: Iterable[Path]) -> set[str]:
     Returns:
         Keys in the store, as garbage collection compares them.
     """
+    artefacts = list(artefacts)
     folders = [folder for folder in artefacts if (folder / SHARDS_FILE).is_file()]
+    evaluation = [folder / MANIFEST for folder in artefacts if (folder / EVALUATION_FILE).is_file()]
     # A reading has files of its own, which say what its shards are and what was dropped.
-    return {key for folder in folders for shard in read_shards(folder) for key in (shard.key, shard.reading)}
+    return {key for folder in folders for shard in read_shards(folder) for key in (shard.key, shard.reading)} | {
+        Manifest.read(manifest).digest for manifest in evaluation
+    }

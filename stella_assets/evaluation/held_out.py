@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stella_assets.core.manifest import Check
 from stella_assets.core.step import CheckSpec, Log
 from stella_assets.corpus.sentences import first_sentence
-from stella_assets.corpus.text import text_id, uniform
+from stella_assets.corpus.text import text_id, uniform, uniforms
 from stella_assets.evaluation.kinds import TASK_KINDS
 from stella_assets.evaluation.local_data import TaskDataError, locate
 from stella_assets.evaluation.settings import HeldOut, HeldOutKind
@@ -62,13 +62,8 @@ def write_held_out(wanted: HeldOut, corpus: CorpusTexts, folder: Path, log: Log)
     Raises:
         TaskDataError: The test split is too small or too uniform for a kind that the recipe names, or for all.
     """
-    rows = corpus.table(["id", "text", "section", "role", "split"]).to_pylist()
-    # The dev split decides which checkpoint is kept, so it counts as seen.
-    trained_on = {row["id"] for row in rows if row["split"] != "test"}
-    documents = [row for row in rows if row["split"] == "test" and row["role"] == "document"]
-    # A hash decides the order, so that a grown corpus keeps most of the tasks' texts.
-    documents.sort(key=lambda row: uniform("evaluation", row["id"]))
-    documents = documents[: wanted.max_documents]
+    documents = _test_documents(corpus, wanted.max_documents)
+    trained_on = _trained_on(corpus, (part for row in documents for part in _part_ids(row["text"])))
     halves = _sentence_and_rest(documents, trained_on)
     tables: Tables = {}
     for kind, task in HELD_OUT_TASKS.items():
@@ -115,6 +110,36 @@ def held_out_types() -> set[str]:
     return {TASK_KINDS[kind].MTEB_TYPE for kind in HELD_OUT_TASKS}
 
 
+def _test_documents(corpus: CorpusTexts, most: int) -> list[Text]:
+    """Test documents with `id`, `text` and `section`, in the order of a hash."""
+    import numpy as np
+    import polars as pl
+
+    # Ids and splits first: texts are read only of the documents that are chosen, however large the corpus is.
+    found, start = [], 0
+    for batch in corpus.scan(["id", "role", "split"]):
+        rows = pl.DataFrame(batch).with_row_index("position", start)
+        found.append(rows.filter(split="test", role="document").select("id", "position"))
+        start += batch.num_rows
+    candidates = pl.concat(found)
+    # A hash decides the order, so that a grown corpus keeps most of the tasks' texts.
+    order = np.argsort(uniforms("evaluation", candidates["id"]), kind="stable")[:most]
+    chosen = candidates[order]
+    rows = corpus.take(chosen["position"].sort().to_numpy(), ["id", "text", "section"]).to_pylist()
+    by_id = {row["id"]: row for row in rows}
+    return [by_id[each] for each in chosen["id"]]
+
+
+def _trained_on(corpus: CorpusTexts, ids: Iterable[str]) -> set[str]:
+    """Which of the ids are of texts of train or dev: the dev split decides which checkpoint is kept."""
+    import polars as pl
+
+    wanted = pl.Series(list(ids), dtype=pl.String).implode()
+    seen = pl.col("id").is_in(wanted) & (pl.col("split") != "test")
+    batches = corpus.scan(["id", "split"])
+    return {each for batch in batches for each in pl.DataFrame(batch).filter(seen)["id"]}
+
+
 def probe_texts(corpus: CorpusTexts) -> list[str]:
     """Some test documents, or others where there are few: to measure speed and to compare models.
 
@@ -124,20 +149,32 @@ def probe_texts(corpus: CorpusTexts) -> list[str]:
     Returns:
         At most 128 texts, the same for the same corpus.
     """
+    import numpy as np
     import polars as pl
 
     from stella_assets.corpus.probe import probe_rows
 
-    rows = pl.DataFrame(corpus.table(["id", "text", "split", "role"]))
-    return rows["text"].gather(probe_rows(rows)).to_list()
+    rows = probe_rows(pl.DataFrame(corpus.table(["id", "split", "role"])))
+    places = np.sort(rows)
+    texts = corpus.take(places, ["text"]).column("text").to_pylist()
+    return [texts[i] for i in np.searchsorted(places, rows)]
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """The first sentence, on one line, and the rest."""
+    sentence, rest = first_sentence(text)
+    return " ".join(sentence.split()), rest
+
+
+def _part_ids(text: str) -> list[str]:
+    return [text_id(part) for part in _parts(text)]
 
 
 def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[Text]:
     """Documents with a unique first sentence and a rest; neither of both may be a training text."""
     found: dict[str, dict[str, str]] = {}
     for row in documents:
-        sentence, rest = first_sentence(row["text"])
-        sentence = " ".join(sentence.split())
+        sentence, rest = _parts(row["text"])
         parts = {text_id(sentence), text_id(rest)}
         # A repeated first sentence has several correct rests, of which the judgements would name one.
         if min(len(sentence), len(rest)) < MIN_SENTENCE_CHARS or parts & trained_on or text_id(sentence) in found:

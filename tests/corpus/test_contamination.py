@@ -7,11 +7,15 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from stella_assets.corpus.errors import EvaluationSetError
-from stella_assets.corpus.evaluation_index import EvaluationIndex
+from stella_assets.core.manifest import digest
+from stella_assets.corpus.errors import EmptyCorpusError, EvaluationSetError
+from stella_assets.corpus.evaluation_index import BANDS, ROWS, SEED, EvaluationIndex
 from stella_assets.corpus.evaluation_sets import read_set
+from stella_assets.corpus.evaluation_texts import BANDS_KIND
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
+from stella_assets.corpus.shards import live_shards
 from stella_assets.corpus.words import match_form
+from storage.shards import free_shards
 from storage.workspace import Workspace
 from tests.corpus.conftest import build, different, dropped_of, rows_of
 
@@ -164,3 +168,51 @@ def test_texts_of_mteb_tasks_are_read_by_role(monkeypatch):
         ("official", "SciFact", "test", "document", "Title\npassage"),
         ("official", "SciFact", "test", "query", "question"),
     ]
+
+
+def test_texts_that_repeat_themselves_are_found():
+    refrain = " ".join(PASSAGE.split()[:20])
+    song, novel = " ".join([refrain] * 40), " ".join(different(i) for i in range(60))
+    # A repeated sequence counts once, whether the evaluation text or the other one repeats it.
+    assert found([f"{novel} {song} {novel}"], [*QUESTIONS, song]) == [(0, 4, "contained")]
+    assert found([song], [*QUESTIONS, f"{novel} {refrain}"]) == [(0, 4, "contained")]
+
+
+def test_evaluation_texts_that_chance_explains_are_compared_for_equality_only():
+    assert found(["yes", "yes, it is", different(1)], ["Yes."]) == [(0, 0, "equal")]
+
+
+def test_sources_without_texts_hold_no_evaluation_text(tmp_path: Path, corpus_with, workspace: Workspace):
+    (tmp_path / "eval").mkdir()
+    pl.DataFrame({"text": QUESTIONS}).write_parquet(tmp_path / "eval" / "own.parquet")
+    (tmp_path / "lines.txt").write_text("")
+    sets = {"decontaminate": {"sets": [{"name": "own", "path": "./eval"}]}, "clean": {}}
+    with pytest.raises(EmptyCorpusError, match="no training texts are left"):
+        build(corpus_with(sets, kind="text", path="./lines.txt", unit="line"), workspace)
+
+
+def test_the_check_says_how_many_texts_were_planted(tmp_path: Path, corpus_with, workspace: Workspace):
+    (tmp_path / "eval").mkdir()
+    pl.DataFrame({"text": QUESTIONS}).write_parquet(tmp_path / "eval" / "own.parquet")
+    (tmp_path / "lines.txt").write_text("\n".join(different(i) for i in range(60)))
+    sets = {"decontaminate": {"sets": [{"name": "own", "path": "./eval"}]}, "clean": {}}
+    made = build(corpus_with(sets, kind="text", path="./lines.txt", unit="line"), workspace)
+    (check,) = made["contamination"].manifest.checks
+    assert check.description.startswith("of 4 evaluation texts, planted as they are")
+
+
+def test_bands_of_evaluation_texts_are_kept_as_long_as_the_texts_and_are_named_after_their_settings(
+    tmp_path: Path, corpus_with, workspace: Workspace
+):
+    (tmp_path / "eval").mkdir()
+    pl.DataFrame({"text": QUESTIONS}).write_parquet(tmp_path / "eval" / "own.parquet")
+    (tmp_path / "lines.txt").write_text("\n".join(different(i) for i in range(60)))
+    sets = {"decontaminate": {"sets": [{"name": "own", "path": "./eval"}]}, "clean": {}}
+    made = build(corpus_with(sets, kind="text", path="./lines.txt", unit="line"), workspace)
+    (bands,) = (workspace.shards / BANDS_KIND).rglob("*.parquet")
+    assert bands.stem == f"{made['evaluation_texts'].digest}-{digest([BANDS, ROWS, SEED])}"
+    assert free_shards(workspace, live_shards([artefact.folder for artefact in made.values()]), dry_run=False) == []
+    assert bands.is_file()
+    without = [artefact.folder for name, artefact in made.items() if name != "evaluation_texts"]
+    freed = free_shards(workspace, live_shards(without), dry_run=False)
+    assert [row["kind"] for row in freed] == [BANDS_KIND]

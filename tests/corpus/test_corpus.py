@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 import pytest
@@ -15,7 +16,8 @@ from stella_assets.corpus.dropped import compact
 from stella_assets.corpus.errors import EmptyCorpusError
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.sentences import sentences
-from stella_assets.corpus.sources import FileSource, Rows
+from stella_assets.corpus.settings import CorpusSettings
+from stella_assets.corpus.sources import SOURCES, FileSource, RawText, Rows, SourceConfig, SourcePart
 from storage.workspace import Workspace
 from tests.conftest import write_recipe
 from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of, settings_of
@@ -105,6 +107,43 @@ def test_a_chain_of_near_copies_is_in_one_split(tmp_path: Path, workspace: Works
         kept[chain] = kept.get(chain, 0) + 1
     assert max(kept.values()) == 2  # the ends of a chain are not copies of each other
     assert all(len(found) == 1 for found in splits.values())
+
+
+def test_what_was_taken_of_texts_that_are_equal_but_for_case_is_in_one_split(workspace: Workspace):
+    class Settings(CorpusSettings):
+        sources: tuple[SOURCES.union(), ...]
+
+    source = {"kind": "titled", "name": "titled", "licence": "CC0-1.0"}
+    raw = {"sources": [source], "dev": 0.2, "test": 0.3, "deduplicate": None}
+    splits: dict[str, set[str]] = {}
+    for row in rows_of(build(Settings.model_validate(raw), workspace)):
+        splits.setdefault(row["section"], set()).add(row["split"])
+    assert len(splits) == 40
+    assert all(len(found) == 1 for found in splits.values())
+
+
+@pytest.fixture(autouse=True)
+def _titled(monkeypatch) -> None:
+    """A kind whose documents are there twice, once in capitals, and whose queries were taken from either."""
+    monkeypatch.setattr(SOURCES, "_kinds", dict(SOURCES._kinds))
+
+    @SOURCES.register
+    class Titled(SourceConfig):
+        """Documents in two spellings, each with a query of its own."""
+
+        kind: Literal["titled"]
+
+        def parts(self) -> list[SourcePart]:
+            return [SourcePart("titled")]
+
+        def read(self, part: SourcePart) -> Rows:
+            for number in range(40):
+                for text, query in ((different(number), number + 100), (different(number).upper(), number + 200)):
+                    yield RawText(text, f"{number}", "document", self.licence, text[:9])
+                    yield RawText(different(query), f"{number}", "query", self.licence, text[:9], parent=text)
+
+        def check(self) -> None:
+            pass
 
 
 def test_an_empty_corpus_names_the_rules_that_dropped_its_texts(tmp_path: Path, corpus_with, workspace: Workspace):

@@ -1,12 +1,17 @@
 """Evaluation data from the corpus' test split."""
 
+import tracemalloc
 from collections import Counter
 
+import polars as pl
 import pytest
 
-from stella_assets.corpus.text import text_id
-from stella_assets.evaluation.held_out import HELD_OUT_TASKS, _sentence_and_rest
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.corpus.tables import TEXTS
+from stella_assets.corpus.text import text_id, uniform
+from stella_assets.evaluation.held_out import HELD_OUT_TASKS, _sentence_and_rest, probe_texts, write_held_out
 from stella_assets.evaluation.local_data import TaskDataError
+from stella_assets.evaluation.settings import HeldOut
 
 
 def documents(count: int, sections: int = 2) -> list[dict[str, str]]:
@@ -58,3 +63,44 @@ def test_too_few_test_documents_are_refused_with_the_remedy(kind):
     few = documents(1)
     with pytest.raises(TaskDataError, match=rf"evaluation\.held_out: {kind} .*(Raise|Add)"):
         HELD_OUT_TASKS[kind].build(few, _sentence_and_rest(few, set()))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> CorpusTexts:
+    """20,000 texts of 1,000 characters and more, some of which are the first sentence of another one."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for number in range(20_000):
+        sentence = f"Function number {number} sorts things in an order of its own."
+        text = f"{sentence} {'It has a long explanation, too. ' * 31}{number}"
+        rows.append((text_id(text), text, "document", "test" if number % 4 == 0 else "train"))
+        if number % 400 == 0:
+            rows.append((text_id(sentence), sentence, "query", "dev"))
+    frame = pl.DataFrame(rows, ["id", "text", "role", "split"], orient="row").sort("id")
+    rest = {name: pl.lit("x") for name in TEXTS.schema.names if name not in frame.columns}
+    frame.with_columns(**rest).select(TEXTS.schema.names).write_parquet(folder / TEXTS.file, row_group_size=1000)
+    return CorpusTexts(folder)
+
+
+def test_held_out_tasks_and_probe_texts_are_the_same_without_all_texts_in_memory(large, tmp_path, log):
+    rows = large.table(["id", "text", "split", "role"]).to_pylist()
+    seen = {row["id"] for row in rows if row["split"] != "test"}
+    documents = [row | {"section": "x"} for row in rows if row["split"] == "test" and row["role"] == "document"]
+    documents.sort(key=lambda row: uniform("evaluation", row["id"]))
+    expected = HELD_OUT_TASKS["retrieval"].build([], _sentence_and_rest(documents[:1000], seen))
+    assert 0 < 1000 - len(expected["HeldOutRetrieval/queries"]) < 50
+    ids = [row["id"] for row in documents]
+    probes = sorted(ids, key=lambda each: uniform("probe", each))[:128]
+    by_id = {row["id"]: row["text"] for row in rows}
+    expected_probes = [by_id[each] for each in probes]
+    del rows, documents
+    tracemalloc.start()
+    check = write_held_out(HeldOut.model_validate({"kinds": ["retrieval"]}), large, tmp_path, log)
+    found = probe_texts(large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert check.passed
+    for name, table in expected.items():
+        assert pl.read_parquet(tmp_path / f"{name}.parquet").equals(table)
+    assert found == expected_probes
+    assert peak < 10 * 2**20, "all texts have 20 MB"

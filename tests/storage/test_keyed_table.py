@@ -11,7 +11,7 @@ import pytest
 
 from storage.codecs import Binary, Codec, FixedVectors, RaggedVectors, Scalars
 from storage.database import count_rows, has_tag, open_table
-from storage.errors import MissingKeysError, VectorError
+from storage.errors import MissingKeysError, StoreError, VectorError
 from storage.integrity import verify_table
 from storage.keyed_table import KeyedTable
 from storage.keys import to_ids, to_keys
@@ -163,6 +163,15 @@ def test_a_unit_that_was_written_and_not_committed_is_not_part_of_the_table(work
 def test_keys_and_ids_are_two_forms_of_the_same(workspace: Workspace):
     assert to_ids(to_keys(IDS)).to_pylist() == IDS
     assert to_ids(to_keys([])).to_pylist() == []
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\n"])
+def test_blanks_in_an_id_are_refused_and_do_not_move_the_ids_behind_it(blank: str):
+    wrong = IDS[1][:16] + 2 * blank + IDS[1][18:]
+    with pytest.raises(StoreError, match="not hexadecimal"):
+        to_keys([IDS[0], wrong, IDS[2]])
+    with pytest.raises(StoreError, match="not hexadecimal"):
+        to_keys([wrong] * 16)  # 32 blanks, so that whole keys would be missing
 
 
 def test_the_count_of_rows_follows_every_version(workspace: Workspace):

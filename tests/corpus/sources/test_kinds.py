@@ -9,9 +9,12 @@ import pytest
 from pydantic import Field
 
 from stella_assets.core.manifest import digest
-from stella_assets.corpus.cleaned import cleaned_step
-from stella_assets.corpus.settings import CorpusSettings
+from stella_assets.corpus.cleaned import cleaned_step, read_source
+from stella_assets.corpus.settings import Clean, CorpusSettings
+from stella_assets.corpus.shards import CLEANED_KIND, CleanedTexts
+from stella_assets.corpus.source_reader import SourceReader
 from stella_assets.corpus.sources import SOURCES, RawText, Rows, SourceConfig, SourcePart
+from storage.shards import ShardStore
 from storage.workspace import Workspace
 from tests.corpus.conftest import TOKENIZER, build, different, funnel_of, rows_of
 
@@ -100,3 +103,31 @@ def test_reading_the_settings_of_a_corpus_imports_no_large_library(tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_source_is_pinned_before_it_is_asked_for_its_parts(monkeypatch, workspace: Workspace):
+    monkeypatch.setattr(SOURCES, "_kinds", dict(SOURCES._kinds))
+
+    class Moving(SourceConfig):
+        """A text per version, of which there is a newer one each time it is asked."""
+
+        kind: Literal["moving"]
+        version: int | None = None
+
+        def pinned(self) -> "Moving":
+            return self.with_values(version=next(versions))
+
+        def parts(self) -> list[SourcePart]:
+            return [SourcePart(f"version {self.version or next(versions)}")]
+
+        def read(self, part: SourcePart) -> Rows:
+            yield RawText(different(int(part.digest.split()[1])), "a", "document", self.licence, str(self.version))
+
+        def check(self) -> None:
+            pass
+
+    versions = iter(range(1, 100))
+    reader = SourceReader(Clean(), TOKENIZER, workspace)
+    shards, _ = read_source(Moving(kind="moving", name="m", licence="MIT"), reader, lambda _: None)
+    rows = CleanedTexts(workspace.root, tuple(shards), ShardStore(workspace, CLEANED_KIND)).rows(shards[0], ["text"])
+    assert rows["text"].to_list() == [different(1)], "of the version that it was pinned to"
