@@ -10,6 +10,7 @@ from pathlib import Path
 
 from storage.files import apply_umask, link_atomically, sync
 from storage.locks import file_lock
+from storage.removal import remove_folder
 from storage.workspace import Workspace
 
 MANIFEST = "manifest.json"
@@ -80,7 +81,7 @@ class ArtefactStore:
                 sync(file)
         # `rename` replaces only an empty folder. A kill in between leaves a damaged artefact or none; it is made again.
         if final.exists():
-            shutil.rmtree(final)
+            remove_folder(final, self.workspace.root)
         draft.rename(final)
         sync(final.parent)
         # Last: checkpoints are needed until the artefact is durable.

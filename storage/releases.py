@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,14 @@ class Releases:
         if not path.is_file():
             known = ", ".join(self.names()) or "none yet"
             raise ReleaseError(f"recipe {self._recipe!r}: has no release {name!r}; it has {known}.", path)
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if record["name"] == name and isinstance(record["number"], int) and record["key"]:
+                return record
+            reason = f"it is the record of {record['name']!r}"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {error}"
+        raise ReleaseError(f"{path}: is damaged ({reason}). Remove it, then promote the release again.", path)
 
     def folder(self, name: str) -> Path:
         """The model folder of a release.
@@ -75,9 +81,9 @@ class Releases:
         Raises:
             ReleaseError: There is no such release, or its files are gone.
         """
-        self.record(name)
-        folder = (self._folder / name).resolve()
-        if not (folder / MANIFEST).is_file():
+        key, folder = self.record(name)["key"], (self._folder / name).resolve()
+        # The link and the record say the same twice, so a change to one of them shows.
+        if folder.name != key or not (folder / MANIFEST).is_file():
             raise MissingReleaseError(f"{folder}: the files of release {name!r} are gone.", folder)
         return folder
 
@@ -112,6 +118,10 @@ class Releases:
                         "inputs. Choose another name."
                     )
                 record = self.record(name)
+                if (active := self.active()) not in (name, None):
+                    # Active once more: going back leads to the release that it replaces now.
+                    record = {**record, "previous": active}
+                    write_atomically(self._folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
             else:
                 record = {
                     "name": name,
@@ -141,8 +151,11 @@ class Releases:
             (self._folder / f"{name}.json").unlink(missing_ok=True)
             (self._folder / name).unlink(missing_ok=True)
 
-    def roll_back(self) -> tuple[str, str]:
+    def roll_back(self, check: Callable[[Path], object] = lambda _folder: None) -> tuple[str, str]:
         """Make the release active that was active before.
+
+        Args:
+            check: Raises unless the files in the folder of that release are whole.
 
         Returns:
             The name of the release that was active, and of the one that is now.
@@ -157,6 +170,6 @@ class Releases:
                 shown = f"{active!r} is the first release" if active else "nothing was promoted yet"
                 raise ReleaseError(f"recipe {self._recipe!r}: {shown}, so there is nothing to go back to.")
             # Raises if its files are gone: the active link must never lead to nothing.
-            self.folder(previous)
+            check(self.folder(previous))
             link_atomically(self._folder / ACTIVE_LINK, previous)
         return active, previous

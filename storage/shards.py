@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from storage.checked import SealedFile
+from storage.errors import DamageError
 from storage.files import replace_atomically
 from storage.workspace import Workspace
 
@@ -45,29 +47,55 @@ class ShardStore:
         import polars as pl
 
         path = self.path(key)
-        if path.is_file():
+        if self.holds(key):
             return pl.read_parquet(path)
         frame = make()
         # Not locked: two processes at once compute the same rows, and the second rename replaces equal content.
         with replace_atomically(path) as fresh:
             frame.write_parquet(fresh, compression="zstd")
+            # Before the file has its name: a file without a digest counts as damaged.
+            SealedFile(path).seal(fresh)
         return frame
+
+    def holds(self, key: str) -> bool:
+        """Whether the shard was made and is as it was written."""
+        return self.path(key).is_file() and SealedFile(self.path(key)).wrong() is None
+
+    def require_whole(self, key: str) -> None:
+        """Make sure that a shard that was made is as it was written.
+
+        Raises:
+            DamageError: It is not.
+        """
+        if wrong := SealedFile(self.path(key)).wrong():
+            raise DamageError(f"{wrong}.", wrong.path)
 
     def ensure(self, key: str, make: Callable[[], pl.DataFrame]) -> None:
         """Make the shard unless it is there."""
-        if not self.path(key).is_file():
+        if not self.holds(key):
             self.get(key, make)
 
     def read(self, key: str, columns: list[str] | None = None) -> pl.DataFrame:
-        """Some columns of a shard that was made."""
+        """Some columns of a shard that was made.
+
+        Raises:
+            DamageError: It is not as it was written.
+        """
         import polars as pl
 
+        self.require_whole(key)
         return pl.read_parquet(self.path(key), columns=columns)
 
     def read_all(self, keys: list[str], columns: list[str]) -> pl.DataFrame:
-        """Some columns of shards that were made, one shard after another."""
+        """Some columns of shards that were made, one shard after another.
+
+        Raises:
+            DamageError: One of them is not as it was written.
+        """
         import polars as pl
 
+        for key in keys:
+            self.require_whole(key)
         # glob=False: a workspace's path may hold `[` or `*`.
         return pl.read_parquet([self.path(key) for key in keys], columns=columns, glob=False)
 

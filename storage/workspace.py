@@ -55,6 +55,11 @@ class Workspace:
         return self.root / "locks"
 
     @property
+    def checked(self) -> Path:
+        """Which files were found to be as they were written; it may be deleted, and files are then read again."""
+        return self.root / "checked"
+
+    @property
     def statistics(self) -> Path:
         """The DuckDB database of views over the files of artefacts."""
         return self.root / "statistics.duckdb"

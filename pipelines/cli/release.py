@@ -89,7 +89,10 @@ def promote(
 @app.command()
 def rollback(recipe: RecipeArgument) -> None:
     """Make the release active again that was active before."""
-    gone, back = _releases(recipe).roll_back()
+    workspace, name = prepare_environment(), find_recipe(recipe).name
+    from stella_assets.release.promotion import roll_back
+
+    gone, back = roll_back(workspace, name)
     say(f"[bold]{back}[/] is active again, instead of {gone}.")
 
 

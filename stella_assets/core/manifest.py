@@ -51,6 +51,9 @@ FORMER_KEYS = {"facts": "metrics", "about": "run_info", "views": "unhashed_files
 """Of manifests that older versions wrote, and what they are called now."""
 
 
+REMEDY = "The next run makes the artefact again if a recipe needs it; `stella verify --repair` removes it."
+
+
 class ManifestError(UserError):
     """A manifest that is damaged or was changed by hand."""
 
@@ -93,7 +96,7 @@ class Manifest:
 
     `digest` covers the identity and the outputs. `run_info` holds what may differ between two equal runs: when, how
     long, how much memory, which machine. `metrics` are the figures to show. `unhashed_files` are files that show
-    `run_info` too, such as plots.
+    `run_info` too, such as plots; their digests are in `file_digests`, so that damage to them is found, too.
 
     Attributes:
         identity: What decided the content.
@@ -102,6 +105,7 @@ class Manifest:
         checks: What was tested when it was made.
         unhashed_files: Paths in the artefact's folder.
         run_info: When, where and with what it was made; times in seconds, memory in MiB.
+        file_digests: Digests of the `unhashed_files`; older versions wrote none.
     """
 
     identity: Identity
@@ -110,6 +114,12 @@ class Manifest:
     checks: tuple[Check, ...] = ()
     unhashed_files: tuple[str, ...] = ()
     run_info: Mapping[str, Any] = field(default_factory=dict)
+    file_digests: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Digests of all files by path, of those that the digest of the artefact does not cover, too."""
+        return {**self.outputs, **self.file_digests}
 
     @property
     def digest(self) -> str:
@@ -119,8 +129,14 @@ class Manifest:
     def to_json(self) -> str:
         """The manifest as it is stored in the artefact's folder."""
         # Derived values are stored too: `read` compares the digest, and SQL views need no Python.
-        body = {"digest": self.digest, "key": self.identity.key, **asdict(self)}
+        body = {"digest": self.digest, "key": self.identity.key, "seal": self._seal(), **asdict(self)}
         return json.dumps(body, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+    def _seal(self) -> str:
+        """A digest of the whole manifest: later steps read metrics and checks, which `digest` does not cover."""
+        # Through JSON, which turns e.g. tuples into lists, so that a manifest that was read gives the same.
+        plain = json.loads(json.dumps(asdict(self)))
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:32]
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -140,17 +156,16 @@ class Manifest:
                 checks=tuple(Check(**check) for check in body["checks"]),
                 unhashed_files=tuple(body["unhashed_files"]),
                 run_info=body["run_info"],
+                file_digests=body.get("file_digests", {}),
             )
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            # Manifests of older versions have no seal.
+            stated = (body["digest"], body["key"], body.get("seal", manifest._seal()))
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ManifestError(
-                f"{path}: cannot be read as a manifest ({type(error).__name__}: {error}).",
-                f"Delete {path.parent}; the next run makes it again.",
+                f"{path}: cannot be read as a manifest ({type(error).__name__}: {error}).", REMEDY
             ) from None
-        if manifest.digest != body["digest"]:
-            raise ManifestError(
-                f"{path}: its digest {body['digest']} does not match its content.",
-                f"Delete {path.parent}; the next run makes it again.",
-            )
+        if stated != (manifest.digest, manifest.identity.key, manifest._seal()):
+            raise ManifestError(f"{path}: its digests {', '.join(stated)} do not match its content.", REMEDY)
         return manifest
 
 

@@ -11,9 +11,11 @@ from typing import Any, Self, TypeVar
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
+from stella_assets.core.intact import DamagedArtefactError, note_files, open_intact
 from stella_assets.core.manifest import Identity, Manifest, ManifestError, environment, reasons
 from stella_assets.core.step import Artefact, BuildContext, Launch, Log, Result, Step
 from storage.artefacts import MANIFEST, ArtefactStore
+from storage.errors import DamageError
 from storage.files import file_digest, write_atomically
 from storage.memory import PeakMemory, return_freed_memory
 from storage.workspace import Workspace
@@ -119,11 +121,12 @@ class Runner:
     def _open(self, step: Step[Any], key: str) -> Artefact | None:
         if not self.store.exists(step.stored_as, key):
             return None
-        folder = self.store.path(step.stored_as, key)
-        artefact = Artefact.open(step.stored_as, folder)
-        if not all((folder / file).is_file() for file in artefact.manifest.outputs):
+        try:
+            artefact = open_intact(self.workspace, self.store.path(step.stored_as, key))
+            return artefact if step.is_available(artefact, self.workspace) else None
+        except (DamagedArtefactError, DamageError) as damaged:
+            self.log.warning(f"{step.recipe}/{step.name}: damaged, so it is not used: {damaged.args[0]}")
             return None
-        return artefact if step.is_available(artefact, self.workspace) else None
 
     def before(self, step: Step[Any]) -> Manifest | None:
         """What the recipe had for this step when it was last made, whatever has changed since."""
@@ -213,9 +216,11 @@ class Runner:
             )
         _require_declared_checks(step, result)
         files = sorted(str(path.relative_to(draft)) for path in draft.rglob("*") if path.is_file())
+        digests = {name: file_digest(draft / name) for name in files}
         manifest = Manifest(
             identity=identity,
-            outputs={name: file_digest(draft / name) for name in files if name not in result.unhashed_files},
+            outputs={name: value for name, value in digests.items() if name not in result.unhashed_files},
+            file_digests={name: value for name, value in digests.items() if name in result.unhashed_files},
             metrics=result.metrics,
             checks=result.checks,
             unhashed_files=result.unhashed_files,
@@ -230,6 +235,7 @@ class Runner:
         )
         write_atomically(draft / MANIFEST, manifest.to_json())
         folder = self.store.commit(draft, step.stored_as, identity.key)
+        note_files(self.workspace, folder, manifest)
         return_freed_memory()
         return Artefact(step.stored_as, folder, manifest, reused=False)
 

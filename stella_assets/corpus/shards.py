@@ -74,8 +74,16 @@ class CleanedTexts:
         return self.store.read(shard.key, columns).head(shard.kept)
 
     def are_stored(self) -> bool:
-        """Whether the files of all shards exist."""
-        return all(self.store.path(shard.key).is_file() for shard in self.shards)
+        """Whether the files of all shards exist.
+
+        Raises:
+            DamageError: One of them is not as it was written.
+        """
+        if not all(self.store.path(shard.key).is_file() for shard in self.shards):
+            return False
+        for shard in self.shards:
+            self.store.require_whole(shard.key)
+        return True
 
 
 def shard_table(shards: Iterable[Shard]) -> pl.DataFrame:

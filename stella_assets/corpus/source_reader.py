@@ -76,16 +76,16 @@ class SourceReader:
         # Two levels of keys: an unchanged part is found by its reading without being opened; a part that has changed
         # still finds the shards in it whose content is the same.
         reading = digest([self._settings, source.reading_settings(), part.digest, SHARD_TEXTS])
-        if all(store.path(reading).is_file() for store in (self._readings, self._dropped)):
+        if all(store.holds(reading) for store in (self._readings, self._dropped)):
             shards = shards_in(self._readings.read(reading))
-            # Garbage collection may have removed a shard; then the part is read again.
-            if all(self._cleaned.path(shard.key).is_file() for shard in shards):
+            # Garbage collection may have removed a shard, or it is damaged; then the part is read again.
+            if all(self._cleaned.holds(shard.key) for shard in shards):
                 self.reused += len(shards)
                 return shards, self._dropped.read(reading)
         shards, dropped = [], [no_dropped()]
         for raw in _raw_shards(source, part):
             key = digest([self._settings, _content_digest(raw)])
-            self.reused += self._cleaned.path(key).is_file()
+            self.reused += self._cleaned.holds(key)
             frame = self._cleaned.get(key, partial(_clean, raw, self._clean, self._tokens))
             kept = frame["rule"].null_count()
             shards.append(Shard(source.name, key, len(frame), kept, reading))

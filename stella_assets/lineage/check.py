@@ -79,7 +79,7 @@ def damages(release: Node, workspace: Workspace) -> Iterator[Difference]:
         if node.manifest is None or node.folder is None:
             yield Difference("content", name, "its files are gone", node.digest[:12], None)
             continue
-        for file, digest in node.manifest.outputs.items():
+        for file, digest in node.manifest.files.items():
             path = node.folder / file
             now = file_digest(path) if path.is_file() else None
             if now != digest:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.intact import DamagedArtefactError, open_intact
 from stella_assets.core.manifest import Check, Manifest
 from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.evaluation.model_scores import IN_RANGE, ModelScores, compare_scores, present_scores
@@ -26,7 +27,7 @@ NO_RELEASE = "none"
 
 
 class ReleaseGoneError(UserError):
-    """The files of the active release are gone."""
+    """The files of the active release are gone or damaged."""
 
 
 def active_scores_step(
@@ -73,18 +74,23 @@ def active_folder(recipe: str, workspace: Workspace) -> Path | None:
         workspace: Where it is stored.
 
     Raises:
-        ReleaseGoneError: Its files are gone.
+        ReleaseGoneError: Its files are gone, or are not those that were promoted.
     """
     releases = Releases(workspace, recipe)
     name = releases.active()
+    if name is None:
+        return None
     try:
-        return releases.folder(name) if name else None
-    except MissingReleaseError as missing:
+        folder = releases.folder(name)
+        if open_intact(workspace, folder).digest != releases.record(name)["digest"]:
+            raise MissingReleaseError(f"{folder}: is not what was promoted as {name!r}.", folder)
+    except (MissingReleaseError, DamagedArtefactError) as gone:
         raise ReleaseGoneError(
-            str(missing),
+            gone.args[0],
             f"Run `stella release rollback {recipe}`, or remove {workspace.releases / recipe / 'current'} to continue "
             "without a release to compare with.",
-        ) from missing
+        ) from gone
+    return folder
 
 
 def _digest(recipe: str, workspace: Workspace) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.intact import open_intact
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Step
 from stella_assets.release.verdicts import Verdict, failed_verdicts
@@ -36,11 +37,14 @@ def promote_newest(
 
     Raises:
         NothingToPromoteError: The gate is closed, or there is no release.
+        DamagedArtefactError: Its files or those of the gate are not as they were made.
         ReleaseError: The name is taken.
     """
     recipe = release.recipe
     # Found by the recipe as it is now: a release of older settings is not promoted by accident.
     artefact, judged = runner.find(release), runner.find(gate)
+    if judged is not None:
+        open_intact(runner.workspace, judged.folder, thorough=True)
     # The gate first: where it is closed, that is also why there is no release.
     if judged is not None and (failed := failed_verdicts(runner.read(gate))):
         raise NothingToPromoteError(
@@ -64,9 +68,29 @@ def promote_release(artefact: Artefact, recipe: str, workspace: Workspace, name:
         name: What the release will be called; None for the date and a part of its key.
 
     Raises:
+        DamagedArtefactError: Its files are not as they were made.
         ReleaseError: The name is taken, or is not a valid name.
     """
+    # Every byte: what is promoted is served for months, so here no time of change vouches for a file.
+    open_intact(workspace, artefact.folder, thorough=True)
     metrics = artefact.manifest.metrics
     # Copied into the record, which stays readable when the artefact was removed.
     record = {"digest": artefact.digest} | {key: metrics[key] for key in RECORDED}
     return Releases(workspace, recipe).promote(artefact.folder, name, record)
+
+
+def roll_back(workspace: Workspace, recipe: str) -> tuple[str, str]:
+    """Make the release active that was active before, after all its files were read: see `Releases.roll_back`.
+
+    Args:
+        workspace: Where releases are stored.
+        recipe: Name of the recipe.
+
+    Returns:
+        The name of the release that was active, and of the one that is now.
+
+    Raises:
+        DamagedArtefactError: The files of the earlier release are not as they were made.
+        ReleaseError: There is nothing to go back to, or its files are gone.
+    """
+    return Releases(workspace, recipe).roll_back(lambda folder: open_intact(workspace, folder, thorough=True))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import Manifest
+from stella_assets.core.intact import DamagedArtefactError, open_intact
 from storage.artefacts import MANIFEST
 from storage.files import write_atomically
 from storage.workspace import Workspace
@@ -42,9 +42,17 @@ def read_start(workspace: Workspace, recipe: str) -> Start | None:
     Args:
         workspace: With the record.
         recipe: Its name.
+
+    Raises:
+        StartError: The record is damaged.
     """
     path = _record(workspace, recipe)
-    return Start(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    try:
+        return Start(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    except (ValueError, TypeError) as error:
+        raise StartError(
+            f"{path}: is damaged ({type(error).__name__}: {error}).", "Remove it to begin with the base model again."
+        ) from None
 
 
 def start_folder(workspace: Workspace, recipe: str) -> Path | None:
@@ -55,18 +63,21 @@ def start_folder(workspace: Workspace, recipe: str) -> Path | None:
         recipe: Its name.
 
     Raises:
-        StartError: The stage no longer exists. Only this recipe's record has to go: others share the folder.
+        StartError: The stage no longer exists, or is damaged. Only this recipe's record has to go: others share the
+            folder.
     """
     start = read_start(workspace, recipe)
     if start is None:
         return None
     folder = start.path(workspace)
     # By digest, too: the key alone would accept an artefact that was built again with other bits.
-    if not (folder / MANIFEST).is_file() or Manifest.read(folder / MANIFEST).digest != start.digest:
-        raise StartError(
-            f"{folder}: recipe {recipe!r} continues from these weights, and they no longer exist.",
-            f"Remove {_record(workspace, recipe)} to begin with the base model again.",
-        )
+    remedy = f"Remove {_record(workspace, recipe)} to begin with the base model again."
+    try:
+        whole = (folder / MANIFEST).is_file() and open_intact(workspace, folder).digest == start.digest
+    except DamagedArtefactError as damaged:
+        raise StartError(f"recipe {recipe!r} continues from damaged weights: {damaged.message}", remedy) from None
+    if not whole:
+        raise StartError(f"{folder}: recipe {recipe!r} continues from these weights, and they no longer exist.", remedy)
     return folder
 
 

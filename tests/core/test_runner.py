@@ -2,6 +2,8 @@
 
 import gc
 import logging
+import os
+import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import Check, Manifest, ManifestError
+from stella_assets.core.intact import DamagedArtefactError, open_intact
+from stella_assets.core.manifest import Check, Manifest
 from stella_assets.core.runner import NotMaterialisedError, Runner
 from stella_assets.core.step import BuildContext, Result, Step, upstream
 from storage.workspace import Workspace
@@ -84,17 +87,80 @@ def test_a_build_that_fails_leaves_nothing_that_counts(first: Step, workspace: W
     assert sorted(artefact.manifest.outputs) == ["number.txt"]
 
 
-def test_a_deleted_file_or_a_changed_manifest_is_noticed(
-    first: Step, calls: list[str], workspace: Workspace, log: logging.Logger
+FILES = ("number.txt", "clock.txt", "manifest.json")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("keep", [None, 0, -2])
+def test_what_is_missing_or_cut_short_is_named_and_made_again(
+    first: Step, calls: list[str], workspace: Workspace, caplog: pytest.LogCaptureFixture, name: str, keep: int | None
 ):
+    log = logging.getLogger("test")
     artefact = Runner(workspace, log).make(first)
-    (artefact.folder / "number.txt").unlink()
-    assert Runner(workspace, log).make(first).reused is False
+    victim = artefact.folder / name
+    content = victim.read_bytes()
+    if keep is None:
+        victim.unlink()
+    else:
+        victim.write_bytes(content[:keep])
+    assert Runner(workspace, log).find(first) is None
+    # Without a manifest there is no artefact, so there is nothing to name.
+    assert (str(victim) in caplog.text) == ((name, keep) != ("manifest.json", None))
+    assert Runner(workspace, log).make(first).digest == artefact.digest
     assert len(calls) == 2
-    manifest = artefact.folder / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"number.txt": "', '"number.txt": "0'))
-    with pytest.raises(ManifestError, match="does not match its content"):
-        Runner(workspace, log).find(first)
+    assert Runner(workspace, log).make(first).reused
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_bit_of_an_artefact_counts(
+    first: Step, calls: list[str], workspace: Workspace, log: logging.Logger, name: str
+):
+    """A flipped bit is found, or changes nothing that is read: white space and an escaped letter in a manifest."""
+    artefact = Runner(workspace, log).make(first)
+    victim = artefact.folder / name
+    content = victim.read_bytes()
+    for place in range(0, 8 * len(content), 7):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        victim.write_bytes(flipped)
+        found = Runner(workspace, log).find(first)
+        assert found is None or (name == "manifest.json" and found.manifest == artefact.manifest), (place, flipped)
+    victim.write_bytes(content)
+    assert Runner(workspace, log).make(first).reused
+    assert calls == ["built"]
+
+
+def test_an_unchanged_file_is_read_once(
+    first: Step, workspace: Workspace, log: logging.Logger, monkeypatch: pytest.MonkeyPatch
+):
+    from storage import checked
+
+    read: list[str] = []
+    digest = checked.file_digest
+    monkeypatch.setattr(checked, "file_digest", lambda path: read.append(path.name) or digest(path))
+    folder = Runner(workspace, log).make(first).folder
+    assert Runner(workspace, log).make(first).reused
+    assert read == []  # the digests were computed when it was made
+    (folder / "number.txt").touch()
+    for _ in range(2):
+        assert Runner(workspace, log).make(first).reused
+    assert read == ["number.txt"]
+    shutil.rmtree(workspace.checked)
+    assert Runner(workspace, log).make(first).reused
+    assert sorted(read) == ["clock.txt", "number.txt", "number.txt"]
+
+
+def test_a_thorough_check_reads_files_that_seem_unchanged(first: Step, workspace: Workspace, log: logging.Logger):
+    folder = Runner(workspace, log).make(first).folder
+    victim = folder / "number.txt"
+    before = victim.stat()
+    with victim.open("r+b") as file:  # as a failing disk does it: neither size nor time nor inode tells
+        file.write(b"9")
+    os.utime(victim, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert open_intact(workspace, folder).digest  # this is what the shortcut costs
+    with pytest.raises(DamagedArtefactError, match=r"number\.txt was changed: its digest is .* was written"):
+        open_intact(workspace, folder, thorough=True)
+    assert Runner(workspace, log).find(first) is None  # from now on it is known
 
 
 def test_the_digest_covers_outputs_and_not_times_or_unhashed_files(

@@ -1,10 +1,15 @@
 """The active release changes in one step, and can be rolled back."""
 
 import json
+import os
 
 import pytest
 
+from stella_assets.core.intact import DamagedArtefactError
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Result, Step
 from stella_assets.release.active import ReleaseGoneError, active_folder
+from stella_assets.release.promotion import promote_release, roll_back
 from storage.errors import ReleaseError
 from storage.releases import Releases
 from storage.workspace import Workspace
@@ -73,4 +78,52 @@ def test_a_release_that_was_deleted_by_hand_is_reported_with_a_remedy(workspace)
     Releases(workspace, "demo").promote(artefact(workspace, "aaaa"), "v1", {})
     shutil.rmtree(workspace.artefacts / "release" / "aaaa")
     with pytest.raises(ReleaseGoneError, match=r"'v1' are gone\. Run `stella release rollback demo`"):
+        active_folder("demo", workspace)
+
+
+def test_a_release_that_became_active_again_can_be_rolled_back(workspace):
+    releases = Releases(workspace, "demo")
+    first, second = artefact(workspace, "aaaa"), artefact(workspace, "bbbb")
+    for folder, name in ((first, "v1"), (second, "v2"), (first, "v1")):
+        releases.promote(folder, name, {})
+    assert releases.names() == ["v2", "v1"]
+    assert releases.roll_back() == ("v1", "v2")
+    assert releases.roll_back() == ("v2", "v1")
+    releases.promote(first, "v1", {})  # as a run that was killed repeats it
+    assert releases.record("v1")["previous"] == "v2"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"name": "v2", "number": 1, "key": "aaaa"}', b"\xff"])
+def test_a_damaged_record_is_named(workspace, content):
+    releases = Releases(workspace, "demo")
+    releases.promote(artefact(workspace, "aaaa"), "v1", {})
+    (workspace.releases / "demo" / "v1.json").write_bytes(content)
+    with pytest.raises(ReleaseError, match=r"demo/v1\.json: is damaged"):
+        releases.folder("v1")
+
+
+def test_a_damaged_release_is_neither_promoted_nor_active_again(workspace, log):
+    def build(context):
+        (context.folder / "model.safetensors").write_text("weights")
+        return Result(metrics={"mean_score": 1.0, "dimensions": 2, "licence": "MIT"})
+
+    steps = [Step("demo", "release", "1", {"number": number}, build) for number in range(2)]
+    made = [Runner(workspace, log).make(step) for step in steps]
+    promote_release(made[0], "demo", workspace, "v1")
+    victim = made[1].folder / "model.safetensors"
+    times = victim.stat()
+    victim.write_text("weighty")
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))  # neither size nor time tells
+    with pytest.raises(DamagedArtefactError, match=r"model\.safetensors was changed"):
+        promote_release(made[1], "demo", workspace, "v2")
+    assert Releases(workspace, "demo").names() == ["v1"]
+    made[1] = Runner(workspace, log).make(steps[1])  # it is made again
+    promote_release(made[1], "demo", workspace, "v2")
+    (made[0].folder / "model.safetensors").write_text("weighty")
+    with pytest.raises(DamagedArtefactError, match=r"model\.safetensors was changed"):
+        roll_back(workspace, "demo")
+    assert Releases(workspace, "demo").active() == "v2"
+    assert active_folder("demo", workspace) == made[1].folder.resolve()
+    victim.write_text("weighty")
+    with pytest.raises(ReleaseGoneError, match=r"model\.safetensors was changed.*rollback demo"):
         active_folder("demo", workspace)

@@ -1,0 +1,54 @@
+"""Whether an artefact is as it was made. What is damaged is named, and never used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import REMEDY, Manifest, ManifestError
+from stella_assets.core.step import Artefact
+from storage.checked import CheckedFiles
+from storage.workspace import Workspace
+
+KIND = "artefacts"
+"""Of the groups of files that are remembered."""
+
+
+class DamagedArtefactError(UserError):
+    """Files of an artefact are missing, or are not those that were written."""
+
+
+def open_intact(workspace: Workspace, folder: Path, *, thorough: bool = False) -> Artefact:
+    """The artefact in a folder, after its files were compared with the digests in its manifest.
+
+    Call it before an artefact is read without a `Runner`, which does the same: for what is served, promoted, or
+    continued from.
+
+    Args:
+        workspace: Remembers which files were read and have not changed since; those are not read again.
+        folder: Of the artefact.
+        thorough: Read every file.
+
+    Raises:
+        DamagedArtefactError: Its manifest or a file of it is not as it was made; the message names each.
+    """
+    name = _name(workspace, folder)
+    # Also through a link, e.g. of a recipe; paths are given as the store gives them.
+    folder = workspace.artefacts / name
+    try:
+        artefact = Artefact.open(name.rpartition("/")[0], folder)
+    except ManifestError as error:
+        raise DamagedArtefactError(error.message, error.remedy) from None
+    wrong = CheckedFiles(workspace, f"{KIND}/{name}", folder).wrong(artefact.manifest.files, thorough=thorough)
+    if wrong:
+        raise DamagedArtefactError(f"{'; '.join(map(str, wrong))}.", REMEDY)
+    return artefact
+
+
+def note_files(workspace: Workspace, folder: Path, manifest: Manifest) -> None:
+    """Remember that the files of an artefact were just written and read."""
+    CheckedFiles(workspace, f"{KIND}/{_name(workspace, folder)}", folder).note(manifest.files)
+
+
+def _name(workspace: Workspace, folder: Path) -> str:
+    return folder.resolve().relative_to(workspace.artefacts.resolve()).as_posix()

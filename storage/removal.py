@@ -1,0 +1,34 @@
+"""Removing folders so that a kill leaves them whole or gone: they are moved away in one step, then deleted."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from pathlib import Path
+
+from storage.workspace import Workspace
+
+TRASH = ".trash"
+
+
+def remove_folder(folder: Path, root: Path) -> None:
+    """Remove a folder; nobody sees a part of it.
+
+    Args:
+        folder: What to remove; it may be gone already.
+        root: A folder above it on the same disk; its `.trash` takes what is being deleted.
+    """
+    trash = root / TRASH
+    trash.mkdir(parents=True, exist_ok=True)
+    moved = trash / f"{uuid.uuid4().hex}-{folder.name}"
+    try:
+        folder.rename(moved)
+    except FileNotFoundError:  # another process removed it first
+        return
+    shutil.rmtree(moved, ignore_errors=True)
+
+
+def finish_removals(workspace: Workspace) -> None:
+    """Delete what killed removals left behind, and temporary files whose writer is gone."""
+    for root in {workspace.root, *([] if workspace.remote else [Path(workspace.vectors)])}:
+        shutil.rmtree(root / TRASH, ignore_errors=True)
