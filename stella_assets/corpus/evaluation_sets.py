@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -124,15 +124,33 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _mteb_tasks(chosen: EvaluationSet) -> list[Any]:
+def tasks_named(name: str) -> Sequence[Any]:
+    """mteb's task of a name, or all tasks of a benchmark; none holds data yet.
+
+    Args:
+        name: Of a task or a benchmark, e.g. `SciFact` or `MTEB(eng, v1)`.
+
+    Raises:
+        KeyError: mteb has neither; its text names similar tasks.
+    """
     import mteb
 
+    # Benchmarks come first: `get_task` fails for their names, with a hint at tasks only.
+    if name in {benchmark.name for benchmark in mteb.get_benchmarks()}:
+        tasks: Sequence[Any] = mteb.get_benchmark(name).tasks
+        return tasks
+    return [mteb.get_task(name)]
+
+
+def _mteb_tasks(chosen: EvaluationSet) -> list[Any]:
     try:
-        return [mteb.get_task(name) for name in chosen.tasks]
+        tasks = [task for name in chosen.tasks for task in tasks_named(name)]
     except KeyError as error:
         raise EvaluationSetError(
-            f"evaluation set {chosen.name!r}: mteb has no such task ({error.args[0]}).", "Correct `tasks`."
+            f"evaluation set {chosen.name!r}: mteb has no such task or benchmark ({error.args[0]}).", "Correct `tasks`."
         ) from None
+    # An aggregate, e.g. CQADupstackRetrieval, has no data of its own.
+    return [part for task in tasks for part in (task.tasks if task.is_aggregate else (task,))]
 
 
 def _read_mteb(task: Any) -> Iterator[tuple[str, str, str, str]]:

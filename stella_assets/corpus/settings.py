@@ -112,7 +112,7 @@ class EvaluationSet(PathAware):
     """Texts that nobody may train on: mteb tasks by name, or a local folder of Parquet files."""
 
     name: Name = Field(description="of the set, in tables and messages")
-    tasks: tuple[str, ...] = Field(default=(), description="names of mteb tasks")
+    tasks: tuple[str, ...] = Field(default=(), description="names of mteb tasks and benchmarks")
     path: str | None = Field(
         default=None, description="a folder of Parquet files; a relative path counts from the recipe"
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stella_assets.corpus.evaluation_sets import tasks_named
 from stella_assets.evaluation.local_data import Splits, TaskDataError, locate
 from stella_assets.evaluation.settings import EvaluationSettings
 from stella_assets.evaluation.tasks import EvaluationTask
@@ -27,13 +28,8 @@ def official_tasks(name: str, evaluation: EvaluationSettings) -> Iterator[Evalua
     """
     import mteb
 
-    # Benchmarks come first: `get_task` fails for their names, with a hint at tasks only.
-    if name in {benchmark.name for benchmark in mteb.get_benchmarks()}:
-        for task in mteb.get_benchmark(name).tasks:
-            yield _official_task(task, evaluation, (name,))
-        return
     try:
-        task = mteb.get_task(name)
+        tasks = tasks_named(name)
     except KeyError as error:
         # mteb puts its suggestion into the text of the error; there is no field for it.
         hint = str(error.args[0]).rpartition("Did you mean")[2]
@@ -41,7 +37,10 @@ def official_tasks(name: str, evaluation: EvaluationSettings) -> Iterator[Evalua
             f"evaluation.tasks: mteb {mteb.__version__} has no task or benchmark {name!r}.",
             f"Did you mean{hint}" if hint else "See `mteb available-tasks`.",
         ) from None
-    yield _official_task(task, evaluation, ())
+    # A benchmark may have one task, so the number of tasks does not tell.
+    benchmarks = () if [task.metadata.name for task in tasks] == [name] else (name,)
+    for task in tasks:
+        yield _official_task(task, evaluation, benchmarks)
 
 
 def require_same_part(known: EvaluationTask, other: EvaluationTask) -> None:

@@ -10,7 +10,7 @@ import pytest
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import EmptyCorpusError, EvaluationSetError
 from stella_assets.corpus.evaluation_index import BANDS, ROWS, SEED, EvaluationIndex
-from stella_assets.corpus.evaluation_sets import read_set
+from stella_assets.corpus.evaluation_sets import _mteb_tasks, read_set
 from stella_assets.corpus.evaluation_texts import BANDS_KIND
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
 from stella_assets.corpus.shards import live_shards
@@ -216,3 +216,16 @@ def test_bands_of_evaluation_texts_are_kept_as_long_as_the_texts_and_are_named_a
     without = [artefact.folder for name, artefact in made.items() if name != "evaluation_texts"]
     freed = free_shards(workspace, live_shards(without), dry_run=False)
     assert [row["kind"] for row in freed] == [BANDS_KIND]
+
+
+def test_a_benchmark_stands_for_all_its_tasks_and_their_parts():
+    def names(*tasks: str) -> list[str]:
+        chosen = EvaluationSet.model_validate({"name": "mteb", "tasks": list(tasks)})
+        return [task.metadata.name for task in _mteb_tasks(chosen)]
+
+    found = names("MTEB(eng, v1)")
+    # 56 tasks, of which CQADupstackRetrieval is the mean of twelve.
+    assert len(found) == 55 + 12
+    assert {"SciFact", "CQADupstackGisRetrieval"} <= set(found)
+    assert "CQADupstackRetrieval" not in found
+    assert names("SciFact") == ["SciFact"]
