@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from stella_assets.core.devices import Compute, available_threads
 from stella_assets.core.engine import ENGINES, Engine, LocalEngine
+from stella_assets.core.environments import Environments
 from stella_assets.core.errors import UserError
 from storage.workspace import Workspace
 
@@ -29,6 +30,18 @@ QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "true",
 }
+# A list of what may be seen: whatever else this process has, e.g. tokens and passwords, stays here.
+SHARED_VARIABLES = (
+    "PATH",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+)
+"""Environment variables that an encoder in an environment of its own sees."""
 POSTGRES_FORM = "Write it as postgresql+psycopg2://user:password@host/database."
 
 
@@ -77,15 +90,20 @@ def parallel_steps() -> int:
     return _positive("STELLA_PARALLEL", 1, "Give the number of steps that may run at once, e.g. 4.")
 
 
-def compute() -> Compute:
+def compute(allow_environments: bool = False) -> Compute:
     """What steps compute with: `STELLA_THREADS` threads of the CPU, and the engine `STELLA_ENGINE`.
 
     Without `STELLA_THREADS`, `OMP_NUM_THREADS` counts; without both, the CPUs that this process may use.
 
+    Args:
+        allow_environments: Whether environments of models may be made, in addition to `STELLA_ALLOW_ENVIRONMENTS`.
+
     Raises:
         EnvironmentVariableError: A value cannot be used.
     """
-    return Compute(threads=_threads(), engine=_engine())
+    shared = tuple((name, os.environ[name]) for name in SHARED_VARIABLES if name in os.environ)
+    environments = Environments(workspace(), allow_environments or _allows_environments(), shared)
+    return Compute(threads=_threads(), engine=_engine(), environments=environments)
 
 
 def prepare_libraries() -> None:
@@ -178,6 +196,15 @@ def _connect(url: sa.URL) -> None:
         raise EnvironmentVariableError(
             f"STELLA_POSTGRES: nothing answers at {shown} ({reason}).", "Start the database, or correct the address."
         ) from None
+
+
+def _allows_environments() -> bool:
+    words = os.environ.get("STELLA_ALLOW_ENVIRONMENTS") or "0"
+    if words not in {"0", "1"}:
+        raise EnvironmentVariableError(
+            f"STELLA_ALLOW_ENVIRONMENTS {words!r}: is neither 0 nor 1.", "Give 1 to allow them."
+        )
+    return words == "1"
 
 
 def _threads() -> int:

@@ -83,6 +83,11 @@ class Workspace:
         """The ledgers of repeated runs, JSON Lines, one file per recipe."""
         return self.root / "redistillations"
 
+    @property
+    def environments(self) -> Path:
+        """Python environments of their own for models, `environments/<digest>/`."""
+        return self.root / "environments"
+
     def require_space(self, needed_bytes: int, purpose: str, folder: Path | str | None = None) -> None:
         """Check that the disk that will be written has room, with a tenth to spare.
 

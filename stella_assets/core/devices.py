@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stella_assets.core.engine import Engine, LocalEngine
+from stella_assets.core.environments import Environments
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,7 @@ class Compute:
         device_name: Of torch, e.g. `cuda:1`; empty for the best device of the machine.
         threads: Threads of one process on the CPU.
         engine: Where units of work are computed: in this process, or in one process per device.
+        environments: Where models find a Python environment of their own, if they need one.
 
     Example:
         >>> Compute(device_name="cpu", threads=2).dtype("float32")
@@ -41,6 +43,7 @@ class Compute:
     device_name: str = ""
     threads: int = field(default_factory=lambda: available_threads())  # noqa: PLW0108 (it is defined below)
     engine: Engine = field(default_factory=LocalEngine)
+    environments: Environments = field(default_factory=Environments)
 
     @cached_property
     def device(self) -> torch.device:

@@ -22,6 +22,7 @@ from stella_assets.training.stages import STAGES
 RESERVED_NAMES = frozenset(
     {
         "artefacts",
+        "environments",
         "lancedb",
         "locks",
         "releases",

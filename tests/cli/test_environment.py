@@ -12,7 +12,13 @@ from pipelines.environment import EnvironmentVariableError, compute, prepare_env
 from stella_assets.core.devices import available_threads
 from stella_assets.core.engine import LocalEngine, ProcessesEngine
 
-VARIABLES = ("STELLA_THREADS", "STELLA_ENGINE", "STELLA_PARALLEL", *environment.THREAD_VARIABLES)
+VARIABLES = (
+    "STELLA_ALLOW_ENVIRONMENTS",
+    "STELLA_THREADS",
+    "STELLA_ENGINE",
+    "STELLA_PARALLEL",
+    *environment.THREAD_VARIABLES,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +65,23 @@ def test_the_engine_is_named_with_its_devices(monkeypatch: pytest.MonkeyPatch):
     assert compute().engine == ProcessesEngine(devices=("cuda:0", "cuda:1"))
 
 
+def test_encoders_in_an_environment_see_only_what_is_listed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    shared = dict(compute().environments.variables)
+    assert set(shared) <= set(environment.SHARED_VARIABLES)
+    assert shared["CUDA_VISIBLE_DEVICES"] == "1"
+    assert [compute(allow).environments.allowed for allow in (False, True)] == [False, True]
+    monkeypatch.setenv("STELLA_ALLOW_ENVIRONMENTS", "1")
+    assert compute().environments.allowed
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
         ("STELLA_THREADS", "many", "STELLA_THREADS 'many': is not a whole number above 0."),
         ("STELLA_THREADS", "0", "STELLA_THREADS '0': is not a whole number above 0."),
+        ("STELLA_ALLOW_ENVIRONMENTS", "yes", "STELLA_ALLOW_ENVIRONMENTS 'yes': is neither 0 nor 1."),
         ("STELLA_ENGINE", "rays", "STELLA_ENGINE 'rays': is not an engine. Name one of local, processes"),
         ("STELLA_ENGINE", "local:2", "the engine 'local' has no settings"),
         ("STELLA_ENGINE", "processes", "STELLA_ENGINE 'processes': Field required"),
