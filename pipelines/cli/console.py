@@ -40,9 +40,14 @@ def quiet_runner(workspace: Workspace) -> Runner:
     return Runner(workspace, logging.getLogger("stella"), compute())
 
 
-def people_runner(workspace: Workspace) -> Runner:
-    """A runner for commands that make artefacts, with a log that people read."""
-    return Runner(workspace, people_log(), compute())
+def people_runner(workspace: Workspace, allow_environments: bool = False) -> Runner:
+    """A runner for commands that make artefacts, with a log that people read.
+
+    Args:
+        workspace: Where state is kept.
+        allow_environments: Whether environments of models may be made.
+    """
+    return Runner(workspace, people_log(), compute(allow_environments))
 
 
 def find_recipe(argument: str) -> Recipe:

@@ -21,7 +21,7 @@ from pipelines.cli.console import (
     quiet_runner,
 )
 from pipelines.cli.printing import note, out, say
-from pipelines.environment import prepare_environment
+from pipelines.environment import compute, prepare_environment
 from pipelines.selection import Selection, prune_links, select_steps, unlinked
 from stella_assets.core.present import shown_time
 from stella_assets.core.runner import Runner
@@ -34,18 +34,24 @@ def run(
     select: Annotated[
         list[str] | None, typer.Option(help="Only this asset and what it depends on; may be given several times.")
     ] = None,
+    allow_environments: Annotated[
+        bool, typer.Option("--allow-environments", help="Install the pinned packages that the recipe's teachers need.")
+    ] = False,
 ) -> None:
     """Make what the recipe describes. Existing artefacts are reused, and a killed run continues where it stopped."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_recipe
+    from stella_assets.recipe.preflight import check_environments, check_recipe
 
     started = time.monotonic()
-    graph, runner = Graph(wanted), people_runner(workspace)
+    graph, runner = Graph(wanted), people_runner(workspace, allow_environments)
     # Before the checks, which load models: a misspelt asset is reported at once.
     selected = graph.select(select) if select else graph.steps
     check_recipe(wanted, workspace)
     selection = select_steps(selected, runner)
+    # Now and not after the corpus is made. A teacher whose vectors exist needs no environment.
+    encoding = [teacher for teacher in wanted.teachers if graph.teachers[teacher.name] in selection.missing]
+    check_environments(encoding, runner.compute.environments)
     reused = len(selection.steps) - len(selection.missing)
     note(f"{wanted.name}: {reused} of {len(selection.steps)} artefacts are reused.")
     # Opening Dagster takes seconds; a complete recipe needs no run.
@@ -164,7 +170,7 @@ def validate(recipe: RecipeArgument) -> None:
     """Check a recipe, its files, models and dimensions, without running anything."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_recipe
+    from stella_assets.recipe.preflight import check_recipe, environment_states
 
     dims = check_recipe(wanted, workspace)
     target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
@@ -172,3 +178,5 @@ def validate(recipe: RecipeArgument) -> None:
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
+    for line in environment_states(wanted, compute().environments):
+        note(line)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from stella_assets.core.environments import Environments
 from stella_assets.corpus.clean import load_identifier
 from stella_assets.corpus.evaluation_sets import set_digest
 from stella_assets.evaluation.task_set import check_tasks
 from stella_assets.recipe.read import RecipeError
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.gate import check_gate
+from stella_assets.teachers.kinds import TeacherConfig
 from storage.workspace import Workspace
 
 # Manifests, tables, plots and logs of a small run. A larger need is known only when the work begins.
@@ -57,6 +60,27 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
         _check_dimensions(recipe, target)
     _require_space(recipe, workspace, target)
     return target
+
+
+def check_environments(teachers: Iterable[TeacherConfig], environments: Environments) -> None:
+    """Make sure that the teachers' own environments exist or may be made; none is made here.
+
+    Raises:
+        EnvironmentNotAllowedError: One has to be made, and nobody allowed that.
+        UserError: Its requirements cannot be used, or this machine lacks its Python.
+    """
+    for teacher in teachers:
+        if own := teacher.own_environment():
+            environments.check(own, f"teacher {teacher.name!r}")
+
+
+def environment_states(recipe: Recipe, environments: Environments) -> list[str]:
+    """What `validate` says of the environments that a recipe needs, one line each. None is made."""
+    return [
+        f"teacher {teacher.name!r} needs {environments.state(own)}."
+        for teacher in recipe.teachers
+        if (own := teacher.own_environment())
+    ]
 
 
 def _check_dimensions(recipe: Recipe, target: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stella_assets.core.devices import Compute
+from stella_assets.core.environments.sandbox import can_close_network
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.present import Rows, Shown
@@ -123,6 +124,7 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
     if teacher.fitted:
         # On training texts only: a teacher that saw held-out texts would make held-out losses too good.
         teacher.fit(_training_texts(texts), context.folder)
+    _prepare_environment(teacher, context)
     model = teacher.open(context.folder, compute)
     # 2 bytes per float16; an upper bound, as texts that have a vector already are counted, too.
     context.workspace.require_space(
@@ -161,6 +163,19 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
         ),
         unhashed_files=(TEACHERS_FILE,),  # it names the model's folder, which decides nothing
     )
+
+
+def _prepare_environment(teacher: TeacherConfig, context: BuildContext) -> None:
+    """Make the teacher's own environment, if it needs one, and say so: it takes minutes."""
+    own = teacher.own_environment()
+    if own is None:
+        return
+    context.compute.environments.require(own, f"teacher {teacher.name!r}", context.log.info)
+    if not can_close_network():
+        context.log.warning(
+            f"teacher {teacher.name!r}: this system does not let its encoder run without network; it gets no "
+            "secrets, but could send texts elsewhere. Trust its packages and code, or run where `unshare --net` works."
+        )
 
 
 def _training_texts(texts: CorpusTexts) -> list[str]:

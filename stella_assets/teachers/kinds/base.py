@@ -14,6 +14,7 @@ from pydantic import Field
 from stella_assets.core.config import ConfigModel, ModelSource, Name, Positive
 from stella_assets.core.data import EmbeddingKind
 from stella_assets.core.devices import Compute
+from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
 
@@ -149,6 +150,10 @@ class TeacherConfig(ConfigModel):
             UserError: The texts are too few.
         """
         del texts, folder
+
+    def own_environment(self) -> EnvironmentConfig | None:
+        """The Python environment that its model needs; None where it runs in this one."""
+        return None
 
     def task_prompts(self) -> Mapping[str, str]:
         """What is put before the texts of evaluation tasks, by mteb's keys."""

@@ -16,6 +16,7 @@ from pydantic import Field
 from stella_assets.core.batching import padded_widths, token_budget_batches
 from stella_assets.core.config import Positive
 from stella_assets.core.devices import Compute, DtypeChoice
+from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import (
     CONFIG,
@@ -33,6 +34,7 @@ from stella_assets.teachers.kinds.base import (
     EncoderLimits,
     PublishedTeacher,
     Role,
+    TeacherModel,
     fingerprint_of,
     prompt_of,
 )
@@ -69,26 +71,42 @@ class SentenceTransformersTeacher(PublishedTeacher):
     dtype: DtypeChoice = Field(
         "auto", description="number format of the encoder; `auto` is what the device computes in"
     )
+    environment: EnvironmentConfig | None = Field(
+        None, description="a Python environment of its own, for a model whose code needs other libraries than ours"
+    )
 
     def external_versions(self, compute: Compute) -> Mapping[str, str]:
-        """Digest of the weights, and the number format of the encoder."""
-        return {"model": model_digest(self), "dtype": compute.dtype(self.dtype)}
+        """Digest of the weights, the number format of the encoder, and the versions in its environment."""
+        own = {"environment": self.environment.digest()} if self.environment else {}
+        return {"model": model_digest(self), "dtype": compute.dtype(self.dtype), **own}
 
     def identity_settings(self) -> dict[str, Any]:
         """All settings but those that its vectors do not depend on."""
-        return self.settings("weight", "unit_rows", "licence", "model", "revision", "evaluation_prompts")
+        return self.settings("weight", "unit_rows", "licence", "model", "revision", "evaluation_prompts", "environment")
 
-    def open(self, folder: Path, compute: Compute) -> SentenceTransformersModel:
+    def own_environment(self) -> EnvironmentConfig | None:
+        """The recipe's `environment`."""
+        return self.environment
+
+    def open(self, folder: Path, compute: Compute) -> TeacherModel:
         """The model; it is loaded when it is first used."""
         del folder
-        return SentenceTransformersModel(self, compute)
+        if self.environment is None:
+            return SentenceTransformersModel(self, compute)
+        # Here, because that file imports this folder's base, too.
+        from stella_assets.teachers.isolated import IsolatedModel
+
+        return IsolatedModel(self, self.environment, compute)
 
     def check(self) -> int | None:
         """Dimensions, as the folder's configuration files say; None for a model of a hub.
 
         Raises:
-            UserError: The model's folder, its configuration or the Dense layer does not exist.
+            UserError: The model's folder, its configuration or the Dense layer does not exist, or the environment has
+                no sentence-transformers.
         """
+        if self.environment:
+            require_packages(self.environment)
         if self.on_hub:
             return None
         folder = model_folder(self)
@@ -116,6 +134,19 @@ class SentenceTransformersTeacher(PublishedTeacher):
     def limits(self, compute: Compute) -> EncoderLimits:
         """Number format on this device, and `max_length`."""
         return EncoderLimits(compute.dtype(self.dtype), self.max_length)
+
+
+def require_packages(environment: EnvironmentConfig) -> None:
+    """Make sure that the encoder's own import is in an environment; the installer asks for what that needs.
+
+    Raises:
+        UserError: It is not, or a requirement is not pinned.
+    """
+    if "sentence-transformers" not in {each.name for each in environment.read()}:
+        raise UserError(
+            "environment: its requirements lack sentence-transformers, which encodes the texts.",
+            "Add sentence-transformers 2.3 or newer.",
+        )
 
 
 class SentenceTransformersModel:

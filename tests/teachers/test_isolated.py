@@ -1,0 +1,293 @@
+"""Teachers in an environment of their own: the vectors, units and errors of any other teacher, and no secrets.
+
+The environment of these tests has the libraries of this one, borrowed by a path file, so that nothing is downloaded.
+`test_old_libraries.py` has a real one of older libraries.
+"""
+
+import ast
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from stella_assets.core.devices import Compute
+from stella_assets.core.engine import ProcessesEngine
+from stella_assets.core.environments import EnvironmentConfig, Environments
+from stella_assets.core.environments.sandbox import can_close_network
+from stella_assets.core.errors import UserError
+from stella_assets.teachers import encoder_process
+from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
+from stella_assets.teachers.isolated import IsolatedModel
+from stella_assets.teachers.kinds import SentenceTransformersTeacher
+from stella_assets.teachers.kinds.base import prompt_role
+from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
+from storage.workspace import Workspace
+from tests.snapshots import Corpus
+from tests.teachers.test_teachers import PACKAGED, TEXTS
+from tests.wheels import make_wheel, use_index
+
+LONG = "Open a network connection to a host. " * 30
+LIBRARY = f"sentence-transformers=={version('sentence-transformers')}"
+# Some kernels of older BLAS libraries are wrong on some processors; the machine's own variables avoid them.
+SHARED = tuple((name, os.environ[name]) for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ)
+
+
+@pytest.fixture(scope="module")
+def compute(tmp_path_factory: pytest.TempPathFactory) -> Compute:
+    return Compute("cpu", 1, environments=Environments(Workspace(tmp_path_factory.mktemp("home")), True, SHARED))
+
+
+@pytest.fixture(scope="module")
+def borrowed(tmp_path_factory: pytest.TempPathFactory) -> EnvironmentConfig:
+    """An environment that has this one's libraries."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    place = Path(np.__file__).parents[1]
+    name, _, number = LIBRARY.partition("==")
+    line = make_wheel(wheels, name, number, {"borrowed.pth": f"{place}\n"})
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_index(wheels, monkeypatch)
+        yield EnvironmentConfig(requirements=(line,))
+
+
+def minilm(environment: EnvironmentConfig | None, **settings: Any) -> SentenceTransformersTeacher:
+    known = {"name": "minilm", "kind": "sentence_transformers", "model": PACKAGED, "licence": "Apache-2.0"}
+    return SentenceTransformersTeacher.model_validate(
+        {"max_length": 32, "dtype": "float32", "environment": environment, **known, **settings}
+    )
+
+
+@pytest.fixture(scope="module")
+def isolated(borrowed: EnvironmentConfig, compute: Compute) -> IsolatedModel:
+    model = minilm(borrowed, prompts={"query": "find: "}).open(Path(), compute)
+    assert isinstance(model, IsolatedModel)
+    return model
+
+
+@pytest.fixture
+def process(isolated: IsolatedModel) -> EncoderProcess:
+    return isolated._encoder
+
+
+def test_a_teacher_gives_the_same_vectors_with_and_without_an_environment(isolated: IsolatedModel, compute: Compute):
+    here = minilm(None, prompts={"query": "find: "}).open(Path(), compute)
+    texts = [*TEXTS, LONG, "", "x"]
+    for role in ("document", "query", prompt_role("passage: ")):
+        vectors = isolated.encode(texts, role)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, here.encode(texts, role), atol=1e-5)
+    assert (isolated.dim, isolated.parameters()) == (here.dim, here.parameters())
+    assert isolated.embedding == here.embedding
+    assert isolated.encode([], "document").shape == (0, 384)
+
+
+def test_the_fingerprint_has_the_versions_of_the_environment(isolated: IsolatedModel, compute: Compute):
+    here = minilm(None, prompts={"query": "find: "})
+    described, expected = isolated.describe("query"), here.open(Path(), compute).describe("query")
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert described == {**expected, "environment": {"python": python, "packages": [LIBRARY]}}
+    assert isolated.fingerprint("query") != here.open(Path(), compute).fingerprint("query")
+    versions = isolated.config.external_versions(compute)
+    assert set(versions) == {"model", "dtype", "environment"}
+    assert "environment" not in here.external_versions(compute)
+    # The same teacher without an environment keeps the identity that it had before there were any.
+    assert isolated.config.identity_settings() == here.identity_settings()
+
+
+def test_dense_layers_lengths_and_formats_are_those_of_the_recipe(
+    borrowed: EnvironmentConfig, compute: Compute, tmp_path: Path
+):
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = minilm(None).open(Path(), compute).model
+    torch.manual_seed(0)
+    model.append(Dense(384, 48))
+    model.prompts, model.default_prompt_name = {"search": "search: "}, "search"
+    model.save_pretrained(str(tmp_path))
+    (tmp_path / "2_Dense_16").mkdir()
+    Dense(384, 16).save(str(tmp_path / "2_Dense_16"))
+    settings: dict[str, Any] = {"model": str(tmp_path), "max_length": 8, "dense_folder": "2_Dense_16"}
+    for dtype, tolerance in (("float32", 1e-5), ("bfloat16", 2e-2)):
+        there, here = (minilm(own, dtype=dtype, **settings).open(Path(), compute) for own in (borrowed, None))
+        assert there.dim == here.dim == 16
+        assert there.describe("document")["prompt"] == "search: "
+        for role in ("document", prompt_role("")):
+            np.testing.assert_allclose(there.encode(TEXTS, role), here.encode(TEXTS, role), atol=tolerance)
+
+
+@pytest.mark.slow
+def test_the_store_gets_the_same_units_from_every_engine(borrowed: EnvironmentConfig, compute: Compute, tmp_path: Path):
+    teacher, corpus, made = minilm(borrowed, unit_rows=16), Corpus(range(40)), []
+    engine = ProcessesEngine(devices=("cpu",))
+    several = Compute("cpu", 1, engine, compute.environments)
+    for name, own in (("one", compute), ("several", several)):
+        model = teacher.open(Path(), own)
+        reference = Reference(model.dim, 0, fingerprints(model), "")
+        vectors = TeacherVectors(teacher, Path(), reference, Workspace(tmp_path / name))
+        assert vectors.fill(corpus, own, logging.getLogger("test")) == 40
+        made.append(vectors.digest(corpus))
+    engine.close()
+    assert made[0] == made[1]
+
+
+SPY = """
+import json, os, socket, sys
+from pathlib import Path
+from sentence_transformers.base.modules import Module
+
+class Spy(Module):
+    def forward(self, features, **kwargs):
+        return features
+
+    def save(self, output_path, **kwargs):
+        pass
+
+    @classmethod
+    def load(cls, name, **kwargs):
+        found = {"variables": dict(os.environ), "home": os.path.expanduser("~"), "network": False, "others": []}
+        try:
+            socket.create_connection(("127.0.0.1", PORT), timeout=5).close()
+            found["network"] = True
+        except OSError:
+            pass
+        for place in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if b"SECRET=" in place.read_bytes():
+                    found["others"].append(str(place))
+            except OSError:
+                pass
+        Path(name, "found.json").write_text(json.dumps(found))
+        return cls()
+"""
+
+
+def spying_model(folder: Path, compute: Compute, port: int) -> None:
+    """A model whose own code looks for secrets and a network while it is loaded."""
+    minilm(None).open(Path(), compute).model.save_pretrained(str(folder))
+    modules = json.loads((folder / "modules.json").read_text())
+    modules.append({"idx": len(modules), "name": "spy", "path": "", "type": "spy.Spy"})
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "spy.py").write_text(SPY.replace("PORT", str(port)))
+
+
+def test_custom_code_gets_no_secret_and_no_network(
+    isolated: IsolatedModel, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Secrets of this process; a child cannot see what is set by `setenv` later in /proc, so another process has one.
+    for name in ("SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    holder = subprocess.Popen(["sleep", "120"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        spying_model(tmp_path, compute, server.getsockname()[1])
+        settings = {**isolated.settings(), "model": str(tmp_path), "trust_remote_code": True}
+        environment = compute.environments.require(isolated.config.environment, "teacher 'spy'")
+        spy = EncoderProcess(environment, settings, dict(SHARED), "teacher 'spy'")
+        assert spy.encode(TEXTS, "").shape == (len(TEXTS), 384)
+        home = Path(spy.home)
+        spy.close()
+    holder.kill()
+    holder.wait()
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert "secret" not in found["variables"].values()
+    assert not {"SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONPATH"} & set(found["variables"])
+    assert found["variables"]["HF_HUB_OFFLINE"] == "1"
+    assert found["home"] == str(home)
+    assert not home.exists()
+    # Where the system cannot close the network, the test says so: then the model's code does reach the server.
+    assert found["network"] is not can_close_network()
+    # A user namespace also hides the variables of this user's other processes.
+    assert bool(found["others"]) is not can_close_network()
+
+
+BROKEN = {
+    "import gone_package": "gone_package",
+    "import os; os.write(2, b'out of memory\\n'); os.kill(os.getpid(), 9)": "ended with code -9\nout of memory",
+}
+
+
+@pytest.mark.parametrize("code", BROKEN)
+def test_a_model_that_does_not_load_is_named_with_its_own_error(
+    code: str, isolated: IsolatedModel, compute: Compute, tmp_path: Path
+):
+    spying_model(tmp_path, compute, 1)
+    (tmp_path / "spy.py").write_text(code)
+    settings = {**isolated.settings(), "model": str(tmp_path), "trust_remote_code": True}
+    environment = compute.environments.require(isolated.config.environment, "teacher 'spy'")
+    with pytest.raises(EncoderError, match="teacher 'spy': its model failed in its environment") as failed:
+        EncoderProcess(environment, settings, dict(SHARED), "teacher 'spy'")
+    assert BROKEN[code] in failed.value.message
+
+
+@pytest.mark.slow
+def test_an_encoder_that_is_killed_is_reported_and_started_again(borrowed: EnvironmentConfig, compute: Compute):
+    model = minilm(borrowed).open(Path(), compute)
+    vectors = model.encode(TEXTS, "document")
+    os.kill(model._encoder.pid, signal.SIGKILL)
+    with pytest.raises(EncoderError, match="its process ended with code -9"):
+        model.encode(TEXTS, "document")
+    np.testing.assert_array_equal(model.encode(TEXTS, "document"), vectors)
+
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from stella_assets.core.devices import Compute
+from stella_assets.core.environments import EnvironmentConfig, Environments
+from stella_assets.teachers.kinds import SentenceTransformersTeacher
+from storage.workspace import Workspace
+root, line, model = sys.argv[1:]
+teacher = SentenceTransformersTeacher(name="one", kind="sentence_transformers", licence="MIT", model=model,
+                                      environment=EnvironmentConfig(requirements=(line,)))
+opened = teacher.open(Path(), Compute("cpu", 1, environments=Environments(Workspace(Path(root)))))
+print(opened._encoder.pid, opened._encoder.home, opened.dim, flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_encoder_ends_with_the_process_that_started_it_also_after_a_kill(
+    isolated: IsolatedModel, borrowed: EnvironmentConfig, compute: Compute
+):
+    assert isolated.dim == 384  # the environment exists
+    root = str(compute.environments.workspace.root)
+    command = [sys.executable, "-c", STARTER, root, borrowed.requirements[0], PACKAGED]
+    starter = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pid, home, _ = starter.stdout.readline().split()
+    encoder = psutil.Process(int(pid))
+    assert Path(home).is_dir()
+    starter.kill()
+    starter.wait()
+    deadline = time.monotonic() + 30
+    while encoder.is_running() and encoder.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not Path(home).exists()
+
+
+def test_an_environment_without_sentence_transformers_is_refused_before_a_run(tmp_path: Path):
+    line = make_wheel(tmp_path, "einops", "0.8.0")
+    with pytest.raises(UserError, match=r"lack sentence-transformers.*Add sentence-transformers 2\.3"):
+        minilm(EnvironmentConfig(requirements=(line,))).check()
+
+
+def test_the_script_is_written_for_the_oldest_python_that_it_names():
+    text = encoder_process.SCRIPT.read_text()
+    assert "Python 3.9" in text
+    ast.parse(text, feature_version=(3, 9))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert imported - set(sys.stdlib_module_names) == {"numpy", "torch", "transformers", "sentence_transformers"}
