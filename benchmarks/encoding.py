@@ -23,8 +23,8 @@ import typer
 
 from benchmarks import write_row
 from stella_assets.core.batching import padded_widths, token_budget_batches
-from stella_assets.core.devices import Compute
-from stella_assets.core.models import load_sentence_transformer, resolve_model
+from stella_assets.core.devices import Compute, Dtype
+from stella_assets.core.models import load_sentence_transformer
 from stella_assets.corpus.text import uniform
 from stella_assets.teachers.kinds.sentence_transformers import SentenceTransformersModel, SentenceTransformersTeacher
 from stella_assets.teachers.teacher_vectors import fill_and_fetch
@@ -87,10 +87,9 @@ def through_the_store(teacher: SentenceTransformersModel) -> Encoder:
     return encode
 
 
-def sentence_transformers_encode(spec: SentenceTransformersTeacher, dtype: str) -> Encoder:
+def sentence_transformers_encode(spec: SentenceTransformersTeacher, dtype: Dtype) -> Encoder:
     """The library with its defaults: batches of 32, sorted by characters."""
-    name, arguments = resolve_model(spec)
-    model = load_sentence_transformer(name, "cpu", model_kwargs={"dtype": getattr(torch, dtype)}, **arguments)
+    model = load_sentence_transformer(spec, dtype=dtype)
     model.max_seq_length = spec.max_length
     return lambda texts: model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 

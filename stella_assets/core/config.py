@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationInfo, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -65,11 +65,30 @@ class PathAware(ConfigModel):
         return copy
 
 
+COMMIT = r"[0-9a-f]{40}"
+"""A full commit hash. A branch or tag can be moved to other code later; a commit cannot."""
+SETTLED = {
+    "cache_dir", "code_revision", "config", "device", "device_map", "dtype", "force_download",
+    "ignore_mismatched_sizes", "local_files_only", "model_max_length", "output_loading_info", "proxies",
+    "quantization_config", "revision", "state_dict", "subfolder", "token", "torch_dtype", "trust_remote_code",
+    "use_auth_token",
+}  # fmt: skip
+"""Arguments of `from_pretrained` that other settings, the environment or the loader decide."""
+
+
+def _is_empty(value: object) -> bool:
+    return not value
+
+
 class ModelSource(PathAware):
     """A model in the format of SentenceTransformers or transformers: a folder, a hub id, or part of a package.
 
     `model` is a folder when it starts with `./`, `../`, `/` or `~`. `package:NAME/FOLDER` is a folder inside an
     installed Python package. Anything else is a hub id, which needs a `revision`.
+
+    Code that comes with a model is run only where the recipe trusts it, and only the code that it pins: a hub's by
+    `revision`, a folder's by `code_digest`, and that of another repository, which the model's configuration may name,
+    by `code_revision`.
 
     Example:
         >>> ModelSource(model="./models/mine").on_hub
@@ -79,7 +98,30 @@ class ModelSource(PathAware):
     model: str = Field(description="a folder, a hub id, or `package:NAME/FOLDER`")
     revision: str | None = Field(default=None, description="commit of the hub; required for a hub id")
     trust_remote_code: bool = Field(
-        default=False, description="run code that comes with the model; needs a full commit as `revision`"
+        default=False,
+        description="run code that comes with the model; needs a full commit as `revision`, or `code_digest`",
+    )
+    # Excluded where they are not given: what they say enters an identity only with those who use them.
+    code_digest: str | None = Field(
+        default=None,
+        description="digest of the code in the model's folder; `stella validate` prints it",
+        exclude_if=_is_empty,
+    )
+    code_revision: str | None = Field(
+        default=None,
+        description="full commit of the other repository whose code the model's `auto_map` names",
+        exclude_if=_is_empty,
+    )
+    config_kwargs: dict[str, JsonValue] = Field(
+        default={}, description="values of the model's configuration to replace", exclude_if=_is_empty
+    )
+    model_kwargs: dict[str, JsonValue] = Field(
+        default={}, description="more arguments of the model's `from_pretrained`", exclude_if=_is_empty
+    )
+    tokenizer_kwargs: dict[str, JsonValue] = Field(
+        default={},
+        description="more arguments of the tokenizer's `from_pretrained`",
+        exclude_if=_is_empty,
     )
 
     @property
@@ -94,7 +136,19 @@ class ModelSource(PathAware):
                 f"model {self.model!r} is read as a hub id, and those need `revision: <commit>`; "
                 f"a folder starts with ./, e.g. ./{self.model}"
             )
-        # A branch or tag can be moved to other code later; a full commit hash cannot.
-        if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+        if self.code_revision is not None and not re.fullmatch(COMMIT, self.code_revision):
+            raise ValueError("code_revision needs to be a full commit hash of 40 hexadecimal digits")
+        if not self.trust_remote_code and (self.code_digest or self.code_revision):
+            raise ValueError("code_digest and code_revision pin code, which only runs with `trust_remote_code: true`")
+        if self.on_hub and self.code_digest:
+            raise ValueError("code_digest is for a folder; `revision` pins the code of a model of the hub")
+        if self.on_hub and self.trust_remote_code and not re.fullmatch(COMMIT, self.revision or ""):
             raise ValueError("trust_remote_code needs `revision` to be a full commit hash of 40 hexadecimal digits")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_settled_arguments(self) -> Self:
+        for setting in ("config_kwargs", "model_kwargs", "tokenizer_kwargs"):
+            if settled := sorted(SETTLED & set(getattr(self, setting))):
+                raise ValueError(f"{setting} has {settled[0]!r}, which another setting or the loader decides")
         return self

@@ -28,7 +28,7 @@ class Worker(Protocol[U_contra, R_co]):
         ... class Encode:
         ...     model: str
         ...     def open(self, compute):
-        ...         encoder = load_sentence_transformer(self.model, str(compute.device))
+        ...         encoder = load_sentence_transformer(ModelSource(model=self.model), device=str(compute.device))
         ...         return encoder.encode
     """
 

@@ -17,7 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from stella_assets.core.models import load_sentence_transformer, resolve_model, without_cycle
+from stella_assets.core.models import load_sentence_transformer, without_cycle
 from stella_assets.students.base import FULL, StudentError
 from stella_assets.students.dense.heads import Head, saved_dimensions
 from stella_assets.students.dense.layers import keep_layers
@@ -52,10 +52,8 @@ def initialise_student(
     Raises:
         StudentError: A Matryoshka head is above `full_dimension`, or a layer to keep does not exist.
     """
-    name, arguments = resolve_model(config)
-    if weights is not None:
-        name, arguments = str(weights), {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
-    transformer: Any = load_sentence_transformer(name, **arguments)[0]
+    # In float32, whatever the checkpoint's format is: in bfloat16 most steps are too small to change a weight.
+    transformer: Any = load_sentence_transformer(config, saved=weights)[0]
     # A saved encoder has lost its layers already; to choose among the rest would prune it twice.
     if config.keep_layers is not None and weights is None:
         keep_layers(transformer.auto_model, config.kept_layers)
@@ -92,7 +90,7 @@ def load_student(config: DenseConfig, folder: Path, compute: Compute) -> DenseSt
         folder: In the layout of SentenceTransformers.
         compute: Where it computes.
     """
-    base = load_sentence_transformer(str(folder), local_files_only=True, trust_remote_code=config.trust_remote_code)
+    base = load_sentence_transformer(config, saved=folder)
     # A Matryoshka head is never above the full one, so the largest folder is the full head.
     full, *smaller = saved_dimensions(folder)
     dimensions = head_dimensions(full, smaller)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stella_assets.core.config import Positive
-from stella_assets.core.models import model_folder, read_config
+from stella_assets.core.models import read_shape
 from stella_assets.students.base import FULL, STUDENTS, StudentConfig, StudentError, TrainsLayers
 
 if TYPE_CHECKING:
@@ -90,13 +90,13 @@ class DenseConfig(StudentConfig):
         """Compare layers and length with the base model's configuration; see `StudentConfig.check`."""
         if self.on_hub:  # its configuration is not known without a download
             return
-        config = read_config(model_folder(self))
-        # The configuration file alone answers: a wrong recipe is refused before any weights are read.
-        kept = len(self.kept_layers(int(config.get("num_hidden_layers", 0))))
-        positions = config.get("max_position_embeddings")
-        if positions and self.max_length > int(positions):
+        # The configuration alone answers: a wrong recipe is refused before any weights are read.
+        shape = read_shape(self)
+        kept = len(self.kept_layers(shape.layers))
+        if shape.positions and self.max_length > shape.positions:
             raise StudentError(
-                f"student.max_length {self.max_length} is above the {positions} positions of {self.model}.", "Lower it."
+                f"student.max_length {self.max_length} is above the {shape.positions} positions of {self.model}.",
+                "Lower it.",
             )
         for number, stage in enumerate(stages):
             if stage.train_layers != "all" and stage.train_layers > kept:

@@ -14,18 +14,19 @@ import numpy as np
 from pydantic import Field
 
 from stella_assets.core.batching import padded_widths, token_budget_batches
-from stella_assets.core.config import Positive
+from stella_assets.core.config import ModelSource, Positive
 from stella_assets.core.devices import Compute, DtypeChoice
 from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import (
     CONFIG,
-    MODULES,
+    LoadError,
+    load_module,
     load_sentence_transformer,
     model_digest,
     model_folder,
     read_config,
-    resolve_model,
+    read_width,
 )
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.kinds.base import (
@@ -39,9 +40,6 @@ from stella_assets.teachers.kinds.base import (
     prompt_of,
 )
 from stella_assets.teachers.tokenise import tokenise
-
-DIM_KEYS = ("out_features", "word_embedding_dimension", "embedding_dimension")
-"""Of a module's config.json: the dimensions that come out of it."""
 
 
 @TEACHERS.register
@@ -116,16 +114,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
                     f"{folder}: there is no Dense layer in {self.dense_folder!r}.", "Correct `dense_folder`."
                 )
             return int(read_config(folder / self.dense_folder)["out_features"])
-        modules = read_config(folder, MODULES) if (folder / MODULES).is_file() else []
-        # The last module that states a dimension decides; Normalize, for one, has no config.
-        for module in reversed(modules):
-            inner = folder / module["path"]
-            config = read_config(inner) if (inner / CONFIG).is_file() else {}
-            for key in DIM_KEYS:
-                if key in config:
-                    return int(config[key])
-        # A plain transformers model: sentence-transformers adds mean pooling, which keeps the hidden size.
-        return int(read_config(folder)["hidden_size"])
+        return read_width(self)
 
     def task_prompts(self) -> Mapping[str, str]:
         """Its `evaluation_prompts`."""
@@ -165,15 +154,9 @@ class SentenceTransformersModel:
     @cached_property
     def model(self) -> Any:
         """The loaded `SentenceTransformer`."""
-        import torch
-
-        name, arguments = resolve_model(self.config)
-        # Without a dtype transformers takes the checkpoint's. Cast while loading: `.to()` would also round the buffers
-        # of rotary positions, which models keep in float32.
-        dtype = {"dtype": getattr(torch, self.dtype)}
-        model = load_sentence_transformer(name, str(self._compute.device), model_kwargs=dtype, **arguments)
+        model = load_sentence_transformer(self.config, dtype=self.dtype, device=str(self._compute.device))
         if self.config.dense_folder:
-            _replace_dense(model, name, self.config.dense_folder, arguments)
+            _replace_dense(model, self.config, self.config.dense_folder)
         first, *others = model
         # Pooling sums hundreds of tokens; in bfloat16, with 8 bits of precision, that loses what the encoder computed.
         first.register_forward_hook(_to_float32)
@@ -265,17 +248,19 @@ def _pooling_mode(model: Any) -> str:
     return "none"
 
 
-def _replace_dense(model: Any, name: str, folder: str, arguments: dict[str, Any]) -> None:
+def _replace_dense(model: Any, source: ModelSource, folder: str) -> None:
     """Use another of the Dense layers that Stella models keep next to one another, one per dimension."""
     from sentence_transformers.sentence_transformer.modules import Dense
 
     places = [place for place, module in enumerate(model) if isinstance(module, Dense)]
     if not places:
-        raise UserError(f"{name}: the model has no Dense layer to replace by {folder!r}.", "Remove `dense_folder`.")
+        raise UserError(
+            f"{source.model}: the model has no Dense layer to replace by {folder!r}.", "Remove `dense_folder`."
+        )
     try:
         # Stella models have one Dense in their modules; of several the last one sets the dimensions.
-        model[places[-1]] = Dense.load(name, subfolder=folder, **arguments).to(model.device)
-    except (OSError, TypeError, ValueError) as error:  # a folder without a config gives a TypeError
+        model[places[-1]] = load_module(Dense, source, folder).to(model.device)
+    except LoadError as error:
         raise UserError(
-            f"{name}: there is no Dense layer in {folder!r} ({error}).", "Correct `dense_folder`."
+            f"{source.model}: there is no Dense layer in {folder!r} ({error.message}).", "Correct `dense_folder`."
         ) from None

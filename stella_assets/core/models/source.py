@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import weakref
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
 from storage.files import file_digest
 
-# What decides a model's vectors: weights, configuration, vocabulary and its own code; not README or images.
-CONTENT_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".bin", ".py"}
 CONFIG, MODULES = "config.json", "modules.json"
 
 
@@ -79,62 +76,54 @@ def read_config(folder: Path, name: str = CONFIG) -> Any:
         raise ModelNotFoundError(f"{path}: is not JSON ({error}).", "Restore the model's folder.") from None
 
 
-def resolve_model(source: ModelSource) -> tuple[str, dict[str, Any]]:
-    """Folder or hub id of a model, and the arguments that every loader of the ecosystem takes with it.
+class ModelFiles:
+    """The small files of a model, by their path in its folder or repository.
 
     Args:
-        source: The model.
+        source: The model. Files of a hub are downloaded when they are read, or found in the cache.
+        saved: A folder that was saved from this model, to read in its place.
 
-    Returns:
-        A name and keyword arguments, for `from_pretrained` and `SentenceTransformer`.
-
-    Raises:
-        ModelNotFoundError: It is a folder, and there is no model in it.
+    Attributes:
+        folder: Where the files lie; None for a model of a hub.
     """
-    if not source.on_hub:
-        # Otherwise a file that the folder lacks would be looked for on the hub.
-        return str(model_folder(source)), {"local_files_only": True}
-    return source.model, {"revision": source.revision, "trust_remote_code": source.trust_remote_code}
 
+    def __init__(self, source: ModelSource, saved: Path | None = None) -> None:
+        self.source = source
+        self.folder = saved or (None if source.on_hub else model_folder(source))
 
-def load_sentence_transformer(name: str, device: str = "cpu", **arguments: Any) -> Any:
-    """A `SentenceTransformer`, without the progress bars of transformers: loading is seconds, encoding is not."""
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils.logging import disable_progress_bar
+    @property
+    def name(self) -> str:
+        """Folder or hub id, for `from_pretrained`."""
+        return str(self.folder or self.source.model)
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    return without_cycle(SentenceTransformer(name, device=device, **arguments))
+    def read(self, path: str) -> Any:
+        """A JSON file; None if there is none.
 
+        Raises:
+            ModelNotFoundError: It is not JSON.
+        """
+        if self.folder is not None:
+            return read_config(self.folder, path) if (self.folder / path).is_file() else None
+        from transformers.utils.hub import cached_file
 
-def without_cycle(model: Any) -> Any:
-    """A `SentenceTransformer` whose memory is free as soon as nobody refers to it.
+        found = cached_file(
+            self.source.model, path, revision=self.source.revision, _raise_exceptions_for_missing_entries=False
+        )
+        return read_config(Path(found).parent, Path(found).name) if found else None
 
-    Its model card refers back to it. Such a cycle waits for the garbage collector, which counts objects and not bytes,
-    so gigabytes of a few models would stay for long.
-    """
-    model.model_card_data.model = weakref.proxy(model)
-    return model
+    @property
+    def modules(self) -> list[dict[str, Any]]:
+        """The modules of a SentenceTransformers model; empty for a plain transformers model."""
+        return self.read(MODULES) or []
 
+    @property
+    def encoder(self) -> str:
+        """The folder, in the model's own, of the transformers model: older versions of the library gave it one."""
+        return str(self.modules[0]["path"]).strip("/") if self.modules else ""
 
-def load_tokenizer(source: ModelSource) -> Any:
-    """The tokenizer of a model."""
-    from transformers import AutoTokenizer
-
-    name, arguments = resolve_model(source)
-    return AutoTokenizer.from_pretrained(name, **arguments)
-
-
-def model_digest(source: ModelSource) -> str:
-    """What identifies the weights: a digest of the folder's files, or of hub id and revision.
-
-    Raises:
-        ModelNotFoundError: It is a folder, and there is no model in it.
-    """
-    if source.on_hub:
-        # The hub's commit names the content, so nothing has to be downloaded to know it.
-        return digest([source.model, source.revision])
-    folder = model_folder(source)
-    return files_digest(folder, [path for path in folder.rglob("*") if path.suffix in CONTENT_SUFFIXES])
+    def in_encoder(self, name: str) -> str:
+        """The path of a file of the transformers model."""
+        return f"{self.encoder}/{name}" if self.encoder else name
 
 
 def files_digest(folder: Path, paths: list[Path]) -> str:

@@ -1,0 +1,56 @@
+"""Models of SentenceTransformers and transformers: where they lie, what identifies them, and how they are loaded."""
+
+from stella_assets.core.models.code import CodeError, check_code, code_digest, named_code
+from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
+from stella_assets.core.models.load import LoadError, load_module, load_sentence_transformer, without_cycle
+from stella_assets.core.models.shape import (
+    ConfigError,
+    ModelShape,
+    load_config,
+    pooling_modes,
+    read_shape,
+    read_width,
+    shape_of,
+)
+from stella_assets.core.models.source import (
+    CONFIG,
+    MODULES,
+    ModelFiles,
+    ModelNotFoundError,
+    files_digest,
+    model_folder,
+    read_config,
+    source_folder,
+)
+from stella_assets.core.models.tokenizers import TokenizerError, check_tokenizer, load_tokenizer
+
+__all__ = [
+    "CONFIG",
+    "CONTENT_SUFFIXES",
+    "MODULES",
+    "CodeError",
+    "ConfigError",
+    "LoadError",
+    "ModelFiles",
+    "ModelNotFoundError",
+    "ModelShape",
+    "TokenizerError",
+    "check_code",
+    "check_tokenizer",
+    "code_digest",
+    "files_digest",
+    "load_config",
+    "load_module",
+    "load_sentence_transformer",
+    "load_tokenizer",
+    "model_digest",
+    "model_folder",
+    "named_code",
+    "pooling_modes",
+    "read_config",
+    "read_shape",
+    "read_width",
+    "shape_of",
+    "source_folder",
+    "without_cycle",
+]

@@ -1,0 +1,178 @@
+"""What a model's configuration says, in the names of transformers' AutoConfig."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stella_assets.core.config import ModelSource
+from stella_assets.core.errors import UserError
+from stella_assets.core.models.code import check_code, pinned_code
+from stella_assets.core.models.source import CONFIG, ModelFiles, read_config
+
+OFFSET_POSITIONS = {
+    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mluke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+"""Types that number positions from the one after the padding token's id, as RoBERTa does."""
+WIDTHS = ("embedding_dimension", "word_embedding_dimension", "out_features")
+"""Of a module's config.json: the dimensions of the module."""
+
+
+class ConfigError(UserError):
+    """A model's configuration that cannot be read, or has no such key."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a transformers model, whatever its architecture calls them.
+
+    Attributes:
+        model_type: Of transformers.
+        hidden: Dimensions of a token's state.
+        layers: Of the encoder.
+        positions: Tokens of the longest text, special tokens included; None where positions have no limit.
+        vocabulary: Rows of the table of tokens; None where it does not say.
+        projected: Dimensions that states are projected to, as in CLIP; None where they are not.
+    """
+
+    model_type: str
+    hidden: int
+    layers: int
+    positions: int | None
+    vocabulary: int | None
+    projected: int | None = None
+
+
+def shape_of(config: Any) -> ModelShape:
+    """The sizes that a configuration of transformers states.
+
+    Raises:
+        ConfigError: It states no number of layers or dimensions.
+    """
+    # Models of several modalities have one configuration for each; others are their own text configuration.
+    text = config.get_text_config()
+    hidden, layers = getattr(text, "hidden_size", None), getattr(text, "num_hidden_layers", None)
+    if not hidden or not layers:
+        raise ConfigError(
+            f"{config.name_or_path}: the configuration of type {config.model_type!r} states hidden_size {hidden} and "
+            f"num_hidden_layers {layers}.",
+            "Name a model that encodes texts with a transformer, or use a teacher kind that is made for it.",
+        )
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions and text.model_type in OFFSET_POSITIONS:
+        # As many positions as the padding token's id, and one more, are reserved.
+        positions -= (text.pad_token_id or 0) + 1
+    composite = text is not config
+    return ModelShape(
+        model_type=config.model_type,
+        hidden=hidden,
+        layers=layers,
+        positions=positions if positions and positions > 0 else None,  # XLNet says -1
+        vocabulary=getattr(text, "vocab_size", None),
+        projected=getattr(config, "projection_dim", None) if composite else None,
+    )
+
+
+def load_config(source: ModelSource, saved: Path | None = None) -> Any:
+    """A model's configuration, as transformers reads it, with the recipe's `config_kwargs`.
+
+    Args:
+        source: The model.
+        saved: A folder that was saved from this model, to read in its place.
+
+    Raises:
+        ConfigError: It cannot be read, or has not the keys of `config_kwargs`.
+        CodeError: It names code that the recipe does not trust or pin.
+    """
+    from transformers import AutoConfig
+
+    files = ModelFiles(source, saved)
+    if saved is None or not source.trust_remote_code:
+        check_code(files)
+    name, arguments = encoder_arguments(files)
+    if files.folder is not None:
+        read_config(Path(name))
+    try:
+        with pinned_code(source):
+            config = AutoConfig.from_pretrained(name, **arguments, **source.config_kwargs)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"{files.name}: transformers cannot read {files.in_encoder(CONFIG)} ({error}).",
+            "Correct `model`, or use the libraries that the model's authors name.",
+        ) from error
+    check_config_kwargs(source, config)
+    return config
+
+
+def check_config_kwargs(source: ModelSource, config: Any) -> None:
+    """Make sure that every key of `config_kwargs` took effect: transformers drops those that it does not know.
+
+    Raises:
+        ConfigError: The configuration has no such key.
+    """
+    absent = object()
+    for key, value in source.config_kwargs.items():
+        found = getattr(config, key, absent)
+        # A part of a configuration is an object of its own.
+        if found != value and not (isinstance(value, Mapping) and found is not absent):
+            raise ConfigError(
+                f"{source.model}: config_kwargs.{key} is {value!r}, and the configuration of type "
+                f"{config.model_type!r} has {'no such key' if found is absent else repr(found)}.",
+                "Correct or remove that key.",
+            )
+
+
+def encoder_arguments(files: ModelFiles) -> tuple[str, dict[str, Any]]:
+    """Name and arguments for `from_pretrained` of the transformers model of a SentenceTransformers model."""
+    trust = {"trust_remote_code": files.source.trust_remote_code}
+    if files.folder is not None:
+        # Otherwise a file that the folder lacks would be looked for on the hub.
+        return str(files.folder / files.encoder), {"local_files_only": True, **trust}
+    return files.source.model, {"revision": files.source.revision, "subfolder": files.encoder, **trust}
+
+
+def read_shape(source: ModelSource, saved: Path | None = None) -> ModelShape:
+    """Sizes of a model, from its configuration alone.
+
+    Args:
+        source: The model. Files of a hub are downloaded, or found in its cache.
+        saved: A folder that was saved from this model, to read in its place.
+
+    Raises:
+        UserError: The configuration cannot be read.
+    """
+    return shape_of(load_config(source, saved))
+
+
+def read_width(source: ModelSource, shape: ModelShape | None = None) -> int:
+    """Dimensions of the vectors of a SentenceTransformers model, from its modules' configuration files.
+
+    Args:
+        source: The model.
+        shape: Of the transformers model, where it is known already.
+
+    Raises:
+        UserError: A configuration cannot be read.
+    """
+    files = ModelFiles(source)
+    shape = shape or read_shape(source)
+    width = shape.projected or shape.hidden
+    for module in files.modules[1:]:
+        path = str(module["path"]).strip("/")
+        config = files.read(f"{path}/{CONFIG}" if path else CONFIG) or {}
+        stated = next((int(config[key]) for key in WIDTHS if key in config), None)
+        # Normalize, for one, states nothing and keeps the width; several ways of pooling are concatenated.
+        width = width if stated is None else stated * pooling_modes(config)
+    return width
+
+
+def pooling_modes(config: Mapping[str, Any]) -> int:
+    """How many poolings a module's configuration concatenates; 1 for a module that does not pool."""
+    named = config.get("pooling_mode")
+    if named is not None:
+        return 1 if isinstance(named, str) else len(named)
+    # Before sentence-transformers 5.5 each mode had a flag.
+    return max(1, sum(value is True for key, value in config.items() if key.startswith("pooling_mode_")))

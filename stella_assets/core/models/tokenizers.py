@@ -1,0 +1,100 @@
+"""Tokenizers: one way to load them, and what a folder without the right files gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stella_assets.core.config import ModelSource
+from stella_assets.core.errors import UserError
+from stella_assets.core.models.code import pinned_code
+from stella_assets.core.models.shape import encoder_arguments, read_shape
+from stella_assets.core.models.source import ModelFiles
+
+SETTINGS_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Of the Transformer module; older versions named the file after the architecture."""
+
+
+class TokenizerError(UserError):
+    """A tokenizer whose files are missing, or that belongs to another model."""
+
+
+def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
+    """The tokenizer of a model, as `SentenceTransformer` has it.
+
+    Args:
+        source: The model.
+        saved: A folder that was saved from this model, to read in its place.
+
+    Raises:
+        TokenizerError: Its files are missing, or it has more tokens than the model.
+        UserError: The model's configuration cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    files, shape = ModelFiles(source, saved), read_shape(source, saved)
+    name, arguments = encoder_arguments(files)
+    settings: dict[str, Any] = {}
+    for file in SETTINGS_FILES:
+        settings = settings or files.read(files.in_encoder(file)) or {}
+    own = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
+    try:
+        with pinned_code(source):
+            tokenizer = AutoTokenizer.from_pretrained(name, **{**own, **arguments, **source.tokenizer_kwargs})
+    except (OSError, ValueError, ImportError) as error:
+        raise TokenizerError(
+            f"{files.name}: the tokenizer cannot be loaded ({error}).", "Restore the files of the tokenizer."
+        ) from error
+    if settings.get("do_lower_case"):
+        lower_case(tokenizer)
+    check_tokenizer(tokenizer, files, shape.vocabulary)
+    return tokenizer
+
+
+def lower_case(tokenizer: Any) -> None:
+    """Lower-case texts first, as the Transformer module does where its settings say `do_lower_case`."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    backend = tokenizer.backend_tokenizer
+    known = backend.normalizer
+    backend.normalizer = Sequence([Lowercase(), *([known] if known is not None else [])])
+
+
+def check_tokenizer(tokenizer: Any, files: ModelFiles, vocabulary: int | None) -> None:
+    """Refuse a tokenizer without a vocabulary, or with tokens that the model has no embedding for.
+
+    Args:
+        tokenizer: Of transformers.
+        files: Of the model.
+        vocabulary: Rows of the model's table of tokens; None where that is not known.
+
+    Raises:
+        TokenizerError: The tokenizer is not that of the model.
+    """
+    tokens = tokenizer.get_vocab()
+    # Without its files a tokenizer has the special tokens of its class, and reads every text as unknown.
+    if not set(tokens) - set(tokenizer.all_special_tokens):
+        raise TokenizerError(
+            f"{files.name}: the tokenizer has no vocabulary: {files.in_encoder('tokenizer.json')} or the vocabulary "
+            "file of its class is missing.",
+            "Restore the files of the tokenizer.",
+        )
+    if (folder := files.folder) is not None:
+        inner = folder / files.encoder
+        # Byte-level vocabularies are pieces that merges put together; without them a text falls apart into bytes.
+        if (inner / "vocab.json").is_file() and not any(
+            (inner / name).is_file() for name in ("merges.txt", "tokenizer.json")
+        ):
+            raise TokenizerError(
+                f"{inner / 'merges.txt'}: no such file, and vocab.json cannot be read without it.", "Restore the file."
+            )
+    largest = max(tokens, key=tokens.__getitem__)
+    if vocabulary is not None and tokens[largest] >= vocabulary:
+        raise TokenizerError(
+            f"{files.name}: the tokenizer has token {largest!r} with number {tokens[largest]}, and the model has "
+            f"embeddings for {vocabulary} tokens.",
+            "Restore the tokenizer of this model.",
+        )

@@ -1,0 +1,181 @@
+"""Weights: what a checkpoint lacks would be random, and what it has too much belongs to another model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from stella_assets.core.errors import UserError
+
+POOLER = re.compile(r"(^|\.)pooler\.")
+"""A layer over the first token, which few models are published with, and which pooling by a module does not read."""
+BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|cos_cached|sin_cached|attn\.bias|masked_bias)$")
+"""Values that `__init__` computes; older versions saved them."""
+PRETRAINING_HEAD = re.compile(
+    r"^(cls|lm_head|head|decoder|mlm|score|classifier|qa_outputs|predictions|sop_classifier|lm_predictions|"
+    r"mask_predictions|vocab_transform|vocab_layer_norm|vocab_projector|discriminator_predictions|"
+    r"generator_predictions|generator_lm_head)(\.|$)"
+)
+"""What a checkpoint of a whole language model has next to the encoder."""
+SHOWN = 5
+
+
+class WeightsError(UserError):
+    """A checkpoint that does not fit the model, or is damaged."""
+
+
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What one loading of weights found.
+
+    Attributes:
+        module: Which they were loaded into.
+        place: Folder, hub id or file, for messages.
+        missing: Parameters and buffers that the checkpoint lacks.
+        unexpected: Names in the checkpoint that the module lacks.
+        mismatched: Name, shape in the checkpoint, shape in the module.
+        arguments: With which the class was constructed, in addition to the configuration.
+    """
+
+    module: nn.Module
+    place: str
+    missing: frozenset[str]
+    unexpected: frozenset[str]
+    mismatched: frozenset[tuple[str, Any, Any]] = frozenset()
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def recorded_weights() -> Iterator[list[LoadedWeights]]:
+    """Record what every loading of weights finds, also deep inside other libraries and in a model's own code.
+
+    Yields:
+        A list that fills while models are loaded.
+    """
+    from transformers import PreTrainedModel
+
+    records: list[LoadedWeights] = []
+    from_pretrained, load_state_dict = PreTrainedModel.__dict__["from_pretrained"], nn.Module.load_state_dict
+
+    def loading(cls: type[PreTrainedModel], *args: Any, **given: Any) -> Any:
+        wanted = given.pop("output_loading_info", False)
+        # Mismatched shapes are reported here like the others, by name, and not raised as a table.
+        asked = {**given, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = from_pretrained.__func__(cls, *args, **asked)
+        found = {name: frozenset(info[f"{name}_keys"]) for name in ("missing", "unexpected", "mismatched")}
+        records.append(LoadedWeights(model, str(args[0]), arguments=_construction(cls, given), **found))
+        return (model, info) if wanted else model
+
+    def loading_state(module: nn.Module, state: Any, *args: Any, **given: Any) -> Any:
+        keys = load_state_dict(module, state, *args, **given)
+        place = type(module).__name__
+        records.append(LoadedWeights(module, place, frozenset(keys.missing_keys), frozenset(keys.unexpected_keys)))
+        return keys
+
+    PreTrainedModel.from_pretrained = classmethod(loading)  # type: ignore[assignment,method-assign]
+    nn.Module.load_state_dict = loading_state  # type: ignore[assignment,method-assign]
+    try:
+        yield records
+    finally:
+        PreTrainedModel.from_pretrained = from_pretrained  # type: ignore[method-assign]
+        nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
+
+
+def _construction(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that went on to the class."""
+    import inspect
+
+    known = set(inspect.signature(cls).parameters) - {"config"}
+    return {name: value for name, value in given.items() if name in known}
+
+
+def check_weights(record: LoadedWeights, reads_pooler: bool) -> None:
+    """Refuse weights that are not those of the model.
+
+    Args:
+        record: Of one loading.
+        reads_pooler: Whether vectors depend on the pooler.
+
+    Raises:
+        WeightsError: The checkpoint lacks weights, has others, or has some of another shape.
+    """
+    missing = {name for name in record.missing if reads_pooler or not POOLER.search(name)}
+    missing = {name for name in missing if not BUFFER.search(name)}
+    harmless = (POOLER, BUFFER, PRETRAINING_HEAD)
+    unexpected = {name for name in record.unexpected if not any(pattern.search(name) for pattern in harmless)}
+    mismatched = {f"{name} {list(has)} instead of {list(wants)}" for name, has, wants in record.mismatched}
+    wrong = [
+        f"{fault} {len(names)} weights ({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
+        for fault, names in (("lacks", missing), ("has unknown", unexpected), ("has other shapes of", mismatched))
+        if names
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{weights_file(record.place)}: does not fit {type(record.module).__name__}: it {'; it '.join(wrong)}. "
+            "They would be random, or another model's.",
+            "Restore the checkpoint, or correct its config.json; see `trust_remote_code` for a model with code of its "
+            "own.",
+        )
+
+
+def settle_unread(record: LoadedWeights) -> None:
+    """Zero the weights that a checkpoint lacks and no vector depends on: random ones would differ in each process."""
+    with torch.no_grad():
+        for name, parameter in record.module.named_parameters():
+            if name in record.missing and POOLER.search(name):
+                parameter.zero_()
+
+
+def check_finite(model: nn.Module, place: str) -> None:
+    """Refuse weights that are not numbers.
+
+    Args:
+        model: With its weights.
+        place: Folder or hub id.
+
+    Raises:
+        WeightsError: A parameter has NaN or infinity.
+    """
+    for name, parameter in model.named_parameters():
+        # The extremes alone: a mask would need a quarter of the weights' memory.
+        if parameter.numel() and not all(torch.isfinite(value) for value in parameter.detach().aminmax()):
+            raise WeightsError(
+                f"{weights_file(place)}: {name} has NaN or infinity.", "Restore the checkpoint; it is damaged."
+            )
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder with a damaged safetensors file. Only the heads of the files are read.
+
+    Raises:
+        WeightsError: A file is cut off, or is not in this format.
+    """
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{path}: is damaged or cut off ({error}).", "Copy or download the file again."
+            ) from None
+
+
+def weights_file(place: str) -> str:
+    """The file that a model's weights are in, for messages; the place itself where that is not a folder."""
+    for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"):
+        if (path := Path(place) / name).is_file():
+            return str(path)
+    return place
+
+
+def loaded_by(model: nn.Module, records: Iterable[LoadedWeights]) -> LoadedWeights | None:
+    """The record of a model; None where no recorded loading filled it."""
+    return next((record for record in records if record.module is model), None)
