@@ -155,9 +155,10 @@ def draw_plots(summary: Summary, inputs: ReportInputs, context: BuildContext) ->
 def _metrics_of(model: str, inputs: ReportInputs, context: BuildContext) -> Sequence[Mapping[str, Any]]:
     """Where a model's size and speed are recorded: with its vectors for a teacher, else with its scores."""
     teachers = {teacher_model(name): context.artefact(step).manifest.metrics for name, step in inputs.teachers.items()}
-    # The concatenation runs every teacher, so it costs what they cost together.
+    # The concatenation runs every teacher that the student learns from, so it costs what they cost together.
     if model == CONCATENATION:
-        return list(teachers.values())
+        joined = inputs.scores[CONCATENATION].dependencies
+        return [teachers[teacher_model(name)] for name, step in inputs.teachers.items() if step in joined]
     return [teachers[model] if model in teachers else context.read(inputs.scores[model]).metrics]
 
 

@@ -260,8 +260,8 @@ class StudentEmbedder:
     def parameters(self) -> int:
         """Number of parameters of the encoder and the head."""
         student = self._states.student
-        # Only the rows of the last layer that give the first `dim` dimensions are shipped and counted.
-        head = () if self._head is None else student.head(self._head).first(self.dim).parameters()
+        # Only the rows of the last layer that give its vectors are counted.
+        head = () if self._head is None else student.weights(self._head).parameters()
         return sum(p.numel() for p in (*student.backbone.parameters(), *head))
 
     def texts_per_second(self, texts: list[str]) -> float:

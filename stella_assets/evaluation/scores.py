@@ -172,7 +172,11 @@ def stage_embedders(
 
     student = context.read(stage).load(context.compute)
     states = PooledStates(student, context.workspace)
-    return [StudentEmbedder(states, head, prompts) for head in (student.dimensions if all_heads else [FULL])]
+    if not all_heads:
+        return [StudentEmbedder(states, FULL, prompts)]
+    # One head per dimension, the full one where two have it: after a stage of some teachers it has only their rows.
+    heads = {dimension: name for name, dimension in reversed(student.dimensions.items())}
+    return [StudentEmbedder(states, heads[dimension], prompts) for dimension in sorted(heads, reverse=True)]
 
 
 def _scores_step(

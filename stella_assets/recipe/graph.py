@@ -58,6 +58,7 @@ class Graph:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self._name = recipe.name
+        self._taught = [teacher for teacher in recipe.teachers if teacher.name in recipe.taught_by()]
         self._add_corpus()
         self._add_teachers()
         self.tokens = tokens_step(self._name, student=recipe.student, corpus=self.corpus)
@@ -161,6 +162,7 @@ class Graph:
         stages: list[Step[Any]] = []
         trains = [stage.trains_matryoshka_heads for stage in self.recipe.stages]
         first = 1 + trains.index(True) if any(trains) else None
+        taught = tuple(teacher.name for teacher in self._taught)
         for number, stage in enumerate(self.recipe.stages, 1):
             stages.append(
                 stage_step(
@@ -174,6 +176,7 @@ class Graph:
                     semantic_duplicates=self.semantic_duplicates,
                     previous=stages[-1] if stages else None,
                     starts_matryoshka_heads=number == first,
+                    teachers=None if len(taught) == len(self.recipe.teachers) else taught,
                     prefix=prefix,
                 )
             )
@@ -189,8 +192,9 @@ class Graph:
             )
             for teacher in recipe.teachers
         }
+        # Of what the student learns: a teacher that no stage learns from is scored by itself only.
         scores[CONCATENATION] = concatenation_scores_step(
-            name, teachers=recipe.teachers, vectors=self.teachers, tasks=self.tasks
+            name, teachers=self._taught, vectors=self.teachers, tasks=self.tasks
         )
         scores[BASE_MODEL] = base_model_scores_step(name, student=recipe.student, tasks=self.tasks)
         for number, stage in enumerate(self.stages, 1):
@@ -262,11 +266,11 @@ class Graph:
                 recipe_digest=recipe.digest,
                 settings=recipe.release,
                 student=recipe.student,
-                teachers=recipe.teachers,
+                teachers=self._taught,
                 sources=recipe.corpus.sources,
                 decontaminate=recipe.corpus.decontaminate,
                 corpus=self.corpus,
-                vectors=self.teachers,
+                vectors={teacher.name: self.teachers[teacher.name] for teacher in self._taught},
                 concatenation=self.concatenation,
                 stages=self.stages,
                 report=self.report,

@@ -13,6 +13,7 @@ from stella_assets.recipe.read import RecipeError
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.gate import check_gate
 from stella_assets.teachers.kinds import TeacherConfig
+from stella_assets.teachers.snapshot import Layout
 from storage.workspace import Workspace
 
 # Manifests, tables, plots and logs of a small run. A larger need is known only when the work begins.
@@ -29,7 +30,8 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
         workspace: Where a run would write.
 
     Returns:
-        Dimensions of the concatenated vector, or None where a model of the hub does not tell without a download.
+        Dimensions of the student's full head: of the vectors of the teachers that teach it, side by side. None where a
+        model of the hub does not tell without a download.
 
     Raises:
         StellaError: A file, a model or a dimension cannot be used; the message names it and the remedy.
@@ -52,14 +54,17 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
         decontaminates=recipe.corpus.decontaminate is not None,
     )
     recipe.student.check(recipe.stages)
-    dims = [teacher.check() for teacher in recipe.teachers]
-    known = [dim for dim in dims if dim is not None]
+    dims = {teacher.name: teacher.check() for teacher in recipe.teachers}
+    known = {name: dim for name, dim in dims.items() if dim is not None}
+    _require_space(recipe, workspace, sum(known.values()) if known.keys() == dims.keys() else None)
     # A partial sum would be compared with the student's heads as if it were the whole target.
-    target = sum(known) if len(known) == len(dims) else None
-    if target is not None:
-        _check_dimensions(recipe, target)
-    _require_space(recipe, workspace, target)
-    return target
+    if not known.keys() >= set(recipe.taught_by()):
+        return None
+    weights = {teacher.name: teacher.weight for teacher in recipe.teachers}
+    layout = Layout(tuple(known), tuple(known.values()), tuple(weights[name] for name in known)).of(recipe.taught_by())
+    recipe.student.require_prefixes(layout.leading(recipe.stages[0].teachers))
+    _check_dimensions(recipe, layout.dim)
+    return layout.dim
 
 
 def check_environments(teachers: Iterable[TeacherConfig], environments: Environments) -> None:
@@ -84,12 +89,13 @@ def environment_states(recipe: Recipe, environments: Environments) -> list[str]:
 
 
 def _check_dimensions(recipe: Recipe, target: int) -> None:
+    # The evaluation scores untrained heads of no student, and takes the largest head for the best one.
     for dim in recipe.student.matryoshka_dims:
-        if dim > target:
+        if dim > target and not any(stage.matryoshka_losses(dim) for stage in recipe.stages):
             raise RecipeError(
                 f"recipe {recipe.name!r}: student.matryoshka_dims {dim} is above the {target} dimensions of the "
-                "teachers' concatenation.",
-                f"Take at most {target}.",
+                "teachers' concatenation, and no stage trains it.",
+                f"Add `matryoshka_heads` to a stage, or take at most {target}.",
             )
     heads = sorted({target, *recipe.student.matryoshka_dims}, reverse=True)
     if recipe.release.dimension not in heads:

@@ -144,6 +144,18 @@ class Recipe(ConfigModel):
             stage.trains_matryoshka_heads for stage in self.stages[:stages]
         )
 
+    def taught_by(self, stages: int | None = None) -> tuple[str, ...]:
+        """Names of the teachers that the first stages learn from, in the order of the concatenation.
+
+        Args:
+            stages: How many stages; all when left out.
+        """
+        names = [teacher.name for teacher in self.teachers]
+        taught = {
+            name for stage in self.stages[:stages] for name in (names if stage.teachers is None else stage.teachers)
+        }
+        return tuple(name for name in names if name in taught)
+
     @property
     def digest(self) -> str:
         """Digest of what the recipe says; comments and the order of keys do not count."""

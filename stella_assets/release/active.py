@@ -122,4 +122,7 @@ def _score(
     config = json.loads((folder / "config_sentence_transformers.json").read_text(encoding="utf-8"))
     prompts = student_prompts(student.model_copy(update={"prompts": config["prompts"]}), evaluation)
     states = PooledStates(student.load(folder, context.compute), context.workspace)
-    return score_student(recipe, ACTIVE, [StudentEmbedder(states, FULL, prompts)], tasks, context)
+    dimensions = states.student.dimensions
+    # The full head, unless a Matryoshka head is above it, which then is what the gate compares.
+    largest = max(dimensions, key=lambda head: (dimensions[head], head == FULL))
+    return score_student(recipe, ACTIVE, [StudentEmbedder(states, largest, prompts)], tasks, context)

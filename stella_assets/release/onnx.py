@@ -38,7 +38,7 @@ class WholeModel(nn.Module):
         self.transformer = student.transformer
         # Pooling and normalisation are in the graph, so that users need a tokenizer and ONNX Runtime only.
         self.pooling = student.backbone[1]
-        self.head = student.head(student.head_of(dim)).first(dim)
+        self.head = student.weights(student.head_of(dim))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Unit vectors `[B, D]` of tokens `[B, W]`."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stella_assets.students.dense.model import DenseStudent
 
 RELEASE = "release"
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 DRIFT_FILE = "vectors.parquet"
 LINEAGE_FILE = "lineage.json"
 CARD_FILE = "README.md"

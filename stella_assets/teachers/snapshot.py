@@ -7,9 +7,10 @@ of history, so rows are numbered by their ids, ascending: the same texts have th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,18 @@ class Layout:
     def dim(self) -> int:
         """Dimensions of the concatenated vector."""
         return sum(self.dims)
+
+    def of(self, teachers: Collection[str]) -> Layout:
+        """The layout of some of its teachers, in the same order."""
+        rows = zip(self.teachers, self.dims, self.weights, strict=True)
+        return Layout(*zip(*(row for row in rows if row[0] in teachers), strict=True))
+
+    def leading(self, teachers: Collection[str] | None) -> int:
+        """How many of the first dimensions belong to some of its teachers; None for all teachers."""
+        if teachers is None:
+            return self.dim
+        first = takewhile(lambda row: row[0] in teachers, zip(self.teachers, self.dims, strict=True))
+        return sum(dim for _, dim in first)
 
     def dim_of(self, teacher: str) -> int:
         """Dimensions of a teacher's vectors."""

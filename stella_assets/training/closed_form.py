@@ -18,7 +18,7 @@ together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -34,7 +34,6 @@ from stella_assets.training.frozen import BLOCK_TEXTS, pooled_blocks
 from stella_assets.training.measure import Measurement, measure_spread
 from stella_assets.training.objective import Objective
 from stella_assets.training.ridge import Linear, NormalEquations, Norms, VarianceRescaling
-from stella_assets.training.targets import teacher_part
 
 RIDGE_LAMBDAS = (1e-5, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Shares of the mean variance of a pooled dimension."""
@@ -67,7 +66,7 @@ def fit_full_head(
     objective: Objective,
     name: str,
     data: Mapping[str, TrainingData],
-    teachers: Sequence[str] | None = None,
+    part: Tensor | None = None,
     texts: int | None = None,
 ) -> Fit:
     """Fit the full head, in place.
@@ -77,7 +76,7 @@ def fit_full_head(
         objective: The losses by which ridge lambda and exponent are chosen.
         name: Of the stage, for the log.
         data: Splits `train` and `dev`.
-        teachers: Those to learn from; all when left out.
+        part: Positions of the rows that are fitted; all when left out.
         texts: Texts to fit to; all when left out.
 
     Returns:
@@ -90,7 +89,6 @@ def fit_full_head(
     # Nothing takes a gradient here; the head is marked so that the manifest counts what was trained.
     train_only(student, 0, [FULL])
     train = data["train"] if texts is None else data["train"].first(texts)
-    part = teacher_part(train.snapshot.layout, teachers)
     equations, t_SD = _sum_up(student, train, name)
     measure = Measurement(objective, data["dev"], measure_spread(train, objective), student.device)
     # The encoder does not change, so each of the dozen candidates needs only the head's product with these states.

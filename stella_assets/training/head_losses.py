@@ -74,7 +74,7 @@ def _refuse(loss: LossConfig | None) -> None:
     # Returns None, which then is the value: the field exists to say why a loss cannot be given here.
     if loss is not None:
         raise ValueError(
-            f"{loss.loss} compares vectors of equal dimensions, and a Matryoshka head has fewer dimensions than the "
+            f"{loss.loss} compares vectors of equal dimensions, and a Matryoshka head has other dimensions than the "
             "teachers; remove it, or take a loss that compares similarities"
         )
 

@@ -35,6 +35,7 @@ class StageInputs:
         folder: Of the artefact.
         scratch: Where checkpoints go.
         compute: Device and threads.
+        teachers: Those that any stage of the recipe learns from, which the full head has rows for; None for all.
     """
 
     name: str
@@ -51,6 +52,7 @@ class StageInputs:
     folder: Path
     scratch: Path
     compute: Compute
+    teachers: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values.
@@ -70,6 +72,7 @@ class StageInputs:
             "snapshot": {"recipe": self.snapshot.recipe, "tag": self.snapshot.tag},
             "paths": {name: None if (path := getattr(self, name)) is None else str(path) for name in PATHS},
             "starts_matryoshka_heads": self.starts_matryoshka_heads,
+            "teachers": self.teachers,
             # Without the engine: a job trains in the processes that its launcher started, and starts none itself.
             "compute": {"device_name": self.compute.device_name, "threads": self.compute.threads},
         }
@@ -99,6 +102,7 @@ class StageInputs:
             previous=optional("previous"),
             start=optional("start"),
             starts_matryoshka_heads=written["starts_matryoshka_heads"],
+            teachers=None if written["teachers"] is None else tuple(written["teachers"]),
             folder=Path(paths["folder"]),
             scratch=Path(paths["scratch"]),
             compute=Compute(**written["compute"]),

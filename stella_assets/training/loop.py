@@ -27,7 +27,6 @@ from stella_assets.training.plan import GROUP_COST, BatchPlan
 from stella_assets.training.read_ahead import Stopwatch, read_ahead
 from stella_assets.training.stages.base import StageContext
 from stella_assets.training.stages.descent import Descent
-from stella_assets.training.targets import teacher_part
 from stella_assets.training.unfreezing import unfreeze
 
 LOGGED_STEPS = 2000
@@ -117,9 +116,10 @@ class _Training:
         averages = self.average.tensors if self.average else None
         self.checkpoints = Checkpoints(context.scratch / "checkpoints", self.trained, self.optimizer, averages)
         spread = measure_spread(self.train, objective)
-        part = teacher_part(self.train.snapshot.layout, stage.teachers)
         in_parts = stage.micro_batch_size is not None
-        self.gradients = Gradients(self.accelerator, model, objective, part, spread, self.states_NH, in_parts=in_parts)
+        self.gradients = Gradients(
+            self.accelerator, model, objective, context.part, spread, self.states_NH, in_parts=in_parts
+        )
         self.measure = Measurement(objective, context.data["dev"], spread, self.accelerator.device)
         self.progress = Progress()
         self.last_values: dict[str, float] = {}

@@ -22,7 +22,7 @@ from stella_assets.training.train import MODEL_FOLDER, train_stage
 from storage.workspace import Workspace
 
 # Part of the identity of every stage: a new value trains all of them again.
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 START = "start"
 """The external version of the first stage that names what it continues from."""
 DEV_LOSS_FELL = CheckSpec("dev_loss_fell", "The loss on held-out texts is lower than before the stage.")
@@ -40,6 +40,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
     semantic_duplicates: Step[Any] | None,
     previous: Step[SavedStudent] | None,
     starts_matryoshka_heads: bool,
+    teachers: tuple[str, ...] | None = None,
     prefix: str = "",
 ) -> Step[SavedStudent]:
     """The step that trains one stage.
@@ -55,6 +56,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         semantic_duplicates: Texts that are not trained on.
         previous: The stage before; None for the first.
         starts_matryoshka_heads: Whether this is the first stage that trains Matryoshka heads.
+        teachers: Those that any stage learns from, which the full head has rows for; None for all.
         prefix: Of the name, e.g. `seed_1/`. Stages with equal inputs share an artefact, whatever their prefix.
 
     Returns:
@@ -78,6 +80,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
             previous=context.read(previous).folder if previous else None,
             start=None if previous else start_folder(context.workspace, recipe),
             starts_matryoshka_heads=starts_matryoshka_heads,
+            teachers=teachers,
             folder=context.folder,
             scratch=context.scratch,
             compute=context.compute,
@@ -100,7 +103,13 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         family=family,
         code_version=CODE_VERSION,
         # Model and revision count by the digest of the weights, so a copy in another folder is the same student.
-        settings={"seed": seed, "student": student.settings("model", "revision"), "stage": stage.settings()},
+        settings={
+            "seed": seed,
+            "student": student.settings("model", "revision"),
+            "stage": stage.settings(),
+            # Left out where all teach, so that a recipe that says so has the stages of one that says nothing.
+            **({} if teachers is None else {"teachers": list(teachers)}),
+        },
         build=build,
         presentation=Presentation(
             group="training",

@@ -89,6 +89,20 @@ def teacher_part(layout: Layout, teachers: Sequence[str] | None) -> Tensor | Non
     return torch.from_numpy(np.concatenate([np.arange(start, end) for name, start, end in spans if name in teachers]))
 
 
+def joined(before: Tensor | None, part: Tensor | None, dimension: int) -> Tensor | None:
+    """The dimensions of either part, ascending; None for all.
+
+    Args:
+        before: Positions; None for all.
+        part: Others; None for all.
+        dimension: How many there are.
+    """
+    if before is None or part is None:
+        return None
+    both = torch.unique(torch.cat([before, part]))  # sorted
+    return None if len(both) == dimension else both
+
+
 @dataclass(frozen=True)
 class Spread:
     """How far apart the teachers' vectors lie: the units of losses that carry over from one teacher to another.

@@ -17,6 +17,8 @@ from stella_assets.training.tables import TRAINING_LOG
 from stella_assets.training.tokens import TokenTable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stella_assets.students.dense.model import DenseStudent
     from stella_assets.training.data import TrainingData
 
@@ -44,7 +46,7 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
     """
     _select_device(inputs)
     data = _open_data(inputs)
-    student = _make_student(inputs, data["train"])
+    student, part = _make_student(inputs, data["train"])
     # Asked before training, not found out at the first checkpoint. 4 bytes: weights are float32 on every device.
     size = sum(p.numel() for p in student.parameters()) * 4
     inputs.snapshot.workspace.require_space(
@@ -53,7 +55,7 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
         inputs.scratch,
     )
     context = StageContext(
-        inputs.name, student, data, inputs.seed_of_order, inputs.folder, inputs.scratch, inputs.compute, log
+        inputs.name, student, data, inputs.seed_of_order, inputs.folder, inputs.scratch, inputs.compute, log, part
     )
     outcome = inputs.stage.run(context)
     # Every process has the whole student again; two writers of one folder would damage it.
@@ -86,19 +88,25 @@ def _open_data(inputs: StageInputs) -> dict[str, TrainingData]:
     return data
 
 
-def _make_student(inputs: StageInputs, train: TrainingData) -> DenseStudent:
-    """The student of the stage before, or a new one."""
+def _make_student(inputs: StageInputs, train: TrainingData) -> tuple[DenseStudent, Tensor | None]:
+    """The student of the stage before, or a new one; and which rows of its full head the stage teaches."""
+    from stella_assets.training.targets import joined, teacher_part
+
+    layout = train.snapshot.layout if inputs.teachers is None else train.snapshot.layout.of(inputs.teachers)
+    part = teacher_part(layout, inputs.stage.teachers)
     if inputs.previous is not None:
         student = inputs.student.load(inputs.previous, inputs.compute)
+        student.taught = joined(student.taught, part, layout.dim)
     else:
         weights = inputs.start / MODEL_FOLDER if inputs.start else None
-        dimension = train.snapshot.layout.dim
-        student = inputs.student.initialise(dimension, inputs.seed_of_heads, inputs.compute, weights)
+        inputs.student.require_prefixes(layout.leading(inputs.stage.teachers))
+        student = inputs.student.initialise(layout.dim, inputs.seed_of_heads, inputs.compute, weights)
+        student.taught = part
     # Once, before the first stage that trains them; later stages continue from what they learnt.
     if inputs.starts_matryoshka_heads:
         sample = np.arange(min(PRINCIPAL_SAMPLE, len(train)))
-        student.start_matryoshka_heads(train.targets(sample).vectors)
-    return student
+        student.start_matryoshka_heads(train.targets(sample).vectors, part)
+    return student, part
 
 
 def _result(outcome: Outcome, student: DenseStudent, data: dict[str, TrainingData]) -> Result:

@@ -45,8 +45,8 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     "teacher package": (lambda r: r["teachers"][0].update(model="package:no_such"), ["'no_such' is not installed"]),
     "not a model folder": (lambda r: r["teachers"][0].update(model="./"), ["neither modules.json nor config.json"]),
     "short dimension": (
-        lambda r: r["student"].update(matryoshka_dims=[500, 64]),
-        ["matryoshka_dims 500 is above the 416"],
+        lambda r: r["student"].update(matryoshka_dims=[500, 64], matryoshka_heads="prefix"),
+        ["matryoshka_dims 500: with matryoshka_heads `prefix`", "the first stage teaches the first 416 only"],
     ),
     "release dimension": (
         lambda r: r["release"].update(dimension=100),

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from stella_assets.core.devices import Compute
 from stella_assets.students import FULL, DenseConfig, SavedStudent, StudentError
+from stella_assets.students.dense.digests import head_digest
 from stella_assets.students.dense.layers import encoder_layers, train_only
 from stella_assets.students.dense.model import DenseStudent
 from tests.conftest import TINY
@@ -152,3 +153,76 @@ def test_a_student_is_freed_without_the_garbage_collector_and_can_be_copied():
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_head_above_the_full_one_is_saved_and_read_as_what_it_is(tmp_path: Path):
+    student = make_student(48, matryoshka_dims=(96, 32))
+    assert student.dimensions == {FULL: 48, "96": 96, "32": 32}
+    student.save(tmp_path, "96", {})
+    again = SavedStudent(tmp_path, make_config(matryoshka_dims=(96, 32))).load(Compute())
+    assert again.dimensions == student.dimensions
+    again.dtype = "float32"
+    for head in student.dimensions:
+        np.testing.assert_array_equal(again.encode(TEXTS, head), student.encode(TEXTS, head))
+    loaded = SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(loaded.encode(TEXTS), student.encode(TEXTS, "96"), atol=1e-5)
+
+
+def test_in_a_folder_without_a_record_the_largest_head_is_the_full_one(student: DenseStudent, tmp_path: Path):
+    student.save(tmp_path, FULL, {})
+    (tmp_path / "heads.json").unlink()
+    again = SavedStudent(tmp_path, make_config()).load(Compute())
+    assert again.dimensions == {FULL: 96, "64": 64, "32": 32}
+
+
+def test_only_the_rows_that_were_taught_give_vectors(tmp_path: Path):
+    student = make_student()
+    rows = torch.tensor([0, 1, 2, 90, 95])
+    pooled = torch.from_numpy(student.encode_pooled(TEXTS))
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(student.head(FULL)(pooled)[:, rows], dim=1).numpy()
+    student.taught = rows
+    assert student.dimensions == {FULL: 5, "64": 64, "32": 32}
+    np.testing.assert_array_equal(student.encode(TEXTS), expected)
+    student.save(tmp_path, FULL, {})
+    again = SavedStudent(tmp_path, make_config()).load(Compute())
+    again.dtype = "float32"
+    assert again.taught.tolist() == rows.tolist()
+    assert again.rows == {FULL: 96, "64": 64, "32": 32}
+    np.testing.assert_array_equal(again.encode(TEXTS), expected)
+    assert head_digest(again, FULL) == head_digest(student, FULL)
+    with torch.no_grad():
+        student.head(FULL).linear.weight[50] += 1  # of a teacher that has not taught yet
+    assert head_digest(again, FULL) == head_digest(student, FULL)
+
+
+def test_heads_start_from_the_rows_of_the_teachers_that_teach(student: DenseStudent):
+    rows = torch.arange(20, 40)
+    targets = torch.randn(200, 20, generator=torch.Generator().manual_seed(1))
+    student.start_matryoshka_heads(targets, rows)
+    pooled = torch.randn(10, student.hidden, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        full = student.project(pooled, FULL, rows)
+        # 20 principal directions are a rotation of the 20 rows; the other rows of the head are much smaller.
+        head = torch.nn.functional.normalize(student.head("64")(pooled)[:, :20], dim=1)
+    torch.testing.assert_close(head @ head.T, full @ full.T, atol=1e-5, rtol=0)
+
+
+def test_a_head_above_the_full_one_starts_close_to_its_similarities():
+    student = make_student(48, matryoshka_dims=(64,))
+    # Importance falls by a factor of 50, as it does for real teachers.
+    scale = torch.logspace(0, -1.7, 48)
+    with torch.no_grad():
+        student.head(FULL).linear.weight.mul_(scale[:, None])
+    targets = torch.randn(500, 48, generator=torch.Generator().manual_seed(1)) * scale
+    student.start_matryoshka_heads(targets)
+    pooled = torch.randn(10, student.hidden, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        full, head = student.project(pooled, FULL), student.project(pooled, "64")
+    torch.testing.assert_close(head @ head.T, full @ full.T, atol=0.005, rtol=0)
+    assert student.head("64").linear.weight.norm(dim=1).min() > 0  # else similarities would never teach it
+
+
+def test_prefix_heads_above_the_full_one_are_refused():
+    with pytest.raises(StudentError, match="matryoshka_dims 96: with matryoshka_heads `prefix`"):
+        make_student(48, matryoshka_dims=(96, 32), matryoshka_heads="prefix")

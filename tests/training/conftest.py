@@ -16,6 +16,7 @@ from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.training.data import TrainingData
 from stella_assets.training.stages.base import StageContext
 from stella_assets.training.stages.descent import Descent
+from stella_assets.training.targets import teacher_part
 from stella_assets.training.tokens import TokenTable, write_tokens
 from storage.workspace import Workspace
 from tests.conftest import TINY
@@ -48,7 +49,8 @@ class Lesson:
 
     def context(self, student: DenseStudent, folder: Path, *teachers: str, log: logging.Logger = LOG) -> StageContext:
         folder.mkdir(exist_ok=True)
-        return StageContext("s", student, self.data(*teachers), 5, folder, folder, Compute(), log)
+        part = teacher_part(self.snapshot.layout, teachers or None)
+        return StageContext("s", student, self.data(*teachers), 5, folder, folder, Compute(), log, part)
 
 
 def make_lesson(workspace: Workspace, config: DenseConfig, tokens: Path) -> Lesson:

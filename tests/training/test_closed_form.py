@@ -11,6 +11,7 @@ from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training.closed_form import Fit, fit_full_head
 from stella_assets.training.ridge import Linear, NormalEquations, Norms, VarianceRescaling
 from stella_assets.training.stages.closed_form import ClosedForm
+from stella_assets.training.targets import teacher_part
 from tests.training.conftest import NARROW, WIDE, Lesson
 
 CLOSED_FORM = {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 10, "similarity": 200}}
@@ -19,7 +20,8 @@ CLOSED_FORM = {"method": "closed_form", "train_layers": 0, "full_head": {"cosine
 def fit(lesson: Lesson, student: DenseStudent, *teachers: str, **changes: object) -> Fit:
     stage = ClosedForm.model_validate({**CLOSED_FORM, **changes})
     objective = stage.objective(student.dimensions)
-    return fit_full_head(student, objective, "s", lesson.data(*teachers), stage.teachers, stage.texts)
+    part = teacher_part(lesson.snapshot.layout, stage.teachers)
+    return fit_full_head(student, objective, "s", lesson.data(*teachers), part, stage.texts)
 
 
 @pytest.mark.parametrize("ridge_lambda", [1e-4, 0.3])

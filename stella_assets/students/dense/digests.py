@@ -51,8 +51,8 @@ def head_digest(student: DenseStudent, head: str) -> str:
     Returns:
         32 hexadecimal digits.
     """
-    # `first` cuts a prefix head to its own rows: it must not change when later rows of the full head do.
-    return tensor_digest(student.head(head).first(student.dimensions[head]).state_dict())
+    # Only the rows that give the vectors: a prefix head must not change when later rows of the full head do.
+    return tensor_digest(student.weights(head).state_dict())
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor
 
 from stella_assets.core.models import load_sentence_transformer, without_cycle
-from stella_assets.students.base import FULL, StudentError
+from stella_assets.students.base import FULL
 from stella_assets.students.dense.heads import Head, saved_dimensions
 from stella_assets.students.dense.layers import keep_layers
 from stella_assets.students.dense.model import DenseStudent
@@ -27,6 +28,8 @@ from stella_assets.students.dense.settings import DenseConfig, head_dimensions
 if TYPE_CHECKING:
     from stella_assets.core.devices import Compute
 
+HEADS_FILE = "heads.json"
+"""Which folder is the full head, and which of its rows were taught."""
 POOLING_KEYS = {
     "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",
@@ -50,7 +53,7 @@ def initialise_student(
         The base model with the kept layers, and new heads.
 
     Raises:
-        StudentError: A Matryoshka head is above `full_dimension`, or a layer to keep does not exist.
+        StudentError: A prefix head is above `full_dimension`, or a layer to keep does not exist.
     """
     # In float32, whatever the checkpoint's format is: in bfloat16 most steps are too small to change a weight.
     transformer: Any = load_sentence_transformer(config, saved=weights)[0]
@@ -65,12 +68,7 @@ def initialise_student(
     backbone.max_seq_length = config.max_length
     if full_dimension is None:
         return DenseStudent(backbone, config.pooling, {}, {}, compute)
-    if above := [dim for dim in config.matryoshka_dims if dim > full_dimension]:
-        raise StudentError(
-            f"student.matryoshka_dims {above[0]} is above the {full_dimension} dimensions of the teachers' "
-            "concatenation.",
-            f"Take at most {full_dimension}.",
-        )
+    config.require_prefixes(full_dimension)
     dimensions = head_dimensions(full_dimension, config.matryoshka_dims)
     # One generator for all heads, in the order of the recipe: this order decides their weights.
     names = [FULL, *(str(dim) for dim in config.matryoshka_dims if dim != full_dimension)]
@@ -91,14 +89,18 @@ def load_student(config: DenseConfig, folder: Path, compute: Compute) -> DenseSt
         compute: Where it computes.
     """
     base = load_sentence_transformer(config, saved=folder)
-    # A Matryoshka head is never above the full one, so the largest folder is the full head.
-    full, *smaller = saved_dimensions(folder)
-    dimensions = head_dimensions(full, smaller)
+    saved = saved_dimensions(folder)
+    record = _read_heads(folder)
+    # Folders without a record are of a time when no Matryoshka head was above the full one.
+    dimensions = head_dimensions(record["full"] if record else saved[0], saved)
     names = list(dimensions) if config.matryoshka_heads == "independent" else [FULL]
     heads = {name: Head.load(folder, dimensions[name]) for name in names}
     # Without the Dense of `modules.json`, which is one head of several: heads are read from their own folders.
     backbone = without_cycle(SentenceTransformer(modules=[base[0], base[1]], device="cpu"))
-    return DenseStudent(backbone, config.pooling, heads, dimensions, compute)
+    student = DenseStudent(backbone, config.pooling, heads, dimensions, compute)
+    if record and record["taught"] is not None:
+        student.taught = torch.cat([torch.arange(start, end) for start, end in record["taught"]])
+    return student
 
 
 def save_student(student: DenseStudent, folder: Path, default_head: str, prompts: Mapping[str, str]) -> None:
@@ -113,7 +115,9 @@ def save_student(student: DenseStudent, folder: Path, default_head: str, prompts
     student.transformer.save_pretrained(folder)
     student.backbone.tokenizer.save_pretrained(folder)
     # A prefix head is written out as a head of its own, so that every dimension can be served alike.
-    saved = {name: student.head(name).first(dim).save(folder) for name, dim in student.dimensions.items()}
+    # All rows, also those that no stage has taught yet: the next stage continues from this folder.
+    saved = {name: student.head(name).cut(slice(rows)).save(folder) for name, rows in student.rows.items()}
+    _write_json(folder / HEADS_FILE, {"full": student.rows[FULL], "taught": _spans(student.taught)})
     dense = saved[default_head]
     # The keys are folders: "" is the root, where the encoder is, as transformers loads it from there, too.
     types = {"": "Transformer", "1_Pooling": "Pooling", **dict.fromkeys(dense, "Dense")}
@@ -135,6 +139,24 @@ def save_student(student: DenseStudent, folder: Path, default_head: str, prompts
     # Older servers read one flag per mode and take a missing one for its default, which is true for the mean.
     modes = {key: student.pooling == name for name, key in POOLING_KEYS.items()}
     _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": student.hidden, **modes})
+
+
+def _spans(positions: Tensor | None) -> list[list[int]] | None:
+    """Ascending positions as ranges `[start, end)`; None for all."""
+    if positions is None:
+        return None
+    spans: list[list[int]] = []
+    for position in positions.tolist():
+        if spans and spans[-1][1] == position:
+            spans[-1][1] += 1
+        else:
+            spans.append([position, position + 1])
+    return spans
+
+
+def _read_heads(folder: Path) -> dict[str, Any] | None:
+    path = folder / HEADS_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -61,19 +61,26 @@ class Head(nn.Module):
         return self
 
     @torch.no_grad()
-    def first(self, dim: int) -> Head:
-        """A copy that gives only the first `dim` dimensions."""
+    def cut(self, rows: slice | Tensor) -> Head:
+        """A copy that gives only some dimensions.
+
+        Args:
+            rows: Positions of these.
+        """
         hidden = (self.inner or self.linear).in_features
-        head = Head(hidden, dim, self.inner.out_features if self.inner else None)
+        weight_DH, bias_D = self.linear.weight[rows], self.linear.bias[rows]
+        head = Head(hidden, len(bias_D), self.inner.out_features if self.inner else None)
         if self.inner is not None and head.inner is not None:
             head.inner.load_state_dict(self.inner.state_dict())
-        head.linear.weight.copy_(self.linear.weight[:dim])
-        head.linear.bias.copy_(self.linear.bias[:dim])
+        head.linear.weight.copy_(weight_DH)
+        head.linear.bias.copy_(bias_D)
         return head
 
     @torch.no_grad()
-    def start_along(self, full: Head, directions_DD: Tensor) -> None:
-        """Start as the full head projected to directions, the most important first; further dimensions stay.
+    def start_along(self, full: Head, directions_DD: Tensor, part: Tensor | None = None) -> None:
+        """Start as the full head projected to directions, the most important first.
+
+        Dimensions beyond the number of directions stay random, but small: they would blur the similarities.
 
         Of all projections to d dimensions, the one along the targets' principal directions keeps their inner products
         best, so a Matryoshka head starts close to its target and sends small gradients into the encoder. (How the
@@ -82,14 +89,19 @@ class Head(nn.Module):
         Args:
             full: The full head.
             directions_DD: Orthonormal rows, the direction with the largest singular value first.
+            part: The rows of the full head that the directions are of; None for all.
         """
         # Both heads then have the same inner state, of which the outer layer is a projection.
         if self.inner is not None and full.inner is not None:
             self.inner.load_state_dict(full.inner.state_dict())
-        # Fewer rows than dimensions where the sample has fewer texts than the head has dimensions.
+        rows = slice(None) if part is None else part
+        # Fewer rows than dimensions where the sample has fewer texts, or the full head fewer dimensions, than this one.
         top_dD = directions_DD[: self.dim].to(full.linear.weight)
-        self.linear.weight[: len(top_dD)] = top_dD @ full.linear.weight
-        self.linear.bias[: len(top_dD)] = top_dD @ full.linear.bias
+        started = len(top_dD)
+        self.linear.weight[:started] = top_dD @ full.linear.weight[rows]
+        self.linear.bias[:started] = top_dD @ full.linear.bias[rows]
+        # As small as the least important direction. Not 0: losses of similarities have no gradient there.
+        self.linear.weight[started:] *= self.linear.weight[:started].norm(dim=1).min()
 
     @torch.no_grad()
     def set(self, weight_DH: Tensor, bias_D: Tensor, part: Tensor | None = None) -> None:

@@ -32,6 +32,10 @@ class DenseStudent(nn.Module):
         heads: With weights of their own, by name. A head without is the first dimensions of the full one.
         dimensions: Of every head by name, the full one first, then the largest first.
         compute: Where it computes.
+
+    Attributes:
+        taught: Positions of the rows of the full head that a stage has taught, ascending; None for all of them. Only
+            these give vectors: the others are as random as they began.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class DenseStudent(nn.Module):
         self.backbone = backbone
         self.pooling = pooling
         self.heads = nn.ModuleDict(dict(heads))
-        self.dimensions = dict(dimensions)
+        self._rows = dict(dimensions)
+        self.taught: Tensor | None = None
         self.dtype: Dtype = compute.dtype("auto")
         self._compute = compute
         # Asked once: reading a signature is slow, and `forward` needs the answer at every step.
@@ -58,6 +63,16 @@ class DenseStudent(nn.Module):
     def transformer(self) -> Any:
         """The transformers model."""
         return self.backbone[0].auto_model
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """Dimensions of the vectors of each head, the full one first, then the largest first."""
+        return self._rows if self.taught is None else {**self._rows, FULL: len(self.taught)}
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows of each head's weights: `dimensions`, and the full head's rows that no stage has taught yet."""
+        return dict(self._rows)
 
     @property
     def hidden(self) -> int:
@@ -77,7 +92,7 @@ class DenseStudent(nn.Module):
         Args:
             inputs: Features of texts, in groups of similar length; or pooled states that are known already.
             heads: Their names.
-            part: The dimensions of the full head to give, where it is not all of them.
+            part: The dimensions of the full head to give; all that were taught when left out.
 
         Returns:
             `[B, D]` float32 per head, texts in the order of the groups.
@@ -114,15 +129,23 @@ class DenseStudent(nn.Module):
         Args:
             pooled_BH: Pooled states, float32.
             head: Name of the head.
-            part: Positions of the dimensions to give; None for all.
+            part: Positions of the dimensions to give; None for all that were taught.
         """
-        vectors_BD = self.head(head)(pooled_BH, self.dimensions[head])
+        vectors_BD = self.head(head)(pooled_BH, self._rows[head])
+        if part is None and head == FULL:
+            part = self.taught
         # Cut before the norm: the targets of a stage with some of the teachers are of unit norm by themselves.
         return normalize(vectors_BD if part is None else vectors_BD[:, part], dim=1)
 
     def head(self, name: str) -> Head:
         """The module that gives the vectors of a head; the full one where the head has no weights of its own."""
         return cast("Head", self.heads[name if name in self.heads else FULL])
+
+    def weights(self, name: str) -> Head:
+        """A copy of a head with only the rows that give its vectors."""
+        # A prefix head is the first rows of the full one; the full one has rows that no stage has taught yet.
+        rows = self.taught if name == FULL and self.taught is not None else slice(self._rows[name])
+        return self.head(name).cut(rows)
 
     def head_of(self, dimension: int) -> str:
         """Name of the head with this dimension.
@@ -173,18 +196,19 @@ class DenseStudent(nn.Module):
         with torch.inference_mode():
             return self.project(pooled_BH, head).cpu().numpy()
 
-    def start_matryoshka_heads(self, target_SD: Tensor) -> None:
+    def start_matryoshka_heads(self, target_SD: Tensor, part: Tensor | None = None) -> None:
         """Start each Matryoshka head as the full head along the principal directions of a sample of targets.
 
         Args:
-            target_SD: Targets of S texts, in all dimensions of the full head.
+            target_SD: Targets of S texts, in the dimensions `part` of the full head.
+            part: Positions of these; None for all.
         """
         # Not centred: the losses compare inner products, which the directions of the raw targets keep best.
         directions_DD = torch.linalg.svd(target_SD, full_matrices=False).Vh
         full = self.head(FULL)
-        for name in self.dimensions:
+        for name in self._rows:
             if self.head(name) is not full:  # a prefix head has no weights to start
-                self.head(name).start_along(full, directions_DD)
+                self.head(name).start_along(full, directions_DD, part)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""

@@ -27,11 +27,11 @@ class DenseConfig(StudentConfig):
         None, description="the layers to keep, or how many, spread evenly; all when left out"
     )
     pooling: Literal["mean", "cls", "lasttoken"] = Field("mean", description="how token states become one state")
-    matryoshka_dims: tuple[Positive, ...] = Field(
-        (1024, 512, 256), description="dimensions of the Matryoshka heads, smaller than the teachers' concatenation"
-    )
+    matryoshka_dims: tuple[Positive, ...] = Field((1024, 512, 256), description="dimensions of the Matryoshka heads")
     matryoshka_heads: Literal["independent", "prefix"] = Field(
-        "independent", description="heads with weights of their own, or the first dimensions of the full head"
+        "independent",
+        description="heads with weights of their own, or the first dimensions of the full head; a dimension above "
+        "those of the teachers that teach the student needs `independent`",
     )
     head_hidden: Positive | None = Field(None, description="hidden dimensions of a two-layer head (SiLU); else linear")
 
@@ -72,6 +72,23 @@ class DenseConfig(StudentConfig):
             f"student.keep_layers {shown}: {self.model} has layers 0 to {available - 1}.", "Name some of those."
         )
 
+    def require_prefixes(self, available: int) -> None:
+        """Make sure that heads without weights of their own have dimensions to be the first ones of.
+
+        Args:
+            available: Leading dimensions of the full head that every stage has taught.
+
+        Raises:
+            StudentError: A prefix head is above that.
+        """
+        largest = max(self.matryoshka_dims, default=0)
+        if self.matryoshka_heads == "prefix" and largest > available:
+            raise StudentError(
+                f"student.matryoshka_dims {largest}: with matryoshka_heads `prefix` it would be the first {largest} "
+                f"dimensions of the full head, of which the first stage teaches the first {available} only.",
+                f"Take at most {available}, or set student.matryoshka_heads to `independent`.",
+            )
+
     def initialise(
         self, full_dimension: int | None, seed: int, compute: Compute, weights: Path | None = None
     ) -> DenseStudent:
@@ -109,7 +126,7 @@ class DenseConfig(StudentConfig):
 def head_dimensions(full: int, matryoshka: Iterable[int]) -> dict[str, int]:
     """Names of heads with their dimensions: `full`, then the Matryoshka heads, the largest first.
 
-    A Matryoshka dimension that equals the full one needs no head of its own.
+    A Matryoshka dimension that equals the full one needs no head of its own; one that is above it is allowed.
 
     Args:
         full: Dimensions of the full head.
@@ -119,8 +136,8 @@ def head_dimensions(full: int, matryoshka: Iterable[int]) -> dict[str, int]:
         >>> head_dimensions(768, [256, 768, 512])
         {'full': 768, '512': 512, '256': 256}
     """
-    smaller = sorted({*matryoshka} - {full}, reverse=True)
-    return {FULL: full, **{str(dimension): dimension for dimension in smaller}}
+    others = sorted({*matryoshka} - {full}, reverse=True)
+    return {FULL: full, **{str(dimension): dimension for dimension in others}}
 
 
 @dataclass(frozen=True)

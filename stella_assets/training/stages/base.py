@@ -19,6 +19,8 @@ from stella_assets.students import DenseConfig
 from stella_assets.training.head_losses import HeadLosses, MatryoshkaLosses
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stella_assets.core.devices import Compute
     from stella_assets.students.dense.model import DenseStudent
     from stella_assets.training.data import TrainingData
@@ -44,6 +46,7 @@ class StageContext:
         scratch: What an interrupted run of this very stage left here is still here.
         compute: Where it computes.
         log: For people.
+        part: Positions of the rows of the full head that the stage's teachers teach; None for all.
     """
 
     name: str
@@ -54,6 +57,7 @@ class StageContext:
     scratch: Path
     compute: Compute
     log: Log
+    part: Tensor | None = None
 
 
 @dataclass(frozen=True)

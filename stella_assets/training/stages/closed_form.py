@@ -49,7 +49,7 @@ class ClosedForm(StageConfig):
         from stella_assets.training.closed_form import fit_full_head
 
         objective = self.objective(context.student.dimensions)
-        fit = fit_full_head(context.student, objective, context.name, context.data, self.teachers, self.texts)
+        fit = fit_full_head(context.student, objective, context.name, context.data, context.part, self.texts)
         return Outcome(
             fit.log,
             1,  # the log has step 0, before the fit, and step 1, after it
