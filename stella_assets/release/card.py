@@ -15,6 +15,8 @@ from stella_assets.evaluation.render import tables
 from stella_assets.evaluation.summary import Summary
 from stella_assets.release.inputs import ReleaseInputs
 from stella_assets.release.licences import obligations
+from stella_assets.release.settings import ReleaseSettings
+from stella_assets.students import DenseConfig
 from stella_assets.teachers.kinds.base import TeacherConfig
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         description=inputs.description,
         recipe_digest=inputs.recipe_digest,
         release=inputs.settings,
-        prompts=inputs.student.prompts,
+        use=how_to_use(inputs.student, inputs.settings, figures.dims),
         teachers=len(inputs.teachers),
         dims=figures.dims,
         parameters=figures.parameters,
@@ -84,6 +86,29 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         teacher_table=markdown_table(asked, teachers),
         lineage_table=markdown_table(["artefact", "digest", "code version"], lineage),
     )
+
+
+def how_to_use(student: DenseConfig, settings: ReleaseSettings, dims: Sequence[int]) -> str:
+    """The part of the card that shows how the folder is loaded, as code that can be pasted.
+
+    Args:
+        student: Settings of the student.
+        settings: What is published.
+        dims: Dimensions of its heads.
+    """
+    from stella_assets.students.dense.heads import INNER_FOLDER, OUTER_FOLDER
+
+    layers = [INNER_FOLDER, OUTER_FOLDER] if student.head_hidden else [INNER_FOLDER]
+    return render(
+        __package__,
+        "model_use.md.j2",
+        trust=", trust_remote_code=True" if student.trust_remote_code else "",
+        prompts=student.prompts,
+        release=settings,
+        other=next((dim for dim in dims if dim != settings.dimension), None),
+        # Transformer and Pooling come before them.
+        folders=dict(enumerate(layers, 2)),
+    ).strip()
 
 
 def hub_datasets(sources: Sequence[SourceConfig]) -> list[str]:

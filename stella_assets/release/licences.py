@@ -6,15 +6,15 @@ import re
 
 OBLIGATIONS = (
     # Short abbreviations need word boundaries; `nc` and `sa` are parts of many words.
-    (r"\bnc\b|non-?commercial", "no commercial use"),
-    (r"\bby\b|apache|mit|bsd", "keep licence and attribution"),
-    (r"\bsa\b|gpl|odbl", "share under the same terms"),
+    (r"\bnc\b|non ?commercial", "no commercial use"),
+    (r"\bby\b|apache|\bmit\b|\bbsd\b", "keep licence and attribution"),
+    (r"\bsa\b|\b[al]?gpl|\bodbl\b", "share under the same terms"),
     (r"\bnd\b", "no derived works"),
     (
         r"proprietary|openai|cohere|voyage",
         "as agreed with the owner; providers of APIs restrict training",
     ),
-    (r"gemma|llama|community", "as the model's own terms of use say"),
+    (r"\bgemma|\bllama|\bcommunity\b", "as the model's own terms of use say"),
 )
 """Pattern in the lower-case name, in which everything but letters and digits is a space, and what it asks."""
 

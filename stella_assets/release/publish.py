@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
@@ -17,12 +16,9 @@ from stella_assets.core.trace import Tracer
 from stella_assets.evaluation.held_out import probe_texts
 from stella_assets.release.card import CardFigures, model_card, model_meta
 from stella_assets.release.inputs import ReleaseInputs
-from stella_assets.release.reload import cosines, vectors_of_release
+from stella_assets.release.loaders import DRIFTED, INT8, compare_loaders, require_same, worst_loader
 from stella_assets.release.tables import RELEASED_VECTORS
 from storage.tables import write_table
-
-if TYPE_CHECKING:
-    from stella_assets.students.dense.model import DenseStudent
 
 RELEASE = "release"
 CODE_VERSION = "6"
@@ -30,24 +26,10 @@ DRIFT_FILE = "vectors.parquet"
 LINEAGE_FILE = "lineage.json"
 CARD_FILE = "README.md"
 META_FILE = "model_meta.json"
-# A clean process loads every head on the processor; more texts find no other faults.
-COMPARED_TEXTS = 32
-PROMPTED_TEXTS = 8
-"""Of these, how many are also compared with each prompt in front."""
-# Float32 on another device or library moves the sixth digit; another pooling or head moves the first.
-SAME = 0.99999
-"""Minimum cosine of a vector that a loader gives with the one that was scored, both in float32."""
-DRIFTED = 0.97
-"""Minimum mean cosine of vectors of int8 weights."""
-INT8 = "onnx_int8"
 
 
 class DimensionError(UserError):
     """The recipe releases a dimension that no head has."""
-
-
-class LoaderError(UserError):
-    """In a clean process, the files give other vectors than those that were scored."""
 
 
 def release_step(recipe: str, *, inputs: ReleaseInputs) -> Step[Path]:
@@ -122,9 +104,11 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
 
         context.log.info(f"release: exporting {chosen} dimensions as ONNX, in float32 and with int8 weights")
         export_onnx(student, chosen, context.folder)
-    loaders = _compare_loaders(inputs, student, context)
+    # The clean process runs the model's code only if the recipe trusts it.
+    texts, trust = probe_texts(context.read(inputs.corpus)), inputs.student.trust_remote_code
+    loaders = compare_loaders(student, context.folder, texts, inputs.student.prompts, context.scratch, trust=trust)
     # A broken folder must not exist as an artefact: the build fails, and a check would only report.
-    _require_same(loaders)
+    require_same(RELEASE, loaders)
     write_table(context.folder / DRIFT_FILE, RELEASED_VECTORS, loaders)
     summary = context.read(inputs.report).summary
     figures = CardFigures(
@@ -149,43 +133,8 @@ def _write_lineage(context: BuildContext) -> None:
     (context.folder / LINEAGE_FILE).write_text(text, encoding="utf-8")
 
 
-def _compare_loaders(inputs: ReleaseInputs, student: DenseStudent, context: BuildContext) -> list[dict[str, Any]]:
-    """Cosines of what a clean process gets from the files with what the student gives, both in float32."""
-    import torch
-
-    texts = probe_texts(context.read(inputs.corpus))[:COMPARED_TEXTS]
-    texts += [prompt + text for prompt in inputs.student.prompts.values() for text in texts[:PROMPTED_TEXTS]]
-    # The clean process runs the model's code only if the recipe trusts it.
-    trusted = inputs.student.trust_remote_code
-    loaded = vectors_of_release(context.folder, texts, context.scratch, trust_remote_code=trusted)
-    pooled_BH = torch.from_numpy(student.encode_pooled(texts)).to(student.device)
-    rows = []
-    for name, vectors in loaded.items():
-        loader, _, dim = name.rpartition("_")
-        found = cosines(vectors, student.project(pooled_BH, student.head_of(int(dim))).detach().cpu().numpy())
-        least, mean = float(found.min()), float(found.mean())
-        of_texts = {"texts": len(texts), "least_cosine": least, "mean_cosine": mean}
-        rows.append({"loader": loader, "dimension": int(dim), **of_texts})
-    return rows
-
-
-def _worst(loaders: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The loader that is furthest from what was scored; int8 weights are expected to differ."""
-    return min((row for row in loaders if row["loader"] != INT8), key=lambda row: row["least_cosine"])
-
-
-def _require_same(loaders: Sequence[Mapping[str, Any]]) -> None:
-    worst = _worst(loaders)
-    if worst["least_cosine"] < SAME:
-        raise LoaderError(
-            f"release: {worst['loader']} gives other vectors of {worst['dimension']} dimensions than were scored, with "
-            f"a minimum cosine of {worst['least_cosine']:.6f}, not {SAME}. Nothing was released.",
-            "Look at the student's architecture and pooling.",
-        )
-
-
 def _result(inputs: ReleaseInputs, folder: Path, figures: CardFigures) -> Result:
-    worst = _worst(figures.loaders)
+    worst = worst_loader(figures.loaders)
     int8 = next((row for row in figures.loaders if row["loader"] == INT8), None)
     return Result(
         metrics={

@@ -78,7 +78,7 @@ def load_and_encode(folder: Path, texts: list[str], *, trust_remote_code: bool =
     # No file matches where the recipe asks for no ONNX.
     for path in sorted((folder / FOLDER).glob("model_*.onnx")):
         kind = "onnx_int8" if path.stem.endswith("_int8") else "onnx"
-        found[f"{kind}_{path.stem.split('_')[1]}"] = _by_onnx(folder, path, texts)
+        found[f"{kind}_{path.stem.split('_')[1]}"] = _by_onnx(folder, path, texts, trust_remote_code)
     return found
 
 
@@ -90,19 +90,23 @@ def _by_library(folder: Path, texts: list[str], default: int, dim: int, trust_re
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=trust_remote_code)
     for place, module in enumerate(json.loads((folder / "modules.json").read_text(encoding="utf-8"))):
         if module["path"].endswith(f"_Dense_{default}"):
-            model[place] = Dense.load(str(folder), subfolder=module["path"].replace(str(default), str(dim)))
+            model[place] = Dense.load(str(folder), subfolder=module["path"].removesuffix(str(default)) + str(dim))
     return np.asarray(model.encode(texts, show_progress_bar=False))
 
 
 def _by_transformers(folder: Path, texts: list[str], dim: int, trust_remote_code: bool) -> np.ndarray:
     """Without sentence-transformers: tokenizer, encoder, pooling by hand, and the head's own weights."""
     import torch
-    from transformers import AutoModel
+    import transformers
 
     from stella_assets.students.dense.heads import Head
 
-    features = _tokens(folder, texts, "pt")
-    model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code).float().eval()
+    arguments = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    features = _tokens(folder, texts, "pt", arguments)
+    config = transformers.AutoConfig.from_pretrained(folder, **arguments)
+    # `AutoModel` makes a whole T5 of the encoder of one; the class that was saved is in the configuration.
+    saved = None if getattr(config, "auto_map", None) else getattr(transformers, config.architectures[0], None)
+    model = (saved or transformers.AutoModel).from_pretrained(folder, **arguments).float().eval()
     with torch.inference_mode():
         states_BWH = model(**features).last_hidden_state
         pooled_BH = _pool(folder, states_BWH, features["attention_mask"])
@@ -124,22 +128,22 @@ def _pool(folder: Path, states_BWH: Any, mask_BW: Any) -> Any:
     return (states_BWH * weights_BW1).sum(dim=1) / weights_BW1.sum(dim=1)
 
 
-def _by_onnx(folder: Path, path: Path, texts: list[str]) -> np.ndarray:
+def _by_onnx(folder: Path, path: Path, texts: list[str], trust_remote_code: bool) -> np.ndarray:
     import onnxruntime
 
     from stella_assets.release.onnx import INPUTS
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    features = _tokens(folder, texts, "np")
+    features = _tokens(folder, texts, "np", {"local_files_only": True, "trust_remote_code": trust_remote_code})
     # The graph has no token types; tokenizers may return int32, and the graph takes int64.
     return session.run(None, {name: features[name].astype(np.int64) for name in INPUTS})[0]
 
 
-def _tokens(folder: Path, texts: list[str], kind: str) -> Any:
+def _tokens(folder: Path, texts: list[str], kind: str, arguments: Mapping[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     limit = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **arguments)
     return tokenizer(texts, padding=True, truncation=True, max_length=limit, return_tensors=kind)
 
 

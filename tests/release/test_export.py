@@ -67,6 +67,14 @@ def test_a_folder_that_cannot_be_loaded_is_not_released(student, tmp_path):
         ("CC-BY-SA-4.0", "keep licence and attribution; share under the same terms"),
         ("proprietary", "as agreed with the owner; providers of APIs restrict training"),
         ("Zlib", "unknown here: read it"),
+        ("MIT", "keep licence and attribution"),
+        ("BSD-3-Clause", "keep licence and attribution"),
+        ("Non-commercial research licence", "no commercial use"),
+        ("non commercial", "no commercial use"),
+        ("NonCommercial", "no commercial use"),
+        ("Limited use", "unknown here: read it"),  # not the MIT licence
+        ("AGPL-3.0-only", "share under the same terms"),
+        ("llama3.1", "as the model's own terms of use say"),
     ],
 )
 def test_obligations_of_a_licence(licence, asked):
