@@ -21,8 +21,10 @@ from storage.workspace import Workspace
 FORMAT = 1
 """Format of the tables, kept in their metadata. Raised when an older version of this package could misread them."""
 SUFFIX = ".lance"
-# Everything that a writer leaves before its first commit: files, digests, and the transaction of version 0.
-UNCOMMITTED = re.compile(r"(data|_digests|_deletions)/|_transactions/(0-|\.tmp)|_versions/\.tmp")
+NOTES = "_notes"
+"""Folder in a table's: files of `storage.notes`."""
+# Everything that a writer leaves before its first commit: files, digests, notes, and the transaction of version 0.
+UNCOMMITTED = re.compile(r"(data|_digests|_deletions|_notes)/|_transactions/(0-|\.tmp)|_versions/\.tmp")
 
 
 def connect(uri: str) -> Any:

@@ -3,7 +3,8 @@
 import copy
 import logging
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +121,26 @@ def tiny(tmp_path: Path, raw: dict[str, Any]) -> "Recipe":
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
+def workspace(tmp_path: Path, shared: Path) -> Iterator[Workspace]:
+    """A new workspace, which knows what second processes found of teachers in earlier tests of this run."""
+    made, examined = Workspace(tmp_path / "workspace"), shared / "examined"
+    examined.mkdir(exist_ok=True)
+    made.locks.mkdir(parents=True)
+    for path in examined.iterdir():
+        shutil.copy(path, made.locks)
+    yield made
+    for path in made.locks.glob("known_vectors.*.json"):
+        if not (examined / path.name).exists():
+            shutil.copy(path, examined)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that the workers of pytest-xdist share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
@@ -130,22 +149,17 @@ def log() -> logging.Logger:
 
 
 @pytest.fixture(scope="session")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def published(shared: Path) -> Callable[[str], Path]:
     """Folder of a small random model of `tests.models`, by name; built once per run. Never change it."""
-    base = tmp_path_factory.getbasetemp()
-    # Workers of pytest-xdist have folders of their own in one of the run.
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "published"
-    shared.mkdir(exist_ok=True)
 
     def folder(name: str) -> Path:
         from tests.models import build
 
-        finished = shared / name
+        finished, drafts = shared / name, shared / "drafts"
         with FileLock(shared / f"{name}.lock"):
             if not finished.is_dir():
-                draft = shared / "drafts" / name
-                draft.parent.mkdir(exist_ok=True)
-                build(name, draft.parent).rename(finished)
+                drafts.mkdir(exist_ok=True)
+                build(name, drafts).rename(finished)
         return finished
 
     return folder

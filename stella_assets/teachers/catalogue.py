@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stella_assets.teachers.known_vectors import describe_known
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot, snapshot_tags
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, VECTORS, snapshot_tables, teacher_tables
 from stella_assets.teachers.vectors import ABOUT, COLUMN
@@ -109,6 +110,7 @@ def describe(workspace: Workspace, name: str) -> dict[str, Any]:
         return {
             "table": VECTORS + name,
             "teacher": _teacher(dataset),
+            "known_vectors": describe_known(workspace, VECTORS + name),
             "rows": int(dataset.count_rows()),
             "units": len(dataset.get_fragments()),
             "version": int(dataset.version),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from stella_assets.corpus.read import CorpusTexts
 from stella_assets.teachers.deviation import compare_vectors
 from stella_assets.teachers.estimate import estimate_encoding
 from stella_assets.teachers.kinds.base import TeacherConfig, TeacherModel
+from stella_assets.teachers.known_vectors import require_examined
 from stella_assets.teachers.tables import TEACHERS, teacher_asset
 from stella_assets.teachers.teacher_vectors import (
     REFERENCE,
@@ -30,6 +31,7 @@ from stella_assets.teachers.teacher_vectors import (
     has_vectors,
     read_keys,
 )
+from stella_assets.teachers.worker import EncodeWorker
 
 CODE_VERSION = "2"
 POOL = "encoding"
@@ -125,7 +127,10 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
         # On training texts only: a teacher that saw held-out texts would make held-out losses too good.
         teacher.fit(_training_texts(texts), context.folder)
     _prepare_environment(teacher, context)
-    model = teacher.open(context.folder, compute)
+    # Before the model is loaded here: one GPU need not hold it twice.
+    require_examined(teacher, context.folder, compute, context.workspace, context.log.info)
+    worker = EncodeWorker(teacher, context.folder)
+    model = worker.model(compute)
     # 2 bytes per float16; an upper bound, as texts that have a vector already are counted, too.
     context.workspace.require_space(
         total * model.dim * 2,
@@ -133,12 +138,13 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
         context.workspace.vectors,
     )
     named = fingerprints(model)
-    vectors = TeacherVectors(teacher, context.folder, Reference(model.dim, total, named, ""), context.workspace)
+    reference = Reference(model.dim, total, named, "")
+    vectors = TeacherVectors(teacher, context.folder, reference, context.workspace, worker)
     encoded = vectors.fill(texts, compute, context.log)
     context.log.info(f"{teacher.name}: {encoded:,} texts encoded, {total - encoded:,} were there already")
     # Read back from the store, not taken from memory: this is what later steps will read.
     content, worst = vectors.digest(texts)
-    reference = Reference(model.dim, total, named, content)
+    reference = replace(reference, digest=content)
     (context.folder / REFERENCE).write_text(json.dumps(asdict(reference), indent=1, sort_keys=True))
     _write_description(teacher, model, texts, context.folder)
     probe = texts.take(np.arange(min(PROBE_TEXTS, total)), ["text"]).column("text").to_pylist()

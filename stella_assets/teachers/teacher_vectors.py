@@ -18,6 +18,7 @@ from stella_assets.core.step import Artefact, Log
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
+from stella_assets.teachers.known_vectors import require_examined, require_known
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorsByRole, stored_rows
 from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
@@ -80,6 +81,7 @@ class TeacherVectors:
         folder: Of its artefact; a fitted teacher is there.
         reference: Names in the store.
         workspace: Where the store is.
+        worker: The teacher opened already, so that it is not loaded twice.
 
     Example:
         >>> vectors = TeacherVectors.open(teacher, artefact, workspace)
@@ -87,11 +89,21 @@ class TeacherVectors:
         True
     """
 
-    def __init__(self, teacher: TeacherConfig, folder: Path, reference: Reference, workspace: Workspace) -> None:
+    def __init__(
+        self,
+        teacher: TeacherConfig,
+        folder: Path,
+        reference: Reference,
+        workspace: Workspace,
+        worker: EncodeWorker | None = None,
+    ) -> None:
         self.teacher = teacher
         self.dim = reference.dim
-        self._worker = EncodeWorker(teacher, folder)
+        self._worker = worker or EncodeWorker(teacher, folder)
+        self._folder = folder
+        self._workspace = workspace
         self._described: TeacherModel | None = None
+        self._compared: set[str] = set()
         self._stored = VectorsByRole(workspace, reference.fingerprints, reference.dim, self._describe)
 
     @classmethod
@@ -128,7 +140,8 @@ class TeacherVectors:
             How many they were.
 
         Raises:
-            UserError: The teacher does not make one vector per text, or its files changed meanwhile.
+            UserError: The teacher does not make one vector per text, its files changed meanwhile, or it does not make
+                the vectors that are known of it.
             VectorError: The teacher made vectors that must not be stored.
             DiskSpaceError: The disk is full. What was committed stays.
         """
@@ -149,7 +162,7 @@ class TeacherVectors:
 
         rows = self.teacher.unit_rows
         return sum(
-            self._fill(role, keys, partial(read, places), compute, rows, say_waiting)
+            self._fill(role, keys, partial(read, places), compute, rows, say_waiting, log.info)
             for role, keys, places in _by_role(texts)
         )
 
@@ -161,9 +174,12 @@ class TeacherVectors:
         compute: Compute,
         unit_rows: int = UNIT_ROWS,
         on_wait: Callable[[], None] = lambda: None,
+        say: Callable[[str], None] = lambda _line: None,
     ) -> int:
         self._prepare(role, compute)
         table = self._stored.table(role)
+        if table.missing(keys).size:
+            self._require_known(role, compute, say)
         writer, fingerprint = table.writer, self.fingerprints[role]
 
         def write(units: Sequence[Positions]) -> Iterable[WrittenUnit]:
@@ -184,6 +200,14 @@ class TeacherVectors:
         # A role that no text of the corpus has, e.g. a prompt of an evaluation task.
         if role not in self.fingerprints:
             self.fingerprints[role] = self._described.fingerprint(role)
+
+    def _require_known(self, role: Role, compute: Compute, say: Callable[[str], None]) -> None:
+        """Before the first vector of a table is stored by this object: the model is compared with what is known."""
+        if self.fingerprints[role] in self._compared:
+            return
+        second = require_examined(self.teacher, self._folder, compute, self._workspace, say)
+        require_known(self.teacher, self._worker.model(compute), role, second, self._workspace, compute)
+        self._compared.add(self.fingerprints[role])
 
     def _describe(self, role: Role) -> dict[str, Any]:
         """What the table of a role says of itself; nothing where it is only looked at, and empty."""

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
@@ -17,7 +16,7 @@ from storage.codecs import vectors_to_numpy
 from storage.database import open_table
 from storage.workspace import Workspace
 from tests.snapshots import Corpus
-from tests.teachers.test_static import DIM, model2vec
+from tests.teachers.test_static import DIM, model2vec, table
 
 LOG = logging.getLogger("test")
 
@@ -46,8 +45,8 @@ def vectors_in(workspace: Workspace, teacher: StaticTeacher) -> TeacherVectors:
 
 def content(workspace: Workspace, vectors: TeacherVectors) -> list[tuple[list[str], bytes]]:
     """Ids and bytes of the vectors of each unit, in order; Lance's files of equal rows differ in their padding."""
-    (table,) = vectors.tables()
-    units = [fragment.to_table() for fragment in open_table(workspace, table).get_fragments()]
+    (name,) = vectors.tables()
+    units = [fragment.to_table() for fragment in open_table(workspace, name).get_fragments()]
     return [(unit.column("id").to_pylist(), vectors_to_numpy(unit.column("vector")).tobytes()) for unit in units]
 
 
@@ -79,7 +78,7 @@ def test_an_error_of_a_process_is_reported_with_its_remedy(
     workspace: Workspace, teacher: StaticTeacher, processes: Engine
 ):
     vectors = vectors_in(workspace, teacher)
-    changed = np.ones((10, DIM), np.float32)
+    changed = table(seed=1)
     save_file({"embeddings": changed}, Path(teacher.model) / "model.safetensors")
     with pytest.raises(UserError, match="its files changed meanwhile") as found:
         vectors.fill(Corpus(range(40)), compute(processes), LOG)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -77,6 +77,17 @@ class EncoderLimits:
 
     dtype: str | None = None
     max_length: int | None = None
+
+
+class ExpectedCosine(ConfigModel):
+    """The cosine of two texts, as the model's card prints it."""
+
+    a: str = Field(description="a text, without a prompt")
+    b: str = Field(description="the other text")
+    role_a: Literal["query", "document"] = Field("document", description="decides the prompt of `a`")
+    role_b: Literal["query", "document"] = Field("document", description="decides the prompt of `b`")
+    cosine: Annotated[float, Field(ge=-1, le=1)] = Field(description="what the card says")
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(0.01, description="largest difference that is accepted")
 
 
 class TeacherConfig(ConfigModel):
@@ -155,6 +166,28 @@ class TeacherConfig(ConfigModel):
         """The Python environment that its model needs; None where it runs in this one."""
         return None
 
+    def base_folder(self) -> Path | None:
+        """Where its relative paths count from; None where its model is not loaded from files of its authors."""
+        return None
+
+    def reference(self, model: Any, texts: list[str], role: Role) -> np.ndarray:
+        """Vectors of texts as the library of the model's authors computes them, not in batches of our own.
+
+        Args:
+            model: What `open` returned.
+            texts: A few.
+            role: Decides the prompt.
+
+        Returns:
+            `[len(texts), dim]` float32, of unit norm; those of `model` itself where nothing else computes them.
+        """
+        vectors: np.ndarray = model.encode(texts, role)
+        return vectors
+
+    def known_cosines(self) -> Sequence[ExpectedCosine]:
+        """Cosines that the recipe expects of it."""
+        return ()
+
     def task_prompts(self) -> Mapping[str, str]:
         """What is put before the texts of evaluation tasks, by mteb's keys."""
         return {}
@@ -180,6 +213,21 @@ class PublishedTeacher(TeacherConfig, ModelSource):
     """What teachers share whose model is a folder, or a published one on the Hugging Face hub."""
 
     icons: ClassVar[frozenset[str]] = frozenset({"huggingface"})
+
+    # Excluded where there are none, so that only who states some has other identities.
+    expected_cosines: tuple[ExpectedCosine, ...] = Field(
+        (),
+        description="cosines of texts, e.g. from the model's card; checked before the first vector is stored",
+        exclude_if=lambda stated: not stated,
+    )
+
+    def base_folder(self) -> Path | None:
+        """The recipe's folder."""
+        return self.resolve(".")
+
+    def known_cosines(self) -> Sequence[ExpectedCosine]:
+        """Its `expected_cosines`."""
+        return self.expected_cosines
 
     def known_training_datasets(self) -> set[str] | None:
         """What mteb knows of the model."""

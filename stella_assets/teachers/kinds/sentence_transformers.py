@@ -6,14 +6,14 @@ Shapes: N texts, B texts of a batch, W tokens of a padded row, D dimensions of a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from stella_assets.core.batching import padded_widths, token_budget_batches
+from stella_assets.core.batching import padded_widths, padding_of, token_budget_batches
 from stella_assets.core.config import ModelSource, Positive
 from stella_assets.core.devices import Compute, DtypeChoice
 from stella_assets.core.environments import EnvironmentConfig
@@ -95,6 +95,15 @@ class SentenceTransformersTeacher(PublishedTeacher):
         from stella_assets.teachers.isolated import IsolatedModel
 
         return IsolatedModel(self, self.environment, compute)
+
+    def base_folder(self) -> Path | None:
+        """The recipe's folder; None where its environment loads the model: that is a process of its own already."""
+        return None if self.environment else super().base_folder()
+
+    def reference(self, model: Any, texts: list[str], role: Role) -> np.ndarray:
+        """Vectors by `SentenceTransformer.encode`."""
+        vectors: np.ndarray = model.encode_by_library(texts, role)
+        return vectors
 
     def check(self) -> int | None:
         """Dimensions, as the folder's configuration files say; None for a model of a hub.
@@ -218,6 +227,15 @@ class SentenceTransformersModel:
                 vectors_ND[batch] = torch.nn.functional.normalize(encoded_BD.float(), dim=1).cpu().numpy()
                 bar.update(len(batch))
         return vectors_ND
+
+    def encode_by_library(self, texts: list[str], role: Role) -> np.ndarray:
+        """What `SentenceTransformer.encode` makes of each text alone, `[N, D]` float32: without any padding."""
+        prompt, encode = self._prompt(role), partial(self.model.encode, show_progress_bar=False)
+        tokenizer = self.model.tokenizer
+        if tokenizer.pad_token_id is None:
+            # The library asks for a padding token also where nothing is padded.
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding_of(tokenizer)["input_ids"])
+        return np.stack([encode(text, prompt=prompt, normalize_embeddings=True) for text in texts])
 
     def parameters(self) -> int:
         """Number of parameters."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
-from stella_assets.core.models import MODULES, files_digest, read_config, source_folder
+from stella_assets.core.models import MODULES, files_digest, read_config, source_folder, without_cycle
 from stella_assets.teachers.kinds.base import (
     TEACHERS,
     EmbeddingKind,
@@ -84,6 +84,11 @@ class StaticTeacher(PublishedTeacher):
     def open(self, folder: Path, compute: Compute) -> StaticModel:
         """The model; it is loaded when it is first used. A hub's files are downloaded, or found in its cache."""
         return StaticModel(self, compute)
+
+    def reference(self, model: Any, texts: list[str], role: Role) -> np.ndarray:
+        """Vectors by `SentenceTransformer.encode`, one text at a time; of texts without tokens, those of `model`."""
+        vectors: np.ndarray = model.encode_by_library(texts, role)
+        return vectors
 
     def check(self) -> int | None:
         """Dimensions of the table, from the head of its file; None for a model of a hub.
@@ -203,6 +208,19 @@ class StaticModel:
         if (zero_N := norms_N <= ZERO_NORM).any():
             vectors_ND[zero_N], norms_N[zero_N] = self._mean_direction, 1
         return vectors_ND / norms_N[:, None]
+
+    def encode_by_library(self, texts: list[str], role: Role) -> np.ndarray:
+        """What `SentenceTransformer.encode` makes of each text alone, `[N, D]` float32."""
+        from sentence_transformers import SentenceTransformer
+
+        library = without_cycle(SentenceTransformer(modules=[self._module], device=str(self._compute.device)))
+        encode = partial(library.encode, prompt=self._table.prompt, show_progress_bar=False, normalize_embeddings=True)
+        vectors_ND = np.stack([encode(text) for text in texts])
+        # The library gives zeros for a text without tokens.
+        empty_N = ~(np.linalg.norm(vectors_ND, axis=1) > ZERO_NORM)
+        if empty_N.any():
+            vectors_ND[empty_N] = self._mean_direction
+        return vectors_ND
 
     def parameters(self) -> int:
         """Entries of the table."""

@@ -1,0 +1,49 @@
+"""Small files that travel with a table: what its rows are compared with before more are written."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from storage.database import NOTES, table_uri
+from storage.lance_errors import translate_lance_errors
+from storage.units import session
+from storage.workspace import Workspace
+
+
+def write_note(workspace: Workspace, table: str, name: str, content: str) -> None:
+    """Keep a text in the folder of a table, which need not be there yet; it replaces one of the same name.
+
+    Args:
+        workspace: Where the store is.
+        table: The table.
+        name: File name of the note.
+        content: Kept as UTF-8.
+
+    Raises:
+        StoreError: The place cannot be written.
+    """
+    uri = table_uri(workspace, table)
+    with translate_lance_errors(uri), tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        # Through Lance's session, so that credentials and addresses are those of the table itself.
+        session(uri).upload_file(file.name, f"{NOTES}/{name}")
+
+
+def read_note(workspace: Workspace, table: str, name: str) -> str | None:
+    """The text that was kept with a table under a name; None if there is none.
+
+    Raises:
+        StoreError: The place cannot be read.
+    """
+    uri = table_uri(workspace, table)
+    if not workspace.remote and not Path(uri).is_dir():
+        return None
+    with translate_lance_errors(uri):
+        files = session(uri)
+        if not files.contains(f"{NOTES}/{name}"):
+            return None
+        with tempfile.NamedTemporaryFile("rb") as file:
+            files.download_file(f"{NOTES}/{name}", file.name)
+            return Path(file.name).read_text(encoding="utf-8")
