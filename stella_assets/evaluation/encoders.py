@@ -112,6 +112,16 @@ class Embedder(Protocol):
         """
 
 
+class MeasuredEmbedder(Embedder, Protocol):
+    """A model whose size and speed are measured with its scores."""
+
+    def parameters(self) -> int:
+        """Number of parameters."""
+
+    def texts_per_second(self, texts: list[str]) -> float:
+        """Its speed on some texts."""
+
+
 class MtebEncoder(AbsEncoder):
     """An embedder as an encoder of mteb.
 

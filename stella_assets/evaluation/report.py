@@ -35,7 +35,9 @@ SPEEDS_FILE = "speeds.json"
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
 PLOTS_FOLDER = "plots"
-BEATS_BASE_MODEL = CheckSpec("student_beats_base_model", "The last stage scores higher than before all training.")
+BEATS_BASE_MODEL = CheckSpec(
+    "student_beats_base_model", "The last stage scores higher than the base model as its authors ship it."
+)
 SHOWN_PLOTS = {
     "score_by_model": "score by model and stage",
     "score_by_dimension": "score by dimension",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from stella_assets.core.config import ModelSource
 from stella_assets.core.models import model_digest
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import BuildContext, Result, Step
@@ -18,7 +19,7 @@ from stella_assets.students.base import FULL
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from stella_assets.evaluation.encoders import Embedder, StudentEmbedder
+    from stella_assets.evaluation.encoders import Embedder, MeasuredEmbedder, StudentEmbedder
     from stella_assets.evaluation.settings import EvaluationSettings
     from stella_assets.students.base import StudentConfig
     from stella_assets.students.dense.settings import DenseConfig, SavedStudent
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 CODE_VERSION = "2"
+# Of its own: other models' scores do not change with how the base model is loaded.
+BASE_MODEL_CODE_VERSION = "3"
 CONCATENATION, BASE_MODEL = "concatenation", "base_model"
+
+SOURCE_KEYS = frozenset(ModelSource.model_fields)
 
 Scores = Step[ModelScores]
 Build = Callable[[BuildContext], Result]
@@ -112,7 +117,7 @@ def concatenation_scores_step(
 
 
 def base_model_scores_step(recipe: str, *, student: DenseConfig, tasks: Step[TaskSet]) -> Scores:
-    """The step `scores/base_model`: the student's base model before all training, without prompts.
+    """The step `scores/base_model`: the student's base model as its authors ship it.
 
     Args:
         recipe: Name of the recipe.
@@ -121,18 +126,19 @@ def base_model_scores_step(recipe: str, *, student: DenseConfig, tasks: Step[Tas
     """
 
     def build(context: BuildContext) -> Result:
-        from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
+        from stella_assets.evaluation.base_model import BaseModelEmbedder
 
-        # Without heads there is nothing random in it, so the seed does not matter.
-        base_model = student.initialise(None, 0, context.compute)
-        embedder = StudentEmbedder(PooledStates(base_model, context.workspace), None, {})
+        embedder = BaseModelEmbedder(student, context.workspace, context.compute)
         return score_student(recipe, BASE_MODEL, [embedder], context.read(tasks), context)
 
     def external_versions(_workspace: Workspace) -> dict[str, str]:
         return {"student": model_digest(student)}
 
-    settings = {"student": student.settings("model", "revision", "prompts", "query_prompts", "matryoshka_dims")}
-    return _scores_step(recipe, BASE_MODEL, settings, (tasks,), build, external_versions)
+    # Of the student only what says which model it is: layers, pooling and length are the recipe's.
+    source = {name: value for name, value in student.settings("model", "revision").items() if name in SOURCE_KEYS}
+    return _scores_step(
+        recipe, BASE_MODEL, {"source": source}, (tasks,), build, external_versions, BASE_MODEL_CODE_VERSION
+    )
 
 
 def stage_scores_step(
@@ -186,11 +192,12 @@ def _scores_step(
     dependencies: tuple[Step[Any], ...],
     build: Build,
     external_versions: Callable[[Workspace], Mapping[str, str]] | None = None,
+    code_version: str = CODE_VERSION,
 ) -> Scores:
     return Step(
         recipe=recipe,
         name=f"scores/{model.replace('/', '_')}",
-        code_version=CODE_VERSION,
+        code_version=code_version,
         settings={"model": model, **settings},
         dependencies=dependencies,
         external_versions=external_versions,
@@ -202,7 +209,7 @@ def _scores_step(
 
 
 def score_student(
-    recipe: str, model: str, embedders: Sequence[StudentEmbedder], tasks: TaskSet, context: BuildContext
+    recipe: str, model: str, embedders: Sequence[MeasuredEmbedder], tasks: TaskSet, context: BuildContext
 ) -> Result:
     """Score a student at some heads, and measure its size and speed. A teacher's are measured with its vectors."""
     result = score_models(recipe, [(model, embedder) for embedder in embedders], tasks, context)
