@@ -88,7 +88,8 @@ class ModelSource(PathAware):
 
     Code that comes with a model is run only where the recipe trusts it, and only the code that it pins: a hub's by
     `revision`, a folder's by `code_digest`, and that of another repository, which the model's configuration may name,
-    by `code_revision`.
+    by `code_revision`. `auto_map: {}` in `config_kwargs` loads the class that the installed libraries have for the
+    `model_type` instead, and in `tokenizer_kwargs` their tokenizer.
 
     Example:
         >>> ModelSource(model="./models/mine").on_hub
@@ -149,6 +150,9 @@ class ModelSource(PathAware):
     @model_validator(mode="after")
     def _refuse_settled_arguments(self) -> Self:
         for setting in ("config_kwargs", "model_kwargs", "tokenizer_kwargs"):
+            # Any other map would name code that nothing pins.
+            if getattr(self, setting).get("auto_map", {}) != {}:
+                raise ValueError(f"{setting}.auto_map can only be {{}}, which loads the libraries' own class")
             if settled := sorted(SETTLED & set(getattr(self, setting))):
                 raise ValueError(f"{setting} has {settled[0]!r}, which another setting or the loader decides")
         return self

@@ -46,9 +46,11 @@ class NamedCode:
 
 
 def named_code(files: ModelFiles) -> list[NamedCode]:
-    """All code that the files of a model name."""
+    """All code that the files of a model name, and that the recipe does not replace by the libraries' own classes."""
     found = []
     for name in NAMING_FILES:
+        if "auto_map" in (files.source.config_kwargs if name == CONFIG else files.source.tokenizer_kwargs):
+            continue
         path = files.in_encoder(name)
         for key, value in ((files.read(path) or {}).get("auto_map") or {}).items():
             # A tokenizer has two classes, of which one may be null.
@@ -84,7 +86,7 @@ def check_code(files: ModelFiles) -> None:
             f"{files.name}: {named[0].file} names code in `{named[0].key}` ({named[0].reference}), and the recipe does "
             "not trust code that comes with this model.",
             f"Read the code, then set `trust_remote_code: true`{pin}. To load the class of the installed libraries "
-            "instead, remove that key from the file, in a folder of your own.",
+            "instead, which may compute something else, set `auto_map: {}` in `config_kwargs` or `tokenizer_kwargs`.",
         )
     if not source.trust_remote_code:
         return
