@@ -31,7 +31,7 @@ from storage.workspace import Workspace
 NOTE = "known_vectors.json"
 """Of a teacher's table: the probe's vectors, and what they were made with."""
 _examined: dict[str, Mapping[Role, np.ndarray]] = {}
-"""What second processes found that this process started or read of, by key."""
+"""What second processes found that this process started or read of, by the name of `examined_file`."""
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers")
 """Their versions are kept with the vectors: another one may compute other vectors."""
 
@@ -59,16 +59,23 @@ def require_examined(
     base = teacher.base_folder()
     if base is None:
         return {}
-    key = digest([teacher.kind, teacher.identity_settings(), dict(teacher.external_versions(compute)), _made_with()])
-    found = workspace.locks / f"known_vectors.{key}.json"
-    if key not in _examined and found.is_file():
-        _examined[key] = {role: np.array(rows, np.float32) for role, rows in json.loads(found.read_text()).items()}
-    if key not in _examined:
+    found = examined_file(teacher, compute, workspace)
+    if found.name not in _examined and found.is_file():
+        known = json.loads(found.read_text(encoding="utf-8"))
+        _examined[found.name] = {role: np.array(rows, np.float32) for role, rows in known.items()}
+    if found.name not in _examined:
         say(f"{teacher.name}: loading the model a second time in a process of its own, to compare its vectors")
-        _examined[key] = examine_in_second_process(teacher, base, folder, compute)
+        _examined[found.name] = examine_in_second_process(teacher, base, folder, compute)
     if not found.is_file():
-        write_atomically(found, json.dumps({role: _plain(rows_PD) for role, rows_PD in _examined[key].items()}))
-    return _examined[key]
+        content = {role: _plain(rows_PD) for role, rows_PD in _examined[found.name].items()}
+        write_atomically(found, json.dumps(content))
+    return _examined[found.name]
+
+
+def examined_file(teacher: TeacherConfig, compute: Compute, workspace: Workspace) -> Path:
+    """Where a workspace remembers the probe's vectors of a second process, as JSON by role."""
+    model = [teacher.kind, teacher.identity_settings(), dict(teacher.external_versions(compute)), _made_with()]
+    return workspace.locks / f"known_vectors.{digest(model)}.json"
 
 
 def require_known(
