@@ -15,6 +15,7 @@ from stella_assets.corpus.settings import CorpusSettings
 from stella_assets.corpus.shards import SHARDS_FILE, CleanedTexts, Shard, shard_table
 from stella_assets.corpus.source_reader import CODE_VERSION, MALFORMED, UNREADABLE, SourceReader, tokenizer_version
 from stella_assets.corpus.sources import SourceConfig
+from stella_assets.corpus.sources.base import shrink
 
 
 def cleaned_step(recipe: str, *, corpus: CorpusSettings, tokenizer: ModelSource) -> Step[CleanedTexts]:
@@ -77,6 +78,8 @@ def clean_texts(sources: Sequence[SourceConfig], reader: SourceReader, context: 
             found, not_kept = read_source(source, reader, bar.update)
             read, kept = sum(shard.read for shard in found), sum(shard.kept for shard in found)
             context.log.info(f"cleaned_texts: {kept:,} of {read:,} texts kept of source {source.name}")
+            if remark := shrink(source.name, reader.rows[source.name], reader.lines[source.name]):
+                context.log.warning(f"cleaned_texts: {remark}")
             shards += found
             dropped.append(not_kept)
     shard_table(shards).write_parquet(context.folder / SHARDS_FILE)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ CODE_VERSION = "3"
 READINGS_KIND, DROPPED_KIND = "readings", "dropped"
 MALFORMED, UNREADABLE = "malformed", "unreadable"
 """Rules for rows, and for files."""
-# Whichever is reached first. The size is counted in characters, which is close for most texts.
+# Whichever is reached first.
 SHARD_TEXTS, SHARD_BYTES = 20_000, 32 * 2**20
 # Strings only, all of them nullable: a malformed row has a reason but no licence.
 RAW = pa.schema(
@@ -51,10 +52,14 @@ class SourceReader:
 
     Attributes:
         reused: How many shards existed already.
+        rows: Rows that were read now, by source.
+        lines: Lines of files that they take up.
     """
 
     def __init__(self, clean: Clean, tokenizer: ModelSource, workspace: Workspace) -> None:
         self.reused = 0
+        self.rows: Counter[str] = Counter()
+        self.lines: Counter[str] = Counter()
         self._clean, self._tokens = clean, _token_counter(tokenizer) if _counts_tokens(clean) else None
         self._cleaned, self._readings = ShardStore(workspace, CLEANED_KIND), ShardStore(workspace, READINGS_KIND)
         self._dropped = ShardStore(workspace, DROPPED_KIND)
@@ -83,7 +88,7 @@ class SourceReader:
                 self.reused += len(shards)
                 return shards, self._dropped.read(reading)
         shards, dropped = [], [no_dropped()]
-        for raw in _raw_shards(source, part):
+        for raw in _raw_shards(self._counted(source, part)):
             key = digest([self._settings, _content_digest(raw)])
             self.reused += self._cleaned.holds(key)
             frame = self._cleaned.get(key, partial(_clean, raw, self._clean, self._tokens))
@@ -95,6 +100,14 @@ class SourceReader:
         # Written last: readings that exist are complete.
         self._readings.get(reading, lambda: shard_table(shards))
         return shards, all_dropped
+
+    def _counted(self, source: SourceConfig, part: SourcePart) -> Iterator[RawText | Malformed]:
+        rows = lines = 0
+        for item in source.read(part):
+            rows, lines = rows + 1, lines + item.lines
+            yield item
+        self.rows[source.name] += rows
+        self.lines[source.name] += lines
 
 
 def _counts_tokens(clean: Clean) -> bool:
@@ -111,18 +124,18 @@ def _token_counter(source: ModelSource) -> Tokens:
     return count
 
 
-def _raw_shards(source: SourceConfig, part: SourcePart) -> Iterator[pa.Table]:
+def _raw_shards(items: Iterable[RawText | Malformed]) -> Iterator[pa.Table]:
     """Rows as they are read, in tables of bounded size."""
     rows: list[dict[str, str | None]] = []
     size = 0
-    for item in source.read(part):
+    for item in items:
         rows.append(_raw_row(item))
-        size += len(rows[-1]["text"] or "")
+        size += len((rows[-1]["text"] or "").encode("utf-8", "replace"))
         if len(rows) >= SHARD_TEXTS or size >= SHARD_BYTES:
-            yield pa.Table.from_pylist(rows, schema=RAW)
+            yield _table(rows)
             rows, size = [], 0
     if rows:
-        yield pa.Table.from_pylist(rows, schema=RAW)
+        yield _table(rows)
 
 
 def _raw_row(item: RawText | Malformed) -> dict[str, str | None]:
@@ -132,14 +145,18 @@ def _raw_row(item: RawText | Malformed) -> dict[str, str | None]:
             "text": item.excerpt, "section": "", "role": "", "origin": item.origin, "rule": rule, "detail": item.why,
         }  # fmt: skip
     return {
-        "text": _encodable(item.text), "section": item.section, "role": item.role, "licence": item.licence,
+        "text": item.text, "section": item.section, "role": item.role, "licence": item.licence,
         "origin": item.origin, "parent": item.parent,
     }  # fmt: skip
 
 
-def _encodable(text: str) -> str:
-    """JSON can spell half of a surrogate pair, which no encoding has."""
-    return text.encode("utf-8", "replace").decode() if any("\ud800" <= c <= "\udfff" for c in text) else text
+def _table(rows: list[dict[str, str | None]]) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(rows, schema=RAW)
+    # JSON can spell half of a surrogate pair, which no encoding has, in any value: it becomes a question mark.
+    except UnicodeEncodeError:
+        encodable = [{k: v and v.encode("utf-8", "replace").decode() for k, v in row.items()} for row in rows]
+        return pa.Table.from_pylist(encodable, schema=RAW)
 
 
 def _content_digest(raw: pa.Table) -> str:

@@ -1,7 +1,16 @@
 """Sources of texts, one file per kind. A file in this folder registers itself."""
 
 from stella_assets.core.registry import import_kinds
-from stella_assets.corpus.sources.base import SOURCES, Malformed, RawText, Rows, RowSource, SourceConfig, SourcePart
+from stella_assets.corpus.sources.base import (
+    SOURCES,
+    Malformed,
+    Preview,
+    RawText,
+    Rows,
+    RowSource,
+    SourceConfig,
+    SourcePart,
+)
 from stella_assets.corpus.sources.columns import Columns
 from stella_assets.corpus.sources.files import EncodedFileSource, FileSource
 
@@ -13,6 +22,7 @@ __all__ = [
     "EncodedFileSource",
     "FileSource",
     "Malformed",
+    "Preview",
     "RawText",
     "RowSource",
     "Rows",

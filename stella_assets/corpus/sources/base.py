@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -30,6 +31,8 @@ class RawText:
         licence: SPDX expression or plain words.
         origin: Place within the source, for people.
         parent: The text that this one was taken from; both go to the same split.
+        lines: Lines of the file that it takes up.
+        absent: Columns that the recipe names and its row does not have.
     """
 
     text: str
@@ -38,26 +41,77 @@ class RawText:
     licence: str
     origin: str
     parent: str | None = None
+    lines: int = 1
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """Something in a source that is not a text.
+    """A row of a source that is not a text, or a file that breaks off.
 
     Attributes:
         origin: Place within the source, for people.
         why: What is wrong with it.
         excerpt: How it begins.
         whole_file: Whether the rest of the file is lost, too.
+        lines: Lines of the file that it takes up.
     """
 
     origin: str
     why: str
     excerpt: str = ""
     whole_file: bool = False
+    lines: int = 1
 
 
 Rows = Iterator[RawText | Malformed]
+FIRST_ROWS = 100
+"""Rows of a part, or of each file, that are read before a run."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the first rows of a source show.
+
+    Attributes:
+        rows: How many were read.
+        lines: Lines of files that they take up.
+        malformed: How many of them are malformed.
+        example: How the first text begins.
+        remarks: What people should know, as sentences.
+    """
+
+    rows: int = 0
+    lines: int = 0
+    malformed: int = 0
+    example: str = ""
+    remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, rows: list[RawText | Malformed], name: str) -> Preview:
+        """The preview of some rows.
+
+        Args:
+            rows: The first ones.
+            name: Of the source.
+        """
+        malformed = [row for row in rows if isinstance(row, Malformed)]
+        texts = [row.text for row in rows if isinstance(row, RawText) and row.text.strip()]
+        lines = sum(row.lines for row in rows)
+        remarks = [f"{len(malformed)} of them malformed, e.g. {row.origin}: {row.why}" for row in malformed[:1]]
+        if shrunk := shrink(name, len(rows), lines):
+            remarks.append(shrunk)
+        return cls(len(rows), lines, len(malformed), excerpt(texts[0]) if texts else "", tuple(remarks))
+
+
+def shrink(name: str, rows: int, lines: int) -> str:
+    """What to say about a source that has fewer rows than lines; "" where it has not."""
+    if lines <= rows:
+        return ""
+    return (
+        f"source {name!r}: {lines:,} lines are {rows:,} rows, since fields in quotation marks go over several lines; "
+        "if they should not, set `quoting: none`"
+    )
 
 
 @dataclass(frozen=True)
@@ -135,6 +189,17 @@ class SourceConfig(PathAware):
         Raises:
             SourceError: It cannot; the message names the place and the remedy.
         """
+
+    def preview(self) -> Preview:
+        """Check the source and read its first rows, with the reader that a run uses.
+
+        Raises:
+            SourceError: It cannot be read; the message names the place and the remedy.
+        """
+        self.check()
+        source = self.pinned()
+        rows = islice(chain.from_iterable(map(source.read, source.parts())), FIRST_ROWS)
+        return Preview.of(list(rows), self.name)
 
     def pinned(self) -> Self:
         """The source at the very version that the digests of its parts describe."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
-import glob
 from abc import abstractmethod
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,28 +13,29 @@ from pydantic import Field
 
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
-from stella_assets.corpus.sources.base import Malformed, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.base import FIRST_ROWS, Malformed, Preview, RawText, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.encoded import NAMES
+from stella_assets.corpus.sources.listing import files_in, files_like
 from storage.files import file_digest_unless_changed
 
-FIRST_ROWS = 100
-"""Rows of each file that a check reads."""
+READING_VERSION = 2
+"""Raised when the same files give other rows, so that they are read again."""
 OWN_PART_BYTES = 8 * 2**20
 """A file of this size is a part of its own."""
-COMPRESSED = ("", ".gz", ".zst")
 
 
 class FileSource(RowSource):
     """Files by path or glob, or a folder with all files of the kind in it.
 
     Attributes:
-        suffixes: Of the kind's files, which are looked for in a folder.
+        suffixes: Of the kind's files, which are looked for in a folder, in lower case.
         unreadable: What the kind's library raises about the content of a file. The file counts as malformed then.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
-    unreadable: ClassVar[tuple[type[Exception], ...]] = (OSError, ValueError)
+    unreadable: ClassVar[tuple[type[Exception], ...]] = (OSError, ValueError, EOFError, LZMAError)
 
-    path: str = Field(description="a file, a glob, or a folder; a relative path counts from the recipe")
+    path: str = Field(min_length=1, description="a file, a glob, or a folder; a relative path counts from the recipe")
 
     @abstractmethod
     def rows(self, path: Path, section: str) -> Rows:
@@ -52,21 +53,31 @@ class FileSource(RowSource):
         """The files, in the order of their names.
 
         Raises:
-            SourceError: No file matches.
+            SourceError: No file matches, or one of them is a link to nothing.
         """
         place = self.resolve(self.path)
-        if place.is_dir():
-            suffixes = tuple(suffix + packed for suffix in self.suffixes for packed in COMPRESSED)
-            # Sorted: file systems list folders in different orders.
-            paths = sorted(path for path in place.rglob("*") if path.is_file() and path.name.endswith(suffixes))
-            if not paths:
-                raise SourceError(
-                    f"{place}: source {self.name!r}: the folder has no file that ends in {', '.join(suffixes)}.",
-                    "Correct `path` or `kind`, or name other files with a glob.",
-                )
-            return paths
-        found = glob.glob(str(place), recursive=True)  # noqa: PTH207 (a pattern may be absolute)
-        paths = sorted(Path(name) for name in found if Path(name).is_file())
+        suffixes = [suffix + packed for suffix in self.suffixes for packed in ("", *NAMES)]
+        try:
+            # A name that is there is no pattern, whatever characters it has.
+            if place.is_file():
+                paths = [place]
+            elif place.is_dir():
+                paths = files_in(place, suffixes)
+            else:
+                paths = files_like(self.path, self.resolve("."))
+            missing = [path for path in paths if not path.is_file()]
+        except (OSError, ValueError) as error:
+            raise SourceError(f"{place}: source {self.name!r} cannot be listed ({error}).", "Correct `path`.") from None
+        if missing:
+            raise SourceError(
+                f"{missing[0]}: source {self.name!r}: this is a link to nothing, or not a file.",
+                "Remove it, or correct what it leads to.",
+            )
+        if not paths and place.is_dir():
+            raise SourceError(
+                f"{place}: source {self.name!r}: the folder has no file that ends in {', '.join(suffixes)}.",
+                "Correct `path` or `kind`, or name other files with a glob.",
+            )
         if not paths:
             raise SourceError(
                 f"{place}: source {self.name!r} matches no file.",
@@ -83,7 +94,10 @@ class FileSource(RowSource):
             groups.setdefault(str(path) if alone else digest(path.name)[:2], []).append(path)
         return [
             # Names and contents, no folders: a moved file keeps its digest.
-            SourcePart(digest(sorted([path.name, file_digest_unless_changed(path)] for path in paths)), tuple(paths))
+            SourcePart(
+                digest([READING_VERSION, sorted([path.name, file_digest_unless_changed(path)] for path in paths)]),
+                tuple(paths),
+            )
             for _, paths in sorted(groups.items())
         ]
 
@@ -94,7 +108,8 @@ class FileSource(RowSource):
 
     def read_file(self, path: Path) -> Rows:
         """The rows of a file. Where the file breaks off, the last one says so."""
-        section = path.name.removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[0]
+        packed = path.suffix.lower() in NAMES
+        section = (path.stem if packed else path.name).rsplit(".", 1)[0]
         try:
             yield from self.rows(path, section)
         # Rows before the break stay, e.g. of a truncated archive; `max_malformed` limits how many files may break.
@@ -105,17 +120,31 @@ class FileSource(RowSource):
         """Look at the first rows of each file.
 
         Raises:
-            SourceError: No file matches, or more files than `max_malformed` allows have no text in their first rows.
+            SourceError: As for `preview`.
         """
-        paths = self.files()
-        # The tolerance of the run holds for the check: one bad file among many must not stop a recipe.
-        errors = [error for path in paths if (error := self.first_error(path))]
-        if len(errors) > self.max_malformed * len(paths):
-            raise errors[0]
+        self.preview()
 
-    def first_error(self, path: Path) -> SourceError | None:
+    def preview(self) -> Preview:
+        """Look at the first rows of each file.
+
+        Raises:
+            SourceError: No file matches, more files than `max_malformed` allows have no text in their first rows, or
+                no row at all has a text or a column that the recipe names.
+        """
+        first = {path: self.first_rows(path) for path in self.files()}
+        # The tolerance of the run holds for the check: one bad file among many must not stop a recipe.
+        errors = [error for path, rows in first.items() if (error := self._first_error(path, rows))]
+        if len(errors) > self.max_malformed * len(first):
+            raise errors[0]
+        self._require_texts(first)
+        return Preview.of(list(chain.from_iterable(first.values())), self.name)
+
+    def first_rows(self, path: Path) -> list[RawText | Malformed]:
+        """The first rows of a file."""
+        return list(islice(self.read_file(path), FIRST_ROWS))
+
+    def _first_error(self, path: Path, first: Sequence[RawText | Malformed]) -> SourceError | None:
         """What is wrong with a file whose first rows have no text at all."""
-        first = list(islice(self.read_file(path), FIRST_ROWS))
         malformed = [row for row in first if isinstance(row, Malformed)]
         # A wrong column, encoding or kind spoils all rows; single bad rows are counted during the run.
         if not first or len(malformed) < len(first):
@@ -125,27 +154,49 @@ class FileSource(RowSource):
             f"Correct the file, or `columns`, `encoding`, `kind` or `path` of source {self.name!r}.",
         )
 
+    def _require_texts(self, first: Mapping[Path, Sequence[RawText | Malformed]]) -> None:
+        texts = [row for rows in first.values() for row in rows if isinstance(row, RawText)]
+        if not texts:
+            return
+        place = self.resolve(self.path)
+        # A mistake in the name of a column gives every row the same licence or section without a word.
+        for name in texts[0].absent:
+            if all(name in row.absent for row in texts):
+                raise SourceError(
+                    f"{place}: source {self.name!r}: none of the first {len(texts):,} rows has {name!r}.",
+                    "Correct `columns`.",
+                )
+        if not any(row.text.strip() for row in texts):
+            raise SourceError(
+                f"{place}: source {self.name!r}: the first {len(texts):,} rows are all empty.",
+                "Correct `columns` or `path`.",
+            )
+
     def reading_settings(self) -> dict[str, Any]:
         """All settings but `path`: files that are moved are not read again."""
         return self.settings("weight", "limit", "max_malformed", "path")
 
 
 class EncodedFileSource(FileSource):
-    """Files of encoded text, also compressed with gzip or zstd."""
+    """Files of encoded text, also compressed."""
 
-    encoding: str = Field(default="utf-8", description="a name that Python knows, e.g. `cp1252`")
+    encoding: str = Field(
+        default="utf-8",
+        description="a name that Python knows, e.g. `cp1252`; a byte order mark wins, and UTF-16 is recognised",
+    )
 
-    def check(self) -> None:
-        """Check the encoding and the files.
+    def preview(self) -> Preview:
+        """Check the encoding and look at the files.
 
         Raises:
             SourceError: Python does not know the encoding, or the files cannot be read.
         """
         try:
-            codecs.lookup(self.encoding)
-        except LookupError:
+            "".encode(self.encoding)
+        # Codecs that make bytes of bytes, e.g. `hex`, raise the first, and names with a zero byte the second.
+        except (LookupError, ValueError):
             raise SourceError(
                 f"source {self.name!r}: there is no encoding {self.encoding!r}.",
                 "Set `encoding`, e.g. to utf-8 or cp1252.",
             ) from None
-        super().check()
+        return super().preview()

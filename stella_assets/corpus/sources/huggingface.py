@@ -11,8 +11,11 @@ from pydantic import Field
 from stella_assets.core.config import Positive
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
-from stella_assets.corpus.sources.base import SOURCES, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.base import SOURCES, Preview, Rows, RowSource, SourcePart
 from stella_assets.corpus.sources.columns import Columns
+
+READING_VERSION = 2
+"""Raised when the same data set gives other rows, so that it is read again."""
 
 
 @SOURCES.register
@@ -37,7 +40,7 @@ class HuggingFace(RowSource):
 
     def parts(self) -> list[SourcePart]:
         """The data set at the commit that the revision names."""
-        return [SourcePart(digest([self.dataset, hub_commit(self.dataset, self.revision)]))]
+        return [SourcePart(digest([READING_VERSION, self.dataset, hub_commit(self.dataset, self.revision)]))]
 
     def pinned(self) -> Self:
         """The source at the commit that the revision names."""
@@ -57,10 +60,14 @@ class HuggingFace(RowSource):
             # A streamed data set may not state its columns before the first row.
             if number == 1:
                 self.columns.require(list(row), self.dataset, self.name)
-            yield self.columns.text_of(row, self, section, f"{self.dataset}:{number}")
+            yield from self.columns.texts_of(row, self, section, f"{self.dataset}:{number}")
 
     def check(self) -> None:
         """Nothing is checked: a recipe can be validated without a connection. The hub is asked for the first digest."""
+
+    def preview(self) -> Preview:
+        """Nothing is read, as nothing is checked."""
+        return Preview(remarks=("not looked at, since it is on the hub",))
 
     def hub_datasets(self) -> list[str]:
         """Its id."""

@@ -11,7 +11,11 @@ from stella_assets.core.config import Positive
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sources.base import SOURCES, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.batches import texts_in
 from stella_assets.corpus.sources.columns import Columns
+
+READING_VERSION = 2
+"""Raised when the same table gives other rows, so that it is read again."""
 
 
 @SOURCES.register
@@ -33,7 +37,7 @@ class LanceTable(RowSource):
 
     def parts(self) -> list[SourcePart]:
         """The table as a whole."""
-        return [SourcePart(digest(self._identity()))]
+        return [SourcePart(digest([READING_VERSION, *self._identity()]))]
 
     def pinned(self) -> Self:
         """The source at the version that the table has now."""
@@ -48,9 +52,8 @@ class LanceTable(RowSource):
         section = Path(self.path).name.removesuffix(".lance")
         number = 0
         for batch in dataset.to_batches(columns=columns):
-            for row in batch.to_pylist():
-                number += 1
-                yield self.columns.text_of(row, self, section, f"{section}:{number}")
+            yield from texts_in(batch, self.columns, self, section, section, number)
+            number += batch.num_rows
 
     def check(self) -> None:
         """Check that the table, the version and the columns exist.

@@ -1,30 +1,18 @@
-"""Encoded text, compressed or not, in units of bounded size."""
+"""Units of text of bounded size, cut as bytes before they are decoded: one wrong byte costs its own unit."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from stella_assets.corpus.sources.base import EXCERPT_CHARS, Malformed, excerpt
+from stella_assets.corpus.sources.base import Malformed
 
 MAX_BYTES = 32 * 2**20
 """A longer line, paragraph or file is not a text but a mistake. It is never held in memory as a whole."""
 
 
-@contextmanager
-def decompressed(path: Path) -> Iterator[io.BufferedReader]:
-    """The content of a file, decompressed as its name says: `.gz` and `.zst`."""
-    import pyarrow as pa
-
-    # pyarrow reads zstd as well, which Python 3.11 does not.
-    with pa.input_stream(str(path), compression="detect") as stream:
-        yield io.BufferedReader(stream, 2**20)
-
-
 def lines_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
-    """Lines, numbered from 1, without the byte order mark; None for a line that is too long."""
+    """Lines, numbered from 1; None for a line that is too long."""
     number = 0
     while line := stream.readline(MAX_BYTES + 1):
         number += 1
@@ -34,8 +22,7 @@ def lines_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
                 pass
             yield number, None
         else:
-            # Otherwise the mark would be a part of the first text, or break the JSON of the first line.
-            yield number, line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            yield number, line
 
 
 def paragraphs_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
@@ -62,11 +49,3 @@ def whole_of(stream: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
 def too_long(origin: str) -> Malformed:
     """A unit above `MAX_BYTES`."""
     return Malformed(origin, f"longer than {MAX_BYTES // 2**20} MiB")
-
-
-def not_encoded(encoding: str, error: UnicodeDecodeError, origin: str) -> Malformed:
-    """A unit of another encoding."""
-    byte = error.object[error.start]
-    return Malformed(
-        origin, f"not {encoding}: byte {error.start} is 0x{byte:02x}", excerpt(error.object[: 2 * EXCERPT_CHARS])
-    )

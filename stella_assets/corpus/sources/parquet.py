@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from stella_assets.corpus.errors import SourceError
-from stella_assets.corpus.sources.base import SOURCES, Rows
+from stella_assets.corpus.sources.base import SOURCES, Malformed, RawText, Rows
+from stella_assets.corpus.sources.batches import texts_in
 from stella_assets.corpus.sources.columns import Columns
 from stella_assets.corpus.sources.files import FileSource
 
@@ -27,6 +27,7 @@ class Parquet(FileSource):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
+    unreadable: ClassVar[tuple[type[Exception], ...]] = (*FileSource.unreadable, NotImplementedError)
 
     kind: Literal["parquet"]
     columns: Columns = Field(default=Columns(), description="which column holds what")
@@ -37,14 +38,22 @@ class Parquet(FileSource):
 
         with pq.ParquetFile(path) as file:
             columns = [name for name in self.columns.names() if name in file.schema_arrow.names]
-            number = 0
-            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield self.columns.text_of(row, self, section, f"{path.name}:{number}")
+            start = 0
+            # Group by group: a damaged group costs its own rows.
+            for group in range(file.num_row_groups):
+                end = start + file.metadata.row_group(group).num_rows
+                try:
+                    for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=columns):
+                        yield from texts_in(batch, self.columns, self, section, path.name, start)
+                        start += batch.num_rows
+                except self.unreadable as error:
+                    why = f"cannot be read: {' '.join(str(error).split())[:300]}"
+                    for number in range(start + 1, end + 1):
+                        yield Malformed(f"{path.name}:{number}", why)
+                start = end
 
-    def first_error(self, path: Path) -> SourceError | None:
-        """What is wrong with a file, by its footer: rows need not be read.
+    def first_rows(self, path: Path) -> list[RawText | Malformed]:
+        """The first rows of a file whose footer has the columns.
 
         Raises:
             SourceError: A column is missing.
@@ -55,6 +64,6 @@ class Parquet(FileSource):
         try:
             names = pq.read_schema(path).names
         except (pa.ArrowInvalid, OSError) as error:
-            return SourceError(f"{path}: not a Parquet file ({error}).", f"Correct `path` of source {self.name!r}.")
+            return [Malformed(path.name, f"not a Parquet file ({error})", whole_file=True)]
         self.columns.require(names, path, self.name)
-        return None
+        return super().first_rows(path)

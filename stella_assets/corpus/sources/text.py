@@ -8,15 +8,16 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from stella_assets.corpus.sources.base import SOURCES, RawText, Rows
+from stella_assets.corpus.sources.encoded import opened
 from stella_assets.corpus.sources.files import EncodedFileSource
-from stella_assets.corpus.sources.lines import decompressed, lines_of, not_encoded, paragraphs_of, too_long, whole_of
+from stella_assets.corpus.sources.lines import lines_of, paragraphs_of, too_long, whole_of
 
 UNITS = {"line": lines_of, "paragraph": paragraphs_of, "file": whole_of}
 
 
 @SOURCES.register
 class Text(EncodedFileSource):
-    """Plain text files, also compressed with gzip or zstd. A text is a line, a paragraph or a whole file.
+    """Plain text files, also compressed. A text is a line, a paragraph or a whole file.
 
     Example:
         Of `corpus.sources` in a recipe::
@@ -33,17 +34,17 @@ class Text(EncodedFileSource):
 
     def rows(self, path: Path, section: str) -> Rows:
         """The units of one file that are not blank."""
-        with decompressed(path) as stream:
-            for number, unit in UNITS[self.unit](stream):
+        with opened(path, self.encoding) as content:
+            for number, unit in UNITS[self.unit](content.stream):
                 origin = f"{path.name}:{number}"
                 if unit is None:
                     yield too_long(origin)
                     continue
                 try:
                     # Unit by unit: one wrong byte costs its own unit and not the rest of the file.
-                    text = unit.decode(self.encoding)
+                    text = unit.decode(content.encoding)
                 except UnicodeDecodeError as error:
-                    yield not_encoded(self.encoding, error, origin)
+                    yield content.not_encoded(error, origin)
                 else:
                     if text.strip():
                         yield RawText(text.strip("\r\n"), section, self.role, self.licence, origin)
