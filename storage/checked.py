@@ -73,6 +73,11 @@ class CheckedFiles:
             if (found := seen[name]) is None or found[3] != expected
         ]
 
+    def unchanged(self, named: Iterable[str]) -> bool:
+        """Whether these files, and all that were looked at the last time, have not changed since then."""
+        known = self._read()
+        return known.keys() >= set(named) and all(_state(self._folder / name) == known[name][:3] for name in known)
+
     def note(self, digests: Mapping[str, str]) -> None:
         """Remember the digests of files that were just written and read."""
         seen = {name: _state(self._folder / name) for name in digests}

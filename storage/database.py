@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from storage.errors import AccessError, FormatError, StoreError
+from storage.errors import AccessError, FormatError, MissingSnapshotError, StoreError
 from storage.files import write_atomically
 from storage.lance_errors import translate_lance_errors
 from storage.workspace import Workspace
@@ -24,7 +24,7 @@ SUFFIX = ".lance"
 NOTES = "_notes"
 """Folder in a table's: files of `storage.notes`."""
 # Everything that a writer leaves before its first commit: files, digests, notes, and the transaction of version 0.
-UNCOMMITTED = re.compile(r"(data|_digests|_deletions|_notes)/|_transactions/(0-|\.tmp)|_versions/\.tmp")
+UNCOMMITTED = re.compile(r"(data|_digests|_deletions|_notes|_damaged)/|_transactions/(0-|\.tmp)|_versions/\.tmp")
 
 
 def connect(uri: str) -> Any:
@@ -94,7 +94,7 @@ def open_table(workspace: Workspace, name: str, version: int | str | None = None
         StoreError: What lies there is not a table, cannot be reached, or has no such version.
         DamageError: The table is damaged.
         FormatError: It was made by a newer version of this package.
-        ValueError: The table has no such tag.
+        MissingSnapshotError: The table has no such tag.
     """
     uri = table_uri(workspace, name)
     if name not in table_names(workspace):
@@ -106,6 +106,8 @@ def open_table(workspace: Workspace, name: str, version: int | str | None = None
             dataset = lance.dataset(uri, version=version)
         except ValueError as error:
             # Lance raises ValueError for a missing table as for every other fault; only the message differs.
+            if isinstance(version, str) and version not in _tag_names(uri):
+                raise MissingSnapshotError(f"{uri}: has no tag {version!r}.", uri) from None
             if "was not found" not in str(error):
                 raise
             if not _was_committed(uri):  # a writer has not come to its first commit, or was killed before it
@@ -192,7 +194,15 @@ def _was_committed(uri: str) -> bool:
     from lance.file import LanceFileSession
 
     files = LanceFileSession(uri).list()
-    return not files or any(not UNCOMMITTED.match(file) for file in files)
+    # An empty local folder is what a removal that was killed leaves. An object store has no folders, so there the list
+    # was refused.
+    return ("://" in uri and not files) or any(not UNCOMMITTED.match(file) for file in files)
+
+
+def _tag_names(uri: str) -> list[str]:
+    from lance.file import LanceFileSession
+
+    return [Path(file).stem for file in LanceFileSession(uri).list() if file.startswith("_refs/tags/")]
 
 
 def _open_again(uri: str, version: int | str | None) -> Any:

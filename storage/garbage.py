@@ -10,7 +10,8 @@ from typing import Any
 from storage.database import drop_table, open_table, table_uri
 from storage.lance_errors import translate_lance_errors
 from storage.locks import file_lock
-from storage.units import DIGESTS, fragment_files, session
+from storage.seals import DIGESTS
+from storage.units import fragment_files, session
 from storage.workspace import Workspace
 
 

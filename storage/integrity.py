@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +14,18 @@ import pyarrow as pa
 
 from storage.codecs import UNIT_NORM, block_rows, vectors_to_numpy
 from storage.database import open_table, table_uri
-from storage.errors import DamageError
+from storage.errors import DamageError, StoreError
+from storage.files import file_digest
 from storage.keys import to_keys
 from storage.locks import file_lock
+from storage.removal import set_aside
+from storage.seals import TAGS, VERSIONS, manifest_path, version_digest
+from storage.table_files import wrong_files
 from storage.units import data_file, drop_units, fragment_files, hash_file, read_digest, session
 from storage.workspace import Workspace
 
 STORED_NORM_TOLERANCE = 2e-3
 """Of unit vectors kept as float16: 1e-3 on entry, plus rounding of each value by up to 2^-11 = 4.9e-4 of it."""
-VERSIONS = "_versions"
 
 
 @dataclass(frozen=True)
@@ -114,15 +119,38 @@ def _versions(workspace: Workspace, name: str, report: TableReport) -> Iterator[
         return
     if newest is None:
         return
-    tags = {tag: int(entry["version"]) for tag, entry in newest.tags.list().items()}
+    folder = Path(uri) if "://" not in (uri := newest.uri) else Path()
+    if wrong := _wrong_manifest(folder, None):
+        report.damages.append(Damage(name, VERSIONS, wrong, 0))
+        return
+    tags = _tags(newest, report)
     # Oldest first: values shared by several versions are reported under the version that brought them.
     for tag, _ in sorted(tags.items(), key=lambda item: item[1]):
         try:
-            yield tag, open_table(workspace, name, tag)
-        except DamageError as error:
+            opened = open_table(workspace, name, tag)
+        except StoreError as error:
             report.damages.append(Damage(name, VERSIONS, f"tag {tag} cannot be opened: {error}", 0, (tag,)))
+            continue
+        if wrong := _wrong_manifest(folder, tag):
+            report.damages.append(Damage(name, VERSIONS, wrong, 0, (tag,)))
+        else:
+            yield tag, opened
     if newest.version not in tags.values():
         yield "", newest
+
+
+def _tags(dataset: Any, report: TableReport) -> dict[str, int]:
+    """Versions by tag. Lance lists all tags or none, so those of a local table are read one by one."""
+    if "://" in dataset.uri:
+        return {tag: int(entry["version"]) for tag, entry in dataset.tags.list().items()}
+    found: dict[str, int] = {}
+    for path in sorted((Path(dataset.uri) / TAGS).glob("*.json")):
+        try:
+            found[path.stem] = int(json.loads(path.read_text(encoding="utf-8"))["version"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = f"tag {path.stem} cannot be read: {error}"
+            report.damages.append(Damage(report.table, VERSIONS, what, 0, (path.stem,)))
+    return found
 
 
 def _referenced(versions: list[tuple[str, Any]]) -> dict[str, _File]:
@@ -220,9 +248,7 @@ def drop_damaged(
         How many rows went.
     """
     with file_lock(workspace, name, on_wait):
-        while _is_unreadable(workspace, name):
-            manifests = sorted(f for f in session(table_uri(workspace, name)).list(VERSIONS) if f.endswith(".manifest"))
-            _set_aside(table_uri(workspace, name), manifests[0])  # names count down: the newest comes first
+        restore_readable(workspace, name)
         dataset = open_table(workspace, name)
         if dataset is None:
             return 0
@@ -235,13 +261,64 @@ def drop_damaged(
         return sum(unit.physical_rows for unit in units)
 
 
-def _is_unreadable(workspace: Workspace, name: str) -> bool:
+def mend_table(workspace: Workspace, name: str, on_wait: Callable[[], None] = lambda: None) -> int:
+    """Take out what is damaged of a local table's newest version, before it is filled; it is quick if all is well.
+
+    Args:
+        workspace: Where the store is.
+        name: The table.
+        on_wait: Told when another process is writing this table, before waiting for it.
+
+    Returns:
+        How many rows went.
+    """
+    wrong = wrong_files(workspace, name)
+    if not wrong:
+        return 0
+    return drop_damaged(workspace, name, [Damage(name, place, what, 0) for place, what in wrong.items()], on_wait)
+
+
+def restore_readable(workspace: Workspace, name: str) -> None:
+    """Go back to the newest version of a table that can be read; the caller holds the table's lock.
+
+    What is taken out of the way is kept: it may name values that were paid for.
+    """
+    uri = table_uri(workspace, name)
+    for path in sorted((Path(uri) / TAGS).glob("*.json")) if not workspace.remote else ():
+        # A tag that leads nowhere or elsewhere: the snapshot's artefact says what to write again.
+        if _wrong_manifest(Path(uri), path.stem).startswith(TAGS) or not _names_a_version(path):
+            _set_aside(uri, f"{TAGS}/{path.name}")
+    while _is_unreadable(workspace, name):
+        manifests = sorted(file for file in session(uri).list(VERSIONS) if file.endswith(".manifest"))
+        if len(manifests) > 1 or workspace.remote:
+            _set_aside(uri, manifests[0])  # names count down: the newest comes first
+        else:  # no version is left to go back to
+            set_aside(Path(uri), Path(workspace.vectors))
+
+
+def _names_a_version(tag: Path) -> bool:
     try:
-        open_table(workspace, name)
+        return int(json.loads(tag.read_text(encoding="utf-8"))["version"]) > 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _is_unreadable(workspace: Workspace, name: str) -> bool:
+    uri = table_uri(workspace, name)
+    try:
+        dataset = open_table(workspace, name)
     except DamageError:
         # Without a manifest left there is no version to go back to, and the loop must end.
-        return any(f.endswith(".manifest") for f in session(table_uri(workspace, name)).list(VERSIONS))
-    return False
+        return any(f.endswith(".manifest") for f in session(uri).list(VERSIONS))
+    return dataset is not None and not workspace.remote and bool(_wrong_manifest(Path(uri), None))
+
+
+def _wrong_manifest(folder: Path, tag: str | None) -> str:
+    """What is wrong with the manifest or the tag of a version of a local table, in words, or nothing."""
+    for path in (f"{TAGS}/{tag}.json" if tag else None, manifest_path(folder, tag)):
+        if path and (folder / path).is_file() and file_digest(folder / path) != version_digest(folder, path):
+            return f"{path} was changed: its bytes are not those that were committed"
+    return ""
 
 
 def _set_aside(uri: str, manifest: str) -> None:

@@ -19,6 +19,7 @@ from storage.errors import ConflictError, MissingKeysError, VectorError
 from storage.keys import Keys, Positions, to_keys
 from storage.lance_errors import translate_lance_errors
 from storage.locks import file_lock
+from storage.table_files import require_whole
 from storage.unit_writer import UnitWriter, WrittenUnit, table_schema
 from storage.units import UNIT_ROWS, append_units, drop_units
 from storage.workspace import Workspace
@@ -68,6 +69,7 @@ class KeyedTable(Generic[V]):
         self._column = column
         self._schema = table_schema(codec, column, metadata or {})
         self._dataset: Any = None
+        self._whole = 0
         self._fragments: list[int] = []
         self._keys: Keys = np.empty(0, dtype="S16")
         self._rows: Positions = np.empty(0, dtype=np.int64)
@@ -133,6 +135,9 @@ class KeyedTable(Generic[V]):
                 f"{self.name}: {absent.size} of {len(ids)} ids have no value, the first is {ids[absent[0]]}.",
                 self.uri,
             )
+        if self._whole != self._dataset.version:
+            require_whole(self._workspace, self.name)
+            self._whole = self._dataset.version
         rows = self._rows[np.searchsorted(self._keys, wanted)]
         order = np.argsort(rows, kind="stable")  # Lance reads ascending rows faster
         with translate_lance_errors(self.uri):

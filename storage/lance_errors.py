@@ -67,6 +67,7 @@ TRANSLATIONS: tuple[tuple[tuple[str, ...], type[StorageError], str], ...] = (
             "NotFound",
             "No such file",
             "LanceError(IO)",
+            "LanceError(Arrow)",
             "Invalid",
             "Encountered",
             "out of bounds",

@@ -28,6 +28,14 @@ def remove_folder(folder: Path, root: Path) -> None:
     shutil.rmtree(moved, ignore_errors=True)
 
 
+def set_aside(folder: Path, root: Path) -> Path:
+    """Move a damaged folder to `.damaged` of `root`, where a person can look at it, and nothing reads or deletes it."""
+    aside = root / ".damaged" / f"{uuid.uuid4().hex[:8]}-{folder.name}"
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(aside)
+    return aside
+
+
 def finish_removals(workspace: Workspace) -> None:
     """Delete what killed removals left behind, and temporary files whose writer is gone."""
     for root in {workspace.root, *([] if workspace.remote else [Path(workspace.vectors)])}:

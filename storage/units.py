@@ -10,7 +10,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +18,12 @@ import pyarrow as pa
 
 from storage.errors import DiskSpaceError, StorageError
 from storage.lance_errors import translate_lance_errors
+from storage.seals import UnitDigest, digest_path, seal_version
 
 UNIT_ROWS = 32_768
 """Rows of one unit of work and one commit: small appends cost more than what they write."""
 READ_BYTES = 16 * 2**20
 """Of one read: an object store answers each request in tens of milliseconds, so blocks are large."""
-DIGESTS = "_digests"
-
-
-@dataclass(frozen=True)
-class UnitDigest:
-    """What a file of a table should be.
-
-    Attributes:
-        path: Inside the table's folder.
-        rows: Rows of the unit, deleted ones included.
-        bytes: Size.
-        sha256: Of the file's bytes, in hexadecimal.
-    """
-
-    path: str
-    rows: int
-    bytes: int
-    sha256: str
 
 
 def write_unit(uri: str, batches: Iterator[pa.RecordBatch] | pa.Table, schema: pa.Schema) -> dict[str, Any]:
@@ -123,6 +106,7 @@ def append_units(uri: str, schema: pa.Schema, units: Sequence[Mapping[str, Any]]
         else:
             # Appends of several writers do not conflict: Lance rebases them onto the newest version.
             lance.LanceDataset.commit(uri, operation.Append(fragments), read_version=dataset.version)
+    seal_version(uri)
 
 
 def drop_units(uri: str, dataset: Any, fragments: Sequence[int]) -> None:
@@ -137,6 +121,7 @@ def drop_units(uri: str, dataset: Any, fragments: Sequence[int]) -> None:
         # Whole fragments, so no deletion files are written and no row is moved.
         operation = lance.LanceOperation.Delete([], list(fragments), "stella: damaged units")
         lance.LanceDataset.commit(uri, operation, read_version=dataset.version)
+    seal_version(uri)
 
 
 def write_digest(uri: str, path: str, size: int, rows: int) -> UnitDigest:
@@ -158,14 +143,14 @@ def write_digest(uri: str, path: str, size: int, rows: int) -> UnitDigest:
         json.dump(asdict(digest), file)
         file.flush()
         # Through Lance's session, so that credentials and addresses are those of the table itself.
-        session(uri).upload_file(file.name, _digest_path(path))
+        session(uri).upload_file(file.name, digest_path(path))
     return digest
 
 
 def read_digest(uri: str, path: str) -> UnitDigest | None:
     """The digest that was kept when the file was written, if there is one that can be read."""
     files = session(uri)
-    where = _digest_path(path)
+    where = digest_path(path)
     if not files.contains(where):
         return None
     with tempfile.NamedTemporaryFile("rb", suffix=".json") as file:
@@ -189,7 +174,3 @@ def session(uri: str) -> Any:
     from lance.file import LanceFileSession
 
     return LanceFileSession(uri)
-
-
-def _digest_path(path: str) -> str:
-    return f"{DIGESTS}/{Path(path).name}.json"

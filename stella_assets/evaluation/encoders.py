@@ -18,8 +18,10 @@ from mteb.types import PromptType
 from stella_assets.core.manifest import digest
 from stella_assets.students.dense.digests import encoder_digest, head_digest
 from stella_assets.teachers.encode import measure_speed
+from stella_assets.teachers.tables import STATES
 from stella_assets.teachers.teacher_vectors import fill_and_fetch
 from stella_assets.teachers.vectors import StateTable
+from storage.integrity import mend_table
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -195,6 +197,7 @@ class PooledStates:
         self.student = student
         # The heads are not part of it: all heads, and stages that freeze the encoder, share the pooled states.
         self.fingerprint = encoder_digest(student)
+        mend_table(workspace, STATES + self.fingerprint)  # what is damaged is computed again
         self._table = StateTable(workspace, self.fingerprint, student.hidden)
 
     def get(self, texts: Sequence[str]) -> np.ndarray:

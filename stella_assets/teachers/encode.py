@@ -22,7 +22,7 @@ from stella_assets.teachers.deviation import compare_vectors
 from stella_assets.teachers.estimate import estimate_encoding
 from stella_assets.teachers.kinds.base import TeacherConfig, TeacherModel
 from stella_assets.teachers.known_vectors import require_examined
-from stella_assets.teachers.tables import TEACHERS, teacher_asset
+from stella_assets.teachers.tables import TEACHERS, VECTORS, teacher_asset
 from stella_assets.teachers.teacher_vectors import (
     REFERENCE,
     Reference,
@@ -32,6 +32,7 @@ from stella_assets.teachers.teacher_vectors import (
     read_keys,
 )
 from stella_assets.teachers.worker import EncodeWorker
+from storage.integrity import mend_table
 
 CODE_VERSION = "2"
 POOL = "encoding"
@@ -138,6 +139,10 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
         context.workspace.vectors,
     )
     named = fingerprints(model)
+    # Damaged units count as missing, so exactly these texts are encoded again.
+    for name in set(named.values()):
+        if rows := mend_table(context.workspace, VECTORS + name):
+            context.log.warning(f"{teacher.name}: {rows:,} vectors are in damaged files, and are computed again")
     reference = Reference(model.dim, total, named, "")
     vectors = TeacherVectors(teacher, context.folder, reference, context.workspace, worker)
     encoded = vectors.fill(texts, compute, context.log)

@@ -11,7 +11,6 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.teachers.audit import Audit, AuditedRecipe, encoded_teachers
-from stella_assets.teachers.snapshot import has_snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, snapshot_tables, teacher_asset, teacher_tables
 from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
@@ -99,20 +98,11 @@ def _repair_snapshots(workspace: Workspace, recipe: str, damages: list[Damage]) 
     for tag in sorted({tag for damage in damages for tag in damage.tags}):
         try:
             texts, columns, lineage = _materials(workspace, recipe, tag)
-            if any(damage.place == "_versions" and tag in damage.tags for damage in damages):
-                _remove_tag(workspace, recipe, tag)
             written = SnapshotWriter(workspace, recipe).write(tag, texts, columns, lineage, damaged=places)
             yield f"{recipe}{SNAPSHOT} {tag}: {written.rows_written:,} rows and the damaged columns written again"
         # The other snapshots can still be repaired; the report says which one was not.
         except (VectorError, DamageError, _MaterialsGoneError) as error:
             yield f"{recipe}{SNAPSHOT} {tag}: cannot be repaired: {error}"
-
-
-def _remove_tag(workspace: Workspace, recipe: str, tag: str) -> None:
-    """Remove a tag whose version cannot be read."""
-    # The tag goes, as its version cannot be the base of the new one; `write` then creates it anew.
-    if has_snapshot(workspace, recipe, tag):
-        open_table(workspace, recipe + SNAPSHOT).tags.delete(tag)
 
 
 def _materials(workspace: Workspace, recipe: str, tag: str) -> tuple[CorpusTexts, list[TeacherColumn], dict[str, Any]]:

@@ -22,6 +22,7 @@ from storage.database import FORMAT, has_tag, open_table, table_tags
 from storage.errors import MissingSnapshotError
 from storage.keys import to_keys
 from storage.lance_errors import translate_lance_errors
+from storage.table_files import require_whole
 from storage.workspace import Workspace
 
 TEXT_COLUMNS = ("id", "text", "source", "section", "role", "split")
@@ -251,7 +252,12 @@ def snapshot_tags(workspace: Workspace, recipe: str) -> dict[str, int]:
 
 
 def has_snapshot(workspace: Workspace, recipe: str, tag: str) -> bool:
-    """Whether a recipe has a snapshot of this tag; of a local store, without opening it."""
+    """Whether a recipe has a snapshot of this tag; of a local store, usually without opening it.
+
+    Raises:
+        DamageError: Files of it are not as they were written.
+    """
+    require_whole(workspace, recipe + SNAPSHOT, tag)
     return has_tag(workspace, recipe + SNAPSHOT, tag)
 
 

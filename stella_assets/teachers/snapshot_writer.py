@@ -20,8 +20,11 @@ from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR, Layout, snapsh
 from stella_assets.teachers.snapshot_plan import ReusedUnit, SnapshotPlan, TeacherColumn, Texts
 from stella_assets.teachers.tables import SNAPSHOT
 from storage.database import open_table, table_uri
+from storage.integrity import restore_readable
 from storage.lance_errors import translate_lance_errors
 from storage.locks import file_lock
+from storage.seals import seal_version
+from storage.table_files import wrong_files
 from storage.units import UNIT_ROWS, write_digest, write_unit
 from storage.workspace import Workspace
 
@@ -103,12 +106,14 @@ class SnapshotWriter:
         )
         schema = snapshot_schema(layout, lineage, {teacher.name: teacher.fingerprints for teacher in teachers})
         with file_lock(self._workspace, self.name, self._on_wait):
+            restore_readable(self._workspace, self.name)
             tags = snapshot_tags(self._workspace, self._recipe)
-            if tag in tags and not damaged:
-                return Written(tags[tag], len(texts), 0, ())
             # The newest snapshot shares most with a new one. A damaged snapshot is rebuilt from its own whole files.
             base = tag if tag in tags else next(reversed(tags), None)
-            plan = SnapshotPlan(self._open(base), texts, teachers, damaged)
+            damaged = {*damaged, *(wrong_files(self._workspace, self.name, base) if base else ())}
+            if tag in tags and not damaged:
+                return Written(tags[tag], len(texts), 0, ())
+            plan = SnapshotPlan(self._open(base, damaged), texts, teachers, damaged)
             fragments = [self._complete(unit, plan, schema) for unit in plan.reused]
             fragments += list(self._write_new(plan, schema))
             # All files lie in the table's folder before the commit; killed before it, they are garbage that nothing
@@ -119,8 +124,12 @@ class SnapshotWriter:
         written = tuple(t.name for t in teachers if t.name not in plan.kept_teachers)
         return Written(version, len(texts), len(plan.new_positions), written)
 
-    def _open(self, tag: str | None) -> Any:
-        return None if tag is None else open_table(self._workspace, self.name, tag)
+    def _open(self, tag: str | None, damaged: AbstractSet[str]) -> Any:
+        """The version to reuse files of; None where there is none, or where nothing tells which files it has."""
+        # Data and deletions are damaged one by one; a manifest or a tag puts the whole version in doubt.
+        if tag is None or any(not place.startswith(("data/", "_deletions/")) for place in damaged):
+            return None
+        return open_table(self._workspace, self.name, tag)
 
     def _complete(self, unit: ReusedUnit, plan: SnapshotPlan, schema: pa.Schema) -> dict[str, Any]:
         """A reused unit, with a file for each teacher that it lacks."""
@@ -197,6 +206,7 @@ class SnapshotWriter:
                 dataset.tags.update(tag, version)
             else:
                 dataset.tags.create(tag, version)
+        seal_version(self.uri, tag)
 
 
 def _select(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:

@@ -24,6 +24,7 @@ from stella_assets.teachers.vectors import VectorsByRole, stored_rows
 from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
 from storage.keyed_table import KeyedTable
 from storage.keys import Keys, Positions, to_keys
+from storage.table_files import require_whole
 from storage.unit_writer import WrittenUnit
 from storage.units import UNIT_ROWS
 from storage.workspace import Workspace
@@ -60,10 +61,17 @@ def read_reference(folder: Path) -> Reference:
 
 
 def has_vectors(artefact: Artefact, workspace: Workspace) -> bool:
-    """Whether the store still holds as many vectors as the artefact says."""
+    """Whether the store still holds as many vectors as the artefact says.
+
+    Raises:
+        DamageError: Files of them are not as they were written.
+    """
     reference = read_reference(artefact.folder)
     # Counts only, so it is quick. A set: roles without prompts of their own share a table.
-    return sum(stored_rows(workspace, name) for name in set(reference.fingerprints.values())) >= reference.rows
+    names = set(reference.fingerprints.values())
+    for name in names:
+        require_whole(workspace, VECTORS + name)
+    return sum(stored_rows(workspace, name) for name in names) >= reference.rows
 
 
 def fingerprints(model: TeacherModel) -> dict[Role, str]:

@@ -141,6 +141,85 @@ def test_damage_to_the_newest_manifest_of_a_teacher_is_repaired(
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "again"),
+    [
+        ("teacher_vectors.*/data/*", [64]),
+        ("teacher_vectors.*/_versions/1844*.manifest", [44]),  # of the last unit, which the version before lacks
+        ("tiny.concatenated_vectors.lance/data/*", []),
+        ("tiny.concatenated_vectors.lance/_versions/*.manifest", []),
+        ("tiny.concatenated_vectors.lance/_refs/tags/*.json", []),
+    ],
+)
+def test_the_next_run_names_what_is_damaged_and_makes_just_that_again(
+    damaged: Workspace,
+    whole: Workspace,
+    recipe: Recipe,
+    caplog: pytest.LogCaptureFixture,
+    pattern: str,
+    again: list[int],
+):
+    # The largest: of a teacher, one of the units of 64 texts, and not the last one of 44.
+    flip_a_byte(victim := max(table_files(damaged, pattern), key=lambda path: path.stat().st_size))
+    runner = Runner(damaged, LOG)
+    for step in upstream(Graph(recipe).concatenation):
+        runner.make(step)
+    assert victim.name in caplog.text
+    assert "is not used" in caplog.text
+    assert contents(damaged, recipe) == contents(whole, recipe)
+    metrics = [artefact.manifest.metrics for _, artefact in runner.made]
+    assert [each["embedded_now"] for each in metrics if "embedded_now" in each] == again
+    assert [damage for name in table_names(damaged) for damage in verify_table(damaged, name).damages] == []
+    third = Runner(damaged, LOG)
+    assert all(third.make(step).reused for step in upstream(Graph(recipe).concatenation))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", None])
+def test_a_tag_that_cannot_be_read_is_named_and_repaired(workspace: Workspace, content: bytes | None):
+    teacher = Teacher("small", 3)
+    for tag, texts in (("one", 100), ("two", 120)):
+        write(workspace, tag, Corpus(range(texts)), teacher)
+    path = Path(workspace.vectors) / "tiny.concatenated_vectors.lance/_refs/tags/one.json"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2", 1) if content is None else content)
+    (damage,) = verify_table(workspace, "tiny.concatenated_vectors").damages
+    assert damage.tags == ("one",)
+    assert "one" in damage.what
+    written = write(workspace, "one", Corpus(range(100)), teacher)
+    assert written.version > 2
+    require_equal(workspace, "one", Corpus(range(100)), teacher)
+    require_equal(workspace, "two", Corpus(range(120)), teacher)
+    assert verify_table(workspace, "tiny.concatenated_vectors").damages == []
+
+
+def test_an_old_snapshot_that_is_repaired_does_not_become_the_newest(workspace: Workspace):
+    teacher = Teacher("small", 3)
+    for tag, texts in (("one", 100), ("two", 120)):
+        write(workspace, tag, Corpus(range(texts)), teacher)
+    folder = Path(workspace.vectors) / "tiny.concatenated_vectors.lance/_versions"
+    flip_a_byte(max(folder.glob("*.manifest")))  # names count down: the oldest
+    (damage,) = verify_table(workspace, "tiny.concatenated_vectors").damages
+    assert damage.tags == ("one",)
+    write(workspace, "one", Corpus(range(100)), teacher, damaged={damage.place})
+    require_equal(workspace, "one", Corpus(range(100)), teacher)
+    assert list(snapshot_tags(workspace, "tiny")) == ["one", "two"]
+
+
+def test_values_of_a_damaged_file_are_never_read(damaged: Workspace):
+    from stella_assets.teachers.vectors import VectorTable
+    from storage.errors import DamageError
+
+    victim = table_files(damaged, "teacher_vectors.*/data/*")[0]
+    name = victim.parent.parent.name.removesuffix(".lance")
+    dataset = open_table(damaged, name)
+    ids = dataset.to_table(columns=["id"]).column(0).to_pylist()
+    table = VectorTable(damaged, name.removeprefix("teacher_vectors."), dataset.schema.field("vector").type.list_size)
+    assert len(table.fetch(ids[:1])) == 1
+    flip_a_byte(victim)
+    reopened = VectorTable(damaged, name.removeprefix("teacher_vectors."), table.codec.dim)
+    with pytest.raises(DamageError, match=f"{victim.name} was changed"):
+        reopened.fetch(ids[-1:])
+
+
 def test_a_vector_of_another_text_is_found_by_recomputing(damaged: Workspace, whole: Workspace, recipe: Recipe):
     """Vectors whose digests are right, but that belong to other texts: as after a wrong import."""
     from stella_assets.teachers.vectors import vector_schema

@@ -174,3 +174,19 @@ def test_a_writer_that_died_in_its_first_commit_does_not_block_others(workspace:
     table = VectorTable(workspace, "f", 8)
     assert table.fill(ids, reader(texts), unit_vectors) == 10
     np.testing.assert_array_equal(table.fetch(ids), unit_vectors(texts).astype(np.float16))
+
+
+def test_an_unknown_tag_is_an_error_of_the_store(workspace: Workspace):
+    from storage.errors import MissingSnapshotError
+    from tests.snapshots import Corpus, Teacher, write
+
+    write(workspace, "one", Corpus(range(5)), Teacher("small", 3))
+    with pytest.raises(MissingSnapshotError, match="has no tag 'two'"):
+        open_table(workspace, "tiny.concatenated_vectors", "two")
+
+
+def test_an_empty_folder_of_a_removal_that_was_killed_is_not_a_table(workspace: Workspace):
+    (Path(workspace.vectors) / "teacher_vectors.f.lance").mkdir(parents=True)
+    assert open_table(workspace, "teacher_vectors.f") is None
+    assert verify_table(workspace, "teacher_vectors.f").damages == []
+    assert len(VectorTable(workspace, "f", 3)) == 0
