@@ -152,14 +152,16 @@ class TrainingData:
         batches = []
         for positions, block in zip(chosen, blocks.split([len(positions) for positions in chosen]), strict=True):
             share = reading.share(len(positions))
-            order = self._order(positions[share], reading, len(positions))
+            own = positions[share]
+            # A process without texts passes one through the encoder like the others, and uses nothing of it.
+            read = own if len(own) else positions[:1]
+            order = self._order(read, reading, len(positions))
             batches.append(
                 Batch(
                     positions,
                     share,
-                    [self._features(positions[share][group]) for group in order],
-                    # The inverse of a permutation is its argsort. The empty part is for batches without groups.
-                    torch.from_numpy(np.argsort(np.concatenate([*order, np.empty(0, dtype=np.int64)]))),
+                    [self._features(read[group]) for group in order],
+                    _places(order, len(own)),
                     int(self.lengths[positions].sum()),
                     Targets.of(block, self.snapshot.layout, self._teachers),
                 )
@@ -175,3 +177,14 @@ class TrainingData:
 
     def _features(self, positions_B: np.ndarray) -> dict[str, Any]:
         return self._tokens.batch(self.rows[positions_B], int(self._widths[positions_B].max()))
+
+
+def _places(groups: Sequence[np.ndarray], texts: int) -> Tensor:
+    """For each of a number of texts, its place in the groups, the first one where it is in several."""
+    if not groups:
+        return torch.empty(0, dtype=torch.int64)
+    flat = np.concatenate(groups)
+    places = np.empty(int(flat.max()) + 1, dtype=np.int64)
+    # Backwards: of several assignments to one text the last one stays.
+    places[flat[::-1]] = np.arange(len(flat))[::-1]
+    return torch.from_numpy(places[:texts])

@@ -53,9 +53,10 @@ def require_sound(
         # As text: JSON has neither NaN nor infinity.
         json.dumps({"step": step, "loss": repr(loss), "gradient_norm": repr(gradient_norm), "ids": ids}, indent=1)
     )
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
     raise DivergedError(
         f"{name}: the loss is {loss:.4g} with a gradient of norm {gradient_norm:.4g} at step {step}; it began with "
-        f"{start:.4g}. Texts: {', '.join(ids[:3])} and {len(ids) - 3} more, all in {path}. Last good checkpoint: "
+        f"{start:.4g}. Texts: {', '.join(ids[:3])}{more}, all in {path}. Last good checkpoint: "
         f"{good or 'none yet'}.",
         "Lower `learning_rate`, or look at these texts.",
     )

@@ -5,6 +5,8 @@ Shapes: N texts of a split, B texts of a batch.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 
 from stella_assets.core.errors import UserError
@@ -40,7 +42,7 @@ class BatchPlan:
         self._lengths_N, self._seed = lengths_N, seed
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._batches: dict[int, list[np.ndarray]] = {}
-        self._starts = [0]
+        self._starts = [0]  # the first step of each epoch that was made, and of the next one
         if not self._epoch(0):
             size = f"batch_size {batch_size} is" if batch_size else f"batch_tokens {batch_tokens} are"
             raise BatchSizeError(
@@ -57,8 +59,8 @@ class BatchPlan:
         Returns:
             `[B]`, in random order.
         """
-        epoch = self._epoch_of(step)
-        return self._epoch(epoch)[step - self._starts[epoch]]
+        epoch, batch = self._place(step)
+        return self._epoch(epoch)[batch]
 
     def steps(self, texts: int) -> int:
         """Steps to see this many texts; a batch that begins before that is whole.
@@ -75,17 +77,17 @@ class BatchPlan:
             step += 1
         return step
 
-    def _epoch_of(self, step: int) -> int:
+    def _place(self, step: int) -> tuple[int, int]:
+        """The epoch of a step, and the number of its batch in it."""
         if self._batch_size:
             # Every epoch has as many batches, so a resumed run finds its place without making the epochs before.
-            size = len(self._lengths_N) // self._batch_size
-            epoch = step // size
-            self._starts = [size * number for number in range(epoch + 1)]
-            return epoch
-        # Epochs differ in their number of batches: each order is cut elsewhere.
-        while self._starts[-1] + len(self._epoch(len(self._starts) - 1)) <= step:
+            return divmod(step, len(self._lengths_N) // self._batch_size)
+        # Epochs differ in their number of batches: each order is cut elsewhere. An epoch whose end is known is not made
+        # again to find a step before that.
+        while self._starts[-1] <= step:
             self._starts.append(self._starts[-1] + len(self._epoch(len(self._starts) - 1)))
-        return int(np.searchsorted(self._starts, step, side="right")) - 1
+        epoch = bisect_right(self._starts, step) - 1
+        return epoch, step - self._starts[epoch]
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         """The whole batches of an epoch."""
@@ -123,10 +125,12 @@ def equal_groups(widths_B: np.ndarray, count: int) -> list[np.ndarray]:
 
     Args:
         widths_B: Padded tokens of each text.
-        count: Number of groups; some are empty where there are fewer texts.
+        count: Number of groups. Where there are fewer texts, the narrowest stands for a group that would be empty, and
+            is in several.
     """
     # Stable sorts: ties in another order would change the last bits of a sum, and with them a resumed run.
-    return np.array_split(np.argsort(-widths_B, kind="stable"), count)
+    order_B = np.argsort(-widths_B, kind="stable")
+    return [group if len(group) else order_B[-1:] for group in np.array_split(order_B, count)]
 
 
 def length_groups(widths_B: np.ndarray, group_cost: int, max_texts: int | None = None) -> list[np.ndarray]:

@@ -26,7 +26,9 @@ MODEL_FOLDER = "model"
 # A sample, as the decomposition is dense: `[S, D]` float32 is in memory at once.
 PRINCIPAL_SAMPLE = 4096
 """Texts whose targets decide where Matryoshka heads start."""
-STATES = 10
+# A checkpoint has the weights, two moments of AdamW and the moving average. Two of them are kept, with a draft next to
+# them until it is whole, and two copies of the best weights. The artefact is smaller than a draft, and written later.
+STATES = 3 * 4 + 2
 """Sizes of the student that its optimiser and its checkpoints take on the disk, at most."""
 
 

@@ -8,11 +8,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.training.data import Reading
 from stella_assets.training.plan import BatchSizeError
 from stella_assets.training.snapshot_batches import SnapshotDataset, VectorBatch
 from stella_assets.training.snapshot_reference import SnapshotReference
 from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, write
+from tests.training.conftest import Lesson
 
 BATCH = 8
 
@@ -70,3 +72,17 @@ def test_a_resumed_reader_gives_the_remaining_batches(reference: SnapshotReferen
 def test_too_few_texts_for_a_batch_are_refused(reference: SnapshotReference):
     with pytest.raises(BatchSizeError, match=r"batch_size 500 is more than there is to train on: 96 texts"):
         next(iter(SnapshotDataset(reference, "train", 500, 0, 0, 1)))
+
+
+def test_a_process_without_texts_passes_through_the_encoder_as_often_as_the_others(lesson: Lesson):
+    """One text for two processes: the first had nothing to pass, and the second waited for it for ever."""
+    data = lesson.data()["train"]
+    for chosen, most in ((np.array([3]), None), (np.array([3, 4, 5]), 1)):
+        readings = [Reading(max_texts=most, process=process, processes=2) for process in range(2)]
+        parts = [data.read([chosen], reading)[0] for reading in readings]
+        assert len({len(part.groups) for part in parts}) == 1
+        assert [len(part.places) for part in parts] == [part.share.stop - part.share.start for part in parts]
+        for part in parts:
+            rows = np.concatenate([group["input_ids"][:, :3].numpy() for group in part.groups])[part.places.numpy()]
+            tokens = [data._features(chosen[part.share][[i]])["input_ids"][0, :3].numpy() for i in range(len(rows))]
+            np.testing.assert_array_equal(rows, np.array(tokens).reshape(len(rows), 3))

@@ -1,6 +1,7 @@
 """A stage learns, reports when it cannot, and ends in the same bits when it was stopped and resumed."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from stella_assets.students import FULL
 from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training import checkpoint, loop
-from stella_assets.training.divergence import DivergedError
+from stella_assets.training.divergence import DivergedError, require_sound
 from stella_assets.training.loop import Trained
+from stella_assets.training.plots import loss_curves
 from stella_assets.training.stages.descent import Descent
+from stella_assets.training.train import STATES
 from tests.training.conftest import NARROW, WIDE, Lesson
 
 DIM = WIDE + NARROW
@@ -187,3 +190,41 @@ def test_progress_shows_terms_speed_and_time_left(lesson, tmp_path, caplog):
     line = next(record.message for record in caplog.records if record.name == "training")
     for part in ("s: step 3 of 9, loss ", "full/cosine ", "8/similarity ", "dev ", "texts/s", "tokens/s", "s left"):
         assert part in line
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "b", "c"], ["a", "b", "c", "d"]])
+def test_a_diverged_step_counts_its_further_texts(ids: list[str], tmp_path: Path):
+    more = {1: "Texts: a, all in", 3: "Texts: a, b, c, all in", 4: "Texts: a, b, c and 1 more, all in"}
+    with pytest.raises(DivergedError, match=more[len(ids)]):
+        require_sound("s", 3, float("nan"), 1.0, 1.0, lambda: ids, tmp_path)
+
+
+def test_the_space_that_is_asked_for_holds_the_checkpoints_at_their_most(tmp_path: Path, monkeypatch):
+    weights = {"w": torch.nn.Parameter(torch.zeros(200_000))}
+    optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
+    weights["w"].grad = torch.ones_like(weights["w"])
+    optimizer.step()
+    sizes: list[int] = []
+    remove = shutil.rmtree
+
+    def measured(path: Path, **options: Any) -> None:
+        sizes.append(sum(file.stat().st_size for file in tmp_path.rglob("*.safetensors")))
+        remove(path, **options)
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", measured)
+    kept = checkpoint.Checkpoints(tmp_path, weights, optimizer, {"w": torch.zeros(200_000)})
+    for step in range(1, 6):
+        kept.save_best(step)
+        kept.save(checkpoint.Progress(step=step))
+    states = max(sizes) / (200_000 * 4)
+    assert STATES - 0.1 < states <= STATES + 0.01  # the headers of the files
+
+
+def test_stages_are_drawn_in_their_order_also_more_than_there_are_colours():
+    log = [
+        {"stage": f"stage_{number}", "step": step, "split": split, "term": "total", "value": 1.0 + step}
+        for number in range(1, 12)
+        for step in (0, 1)
+        for split in ("train", "dev")
+    ]
+    assert loss_curves(log).startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stella_assets.training.plan import BatchPlan, BatchSizeError, length_groups
+from stella_assets.training.plan import BatchPlan, BatchSizeError, equal_groups, length_groups
 
 LENGTHS = np.random.default_rng(0).integers(3, 60, size=200)
 
@@ -65,3 +65,23 @@ def test_no_other_division_into_groups_is_less_work(widths: list[int], cost: int
 
 def test_groups_have_a_largest_size():
     assert [len(group) for group in length_groups(np.full(20, 8), 100, max_texts=8)] == [8, 8, 4]
+
+
+def test_orders_of_known_epochs_are_made_once_per_epoch(monkeypatch: pytest.MonkeyPatch):
+    """A step of an early epoch made the order of the last known epoch again, for every step."""
+    plan, made = BatchPlan(LENGTHS, 7, batch_tokens=300), []
+    steps = plan.steps(2000)  # walks through ten epochs
+    rng = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: made.append(seed[1]) or rng(seed))
+    for step in range(steps):
+        plan.positions(step)
+    assert made == sorted(set(made))
+
+
+@pytest.mark.parametrize("texts", range(5))
+def test_every_one_of_several_groups_has_a_text(texts: int):
+    widths = np.array([8, 64, 16, 8])[:texts]
+    groups = equal_groups(widths, 3)
+    assert len(groups) == 3
+    assert all(len(group) for group in groups) == (texts > 0)
+    assert set(np.concatenate(groups).tolist()) == set(range(texts))
