@@ -112,7 +112,7 @@ class Recipe(ConfigModel):
         seeds = [self.seed, *self.evaluation.seeds]
         if doubled_seeds := [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]:
             raise ValueError(
-                f"evaluation.seeds: {doubled_seeds[0]} is there twice or is the recipe's own seed; name others"
+                f"evaluation.seeds: {doubled_seeds[0]} is given twice or is the recipe's own seed; name others"
             )
         for key, prompt in self.evaluation.prompts.items():
             if prompt not in self.student.prompts and "{instruction}" not in prompt:

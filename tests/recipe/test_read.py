@@ -134,7 +134,7 @@ def test_files_that_are_not_recipes_are_refused(tmp_path: Path):
     path = tmp_path / "broken.yaml"
     for content, expected in [
         (b"name: [unclosed", "not valid YAML"),
-        (b"name: a\nname: b\n", "key 'name' is there twice"),
+        (b"name: a\nname: b\n", "key 'name' is given twice"),
         (b"- a\n- b\n", "a recipe is a mapping"),
         (b"name: \xff\xfe", "not UTF-8 at byte 6"),
         (b"", "a recipe is a mapping"),

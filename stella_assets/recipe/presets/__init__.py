@@ -46,7 +46,7 @@ def expand_preset(stages: Any) -> Any:
     if name not in preset_names():
         raise ValueError(f"there is no preset {name!r}; take one of {', '.join(preset_names())}, or a list of stages")
     if unknown := sorted(stages.keys() - {"preset", "texts"}):
-        raise ValueError(f"beside `preset` there is only `texts`, no {unknown[0]!r}")
+        raise ValueError(f"next to `preset` only `texts` is allowed, not {unknown[0]!r}")
     # Parsed anew each time, so no caller can change the stages of another one; only the text is cached.
     expanded = yaml.safe_load(_preset_text(name))
     if texts is None:
