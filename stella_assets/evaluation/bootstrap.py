@@ -9,6 +9,7 @@ Shapes: N samples of a task, R resamples.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -57,10 +58,13 @@ def resample(
         if len(keys) != 1 or not next(iter(keys)):
             continue
         totals = {model: np.zeros(RESAMPLES) for model in holders}
-        for key in next(iter(parts.values())):
+        known = list(next(iter(parts.values())))
+        subsets = Counter(part for part, *_ in known)
+        for key in known:
+            # As in mteb's main score, the parts of an aggregate have equal weight, and in each its subsets and splits.
+            weight = 1 / len(subsets) / subsets[key[0]]
             for model, scores in _of_part(f"{task} {key}", {m: part[key] for m, part in parts.items()}).items():
-                # As in mteb's main score of a task, subsets and splits have equal weight; so have an aggregate's parts.
-                totals[model] += scores / len(parts[model])
+                totals[model] += weight * scores
         for model in holders:
             found[model][task] = totals[model]
     return found

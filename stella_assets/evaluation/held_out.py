@@ -105,9 +105,9 @@ def held_out_tasks(folder: Path) -> list[EvaluationTask]:
     ]
 
 
-def held_out_types() -> set[str]:
-    """mteb's types of the held-out tasks."""
-    return {TASK_KINDS[kind].MTEB_TYPE for kind in HELD_OUT_TASKS}
+def held_out_types(wanted: HeldOut) -> set[str]:
+    """mteb's types of the held-out tasks that a recipe asks for."""
+    return {TASK_KINDS[kind].MTEB_TYPE for kind in wanted.kinds or HELD_OUT_TASKS}
 
 
 def _test_documents(corpus: CorpusTexts, most: int) -> list[Text]:

@@ -139,13 +139,28 @@ def rows_of_split(path: Path, frame: pl.DataFrame, name: str, splits: Splits) ->
             f"Say under `evaluation.splits` which of them are read as `{name}`.",
         )
     # Public test sets often come without labels; a null would be scored as a class of its own.
-    for column in REQUIRED:
-        if column in part.columns and (empty := part[column].null_count()):
+    require_filled(path, part, [column for column in REQUIRED if column in part.columns], f" of split {name}")
+    return part
+
+
+def require_filled(path: Path, rows: pl.DataFrame, columns: Sequence[str], which: str = "") -> None:
+    """Make sure that no value is missing.
+
+    Args:
+        path: Of the file, for messages.
+        rows: Of the file.
+        columns: That must have a value in each row.
+        which: Rows these are, for messages.
+
+    Raises:
+        TaskDataError: One has none.
+    """
+    for column in columns:
+        if empty := rows[column].null_count():
             raise TaskDataError(
-                f"{path}: {empty:,} of {len(part):,} rows of split {name} have no `{column}`.",
+                f"{path}: {empty:,} of {len(rows):,} rows{which} have no `{column}`.",
                 "Fill them in or remove them; test sets are often published without labels.",
             )
-    return part
 
 
 def by_split(parts: Mapping[str, pl.DataFrame]) -> Any:

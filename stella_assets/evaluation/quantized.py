@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from stella_assets.core.manifest import digest
+
 if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity, StudentEmbedder
 
@@ -47,9 +49,12 @@ class QuantizedEmbedder:
         return np.stack([vectors.min(axis=0), vectors.max(axis=0)])
 
     def identity(self) -> EncoderIdentity:
-        """The student's, and the precision."""
+        """The student's, the precision, and the texts that give int8 its ranges."""
         identity = self._student.identity()
-        return replace(identity, name=f"{identity.name}, {self._precision}")
+        named = replace(identity, name=f"{identity.name}, {self._precision}")
+        if self._precision == "binary":  # signs need no ranges
+            return named
+        return replace(named, weights=digest([named.weights, self._calibration]))
 
     def prompt(self, request: EncodeRequest) -> str | None:
         """The student's."""

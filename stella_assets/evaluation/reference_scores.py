@@ -39,7 +39,8 @@ def read_reference_scores(path: Path | None) -> pl.DataFrame:
 
     shipped = files(__package__).joinpath("reference_scores.csv")
     try:
-        frame = pl.read_csv(path) if path else pl.read_csv(shipped.read_bytes())
+        # As text: a column with one wrong cell has no numbers, and the message names the cell.
+        frame = pl.read_csv(path or shipped.read_bytes(), infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ReferenceScoresError(
             f"evaluation.reference_scores: {path} cannot be read as CSV ({error}).", "Correct the path."
@@ -50,6 +51,15 @@ def read_reference_scores(path: Path | None) -> pl.DataFrame:
             f"`evaluation.reference_scores` needs {', '.join(COLUMNS)}, one row per model and task, with scores from 0 "
             "to 1.",
         )
+    scores = frame["score"].str.strip_chars().cast(pl.Float64, strict=False)
+    empty = frame.select(pl.any_horizontal(pl.col("model", "task").is_null())).to_series()
+    if wrong := (empty | scores.is_null() | scores.is_nan()).arg_true().to_list():
+        row = frame.row(wrong[0], named=True)
+        raise ReferenceScoresError(
+            f"{path}: row {wrong[0] + 1} has model {row['model']!r}, task {row['task']!r} and score {row['score']!r}.",
+            "Give each row a model, a task and a number, or remove it.",
+        )
+    frame = frame.with_columns(score=scores)
     # Leaderboards show points of 100; such a file would put every public model far above the recipe's.
     if not frame["score"].is_between(-1, 1).all():
         raise ReferenceScoresError(f"{path}: has scores outside of -1 to 1.", "Divide them by 100.")

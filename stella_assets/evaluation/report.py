@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stella_assets.teachers.snapshot import Snapshot
     from stella_assets.teachers.teacher_vectors import TeacherVectors
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 SUMMARY_FILE = "report.json"
 SPEEDS_FILE = "speeds.json"
 HTML_FILE = "report.html"

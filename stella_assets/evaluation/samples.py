@@ -161,9 +161,9 @@ def collect(kind: type[TaskKind] | None, task: Any, evidence: Evidence) -> Sampl
     # the interval around another number, so the task then has no samples.
     found = kind.samples(task, evidence)
     score = float(evidence.result.get_score())
-    if not found.rows or abs(estimate(found.statistic, found.rows) - score) > TOLERANCE:
-        return NO_SAMPLES
-    return found
+    # So written that NaN, which compares as false, is no agreement.
+    agrees = bool(found.rows) and abs(estimate(found.statistic, found.rows) - score) <= TOLERANCE
+    return found if agrees else NO_SAMPLES
 
 
 def estimate(statistic: str, rows: Rows) -> float:

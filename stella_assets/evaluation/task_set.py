@@ -50,8 +50,8 @@ class TaskSet:
             # Digests of unchanged files are cached, so this costs no second reading of the data.
             if (now := task.revision()) != recorded[task.name]:
                 raise TaskDataError(
-                    f"{task.place}: the data of {task.name} changed during the run (from {recorded[task.name]} to "
-                    f"{now}).",
+                    f"{task.place or 'mteb'}: the data of {task.name} changed during the run (from "
+                    f"{recorded[task.name]} to {now}).",
                     "Run again.",
                 )
         return tasks

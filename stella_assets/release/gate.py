@@ -23,7 +23,7 @@ from stella_assets.release.settings import Gate
 from stella_assets.release.tables import VERDICTS
 from stella_assets.release.verdicts import Verdict, judge, judge_contamination, read_verdicts
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 CHECKS = {
     "retention": "The student keeps enough of the teachers' scores, by task type.",
     "gain": "The student gained enough over the base model.",
@@ -105,7 +105,7 @@ def check_gate(
     types = {task.type for task in tasks}
     # Held-out tasks do not exist before the corpus, so their types are taken from the settings.
     if HELD_OUT in evaluation.tasks:
-        types |= held_out_types()
+        types |= held_out_types(evaluation.held_out)
     for kind in gate.retention:
         if kind not in types | {ALL_TASKS}:
             raise GateError(
@@ -138,6 +138,13 @@ def _judge(
     gate: Gate, report: Step[Report], scores: Sequence[Step[ModelScores]], student_model: str, context: BuildContext
 ) -> Result:
     board = Scoreboard.of(context.read(step) for step in scores)
+    # By default a small corpus gets only the held-out tasks that it has texts for.
+    for kind in gate.retention:
+        if kind not in board.groups:
+            raise GateError(
+                f"release.gate.retention {kind!r}: the corpus has too few texts for a held-out task of this type.",
+                "Add texts, raise `corpus.test`, or remove it from the gate.",
+            )
     contamination = context.read(report).summary.contamination
     verdicts = [*judge(gate, board, student_model), *judge_contamination(gate.contamination, contamination)]
     VERDICTS.write(context.folder, [asdict(verdict) for verdict in verdicts])

@@ -9,11 +9,13 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from stella_assets.evaluation.bootstrap import interval, resample
+from stella_assets.evaluation.kinds import TaskKind
 from stella_assets.evaluation.reference_scores import ReferenceScoresError, compare, read_reference_scores
-from stella_assets.evaluation.samples import average_precision
+from stella_assets.evaluation.render.plots import retention
+from stella_assets.evaluation.samples import NO_SAMPLES, Evidence, Samples, average_precision, collect, sample
 from stella_assets.evaluation.scoreboard import Scoreboard, summarise
 from stella_assets.evaluation.seeds import summarise_seeds
-from stella_assets.evaluation.summary import Summary
+from stella_assets.evaluation.summary import Difference, Figure, Summary
 
 ORDER = ["teacher/minilm", "concatenation", "base_model", "stage_1"]
 MEANS = {
@@ -83,7 +85,7 @@ def test_the_recipes_own_seed_cannot_be_one_of_the_others(raw: dict[str, Any], t
     from stella_assets.recipe import RecipeError, parse_recipe
 
     raw["evaluation"]["seeds"] = [1, 0]
-    with pytest.raises(RecipeError, match="0 is there twice or is the recipe's own seed"):
+    with pytest.raises(RecipeError, match="0 is given twice or is the recipe's own seed"):
         parse_recipe(raw, tmp_path / "tiny.yaml")
 
 
@@ -162,3 +164,45 @@ def test_a_summary_is_read_as_it_was_written_without_speeds(board: Scoreboard):
     timed = summary.with_speeds(dict.fromkeys(ORDER, 12.5))
     assert timed.to_json() == summary.to_json()
     assert {model["texts_per_second"] for model in timed.model_dump()["models"]} == {12.5}
+
+
+def test_parts_of_an_aggregate_have_equal_weight_however_many_subsets_each_has():
+    parts = [("P", "one", 0.2), ("P", "two", 0.4), ("Q", "one", 0.9)]
+    frames = [
+        samples_of("a", 1, "T", np.full(5, value)).with_columns(part=pl.lit(part), subset=pl.lit(subset))
+        for part, subset, value in parts
+    ]
+    found = resample({"a": pl.concat(frames)}, {("a", 1): {"T": 0.6}})["a", 1]["T"]
+    assert set(np.round(found, 12)) == {0.6}  # the mean of 0.3 and 0.9, as mteb's score
+
+
+def test_samples_that_give_no_number_are_no_samples_of_a_score():
+    class Nothing(TaskKind):
+        @classmethod
+        def samples(cls, task: Any, evidence: Evidence) -> Samples:
+            return Samples("mean", [sample("default", "test", 0, float("nan"))])
+
+    class Result:
+        def get_score(self) -> float:
+            return 0.5
+
+    assert collect(Nothing, None, Evidence(Result(), Path(), {})) == NO_SAMPLES
+
+
+def test_retention_is_drawn_though_an_interval_does_not_hold_its_value():
+    shares = {"STS": Figure(value=0.9, interval=(0.91, 0.95)), "mean": Figure(value=0.9, interval=(0.8, 0.89))}
+    summary = Summary(
+        recipe="tiny", seed=0, task_types={}, models=(), retention={"concatenation": shares},
+        gain=Difference(value=0, interval=(0, 0)),
+    )  # fmt: skip
+    assert retention(summary).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("row", ["x,A,", "x,A,many", ",A,0.5", "x,,0.5", "x,A,nan"])
+def test_a_cell_of_reference_scores_that_is_empty_or_no_number_is_named(row: str, tmp_path: Path):
+    path = tmp_path / "scores.csv"
+    path.write_text(f"model,task,score\ny,A,0.5\n{row}\n")
+    with pytest.raises(ReferenceScoresError, match=r"scores\.csv: row 2 has model"):
+        read_reference_scores(path)
+    path.write_text("model,task,score\ny,A, 0.5\n")
+    assert read_reference_scores(path)["score"].to_list() == [0.5]

@@ -9,7 +9,8 @@ import pytest
 
 from stella_assets.evaluation.local_data import TaskDataError
 from stella_assets.evaluation.settings import EvaluationSettings
-from stella_assets.evaluation.task_set import check_tasks, list_tasks
+from stella_assets.evaluation.tables import TASKS
+from stella_assets.evaluation.task_set import TaskSet, check_tasks, list_tasks
 from tests.evaluation.conftest import own_task
 
 
@@ -113,6 +114,31 @@ REFUSALS: dict[str, tuple[str, str, Callable[[pl.DataFrame], pl.DataFrame], str]
         lambda f: f.with_columns(doc_id=pl.lit("nowhere")),
         r"qrels\.parquet: names no text of corpus",
     ),
+    **{
+        f"null {column} of {table}": (
+            "retrieval",
+            table,
+            with_null(column),
+            rf"{table}\.parquet: (60 of 60|2 of 2|3 of 3) rows have no `{column}`",
+        )
+        for table, column in (
+            ("corpus", "id"),
+            ("queries", "id"),
+            ("queries", "text"),
+            ("qrels", "query_id"),
+            ("qrels", "doc_id"),
+            ("qrels", "score"),
+        )
+    },
+    **{
+        f"a judgement of {score}": (
+            "retrieval",
+            "qrels",
+            lambda f, score=score: f.with_columns(score=pl.lit(score)),
+            r"qrels\.parquet: `score` has values that are no whole numbers",
+        )
+        for score in (0.5, "good")
+    },
     "no negative": (
         "reranking",
         "",
@@ -150,3 +176,13 @@ def test_a_folder_that_lacks_a_task_is_refused(tmp_path):
     (tmp_path / "STS12.parquet").write_bytes(b"no parquet")
     with pytest.raises(TaskDataError, match=r"STS12\.parquet: not a Parquet file"):
         check_tasks(settings(tmp_path, tasks=["STS12"], data="."))
+
+
+@pytest.mark.parametrize(("origin", "place"), [("hub", "mteb"), ("local", "STSBenchmark.parquet")])
+def test_data_that_changed_during_a_run_is_named_by_its_place(origin: str, place: str, tmp_path: Path):
+    official(tmp_path, "STSBenchmark", STS)
+    evaluation = settings(tmp_path, tasks=["STSBenchmark"], data="." if origin == "local" else None)
+    row = {"task": "STSBenchmark", "type": "STS", "metric": "m", "data": origin, "revision": "old", "benchmarks": ""}
+    TASKS.write(tmp_path, [row])
+    with pytest.raises(TaskDataError, match=rf"{place}: the data of STSBenchmark changed during the run \(from old"):
+        TaskSet(tmp_path, evaluation).open()

@@ -69,3 +69,11 @@ def test_a_recipe_that_asks_for_no_variants_has_no_step_for_them(dense):
     step = step_of(quantizations=["binary"])
     assert step is not None
     assert step.settings["quantizations"] == ["binary"]
+
+
+def test_the_calibration_texts_of_int8_are_part_of_its_identity(embedder):
+    """Scores of int8 vectors were found again although their ranges came from another corpus."""
+    int8 = [QuantizedEmbedder(embedder, "int8", texts).identity() for texts in (TEXTS, TEXTS[:20])]
+    binary = [QuantizedEmbedder(embedder, "binary", texts).identity() for texts in (TEXTS, TEXTS[:20])]
+    assert int8[0] != int8[1]
+    assert binary[0] == binary[1]

@@ -128,3 +128,10 @@ def test_a_gate_on_what_the_recipe_does_not_have_is_refused(gate, message, raw, 
     raw["release"]["gate"] = gate
     with pytest.raises(GateError, match=message):
         check_recipe(parse_recipe(raw, tmp_path / "tiny.yaml"), workspace)
+
+
+def test_a_type_that_the_wanted_held_out_tasks_do_not_have_is_refused(raw, workspace, tmp_path):
+    raw["evaluation"]["held_out"] = {"kinds": ["retrieval"]}
+    raw["release"]["gate"] = {"retention": {"Classification": 0.9}}
+    with pytest.raises(GateError, match=r"'Classification': no task is of this type. There are Retrieval, and `mean`"):
+        check_recipe(parse_recipe(raw, tmp_path / "tiny.yaml"), workspace)

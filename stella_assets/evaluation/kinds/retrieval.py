@@ -129,14 +129,21 @@ def _read_split(folder: Path, split: str, splits: Splits) -> dict[str, Any]:
     import numpy as np
     import polars as pl
 
-    from stella_assets.evaluation.local_data import TaskDataError, read_table, rows_of_split
+    from stella_assets.evaluation.local_data import TaskDataError, read_table, require_filled, rows_of_split
 
     corpus, queries, qrels = (read_table(folder / f"{name}.parquet", columns) for name, columns in FILES.items())
     if corpus.is_empty() or not corpus["text"].str.strip_chars().str.len_chars().sum():
         raise TaskDataError(f"{folder / 'corpus.parquet'}: holds no text to search in.", "Fill it.")
     if "split" in qrels.columns:
         qrels = rows_of_split(folder / "qrels.parquet", qrels, split, splits)
-    judged = qrels.select(pl.col("query_id", "doc_id").cast(pl.String), pl.col("score").cast(pl.Int64))
+    # A passage without text is found by its title, or never; anything else without a value is a mistake.
+    for name, rows, columns in (("corpus", corpus, ["id"]), ("queries", queries, FILES["queries"])):
+        require_filled(folder / f"{name}.parquet", rows, columns)
+    require_filled(folder / "qrels.parquet", qrels, FILES["qrels"])
+    whole = qrels["score"].cast(pl.Float64, strict=False)
+    if not (whole == whole.round()).fill_null(False).all():  # trec_eval would take 0.5 for 0
+        raise TaskDataError(f"{folder / 'qrels.parquet'}: `score` has values that are no whole numbers.", "Round them.")
+    judged = qrels.select(pl.col("query_id", "doc_id").cast(pl.String), whole.cast(pl.Int64))
     # trec_eval takes identifiers as strings and judgements as integers.
     relevant: dict[str, dict[str, int]] = {}
     for query, document, score in judged.iter_rows():

@@ -68,10 +68,11 @@ def retention(summary: Summary) -> bytes:
             # A share of nothing has no value: its bar has no height, and no whiskers.
             values = [100 * (shares[kind].value or 0) for kind in kinds]
             spans = [[100 * end for end in shares[kind].interval or (0, 0)] for kind in kinds]
-            # matplotlib takes the distances to the ends, downwards and upwards.
+            # matplotlib takes the distances to the ends, downwards and upwards. Resamples of a skewed score may all lie
+            # on one side of it: the other whisker then has no length.
             errors = [
-                [value - low for value, (low, _) in zip(values, spans, strict=True)],
-                [high - value for value, (_, high) in zip(values, spans, strict=True)],
+                [max(0.0, value - low) for value, (low, _) in zip(values, spans, strict=True)],
+                [max(0.0, high - value) for value, (_, high) in zip(values, spans, strict=True)],
             ]
             whiskers = {"elinewidth": 0.8, "ecolor": "#444"}
             colour = COLOURS[i % len(COLOURS)]
