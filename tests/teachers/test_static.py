@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import digest
 from stella_assets.teachers.kinds import StaticTeacher
 
 CPU = Compute("cpu", threads=1)
@@ -162,3 +163,19 @@ def test_what_is_not_a_static_model_is_refused_before_anything_is_computed(tmp_p
     short = model2vec(tmp_path / "short", embeddings=table(4))
     with pytest.raises(UserError, match=r"has 20 tokens, .* has 4\. Name the tokenizer"):
         opened(teacher(short)).encode(TEXTS, "document")
+
+
+def test_settings_that_choose_among_the_files_of_a_hub_model_are_part_of_its_fingerprint():
+    hub = {"model": "org/potion", "revision": "1"}
+    digests = {
+        StaticTeacher(name="a", kind="static", licence="MIT", **hub, **chosen).content_digest()
+        for chosen in ({}, {"weights": "b.safetensors"}, {"tokenizer": "b.json"}, {"key": "b"}, {"key": "c"})
+    }
+    assert len(digests) == 5
+    assert digest(["org/potion", "1"]) in digests
+
+
+def test_a_table_takes_no_arguments_of_an_encoder():
+    settings = {"name": "a", "kind": "static", "licence": "MIT", "model": "./a", "model_kwargs": {"x": 1}}
+    with pytest.raises(ValueError, match="model_kwargs is for models with an encoder"):
+        StaticTeacher.model_validate(settings)

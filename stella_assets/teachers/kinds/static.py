@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
@@ -30,6 +30,8 @@ from stella_assets.teachers.kinds.base import (
 # The tokens of a part are in memory as Python lists.
 TEXTS_AT_ONCE = 2048
 WEIGHTS, TOKENIZER, PROMPTS = "model.safetensors", "tokenizer.json", "config_sentence_transformers.json"
+FILES = ("weights", "tokenizer", "key")
+"""Settings that choose among a model's files."""
 STATIC_EMBEDDING, MODEL2VEC = "embedding.weight", "embeddings"
 """Name of the table in a file of StaticEmbedding, and of model2vec."""
 MAPPING, FACTORS = "mapping", "weights"
@@ -66,6 +68,13 @@ class StaticTeacher(PublishedTeacher):
         None, description="name of the table in the file; found if `embedding.weight` or `embeddings`"
     )
 
+    @model_validator(mode="after")
+    def _refuse_arguments_of_encoders(self) -> Self:
+        for setting in ("config_kwargs", "model_kwargs", "tokenizer_kwargs"):
+            if getattr(self, setting):
+                raise ValueError(f"{setting} is for models with an encoder; a table of token vectors takes none")
+        return self
+
     def external_versions(self, compute: Compute) -> Mapping[str, str]:
         """Digest of the table's and the tokenizer's files."""
         return {"model": self.content_digest()}
@@ -78,7 +87,9 @@ class StaticTeacher(PublishedTeacher):
         """What identifies table, tokenizer and prompt: a digest of them, or of hub id and revision."""
         # Hub files are pinned by the commit, and hashing them would need a download.
         if self.on_hub:
-            return digest([self.model, self.revision])
+            # Which of its files are read is not in the commit; without a choice, the digest is as it always was.
+            chosen = {name: value for name in FILES if (value := getattr(self, name))}
+            return digest([self.model, self.revision, *([chosen] if chosen else [])])
         return _find_table(self, source_folder(self)).content_digest()
 
     def open(self, folder: Path, compute: Compute) -> StaticModel:
