@@ -13,7 +13,7 @@ import numpy as np
 
 from stella_assets.core.devices import Compute, best_device_name
 from stella_assets.core.environments import EnvironmentConfig
-from stella_assets.core.models import model_digest, model_folder
+from stella_assets.core.models import ModelFiles, check_code, model_digest, model_folder
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
 from stella_assets.teachers.kinds.base import EmbeddingKind, Role, fingerprint_of, prompt_of
@@ -57,9 +57,9 @@ class IsolatedModel:
         return {
             "model": str(_local_folder(self.config)),
             "trust_remote_code": self.config.trust_remote_code,
-            "model_kwargs": {},
-            "tokenizer_kwargs": {},
-            "config_kwargs": {},
+            "model_kwargs": dict(self.config.model_kwargs),
+            "tokenizer_kwargs": dict(self.config.tokenizer_kwargs),
+            "config_kwargs": dict(self.config.config_kwargs),
             "device": self._compute.device_name or best_device_name(),
             "dtype": self.dtype,
             "threads": self._compute.threads,
@@ -135,6 +135,7 @@ class IsolatedModel:
 
 def _local_folder(config: SentenceTransformersTeacher) -> Path:
     """Where the model's files are. A published model is downloaded here, so that the encoder needs no token."""
+    check_code(ModelFiles(config))
     if not config.on_hub:
         return model_folder(config)
     from huggingface_hub import snapshot_download

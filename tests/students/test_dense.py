@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from stella_assets.core.devices import Compute
@@ -17,6 +18,8 @@ from stella_assets.students.dense.digests import head_digest
 from stella_assets.students.dense.layers import encoder_layers, train_only
 from stella_assets.students.dense.model import DenseStudent
 from tests.conftest import TINY
+from tests.core.models.folders import change_json, change_weights
+from tests.models import build
 
 TEXTS = ["Return a sorted copy of an array.", "Open a network connection."]
 
@@ -48,6 +51,41 @@ def test_the_student_keeps_exactly_the_layers_of_the_recipe(student: DenseStuden
 @pytest.mark.parametrize(("count", "layers"), [(3, (0, 2, 5)), (2, (0, 5)), (1, (0,)), (6, (0, 1, 2, 3, 4, 5))])
 def test_a_number_of_layers_is_spread_evenly(count: int, layers: tuple[int, ...]):
     assert make_config(keep_layers=count).kept_layers(6) == layers
+
+
+def test_a_checkpoint_in_bfloat16_trains_and_is_saved_in_float32(tmp_path: Path):
+    base = build("bert", tmp_path)
+    tensors = {name: value.to(torch.bfloat16) for name, value in load_file(base / "model.safetensors").items()}
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    change_json(base / "config.json", dtype="bfloat16")
+    config = DenseConfig(model=str(base), max_length=32, matryoshka_dims=(8,))
+    student = config.initialise(16, 1, Compute("cpu"))
+    train_only(student, "all", [FULL, "8"])
+    before = {name: value.clone() for name, value in student.trained_parameters().items()}
+    # A step as small as those of a real run: in bfloat16 most weights would be rounded back.
+    optimiser = torch.optim.AdamW(student.parameters(), lr=1e-5, weight_decay=0.01)
+    vectors = student([student.backbone.preprocess(TEXTS)], [FULL, "8"])
+    sum(value[:, :3].sum() for value in vectors.values()).backward()
+    optimiser.step()
+    unread = ("pooler", "position_embeddings", "word_embeddings", "token_type_embeddings")
+    for name, value in student.trained_parameters().items():
+        if not any(part in name for part in unread):
+            # The softmax does not depend on the bias of the keys, whose gradient is rounding error or zero.
+            assert name.endswith("key.bias") or (value != before[name]).float().mean() > 0.99, name
+    student.save(tmp_path / "saved", FULL, {})
+    for path in (tmp_path / "saved").rglob("*.safetensors"):
+        assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float32}
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_what_was_saved_in_bfloat16_is_read_in_float32(student: DenseStudent, tmp_path: Path):
+    student.save(tmp_path, FULL, {})
+    change_weights(
+        tmp_path / "model.safetensors", lambda t: {name: value.to(torch.bfloat16) for name, value in t.items()}
+    )
+    change_json(tmp_path / "config.json", dtype="bfloat16")
+    again = make_config().load(tmp_path, Compute("cpu"))
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
 
 
 def test_a_missing_layer_is_refused(student: DenseStudent):

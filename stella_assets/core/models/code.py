@@ -11,7 +11,7 @@ from typing import Any
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
-from stella_assets.core.models.source import CONFIG, MODULES, ModelFiles, files_digest
+from stella_assets.core.models.source import CONFIG, MODULES, ModelFiles, files_digest, in_one_line
 
 NAMING_FILES = (CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 """Files of transformers whose `auto_map` names classes."""
@@ -140,7 +140,14 @@ def pinned_code(source: ModelSource) -> Iterator[None]:
                     "Read the code of one commit there, then set `code_revision` to that commit.",
                 )
             arguments["revision"] = source.code_revision
-        return str(original(name, module_file, **arguments))
+        try:
+            return str(original(name, module_file, **arguments))
+        except OSError as error:
+            raise CodeError(
+                f"{source.model}: {module_file} of {name} cannot be read ({in_one_line(error)}).",
+                "Download that repository at the pinned commit, or copy the code into a folder of the model and "
+                "correct `auto_map` in its config.json.",
+            ) from error
 
     # One model at a time: threads share the function that is replaced.
     with LOADING:

@@ -11,10 +11,10 @@ from typing import Any
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Dtype
 from stella_assets.core.errors import UserError
-from stella_assets.core.models.code import check_code, pinned_code
-from stella_assets.core.models.shape import check_config_kwargs, shape_of
-from stella_assets.core.models.source import ModelFiles
-from stella_assets.core.models.tokenizers import check_tokenizer
+from stella_assets.core.models.code import pinned_code
+from stella_assets.core.models.shape import check_config_kwargs
+from stella_assets.core.models.source import ModelFiles, check_files, in_one_line
+from stella_assets.core.models.tokenizers import load_tokenizer
 
 
 class LoadError(UserError):
@@ -42,14 +42,13 @@ def load_sentence_transformer(
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
-    from stella_assets.core.models.weights import check_files, recorded_weights
+    from stella_assets.core.models.weights import recorded_weights
 
     files = ModelFiles(source, saved)
-    # A saved model has the code of the one that it was saved from, whose pin was checked then.
-    if saved is None or not source.trust_remote_code:
-        check_code(files)
     if files.folder is not None:
         check_files(files.folder)
+    # Small files first: code, configuration and tokenizer are compared with the recipe before weights are read.
+    load_tokenizer(source, saved)
     disable_progress_bar()  # type: ignore[no-untyped-call] # loading is seconds, encoding is not
     with _translated(files), pinned_code(source), recorded_weights() as records:
         model = SentenceTransformer(
@@ -122,10 +121,6 @@ def _check(model: Any, records: list[Any], files: ModelFiles) -> None:
         settle_unread(record)
         check_config_kwargs(files.source, module.config)
     check_finite(model, str(Path(files.name) / files.encoder) if files.folder else files.name)
-    tokenizer = model.tokenizer
-    # Modules that are no transformers model have tokenizers of other kinds.
-    if hasattr(tokenizer, "get_vocab") and model.transformers_model is not None:
-        check_tokenizer(tokenizer, files, shape_of(model.transformers_model.config).vocabulary)
 
 
 @contextmanager
@@ -139,7 +134,7 @@ def _translated(files: ModelFiles) -> Iterator[None]:
         raise
     except (OSError, RuntimeError, ValueError, TypeError, ImportError, KeyError) as error:
         raise LoadError(
-            f"{files.name}: the installed libraries cannot load this model ({type(error).__name__}: {error}).",
+            f"{files.name}: the installed libraries cannot load this model ({in_one_line(error)}).",
             "Restore the model's files, correct `model_kwargs`, or use the libraries that its authors name.",
         ) from error
 

@@ -10,7 +10,7 @@ from typing import Any
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import check_code, pinned_code
-from stella_assets.core.models.source import CONFIG, ModelFiles, read_config
+from stella_assets.core.models.source import CONFIG, ModelFiles, in_one_line, read_config
 
 OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mluke", "mpnet", "roberta", "roberta-prelayernorm",
@@ -90,17 +90,23 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
     from transformers import AutoConfig
 
     files = ModelFiles(source, saved)
+    # A saved model has the code of the one that it was saved from, whose pin was checked then.
     if saved is None or not source.trust_remote_code:
         check_code(files)
     name, arguments = encoder_arguments(files)
+    if files.modules and str(files.modules[0]["type"]).endswith("StaticEmbedding"):
+        raise ConfigError(
+            f"{files.name}: is a table of token vectors without an encoder.",
+            "Use it as a teacher of `kind: static`; a student needs a transformers model.",
+        )
     if files.folder is not None:
-        read_config(Path(name))
+        read_config(Path(name))  # its errors name the file
     try:
         with pinned_code(source):
             config = AutoConfig.from_pretrained(name, **arguments, **source.config_kwargs)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ConfigError(
-            f"{files.name}: transformers cannot read {files.in_encoder(CONFIG)} ({error}).",
+            f"{files.name}: transformers cannot read {files.in_encoder(CONFIG)} ({in_one_line(error)}).",
             "Correct `model`, or use the libraries that the model's authors name.",
         ) from error
     check_config_kwargs(source, config)
@@ -147,26 +153,26 @@ def read_shape(source: ModelSource, saved: Path | None = None) -> ModelShape:
     return shape_of(load_config(source, saved))
 
 
-def read_width(source: ModelSource, shape: ModelShape | None = None) -> int:
-    """Dimensions of the vectors of a SentenceTransformers model, from its modules' configuration files.
+def read_width(source: ModelSource) -> int:
+    """Dimensions of the vectors of a SentenceTransformers model, from its configuration files.
 
     Args:
         source: The model.
-        shape: Of the transformers model, where it is known already.
 
     Raises:
         UserError: A configuration cannot be read.
     """
     files = ModelFiles(source)
-    shape = shape or read_shape(source)
-    width = shape.projected or shape.hidden
-    for module in files.modules[1:]:
+    # The last module that states a width decides; Normalize, for one, states nothing.
+    for module in reversed(files.modules[1:]):
         path = str(module["path"]).strip("/")
         config = files.read(f"{path}/{CONFIG}" if path else CONFIG) or {}
         stated = next((int(config[key]) for key in WIDTHS if key in config), None)
-        # Normalize, for one, states nothing and keeps the width; several ways of pooling are concatenated.
-        width = width if stated is None else stated * pooling_modes(config)
-    return width
+        if stated is not None:
+            return stated * pooling_modes(config)
+    shape = read_shape(source)
+    # A plain transformers model: sentence-transformers adds mean pooling, which keeps the width.
+    return shape.projected or shape.hidden
 
 
 def pooling_modes(config: Mapping[str, Any]) -> int:

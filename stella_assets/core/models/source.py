@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ CONFIG, MODULES = "config.json", "modules.json"
 
 class ModelNotFoundError(UserError):
     """A model's folder, package or configuration file does not exist or cannot be read."""
+
+
+class DamagedFileError(UserError):
+    """A file of a model that is not whole."""
 
 
 def source_folder(source: ModelSource) -> Path:
@@ -124,6 +129,41 @@ class ModelFiles:
     def in_encoder(self, name: str) -> str:
         """The path of a file of the transformers model."""
         return f"{self.encoder}/{name}" if self.encoder else name
+
+
+def check_files(folder: Path) -> None:
+    """Refuse a folder whose weights are damaged or incomplete. Only the heads of the files are read.
+
+    Raises:
+        DamagedFileError: A file is cut off, is not in its format, or does not exist.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.rglob("*.safetensors")):
+        try:
+            # Opening compares the head of the file with its size.
+            with safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise _damaged(path, f"is damaged or cut off ({error})") from None
+    for path in sorted(folder.rglob("*.bin")):
+        with path.open("rb") as file:
+            # torch writes a zip archive, whose directory is at the end.
+            if file.read(2) == b"PK" and not zipfile.is_zipfile(path):
+                raise _damaged(path, "is damaged or cut off")
+    for index in sorted(folder.rglob("*.index.json")):
+        for name in sorted(set(read_config(index.parent, index.name).get("weight_map", {}).values())):
+            if not (index.parent / name).is_file():
+                raise _damaged(index.parent / name, f"does not exist, and {index.name} names it")
+
+
+def in_one_line(error: Exception) -> str:
+    """What a library's error says, for the message of another one."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _damaged(path: Path, fault: str) -> DamagedFileError:
+    return DamagedFileError(f"{path}: {fault}.", "Copy or download the file again.")
 
 
 def files_digest(folder: Path, paths: list[Path]) -> str:

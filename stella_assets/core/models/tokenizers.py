@@ -9,7 +9,7 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import pinned_code
 from stella_assets.core.models.shape import encoder_arguments, read_shape
-from stella_assets.core.models.source import ModelFiles
+from stella_assets.core.models.source import ModelFiles, in_one_line
 
 SETTINGS_FILES = tuple(
     f"sentence_{name}_config.json"
@@ -40,13 +40,15 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
     settings: dict[str, Any] = {}
     for file in SETTINGS_FILES:
         settings = settings or files.read(files.in_encoder(file)) or {}
+    _require_merges(files)
     own = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
     try:
         with pinned_code(source):
             tokenizer = AutoTokenizer.from_pretrained(name, **{**own, **arguments, **source.tokenizer_kwargs})
     except (OSError, ValueError, ImportError) as error:
         raise TokenizerError(
-            f"{files.name}: the tokenizer cannot be loaded ({error}).", "Restore the files of the tokenizer."
+            f"{files.name}: the tokenizer cannot be loaded ({in_one_line(error)}).",
+            "Restore the files of the tokenizer.",
         ) from error
     if settings.get("do_lower_case"):
         lower_case(tokenizer)
@@ -61,6 +63,20 @@ def lower_case(tokenizer: Any) -> None:
     backend = tokenizer.backend_tokenizer
     known = backend.normalizer
     backend.normalizer = Sequence([Lowercase(), *([known] if known is not None else [])])
+
+
+def _require_merges(files: ModelFiles) -> None:
+    """Byte-level vocabularies are pieces that merges put together; without them a text falls apart into bytes."""
+    if files.folder is None:
+        return
+    inner = files.folder / files.encoder
+    if (inner / "vocab.json").is_file() and not any(
+        (inner / name).is_file() for name in ("merges.txt", "tokenizer.json")
+    ):
+        raise TokenizerError(
+            f"{inner / 'merges.txt'}: no such file, and the tokenizer cannot read vocab.json without it.",
+            "Restore the files of the tokenizer.",
+        )
 
 
 def check_tokenizer(tokenizer: Any, files: ModelFiles, vocabulary: int | None) -> None:
@@ -82,15 +98,6 @@ def check_tokenizer(tokenizer: Any, files: ModelFiles, vocabulary: int | None) -
             "file of its class is missing.",
             "Restore the files of the tokenizer.",
         )
-    if (folder := files.folder) is not None:
-        inner = folder / files.encoder
-        # Byte-level vocabularies are pieces that merges put together; without them a text falls apart into bytes.
-        if (inner / "vocab.json").is_file() and not any(
-            (inner / name).is_file() for name in ("merges.txt", "tokenizer.json")
-        ):
-            raise TokenizerError(
-                f"{inner / 'merges.txt'}: no such file, and vocab.json cannot be read without it.", "Restore the file."
-            )
     largest = max(tokens, key=tokens.__getitem__)
     if vocabulary is not None and tokens[largest] >= vocabulary:
         raise TokenizerError(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from stella_assets.core.errors import UserError
@@ -150,22 +149,6 @@ def check_finite(model: nn.Module, place: str) -> None:
             raise WeightsError(
                 f"{weights_file(place)}: {name} has NaN or infinity.", "Restore the checkpoint; it is damaged."
             )
-
-
-def check_files(folder: Path) -> None:
-    """Refuse a folder with a damaged safetensors file. Only the heads of the files are read.
-
-    Raises:
-        WeightsError: A file is cut off, or is not in this format.
-    """
-    for path in sorted(folder.rglob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(
-                f"{path}: is damaged or cut off ({error}).", "Copy or download the file again."
-            ) from None
 
 
 def weights_file(place: str) -> str:

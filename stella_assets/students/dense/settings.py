@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stella_assets.core.config import Positive
-from stella_assets.core.models import read_shape
+from stella_assets.core.models import check_files, load_tokenizer, model_folder, read_shape
 from stella_assets.students.base import FULL, STUDENTS, StudentConfig, StudentError, TrainsLayers
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ class DenseConfig(StudentConfig):
         """Compare layers and length with the base model's configuration; see `StudentConfig.check`."""
         if self.on_hub:  # its configuration is not known without a download
             return
-        # The configuration alone answers: a wrong recipe is refused before any weights are read.
+        # Small files alone answer: a wrong recipe is refused before any weights are read.
+        check_files(model_folder(self))
+        load_tokenizer(self)
         shape = read_shape(self)
         kept = len(self.kept_layers(shape.layers))
         if shape.positions and self.max_length > shape.positions:

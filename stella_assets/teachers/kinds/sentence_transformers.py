@@ -21,8 +21,12 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.models import (
     CONFIG,
     LoadError,
+    ModelFiles,
+    check_code,
+    check_files,
     load_module,
     load_sentence_transformer,
+    load_tokenizer,
     model_digest,
     model_folder,
     read_config,
@@ -109,14 +113,18 @@ class SentenceTransformersTeacher(PublishedTeacher):
         """Dimensions, as the folder's configuration files say; None for a model of a hub.
 
         Raises:
-            UserError: The model's folder, its configuration or the Dense layer does not exist, or the environment has
-                no sentence-transformers.
+            UserError: A file of the model does not exist or is damaged, its code is not trusted or pinned, or the
+                environment has no sentence-transformers.
         """
         if self.environment:
             require_packages(self.environment)
         if self.on_hub:
             return None
         folder = model_folder(self)
+        check_code(ModelFiles(self))
+        check_files(folder)
+        if self.environment is None:
+            load_tokenizer(self)
         if self.dense_folder:
             if not (folder / self.dense_folder / CONFIG).is_file():
                 raise UserError(

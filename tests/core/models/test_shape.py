@@ -1,0 +1,91 @@
+"""Layers, widths and positions of every architecture, by the names that transformers gives them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from stella_assets.core.config import ModelSource
+from stella_assets.core.models import ConfigError, code_digest, load_sentence_transformer, read_shape, read_width
+from stella_assets.students import DenseConfig, StudentError
+from tests.core.models.folders import change_json
+from tests.models import MODELS, TRUSTED, build
+
+Published = Callable[[str], Path]
+TABLES = {"static_embedding", "model2vec", "model2vec_quantised"}
+
+
+def source_of(folder: Path, name: str = "") -> ModelSource:
+    trust = {"trust_remote_code": True, "code_digest": code_digest(folder)} if name in TRUSTED else {}
+    return ModelSource(model=str(folder), **trust)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - TABLES))
+def test_sizes_are_those_of_the_loaded_model(name: str, published: Published):
+    folder = published(name)
+    source = source_of(folder, name)
+    shape = read_shape(source)
+    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=name in TRUSTED)
+    assert read_width(source) == model.get_embedding_dimension()
+    assert (shape.hidden, shape.layers) == (32, 3)
+    assert shape.vocabulary == len(model.tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [("bert", 64), ("roberta", 62), ("xlm_roberta", 62), ("mpnet", 64), ("distilbert", 64), ("gpt2", 64),
+     ("llama", 128), ("t5_encoder", None)],
+)  # fmt: skip
+def test_a_student_takes_as_many_tokens_as_its_model_has_positions(
+    name: str, positions: int | None, published: Published
+):
+    folder = published(name)
+    assert read_shape(source_of(folder)).positions == positions
+    DenseConfig(model=str(folder), max_length=positions or 100_000, keep_layers=3).check([])
+    with pytest.raises(StudentError, match="layers 0 to 2"):
+        DenseConfig(model=str(folder), max_length=32, keep_layers=4).check([])
+    if positions:
+        with pytest.raises(StudentError, match=f"max_length {positions + 1} is above the {positions} positions"):
+            DenseConfig(model=str(folder), max_length=positions + 1).check([])
+
+
+@pytest.mark.parametrize("modes", [["mean", "cls"], ["mean", "cls", "max"], "lasttoken"])
+def test_several_ways_of_pooling_are_concatenated(modes: list[str] | str, tmp_path: Path):
+    folder = build("layout_6", tmp_path)
+    pooling = next(folder.glob("1_Pooling"))
+    change_json(pooling / "config.json", pooling_mode=modes)
+    change_json(folder / "2_Dense" / "config.json", in_features=None, out_features=None)
+    (folder / "2_Dense" / "config.json").unlink()
+    width = 32 * (len(modes) if isinstance(modes, list) else 1)
+    assert read_width(ModelSource(model=str(folder))) == width
+
+
+def test_values_of_the_configuration_are_replaced_and_reach_the_model(published: Published):
+    folder = str(published("bert"))
+    source = ModelSource(
+        model=folder, config_kwargs={"layer_norm_eps": 0.5}, model_kwargs={"attn_implementation": "eager"}
+    )
+    config = load_sentence_transformer(source)[0].auto_model.config
+    assert (config.layer_norm_eps, config._attn_implementation) == (0.5, "eager")
+
+
+def test_a_key_that_the_configuration_or_the_model_does_not_know_is_refused(published: Published):
+    folder = str(published("bert"))
+    with pytest.raises(ConfigError, match=r"config_kwargs\.layer_norm_epsilon is 0\.5, .* 'bert' has no such key"):
+        read_shape(ModelSource(model=folder, config_kwargs={"layer_norm_epsilon": 0.5}))
+    with pytest.raises(Exception, match=r"attention.*correct `model_kwargs`"):
+        load_sentence_transformer(ModelSource(model=folder, model_kwargs={"attention": "eager"}))
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_a_table_of_token_vectors_is_no_encoder(name: str, published: Published):
+    with pytest.raises(ConfigError, match=r"without an encoder.*kind: static"):
+        DenseConfig(model=str(published(name)), max_length=32).check([])
+
+
+def test_a_type_that_transformers_does_not_know_is_named(tmp_path: Path):
+    folder = build("bert", tmp_path)
+    change_json(folder / "config.json", model_type="unheard")
+    with pytest.raises(ConfigError, match=rf"{folder}: transformers cannot read config\.json .*unheard"):
+        DenseConfig(model=str(folder), max_length=32).check([])
