@@ -28,6 +28,9 @@ PROBE = (
 ROLES: tuple[Role, ...] = ("document", "query")
 MIN_COSINE, MIN_COSINE_ROUNDED = 0.9999, 0.995
 """Of two vectors of one text in float32, and in number formats with 8 bits of precision, where kernels differ more."""
+MAX_NORM_ERROR = 1e-3
+MAX_COSINE_OF_ALL = 0.999999
+"""Above it the probe's vectors are one vector: those of a model that works differ more."""
 SHOWN = 40
 """Characters of a text in a message."""
 
@@ -58,6 +61,7 @@ def examine(teacher: TeacherConfig, model: TeacherModel, least: float) -> dict[R
     """
     vectors = {role: model.encode(list(PROBE), role) for role in ROLES}
     for role, vectors_PD in vectors.items():
+        _require_directions(teacher.name, vectors_PD)
         require_same(
             f"teacher {teacher.name!r}: the vectors of role {role} are not those of its authors' library",
             PROBE,
@@ -68,6 +72,23 @@ def examine(teacher: TeacherConfig, model: TeacherModel, least: float) -> dict[R
         )
     require_cosines(teacher, model)
     return vectors
+
+
+def _require_directions(name: str, vectors_PD: np.ndarray) -> None:
+    """Refuse vectors that say nothing: of a norm that is not 1, or all alike."""
+    norms_P = np.linalg.norm(vectors_PD, axis=1)
+    # Not `>`: NaN is above nothing, and must fail.
+    if not (np.abs(norms_P - 1) <= MAX_NORM_ERROR).all():
+        bad = int(np.flatnonzero(~(np.abs(norms_P - 1) <= MAX_NORM_ERROR))[0])
+        raise KnownVectorsError(
+            f"teacher {name!r}: the vector of {PROBE[bad][:SHOWN]!r} has norm {norms_P[bad]:.3g}, not 1.",
+            "The weights are damaged, or are zeros. Copy or download the model again.",
+        )
+    if (vectors_PD @ vectors_PD[0] > MAX_COSINE_OF_ALL).all():
+        raise KnownVectorsError(
+            f"teacher {name!r}: it gives all texts the same vector.",
+            "Its weights or its tokenizer are damaged. Copy or download the model again.",
+        )
 
 
 def require_cosines(teacher: TeacherConfig, model: TeacherModel) -> None:

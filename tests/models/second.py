@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stella_assets.core.models import CodeError
+from stella_assets.core.models import code_digest
 from stella_assets.teachers.examination import examine
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.kinds.base import PublishedTeacher
@@ -31,22 +31,10 @@ def as_teacher(name: str, folder: Path, **settings: Any) -> PublishedTeacher:
         # Batches of a few texts, so that there is padding.
         known |= {"kind": "sentence_transformers", "dtype": "float32", "max_length": LIMIT, "max_batch_tokens": 256}
     if name in TRUSTED:
-        known |= {"trust_remote_code": True, "code_digest": code_digest_of(folder)}
+        known |= {"trust_remote_code": True, "code_digest": code_digest(folder)}
     made = TEACHERS[known["kind"]].model_validate({**known, **settings})
     assert isinstance(made, PublishedTeacher)
     return made
-
-
-def code_digest_of(folder: Path) -> str:
-    """What `validate` tells the person who has read the code of a folder."""
-    unpinned = {"name": "small", "licence": "MIT", "model": str(folder), "kind": "sentence_transformers"}
-    try:
-        TEACHERS["sentence_transformers"].model_validate(
-            {**unpinned, "trust_remote_code": True, "code_digest": "0" * 32}
-        ).check()
-    except CodeError as error:
-        return str(error).rsplit("`code_digest: ", 1)[1].split("`")[0]
-    raise AssertionError(f"{folder}: any code is taken")
 
 
 def by_library(name: str, folder: Path) -> np.ndarray:

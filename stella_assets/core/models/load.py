@@ -126,13 +126,15 @@ def _check(model: Any, records: list[Any], files: ModelFiles) -> None:
 @contextmanager
 def _translated(files: ModelFiles) -> Iterator[None]:
     """Tell which model an error of the libraries is about."""
+    import pickle
+
     import torch
 
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (OSError, RuntimeError, ValueError, TypeError, ImportError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, ImportError, KeyError, pickle.UnpicklingError) as error:
         raise LoadError(
             f"{files.name}: the installed libraries cannot load this model ({in_one_line(error)}).",
             "Restore the model's files, correct `model_kwargs`, or use the libraries that its authors name.",

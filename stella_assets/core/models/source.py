@@ -15,6 +15,8 @@ from stella_assets.core.manifest import digest
 from storage.files import file_digest
 
 CONFIG, MODULES = "config.json", "modules.json"
+PAGE = 4096
+"""Bytes that a file system writes at once."""
 
 
 class ModelNotFoundError(UserError):
@@ -146,6 +148,12 @@ def check_files(folder: Path) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise _damaged(path, f"is damaged or cut off ({error})") from None
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - PAGE))
+            # What a crash leaves of a copy: the right size, and pages that were never written. The last tensor in the
+            # order of names is a matrix or a norm, never zeros.
+            if not any(file.read()):
+                raise _damaged(path, f"ends in {PAGE:,} bytes of zeros, so it was written in part")
     for path in sorted(folder.rglob("*.bin")):
         with path.open("rb") as file:
             # torch writes a zip archive, whose directory is at the end.

@@ -20,6 +20,7 @@ from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import (
     CONFIG,
+    MODULES,
     LoadError,
     ModelFiles,
     check_code,
@@ -230,11 +231,23 @@ class SentenceTransformersModel:
                 # Batches are sorted by length, longest first, so the first text has the width of the batch.
                 features = tokens.batch(batch, int(widths_N[batch[0]]))
                 on_device = {k: v.to(self.model.device) if torch.is_tensor(v) else v for k, v in features.items()}
-                encoded_BD = self.model(on_device)["sentence_embedding"]
+                encoded_BD = self._encoded(on_device)
                 # A second norm does nothing to models that end in Normalize, and others need one.
                 vectors_ND[batch] = torch.nn.functional.normalize(encoded_BD.float(), dim=1).cpu().numpy()
                 bar.update(len(batch))
         return vectors_ND
+
+    def _encoded(self, features: dict[str, Any]) -> Any:
+        """What the modules make of a batch, `[B, D]`."""
+        encoded_BD = self.model(features).get("sentence_embedding")
+        found = "none" if encoded_BD is None else encoded_BD.shape[-1]
+        if found != self.dim:
+            raise UserError(
+                f"teacher {self.config.name!r}: by {MODULES} vectors have {self.dim} dimensions, and its modules make "
+                f"{found}.",
+                f"Restore {MODULES} and the configurations of the modules.",
+            )
+        return encoded_BD
 
     def encode_by_library(self, texts: list[str], role: Role) -> np.ndarray:
         """What `SentenceTransformer.encode` makes of each text alone, `[N, D]` float32: without any padding."""

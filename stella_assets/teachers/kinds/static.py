@@ -137,6 +137,7 @@ class StaticModel:
     @cached_property
     def _module(self) -> Any:
         """The loaded StaticEmbedding, in float32."""
+        import torch
         from safetensors.torch import load_file
         from sentence_transformers.sentence_transformer.modules import StaticEmbedding
         from tokenizers import Tokenizer
@@ -153,6 +154,11 @@ class StaticModel:
         if table.key == MODEL2VEC:
             rows = rows[tensors[MAPPING].long()] if MAPPING in tensors else rows
             rows = rows * tensors[FACTORS].float()[:, None] if FACTORS in tensors else rows
+        if not torch.isfinite(rows).all():
+            raise UserError(
+                f"teacher {self.config.name!r}: {table.weights} holds NaN or infinity in {table.key!r}.",
+                "Copy or download the file again.",
+            )
         return StaticEmbedding(tokenizer, embedding_weights=rows.contiguous()).to(self._compute.device).eval()
 
     @cached_property
