@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from storage.files import apply_umask, link_atomically, sync
-from storage.locks import file_lock
+from storage.locks import file_lock, try_lock
 from storage.removal import remove_folder
 from storage.workspace import Workspace
 
 MANIFEST = "manifest.json"
-DRAFT = ".draft"
+DRAFT, SCRATCH = ".draft", ".scratch"
 
 
 class ArtefactStore:
@@ -44,7 +44,7 @@ class ArtefactStore:
 
     def lock(self, asset: str, key: str, on_wait: Callable[[], None]) -> AbstractContextManager[None]:
         """Lock the artefact for one builder; a second one waits, and `on_wait` is told so first."""
-        return file_lock(self.workspace, f"{asset}-{key}", on_wait)
+        return file_lock(self.workspace, _lock_name(asset, key), on_wait)
 
     def draft(self, asset: str, key: str) -> Path:
         """An empty folder to build in; what an interrupted build left there is removed."""
@@ -55,10 +55,25 @@ class ArtefactStore:
         return folder
 
     def scratch(self, asset: str, key: str) -> Path:
-        """A folder for checkpoints and the like: it survives an interrupted build and is removed with the commit."""
-        folder = self.path(asset, f"{key}.scratch")
+        """A folder for checkpoints and the like: it survives an interrupted build, until `remove_scratch`."""
+        folder = self.path(asset, f"{key}{SCRATCH}")
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def remove_scratch(self, asset: str, key: str) -> None:
+        """Remove what a build left for the case of an interruption, after its artefact is durable and linked."""
+        shutil.rmtree(self.path(asset, f"{key}{SCRATCH}"), ignore_errors=True)
+
+    def remove(self, asset: str, key: str) -> bool:
+        """Remove an artefact, in one step for those who look for it, unless somebody is making or taking it now.
+
+        Returns:
+            Whether it is gone.
+        """
+        with try_lock(self.workspace, _lock_name(asset, key)) as held:
+            if held:
+                remove_folder(self.path(asset, key), self.workspace.root)
+            return held
 
     def commit(self, draft: Path, asset: str, key: str) -> Path:
         """Move a draft into place. The draft holds its manifest already, so the rename is the commit.
@@ -84,8 +99,6 @@ class ArtefactStore:
             remove_folder(final, self.workspace.root)
         draft.rename(final)
         sync(final.parent)
-        # Last: checkpoints are needed until the artefact is durable.
-        shutil.rmtree(self.path(asset, f"{key}.scratch"), ignore_errors=True)
         return final
 
     def point(self, recipe: str, name: str, asset: str, key: str) -> None:
@@ -109,6 +122,10 @@ class ArtefactStore:
         for link in sorted(root.rglob("*")):
             if link.is_symlink() and link.relative_to(root).as_posix() not in assets:
                 link.unlink()
+
+
+def _lock_name(asset: str, key: str) -> str:
+    return f"{asset}-{key}"
 
 
 def finished(workspace: Workspace, assets: str = "**") -> list[Path]:

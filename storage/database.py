@@ -16,6 +16,7 @@ from typing import Any
 from storage.errors import AccessError, FormatError, MissingSnapshotError, StoreError
 from storage.files import write_atomically
 from storage.lance_errors import translate_lance_errors
+from storage.removal import remove_folder
 from storage.workspace import Workspace
 
 FORMAT = 1
@@ -73,6 +74,9 @@ def table_uri(workspace: Workspace, name: str) -> str:
 
 def drop_table(workspace: Workspace, name: str) -> None:
     """Delete a table with all its versions."""
+    if not workspace.remote:
+        remove_folder(Path(table_uri(workspace, name)), Path(workspace.vectors))
+        return
     import lance
 
     with translate_lance_errors(workspace.vectors):

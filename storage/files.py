@@ -55,6 +55,20 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         fresh.unlink(missing_ok=True)
 
 
+def is_left_over(path: Path) -> bool:
+    """Whether a file is a temporary one of `replace_atomically` whose process is gone."""
+    pid = path.name.rpartition(".")[2]
+    if not path.name.startswith(".") or not pid.isdigit() or path.is_dir():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        return False
+    return False
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small file so that a reader sees the old content or the new one; text is encoded as UTF-8."""
     with replace_atomically(path) as fresh:

@@ -141,8 +141,6 @@ def _remove_uncommitted(workspace: Workspace, name: str) -> list[Garbage]:
     """A table whose first writer was killed before its first commit, or is another machine's that is still writing."""
     if workspace.remote:
         return []
-    files = session(table_uri(workspace, name))
-    paths = files.list()
-    for path in paths:
-        files.delete_file(path)
+    paths = session(table_uri(workspace, name)).list()
+    drop_table(workspace, name)
     return [Garbage(name, "files that were never committed", len(paths), 0)]

@@ -61,3 +61,19 @@ def inherited_lock(workspace: Workspace, name: str, on_wait: Callable[[], None] 
 def _lock_file(workspace: Workspace, name: str) -> Path:
     workspace.locks.mkdir(parents=True, exist_ok=True)
     return workspace.locks / f"{name.replace('/', '.')}.lock"
+
+
+@contextmanager
+def try_lock(workspace: Workspace, name: str) -> Iterator[bool]:
+    """Hold the lock `name` if nobody else does; yields whether it is held."""
+    workspace.locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(workspace.locks / f"{name.replace('/', '.')}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -108,10 +108,19 @@ def free_shards(workspace: Workspace, needed: Set[str], *, dry_run: bool) -> lis
     """
     freed = []
     for folder in sorted(workspace.shards.glob("*")):
-        files = [path for path in folder.rglob("*") if path.is_file() and path.stem.split("-")[0] not in needed]
-        size = sum(path.stat().st_size for path in files)
-        if files:
-            freed.append({"kind": folder.name, "files": len(files), "MiB": f"{size / 2**20:,.1f}"})
+        # Hidden files are temporary ones: of a running writer, or left to `finish_removals`.
+        files = [path for path in folder.glob("*/[!.]*") if path.stem.split("-")[0] not in needed]
+        size = sum(_size(path) for path in files)
+        shards = sum(path.suffix == ".parquet" for path in files)
+        if shards:
+            freed.append({"kind": folder.name, "files": shards, "MiB": f"{size / 2**20:,.1f}"})
         for path in files if not dry_run else ():
-            path.unlink()
+            path.unlink(missing_ok=True)
     return freed
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
-from pipelines.cli.printing import err
+from pipelines.cli.printing import err, note
 from pipelines.environment import compute, project_root, recipe_files
+from stella_assets.core.leases import Lease
 from stella_assets.core.runner import Runner
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
 from storage.workspace import Workspace
@@ -48,6 +50,14 @@ def people_runner(workspace: Workspace, allow_environments: bool = False) -> Run
         allow_environments: Whether environments of models may be made.
     """
     return Runner(workspace, people_log(), compute(allow_environments))
+
+
+def say_in_use(builds: Sequence[Lease]) -> None:
+    """Say why garbage collection keeps tables and shards."""
+    if builds:
+        shown = ", ".join(escape(str(build)) for build in builds[:3])
+        more = f" and {len(builds) - 3} more" if len(builds) > 3 else ""
+        note(f"Tables and shards are kept: {shown}{more} is being made, or was interrupted in the last days.")
 
 
 def find_recipe(argument: str) -> Recipe:

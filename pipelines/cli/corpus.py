@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner
+from pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner, say_in_use
 from pipelines.cli.printing import out, say
 from pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
@@ -85,8 +85,10 @@ def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what 
     """Delete the shards of texts that are not part of any recipe's current corpus; they are made again when needed."""
     workspace = prepare_environment()
     from stella_assets.corpus.shards import live_shards
-    from stella_assets.release.alive import live_artefacts
+    from stella_assets.release.alive import collecting, live_artefacts
     from storage.shards import free_shards
 
-    freed = free_shards(workspace, live_shards(live_artefacts(workspace)), dry_run=dry_run)
+    with collecting(workspace) as builds:
+        say_in_use(builds)
+        freed = [] if builds else free_shards(workspace, live_shards(live_artefacts(workspace)), dry_run=dry_run)
     out.print(make_table(freed, "Would be deleted" if dry_run else "Deleted", right=("files", "MiB")))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pipelines.cli.console import AsJson, find_recipe, make_table, people_runner
+from pipelines.cli.console import AsJson, find_recipe, make_table, people_runner, say_in_use
 from pipelines.cli.printing import note, out, say
 from pipelines.environment import prepare_environment, recipe_files
 from stella_assets.recipe import Graph, read_recipe
@@ -154,12 +154,14 @@ def gc(
 ) -> None:
     """Delete what no tag, no release and no current recipe needs."""
     workspace = prepare_environment()
-    from stella_assets.release.alive import live_artefacts
+    from stella_assets.release.alive import collecting, live_artefacts
     from stella_assets.teachers.garbage import collect_garbage, live_vectors
 
     # Of all recipes of the workspace, not only those in recipes/: their links and releases count.
-    needed = live_vectors(live_artefacts(workspace))
-    garbage = collect_garbage(workspace, needed, dry_run=dry_run, superseded=superseded)
+    with collecting(workspace) as builds:
+        say_in_use(builds)
+        needed = live_vectors(live_artefacts(workspace))
+        garbage = collect_garbage(workspace, needed, dry_run=dry_run, superseded=superseded, in_use=bool(builds))
     total = sum(item.bytes for item in garbage)
     if as_json:
         print(json.dumps({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]}, indent=1))

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, note_files, open_intact
+from stella_assets.core.leases import take_lease
 from stella_assets.core.manifest import Identity, Manifest, ManifestError, environment, reasons
 from stella_assets.core.step import Artefact, BuildContext, Launch, Log, Result, Step
 from storage.artefacts import MANIFEST, ArtefactStore
@@ -161,6 +162,8 @@ class Runner:
             self._artefacts[known] = replace(artefact, reused=True)  # from now on
             if link:
                 self.link(step)
+            # Last: checkpoints are needed until the artefact is durable, and the lease until the recipe has it.
+            self.store.remove_scratch(step.stored_as, identity.key)
         return artefact
 
     def make_part(self, step: Step[Any]) -> Artefact:
@@ -198,6 +201,7 @@ class Runner:
             self.store.scratch(step.stored_as, identity.key),
         )
         inputs = {each: artefact for each in step.dependencies if (artefact := self.find(each))}
+        take_lease(scratch, step.recipe, step.name, {each.name: artefact.folder for each, artefact in inputs.items()})
         started = time.monotonic()
         with PeakMemory() as memory:
             result = step.build(

@@ -69,10 +69,6 @@ def redistil(
         # OSError is not among these: it passes, so that the caller can try again. A bug passes, too.
         except EXPECTED as refused:
             entry = attempt.outcome("failed", str(refused))
-        # Only a trained student adds stages and a release, and so takes the place of older ones.
-        if entry.verdict in TRAINED:
-            for line in apply_retention(recipe, workspace):
-                runner.log.info(f"removed: {line}")
         entry = replace(
             entry,
             started_at=at.astimezone(UTC).isoformat(timespec="seconds"),
@@ -80,7 +76,12 @@ def redistil(
             release=Releases(workspace, recipe.name).active(),
             seconds=round(time.monotonic() - began, 2),
         )
+        # Before anything is removed: an error there must not leave a promoted release without its entry.
         ledger.add(entry)
+        # Only a trained student adds stages and a release, and so takes the place of older ones.
+        if entry.verdict in TRAINED:
+            for line in apply_retention(recipe, workspace):
+                runner.log.info(f"removed: {line}")
     runner.log.info(str(entry))
     return entry
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from stella_assets.core.manifest import Manifest
 from stella_assets.corpus.shards import live_shards
-from stella_assets.release.alive import live_artefacts
+from stella_assets.release.alive import collecting, live_artefacts
 from stella_assets.release.publish import RELEASE
 from stella_assets.teachers import garbage as vector_garbage
 from stella_assets.teachers.garbage import live_vectors
-from storage.artefacts import MANIFEST, finished
+from storage.artefacts import MANIFEST, ArtefactStore, finished
 from storage.releases import Releases
 from storage.shards import free_shards
 from storage.workspace import Workspace
@@ -37,6 +36,13 @@ def collect_garbage(
     Returns:
         What was removed, or would be, in words.
     """
+    with collecting(workspace) as builds:
+        return _collect(workspace, recipe, keep, retention_days, in_use=bool(builds), dry_run=dry_run)
+
+
+def _collect(
+    workspace: Workspace, recipe: str, keep: int, retention_days: float, *, in_use: bool, dry_run: bool
+) -> list[str]:
     before = datetime.now(UTC) - timedelta(days=retention_days)
     # In this order a kill leaves files that the next call removes, never a name or a link without its files.
     forgotten = releases_beyond(workspace, recipe, keep)
@@ -48,8 +54,8 @@ def collect_garbage(
         Releases(workspace, recipe).forget(name)
     lines += _remove_artefacts(workspace, live, before, dry_run=dry_run)
     # After the artefacts: they name the vectors and shards that are still needed.
-    lines += remove_vectors(workspace, live, dry_run=dry_run)
-    return lines + remove_shards(workspace, live, dry_run=dry_run)
+    lines += remove_vectors(workspace, live, in_use=in_use, dry_run=dry_run)
+    return lines if in_use else lines + remove_shards(workspace, live, dry_run=dry_run)
 
 
 def releases_beyond(workspace: Workspace, recipe: str, keep: int) -> list[str]:
@@ -67,19 +73,22 @@ def releases_beyond(workspace: Workspace, recipe: str, keep: int) -> list[str]:
     return [name for name in releases.names()[keep:] if name not in safe]
 
 
-def remove_vectors(workspace: Workspace, live: Collection[Path], *, dry_run: bool = False) -> list[str]:
+def remove_vectors(
+    workspace: Workspace, live: Collection[Path], *, in_use: bool = False, dry_run: bool = False
+) -> list[str]:
     """Remove snapshots and teachers' vectors that no artefact of `live` needs.
 
     Args:
         workspace: Where state is kept.
         live: Folders of the artefacts that stay.
+        in_use: Whether a build runs or was interrupted: then only old versions go.
         dry_run: Only say what would be removed.
 
     Returns:
         What was removed, or would be, in words.
     """
     needed = live_vectors(live)
-    garbage = vector_garbage.collect_garbage(workspace, needed, dry_run=dry_run, superseded=True)
+    garbage = vector_garbage.collect_garbage(workspace, needed, dry_run=dry_run, superseded=True, in_use=in_use)
     return [f"{item.table}: {item.what}, {item.bytes / 2**20:,.1f} MiB" for item in garbage if item.bytes]
 
 
@@ -120,9 +129,10 @@ def _remove_artefacts(workspace: Workspace, live: Collection[Path], before: date
         return []
     # Measured first: afterwards there is nothing to measure.
     size = _bytes(gone)
+    store = ArtefactStore(workspace)
     for folder in gone if not dry_run else ():
-        (folder / MANIFEST).unlink()  # without it the folder is not an artefact, whenever this process is killed
-        shutil.rmtree(folder)
+        # One that somebody is making again stays: its lock is taken.
+        store.remove(folder.parent.relative_to(workspace.artefacts).as_posix(), folder.name)
     return [f"{len(gone)} artefacts of {size / 2**20:,.0f} MiB"]
 
 

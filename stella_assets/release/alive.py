@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from stella_assets.core.leases import Lease, leases, remove_expired
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.evaluation.tables import SCORES
@@ -16,15 +18,18 @@ from stella_assets.release.publish import RELEASE
 from stella_assets.training.stage import START
 from stella_assets.training.start import read_start
 from storage.artefacts import MANIFEST, finished
+from storage.locks import file_lock
+from storage.removal import finish_removals
 from storage.workspace import Workspace
 
 
 def live_artefacts(workspace: Workspace, *, without: Collection[Path] = ()) -> set[Path]:
     """Folders of the artefacts that must stay, as `finished` names them.
 
-    Alive are the artefacts that recipes link to, releases, the weights that recipes continue from, and everything that
-    these depend on. Of a release that continued from another one, the weights that it began with are alive, so that it
-    can be made again; what those weights depend on is not. Scores of single tasks are alive with the models' scores.
+    Alive are the artefacts that recipes link to, releases, the weights that recipes continue from, the inputs of builds
+    that run or were interrupted, and everything that these depend on. Of a release that continued from another one, the
+    weights that it began with are alive, so that it can be made again; what those weights depend on is not. Scores of
+    single tasks are alive with the models' scores.
 
     Args:
         workspace: Where artefacts are stored.
@@ -32,7 +37,7 @@ def live_artefacts(workspace: Workspace, *, without: Collection[Path] = ()) -> s
     """
     tracer = Tracer(workspace)
     releases = [folder for folder in finished(workspace, RELEASE) if folder not in without]
-    roots = [*linked_artefacts(workspace), *releases, *_starts(workspace, tracer)]
+    roots = [*linked_artefacts(workspace), *releases, *_starts(workspace, tracer), *_inputs_of_builds(workspace)]
     nodes: set[Node] = {node for folder in roots for node in tracer.of_folder(folder).all.values()}
     # Only the folder, not its lineage: else a chain of continued releases would keep every corpus for ever.
     begun_with = [tracer.folder_of(digest) for node in nodes if (digest := node.sources.get(START))]
@@ -54,6 +59,30 @@ def linked_artefacts(workspace: Workspace) -> set[Path]:
                 # The workspace may itself be reached through a link, so paths are given as `finished` gives them.
                 found.add(workspace.artefacts / target.relative_to(artefacts))
     return found
+
+
+@contextmanager
+def collecting(workspace: Workspace) -> Iterator[Sequence[Lease]]:
+    """Collect garbage, one collector at a time; what a killed one left is removed first.
+
+    Args:
+        workspace: Whose garbage.
+
+    Yields:
+        The builds that run or were interrupted. While there is one, tables and shards stay: what a build writes is
+        linked by nothing until it ends.
+    """
+    with file_lock(workspace, "garbage"):
+        finish_removals(workspace)
+        remove_expired(workspace)
+        yield leases(workspace)
+
+
+def _inputs_of_builds(workspace: Workspace) -> Iterator[Path]:
+    for lease in leases(workspace):
+        for folder in map(Path, lease.inputs):
+            if (folder / MANIFEST).is_file() and folder.is_relative_to(workspace.artefacts):
+                yield folder
 
 
 def _starts(workspace: Workspace, tracer: Tracer) -> Iterator[Path]:

@@ -47,7 +47,9 @@ def live_vectors(folders: Iterable[Path]) -> Needed:
     return Needed(fingerprints, snapshots)
 
 
-def collect_garbage(workspace: Workspace, needed: Needed, *, dry_run: bool, superseded: bool) -> list[Garbage]:
+def collect_garbage(
+    workspace: Workspace, needed: Needed, *, dry_run: bool, superseded: bool, in_use: bool = False
+) -> list[Garbage]:
     """Remove what nothing needs, or with `dry_run` only say what that would be.
 
     Tags keep what they name, and teachers keep all vectors while anything uses them. With `superseded`, the tags of
@@ -58,6 +60,8 @@ def collect_garbage(workspace: Workspace, needed: Needed, *, dry_run: bool, supe
         needed: What must stay.
         dry_run: Only say what would be removed.
         superseded: Also remove snapshots that are not among `needed`.
+        in_use: Whether a build runs or was interrupted. Nothing links to what it writes yet, so then all tables and
+            tags stay, and only old versions go.
 
     Returns:
         What was removed, or would be.
@@ -73,20 +77,20 @@ def collect_garbage(workspace: Workspace, needed: Needed, *, dry_run: bool, supe
     for name in snapshot_tables(tables):
         recipe = name.removesuffix(SNAPSHOT)
         tags = snapshot_tags(workspace, recipe)
-        stale = [tag for tag in tags if superseded and (recipe, tag) not in needed.snapshots]
+        stale = [tag for tag in tags if superseded and not in_use and (recipe, tag) not in needed.snapshots]
         for tag in tags:
             if tag not in stale:
                 snapshot = Snapshot.open(workspace, recipe, tag)
                 fingerprints |= {f for by_role in snapshot.fingerprints.values() for f in by_role.values()}
         found += clean_table(workspace, name, stale, dry_run=dry_run)
     for name in teacher_tables(tables):
-        if name.removeprefix(VECTORS) in fingerprints:
+        if in_use or name.removeprefix(VECTORS) in fingerprints:
             # Old versions only: vectors of texts that no corpus has now may be wanted again, and cost hours or money.
             found += clean_table(workspace, name, [], dry_run=dry_run)
         else:
             found += remove_table(workspace, name, "vectors of a teacher that nothing uses", dry_run=dry_run)
     for name in tables:
-        if name.startswith(STATES):
+        if name.startswith(STATES) and not in_use:
             found += remove_table(
                 workspace, name, "states of evaluated texts, computed again when needed", dry_run=dry_run
             )

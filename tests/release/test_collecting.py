@@ -1,0 +1,149 @@
+"""Nothing that a build still needs is collected, a kill in a collector blocks nobody, and collectors do not disturb."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stella_assets.core.errors import UserError
+from stella_assets.core.leases import leases, remove_expired
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import BuildContext, Result, Step
+from stella_assets.corpus.text import text_id
+from stella_assets.redistil.retention import collect_garbage
+from stella_assets.release.alive import collecting, live_artefacts
+from stella_assets.teachers import garbage
+from stella_assets.teachers.garbage import live_vectors
+from stella_assets.teachers.snapshot import snapshot_tags
+from stella_assets.teachers.vectors import VectorTable
+from storage.artefacts import finished
+from storage.database import open_table, table_names
+from storage.removal import TRASH
+from storage.shards import ShardStore, free_shards
+from storage.workspace import Workspace
+from tests.snapshots import Corpus, Teacher, vectors_of, write
+
+IDS = [text_id(f"text number {number}") for number in range(20)]
+WEEK = 7.01 * 86_400
+
+
+def collect_all(workspace: Workspace) -> None:
+    """What `vectors gc --superseded`, `corpus gc` and `redistil gc` do."""
+    with collecting(workspace) as builds:
+        needed = live_vectors(live_artefacts(workspace))
+        garbage.collect_garbage(workspace, needed, dry_run=False, superseded=True, in_use=bool(builds))
+        if not builds:
+            free_shards(workspace, set(), dry_run=False)
+    collect_garbage(workspace, "other", keep=1, retention_days=0)
+
+
+def embed(workspace: Workspace) -> None:
+    """What a build writes before anything links to it."""
+    table = VectorTable(workspace, "f", 4)
+    table.fill(IDS, lambda at: [IDS[i] for i in at], lambda ids: vectors_of(ids, 4, "f").astype(np.float32))
+    write(workspace, "unlinked", Corpus(range(20)), Teacher("small", 3))
+    import polars as pl
+
+    ShardStore(workspace, "cleaned").get("0a", lambda: pl.DataFrame({"id": IDS}))
+
+
+def what_is_there(workspace: Workspace) -> tuple[list[str], list[str], bool]:
+    names = table_names(workspace)
+    return names, list(snapshot_tags(workspace, "tiny")), ShardStore(workspace, "cleaned").holds("0a")
+
+
+ALL = (["teacher_vectors.f", "tiny.concatenated_vectors"], ["unlinked"], True)
+GONE = (["tiny.concatenated_vectors"], [], False)
+
+
+def steps(build: Callable[[BuildContext], Result]) -> tuple[Step, Step]:
+    source = Step("tiny", "source", "1", {}, lambda _context: Result())
+    return source, Step("tiny", "embedded", "1", {}, build, dependencies=(source,))
+
+
+def test_beside_a_running_build_nothing_that_it_wrote_or_reads_is_collected(workspace: Workspace, log: logging.Logger):
+    seen = []
+
+    def build(context: BuildContext) -> Result:
+        embed(workspace)
+        workspace.current("tiny", "source").unlink()  # the recipe was changed meanwhile
+        collect_all(workspace)
+        seen.append(what_is_there(workspace))
+        assert context.artefact(source).folder in finished(workspace)
+        return Result()
+
+    source, step = steps(build)
+    runner = Runner(workspace, log)
+    for each in (source, step):
+        runner.make(each)
+    assert seen == [ALL]
+    assert leases(workspace) == []
+    collect_all(workspace)
+    assert what_is_there(workspace) == GONE  # nothing names it, and no build may need it any more
+
+
+def test_what_an_interrupted_build_wrote_stays_for_a_week(workspace: Workspace, log: logging.Logger):
+    def build(_context: BuildContext) -> Result:
+        embed(workspace)
+        raise UserError("the network is gone.", "Run it again.")
+
+    source, step = steps(build)
+    runner = Runner(workspace, log)
+    runner.make(source)
+    with pytest.raises(UserError, match="the network is gone"):
+        runner.make(step)
+    lease = next(workspace.artefacts.rglob("lease.json"))
+    dead = lease.read_text().replace(f'"{os.getpid()}@', '"999999999@')
+    lease.write_text(dead)  # as after a kill
+    assert [str(each) for each in leases(workspace)] == ["tiny/embedded"]
+    collect_all(workspace)
+    assert what_is_there(workspace) == ALL
+    later = time.time() + WEEK
+    assert leases(workspace, later) == []
+    remove_expired(workspace, later)
+    collect_all(workspace)
+    assert what_is_there(workspace) == GONE
+
+
+def test_a_collector_that_was_killed_blocks_nobody(workspace: Workspace):
+    embed(workspace)
+    (Path(workspace.vectors) / "teacher_vectors.empty.lance").mkdir()  # as older versions left it
+    for root in (workspace.root, Path(workspace.vectors)):
+        left = root / TRASH / "0-teacher_vectors.gone.lance" / "data"
+        left.mkdir(parents=True)
+        (left / "0.lance").write_bytes(b"0")
+    assert open_table(workspace, "teacher_vectors.empty") is None
+    assert "teacher_vectors.gone" not in " ".join(table_names(workspace))
+    collect_all(workspace)
+    assert what_is_there(workspace) == GONE
+    assert not any(workspace.root.rglob(TRASH))
+
+
+def test_temporary_files_go_with_their_writer(workspace: Workspace):
+    folder = workspace.shards / "cleaned" / "0a"
+    folder.mkdir(parents=True)
+    dead, mine = folder / ".0a.parquet.999999999", folder / f".0b.parquet.{os.getpid()}"
+    for path in (dead, mine):
+        path.write_bytes(b"half")
+    collect_all(workspace)
+    assert (dead.exists(), mine.exists()) == (False, True)
+
+
+def test_collectors_and_a_run_do_not_fail_one_another(workspace: Workspace, log: logging.Logger):
+    def make(number: int) -> None:
+        loose = Step("tiny", "loose", "1", {"number": number}, lambda _context: Result())
+        Runner(workspace, log).make(loose, link=number % 2 == 0)
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(make, number) for number in range(40)]
+        calls += [pool.submit(collect_all, workspace) for _ in range(12)]
+        for call in calls:
+            call.result()
+    assert len(list(workspace.artefacts.glob("loose/*"))) <= 40
+    collect_all(workspace)
+    assert finished(workspace) == [workspace.current("tiny", "loose").resolve()]
