@@ -54,6 +54,9 @@ def custom_code(folder: Path, **config: Any) -> None:
     for name in ("configuration_new.py", "modeling_new.py"):
         shutil.copy(CODE / name, folder / name)
     saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    # As written by transformers 4, of whose time this code is.
+    if saved.pop("rope_parameters", None):
+        saved["rope_scaling"] = settings["rope_scaling"]
     write_json(folder / "config.json", {**saved, "auto_map": AUTO_MAP, "architectures": ["NewModel"]})
     write_modules(folder, "cls", 32)
 

@@ -110,6 +110,13 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
             "Correct `model`, or use the libraries that the model's authors name.",
         ) from error
     check_config_kwargs(source, config)
+    # Code of the time of transformers 4 sets the former name after the present one is read, and so to null.
+    if (files.read(files.in_encoder(CONFIG)) or {}).get("rope_parameters") and not config.rope_parameters:
+        raise ConfigError(
+            f"{files.name}: {files.in_encoder(CONFIG)} states `rope_parameters`, and {type(config).__name__} of the "
+            "model's own code reads none.",
+            "Call that key `rope_scaling` in the file, as the code does.",
+        )
     return config
 
 

@@ -23,6 +23,7 @@ from stella_assets.students.base import FULL
 from stella_assets.students.dense.heads import Head, saved_dimensions
 from stella_assets.students.dense.layers import keep_layers
 from stella_assets.students.dense.model import DenseStudent
+from stella_assets.students.dense.own_code import save_encoder
 from stella_assets.students.dense.settings import DenseConfig, head_dimensions
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def save_student(student: DenseStudent, folder: Path, default_head: str, prompts
         default_head: The head that `modules.json` names: what people get who load the folder.
         prompts: By name; people choose one with `prompt_name`.
     """
-    student.transformer.save_pretrained(folder)
+    save_encoder(student.transformer, folder)
     student.backbone.tokenizer.save_pretrained(folder)
     # A prefix head is written out as a head of its own, so that every dimension can be served alike.
     # All rows, also those that no stage has taught yet: the next stage continues from this folder.
