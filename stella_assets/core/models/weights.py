@@ -126,11 +126,12 @@ def check_weights(record: LoadedWeights, reads_pooler: bool) -> None:
 
 
 def settle_unread(record: LoadedWeights) -> None:
-    """Zero the weights that a checkpoint lacks and no vector depends on: random ones would differ in each process."""
-    with torch.no_grad():
-        for name, parameter in record.module.named_parameters():
-            if name in record.missing and POOLER.search(name):
-                parameter.zero_()
+    """Fix the weights that a checkpoint lacks and no vector depends on: random ones would differ in each process."""
+    for name, parameter in record.module.named_parameters():
+        if name in record.missing and POOLER.search(name):
+            # Not zeros throughout: a file that ends in zeros looks as if it was written in part.
+            initialise = nn.init.eye_ if parameter.dim() == 2 else nn.init.zeros_
+            initialise(parameter)
 
 
 def check_finite(model: nn.Module, place: str) -> None:

@@ -112,7 +112,12 @@ def test_a_pooler_that_no_vector_depends_on_may_be_missing_and_is_the_same_in_ea
     change_weights(folder / WEIGHTS, lambda tensors: {k: v for k, v in tensors.items() if "pooler" not in k})
     model = load(folder)
     np.testing.assert_array_equal(model.encode(TEXTS), expected)
-    assert not model[0].auto_model.pooler.dense.weight.any()
+    pooler = model[0].auto_model.pooler.dense
+    assert torch.equal(pooler.weight, torch.eye(32))
+    assert not pooler.bias.any()
+    # What is saved of it is whole in the eyes of the next one who loads it.
+    model.save_pretrained(str(tmp_path / "saved"))
+    np.testing.assert_array_equal(load(tmp_path / "saved").encode(TEXTS), expected)
 
 
 @pytest.mark.parametrize("missing", [["config.json"], ["model.safetensors"], ["1_Pooling/config.json"]])
