@@ -156,3 +156,18 @@ def pinned_code(source: ModelSource) -> Iterator[None]:
             yield
         finally:
             dynamic.get_cached_module_file = original
+            _forget_classes()
+
+
+def _forget_classes() -> None:
+    """Forget which class transformers took for a configuration.
+
+    Folders whose configuration has the same code share its class. The second one would get the model of the first, in
+    place of its own code.
+    """
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+    for auto in _BaseAutoModelClass.__subclasses__():
+        known: dict[Any, type] = getattr(auto._model_mapping, "_extra_content", {})
+        for config in [config for config, kind in known.items() if kind.__module__.startswith("transformers_modules.")]:
+            del known[config]

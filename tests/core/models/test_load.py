@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.models import code_digest, load_sentence_transformer, load_tokenizer, model_digest
-from tests.models import MODELS, TEXTS, TRUSTED, custom_code
+from tests.models import MODELS, TEXTS, TRUSTED, build, custom_code
 
 Published = Callable[[str], Path]
 REFUSED = {"static_embedding", "model2vec", "model2vec_quantised"}  # of another teacher kind
@@ -89,3 +89,12 @@ def test_a_model_without_code_or_arguments_keeps_its_digest():
     assert model_digest(packaged) == "71dc82b777305b58dc882f48ebee7320"
     assert model_digest(ModelSource(model="org/model", revision="1")) == "105e0491b3f1eaadbcc5a398eb28ddab"
     assert packaged.settings() == {"model": packaged.model, "revision": None, "trust_remote_code": False}
+
+
+def test_two_folders_with_one_configuration_get_the_code_of_their_own(published: Published, tmp_path: Path):
+    folder, other = published("custom_code"), build("custom_code", tmp_path)
+    modeling = other / "modeling_new.py"
+    modeling.write_text(modeling.read_text() + "\nNewModel.OTHER = True\n")
+    sources = [source_of(each, "custom_code") for each in (folder, other, folder)]
+    kinds = [type(load_sentence_transformer(source)[0].model) for source in sources]
+    assert [hasattr(kind, "OTHER") for kind in kinds] == [False, True, False]
