@@ -30,14 +30,16 @@ TEXTS_AT_ONCE = 256
 """Tokenised at once to find their lengths."""
 
 
-def load(settings: dict[str, Any]) -> Any:
-    """The model, as the settings ask for it."""
+def load(settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """The model, as the settings ask for it, and what loading its weights found."""
     import torch
     import transformers
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(settings["threads"])
     dtype = getattr(torch, settings["dtype"])
+    pin_code(settings["model"], settings["code_revision"])
+    records = record_weights()
     named = [int(part) for part in transformers.__version__.split(".")[:2]]
     given = {name: settings[name] for name in ("model_kwargs", "tokenizer_kwargs", "config_kwargs") if settings[name]}
     known = inspect.signature(SentenceTransformer.__init__).parameters
@@ -53,6 +55,7 @@ def load(settings: dict[str, Any]) -> Any:
     )
     if settings["dense_folder"]:
         replace_dense(model, os.path.join(settings["model"], settings["dense_folder"]))
+    check(model, records)
     modules = list(model)
     # Parameters only: buffers, e.g. of rotary positions, stay in the format that the model computes them in.
     for parameter in modules[0].parameters():
@@ -64,7 +67,66 @@ def load(settings: dict[str, Any]) -> Any:
         module.float()
     limit = model.max_seq_length
     model.max_seq_length = min(settings["max_length"], limit) if limit else settings["max_length"]
-    return model.eval()
+    return model.eval(), [{**record, "model": None} for record in records]
+
+
+def pin_code(own: str, revision: str | None) -> None:
+    """Load code of other repositories at one commit only: what they publish later is other code."""
+    from transformers import dynamic_module_utils
+
+    dynamic: Any = dynamic_module_utils
+    original = dynamic.get_cached_module_file
+
+    def pinned(name: Any, module_file: str, **arguments: Any) -> str:
+        if str(name) != own and not os.path.isdir(name):
+            if revision is None:
+                raise ValueError("%s asks for code of another repository, %s, without `code_revision`" % (own, name))
+            arguments["revision"] = revision
+        return str(original(name, module_file, **arguments))
+
+    dynamic.get_cached_module_file = pinned
+
+
+def record_weights() -> list[dict[str, Any]]:
+    """A list that fills while models are loaded: what a checkpoint lacks is random, and no library stops at that."""
+    from transformers import PreTrainedModel
+
+    records: list[dict[str, Any]] = []
+    original = PreTrainedModel.__dict__["from_pretrained"].__func__
+
+    def loading(cls: Any, *args: Any, **given: Any) -> Any:
+        wanted = given.pop("output_loading_info", False)
+        model, info = original(cls, *args, output_loading_info=True, **given)
+        found = {name: sorted(map(str, info[name + "_keys"])) for name in ("missing", "unexpected", "mismatched")}
+        records.append({"kind": cls.__name__, "model": model, **found})
+        return (model, info) if wanted else model
+
+    PreTrainedModel.from_pretrained = classmethod(loading)  # type: ignore[assignment,method-assign]
+    return records
+
+
+def check(model: Any, records: list[dict[str, Any]]) -> None:
+    """Refuse a model whose weights were not loaded or are no numbers, and a tokenizer that is not its own."""
+    import torch
+    from transformers import PreTrainedModel
+
+    loaded = {id(part) for record in records for part in record["model"].modules()}
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel) and id(part) not in loaded:
+            raise ValueError("%s was made without loading weights, so they would be random" % type(part).__name__)
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ValueError("%s has NaN or infinity; the checkpoint is damaged" % name)
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    if hasattr(tokenizer, "get_vocab"):
+        tokens = tokenizer.get_vocab()
+        # Without its files a tokenizer has the special tokens of its class, and reads every text as unknown.
+        if not set(tokens) - set(tokenizer.all_special_tokens):
+            raise ValueError("the tokenizer has no vocabulary; its files are missing")
+        for record in records:
+            rows = getattr(record["model"].config, "vocab_size", None)
+            if rows is not None and max(tokens.values()) >= rows:
+                raise ValueError("the tokenizer has more tokens than the model, which has embeddings for %d" % rows)
 
 
 def to_float32(_module: Any, _inputs: Any, features: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +252,8 @@ def main() -> None:
 
     requests = start_reading(settings["home"])
     try:
-        model = load(settings)
-        say(describe(model, settings))
+        model, weights = load(settings)
+        say({**describe(model, settings), "weights": weights})
     except Exception as error:
         say(failure(error))
         return

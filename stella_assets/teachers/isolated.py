@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute, best_device_name
 from stella_assets.core.environments import EnvironmentConfig
-from stella_assets.core.models import ModelFiles, check_code, model_digest, model_folder
+from stella_assets.core.errors import UserError
+from stella_assets.core.models import LoadError, ModelFiles, check_code, check_files, model_digest, named_code
+from stella_assets.core.models.weights import check_names
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
 from stella_assets.teachers.kinds.base import EmbeddingKind, Role, fingerprint_of, prompt_of
@@ -50,13 +53,24 @@ class IsolatedModel:
         """The process with the loaded model."""
         owner, environments = f"teacher {self.config.name!r}", self._compute.environments
         environment = environments.require(self._environment, owner)
-        return EncoderProcess(environment, self.settings(), dict(environments.variables), owner)
+        check_files(self._folder)
+        encoder = EncoderProcess(environment, self.settings(), dict(environments.variables), owner)
+        for record in encoder.description["weights"]:
+            # Older versions of sentence-transformers never read the pooler.
+            check_names(record["kind"], str(self._folder), record, reads_pooler=False)
+        return encoder
+
+    @cached_property
+    def _folder(self) -> Path:
+        """Where the model's files are."""
+        return local_folder(self.config)
 
     def settings(self) -> dict[str, Any]:
         """What the encoder is told of the model."""
         return {
-            "model": str(_local_folder(self.config)),
+            "model": str(self._folder),
             "trust_remote_code": self.config.trust_remote_code,
+            "code_revision": self.config.code_revision,
             "model_kwargs": dict(self.config.model_kwargs),
             "tokenizer_kwargs": dict(self.config.tokenizer_kwargs),
             "config_kwargs": dict(self.config.config_kwargs),
@@ -133,11 +147,50 @@ class IsolatedModel:
         return str(own if own is not None else self._encoder.description["default_prompt"])
 
 
-def _local_folder(config: SentenceTransformersTeacher) -> Path:
-    """Where the model's files are. A published model is downloaded here, so that the encoder needs no token."""
-    check_code(ModelFiles(config))
-    if not config.on_hub:
-        return model_folder(config)
+def check_requirements(config: SentenceTransformersTeacher, environment: EnvironmentConfig) -> None:
+    """Make sure that an environment can encode; the installer asks for what its packages need.
+
+    Raises:
+        UserError: It cannot, or a requirement is not pinned.
+    """
+    versions = {each.name: each.version for each in environment.read()}
+    place = f"teacher {config.name!r}: environment"
+    if "sentence-transformers" not in versions:
+        raise UserError(
+            f"{place}: its requirements lack sentence-transformers, which encodes the texts.",
+            "Add sentence-transformers 2.3 or newer.",
+        )
+    # It builds models without data and leaves buffers unset that their code computes; our own loader restores them.
+    if config.trust_remote_code and int(versions.get("transformers", "4").split(".")[0]) >= 5:
+        raise UserError(
+            f"{place}: transformers {versions['transformers']} does not run a model's own code as it was published.",
+            "Take a version below 5, or remove `environment`.",
+        )
+
+
+def local_folder(source: ModelSource) -> Path:
+    """Where a model's files are. A published one is downloaded here, so its encoder needs neither network nor token.
+
+    Raises:
+        UserError: There is no such model, it cannot be downloaded, or its code is not trusted or pinned.
+    """
+    files = ModelFiles(source)
+    check_code(files)
+    for repository in {code.repository for code in named_code(files) if code.repository} - {source.model}:
+        _download(repository, source.code_revision, ["*.py", "*.json"], None)
+    if files.folder is not None:
+        return files.folder
+    return _download(source.model, source.revision, None, list(OTHER_FORMATS))
+
+
+def _download(repository: str, revision: str | None, only: list[str] | None, without: list[str] | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(config.model, revision=config.revision, ignore_patterns=list(OTHER_FORMATS)))
+    try:
+        found = snapshot_download(repository, revision=revision, allow_patterns=only, ignore_patterns=without)
+        return Path(found)
+    except OSError as error:
+        raise LoadError(
+            f"{repository}: revision {revision} cannot be downloaded ({error}).",
+            "Correct `model` and `revision`, or look at the network and at the token of the hub.",
+        ) from error

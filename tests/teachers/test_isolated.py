@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.engine import ProcessesEngine
 from stella_assets.core.environments import EnvironmentConfig, Environments
 from stella_assets.core.environments.sandbox import can_close_network
 from stella_assets.core.errors import UserError
+from stella_assets.core.models import code_digest
 from stella_assets.teachers import encoder_process
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
 from stella_assets.teachers.isolated import IsolatedModel
@@ -33,6 +36,7 @@ from stella_assets.teachers.kinds import SentenceTransformersTeacher
 from stella_assets.teachers.kinds.base import prompt_role
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
 from storage.workspace import Workspace
+from tests.models import build
 from tests.snapshots import Corpus
 from tests.teachers.test_teachers import PACKAGED, TEXTS
 from tests.wheels import make_wheel, use_index
@@ -272,6 +276,67 @@ def test_an_encoder_ends_with_the_process_that_started_it_also_after_a_kill(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert not Path(home).exists()
+
+
+def change_weights(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors")
+
+
+def lose_a_tensor(folder: Path) -> None:
+    change_weights(folder, lambda weights: weights.pop("encoder.layer.1.output.dense.weight"))
+
+
+def spoil_a_tensor(folder: Path) -> None:
+    change_weights(folder, lambda weights: weights["encoder.layer.1.output.dense.weight"].fill(np.nan))
+
+
+def lose_the_tokenizer(folder: Path) -> None:
+    for path in (*folder.glob("*token*"), *folder.glob("vocab*")):
+        path.unlink()
+
+
+def cut_off(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lose_a_tensor, "lacks 1 weights (encoder.layer.1.output.dense.weight)"),
+        pytest.param(spoil_a_tensor, "has NaN or infinity", marks=pytest.mark.slow),
+        pytest.param(lose_the_tokenizer, "tokenizer", marks=pytest.mark.slow),
+        (cut_off, "is damaged or cut off"),
+    ],
+)
+def test_a_model_that_is_not_the_published_one_is_refused_there_too(
+    harm: Callable[[Path], None], said: str, borrowed: EnvironmentConfig, compute: Compute, tmp_path: Path
+):
+    folder = build("bert", tmp_path)
+    harm(folder)
+    with pytest.raises(UserError) as refused:
+        minilm(borrowed, model=str(folder)).open(Path(), compute).encode(TEXTS, "document")
+    assert said in refused.value.message
+
+
+def test_code_that_is_not_the_pinned_code_is_not_run(borrowed: EnvironmentConfig, compute: Compute, tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    pinned = {"model": str(folder), "trust_remote_code": True, "code_digest": code_digest(folder)}
+    teacher = minilm(borrowed, **pinned)
+    with pytest.raises(UserError, match=r"transformers .* does not run a model's own code.*below 5"):
+        minilm(with_transformers(borrowed, tmp_path), **pinned).check()
+    with pytest.raises(UserError, match="does not trust code"):
+        minilm(borrowed, model=str(folder)).open(Path(), compute).encode(TEXTS, "document")
+    (folder / "modeling_new.py").write_text("raise SystemExit('it ran')")
+    with pytest.raises(UserError, match="the code in this folder has the digest"):
+        teacher.open(Path(), compute).encode(TEXTS, "document")
+
+
+def with_transformers(environment: EnvironmentConfig, folder: Path) -> EnvironmentConfig:
+    line = make_wheel(folder, "transformers", version("transformers"))
+    return EnvironmentConfig(requirements=(*environment.requirements, line))
 
 
 def test_an_environment_without_sentence_transformers_is_refused_before_a_run(tmp_path: Path):

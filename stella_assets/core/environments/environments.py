@@ -81,7 +81,8 @@ class Environments:
         requirements, version = config.read(), config.python_version
         # The lines with their hashes, too: other files of the same versions may hold other code.
         content = [sorted(each.line for each in requirements), version, platform.system(), platform.machine()]
-        return Environment(self.workspace.environments / digest(content)[:16], version, requirements)
+        folder = self.workspace.environments.absolute() / digest(content)[:16]  # its processes work in other folders
+        return Environment(folder, version, requirements)
 
     def require(
         self, config: EnvironmentConfig, owner: str, say: Callable[[str], None] = lambda _line: None

@@ -2,11 +2,13 @@
 
 from stella_assets.core.models.code import CodeError, check_code, code_digest, named_code
 from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
-from stella_assets.core.models.load import LoadError, load_module, load_sentence_transformer, without_cycle
+from stella_assets.core.models.libraries import LoadError, explained_code
+from stella_assets.core.models.load import load_module, load_sentence_transformer, without_cycle
 from stella_assets.core.models.shape import (
     ConfigError,
     ModelShape,
     load_config,
+    modules_width,
     pooling_modes,
     read_shape,
     read_width,
@@ -40,6 +42,7 @@ __all__ = [
     "check_files",
     "check_tokenizer",
     "code_digest",
+    "explained_code",
     "files_digest",
     "load_config",
     "load_module",
@@ -47,6 +50,7 @@ __all__ = [
     "load_tokenizer",
     "model_digest",
     "model_folder",
+    "modules_width",
     "named_code",
     "pooling_modes",
     "read_config",

@@ -10,15 +10,11 @@ from typing import Any
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Dtype
-from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import pinned_code
+from stella_assets.core.models.libraries import OLD_CODE, load_error
 from stella_assets.core.models.shape import check_config_kwargs
-from stella_assets.core.models.source import ModelFiles, check_files, in_one_line
+from stella_assets.core.models.source import ModelFiles, check_files
 from stella_assets.core.models.tokenizers import load_tokenizer
-
-
-class LoadError(UserError):
-    """A model that the installed libraries cannot load."""
 
 
 def load_sentence_transformer(
@@ -129,16 +125,22 @@ def _translated(files: ModelFiles) -> Iterator[None]:
     import pickle
 
     import torch
+    from huggingface_hub.errors import StrictDataclassError  # a value of config.json of another type
 
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (OSError, RuntimeError, ValueError, TypeError, ImportError, KeyError, pickle.UnpicklingError) as error:
-        raise LoadError(
-            f"{files.name}: the installed libraries cannot load this model ({in_one_line(error)}).",
-            "Restore the model's files, correct `model_kwargs`, or use the libraries that its authors name.",
-        ) from error
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+        StrictDataclassError,
+        *OLD_CODE,
+    ) as error:
+        raise load_error(files, error) from error
 
 
 def without_cycle(model: Any) -> Any:

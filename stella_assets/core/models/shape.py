@@ -10,6 +10,7 @@ from typing import Any
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import check_code, pinned_code
+from stella_assets.core.models.libraries import OLD_CODE, libraries_remedy
 from stella_assets.core.models.source import CONFIG, ModelFiles, in_one_line, read_config
 
 OFFSET_POSITIONS = {
@@ -87,6 +88,7 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
         ConfigError: It cannot be read, or has not the keys of `config_kwargs`.
         CodeError: It names code that the recipe does not trust or pin.
     """
+    from huggingface_hub.errors import StrictDataclassError  # a value of another type
     from transformers import AutoConfig
 
     files = ModelFiles(source, saved)
@@ -104,10 +106,10 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
     try:
         with pinned_code(source):
             config = AutoConfig.from_pretrained(name, **arguments, **source.config_kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, *OLD_CODE, StrictDataclassError) as error:
         raise ConfigError(
             f"{files.name}: transformers cannot read {files.in_encoder(CONFIG)} ({in_one_line(error)}).",
-            "Correct `model`, or use the libraries that the model's authors name.",
+            libraries_remedy(files, error, "Correct `model`, or use the libraries that the model's authors name."),
         ) from error
     check_config_kwargs(source, config)
     # Code of the time of transformers 4 sets the former name after the present one is read, and so to null.
@@ -169,7 +171,16 @@ def read_width(source: ModelSource) -> int:
     Raises:
         UserError: A configuration cannot be read.
     """
-    files = ModelFiles(source)
+    stated = modules_width(ModelFiles(source))
+    if stated is not None:
+        return stated
+    shape = read_shape(source)
+    # A plain transformers model: sentence-transformers adds mean pooling, which keeps the width.
+    return shape.projected or shape.hidden
+
+
+def modules_width(files: ModelFiles) -> int | None:
+    """Dimensions that a model's modules state; None where none does. No code of the model is run."""
     # The last module that states a width decides; Normalize, for one, states nothing.
     for module in reversed(files.modules[1:]):
         path = str(module["path"]).strip("/")
@@ -177,9 +188,7 @@ def read_width(source: ModelSource) -> int:
         stated = next((int(config[key]) for key in WIDTHS if key in config), None)
         if stated is not None:
             return stated * pooling_modes(config)
-    shape = read_shape(source)
-    # A plain transformers model: sentence-transformers adds mean pooling, which keeps the width.
-    return shape.projected or shape.hidden
+    return None
 
 
 def pooling_modes(config: Mapping[str, Any]) -> int:

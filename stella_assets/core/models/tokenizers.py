@@ -8,6 +8,7 @@ from typing import Any
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import pinned_code
+from stella_assets.core.models.libraries import OLD_CODE, libraries_remedy
 from stella_assets.core.models.shape import encoder_arguments, read_shape
 from stella_assets.core.models.source import ModelFiles, in_one_line
 
@@ -45,10 +46,10 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
     try:
         with pinned_code(source):
             tokenizer = AutoTokenizer.from_pretrained(name, **{**own, **arguments, **source.tokenizer_kwargs})
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, *OLD_CODE) as error:
         raise TokenizerError(
             f"{files.name}: the tokenizer cannot be loaded ({in_one_line(error)}).",
-            "Restore the files of the tokenizer.",
+            libraries_remedy(files, error, "Restore the files of the tokenizer."),
         ) from error
     if settings.get("do_lower_case"):
         lower_case(tokenizer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,11 +106,28 @@ def check_weights(record: LoadedWeights, reads_pooler: bool) -> None:
     Raises:
         WeightsError: The checkpoint lacks weights, has others, or has some of another shape.
     """
-    missing = {name for name in record.missing if reads_pooler or not POOLER.search(name)}
+    found = {"missing": record.missing, "unexpected": record.unexpected}
+    mismatched = {f"{name} {list(has)} instead of {list(wants)}" for name, has, wants in record.mismatched}
+    check_names(type(record.module).__name__, record.place, {**found, "mismatched": mismatched}, reads_pooler)
+
+
+def check_names(kind: str, place: str, found: Mapping[str, Iterable[str]], reads_pooler: bool) -> None:
+    """Refuse weights that are not those of the model, by their names.
+
+    Args:
+        kind: Name of the class that they were loaded into.
+        place: Folder, hub id or file, for messages.
+        found: Names that are `missing`, `unexpected` and `mismatched`.
+        reads_pooler: Whether vectors depend on the pooler.
+
+    Raises:
+        WeightsError: Some of the names are not harmless.
+    """
+    missing = {name for name in found["missing"] if reads_pooler or not POOLER.search(name)}
     missing = {name for name in missing if not BUFFER.search(name)}
     harmless = (POOLER, BUFFER, PRETRAINING_HEAD)
-    unexpected = {name for name in record.unexpected if not any(pattern.search(name) for pattern in harmless)}
-    mismatched = {f"{name} {list(has)} instead of {list(wants)}" for name, has, wants in record.mismatched}
+    unexpected = {name for name in found["unexpected"] if not any(pattern.search(name) for pattern in harmless)}
+    mismatched = set(found["mismatched"])
     wrong = [
         f"{fault} {len(names)} weights ({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
         for fault, names in (("lacks", missing), ("has unknown", unexpected), ("has other shapes of", mismatched))
@@ -118,7 +135,7 @@ def check_weights(record: LoadedWeights, reads_pooler: bool) -> None:
     ]
     if wrong:
         raise WeightsError(
-            f"{weights_file(record.place)}: does not fit {type(record.module).__name__}: it {'; it '.join(wrong)}. "
+            f"{weights_file(place)}: does not fit {kind}: it {'; it '.join(wrong)}. "
             "They would be random, or another model's.",
             "Restore the checkpoint, or correct its config.json; see `trust_remote_code` for a model with code of its "
             "own.",

@@ -25,11 +25,13 @@ from stella_assets.core.models import (
     ModelFiles,
     check_code,
     check_files,
+    explained_code,
     load_module,
     load_sentence_transformer,
     load_tokenizer,
     model_digest,
     model_folder,
+    modules_width,
     read_config,
     read_width,
 )
@@ -118,7 +120,9 @@ class SentenceTransformersTeacher(PublishedTeacher):
                 environment has no sentence-transformers.
         """
         if self.environment:
-            require_packages(self.environment)
+            from stella_assets.teachers.isolated import check_requirements
+
+            check_requirements(self, self.environment)
         if self.on_hub:
             return None
         folder = model_folder(self)
@@ -132,7 +136,11 @@ class SentenceTransformersTeacher(PublishedTeacher):
                     f"{folder}: there is no Dense layer in {self.dense_folder!r}.", "Correct `dense_folder`."
                 )
             return int(read_config(folder / self.dense_folder)["out_features"])
-        return read_width(self)
+        if self.environment is None:
+            return read_width(self)
+        # Its code runs in the environment alone, and AutoConfig would run a part of it here.
+        files = ModelFiles(self)
+        return modules_width(files) or (files.read(files.in_encoder(CONFIG)) or {}).get("hidden_size")
 
     def task_prompts(self) -> Mapping[str, str]:
         """Its `evaluation_prompts`."""
@@ -141,19 +149,6 @@ class SentenceTransformersTeacher(PublishedTeacher):
     def limits(self, compute: Compute) -> EncoderLimits:
         """Number format on this device, and `max_length`."""
         return EncoderLimits(compute.dtype(self.dtype), self.max_length)
-
-
-def require_packages(environment: EnvironmentConfig) -> None:
-    """Make sure that the encoder's own import is in an environment; the installer asks for what that needs.
-
-    Raises:
-        UserError: It is not, or a requirement is not pinned.
-    """
-    if "sentence-transformers" not in {each.name for each in environment.read()}:
-        raise UserError(
-            "environment: its requirements lack sentence-transformers, which encodes the texts.",
-            "Add sentence-transformers 2.3 or newer.",
-        )
 
 
 class SentenceTransformersModel:
@@ -226,7 +221,8 @@ class SentenceTransformersModel:
         tokens = tokenise(self.model, texts, self._prompt(role))
         widths_N = padded_widths(tokens.lengths, self.model.max_seq_length)
         vectors_ND = np.empty((len(texts), self.dim), dtype=np.float32)
-        with torch.inference_mode(), progress_bar(len(texts), self.config.name, "texts") as bar:
+        bar_of_texts = progress_bar(len(texts), self.config.name, "texts")
+        with explained_code(self.config), torch.inference_mode(), bar_of_texts as bar:
             for batch in token_budget_batches(widths_N, self.config.max_batch_tokens):
                 # Batches are sorted by length, longest first, so the first text has the width of the batch.
                 features = tokens.batch(batch, int(widths_N[batch[0]]))
