@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Column, Table
 
 from pipelines.cli.console import (
@@ -25,6 +26,7 @@ from pipelines.environment import compute, prepare_environment
 from pipelines.selection import Selection, prune_links, select_steps, unlinked
 from stella_assets.core.present import shown_time
 from stella_assets.core.runner import Runner
+from stella_assets.corpus.sources import Preview
 from stella_assets.evaluation.report import Report
 from stella_assets.recipe import Graph
 
@@ -41,13 +43,15 @@ def run(
     """Make what the recipe describes. Existing artefacts are reused, and a killed run continues where it stopped."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_environments, check_recipe
+    from stella_assets.recipe.preflight import check_environments, check_recipe, remarks
 
     started = time.monotonic()
     graph, runner = Graph(wanted), people_runner(workspace, allow_environments)
     # Before the checks, which load models: a misspelt asset is reported at once.
     selected = graph.select(select) if select else graph.steps
-    check_recipe(wanted, workspace)
+    check_recipe(wanted, workspace, _say_remarks)
+    for remark in remarks(wanted):
+        note(f"{wanted.name}: {remark}")
     selection = select_steps(selected, runner)
     # Now and not after the corpus is made. A teacher whose vectors exist needs no environment.
     encoding = [teacher for teacher in wanted.teachers if graph.teachers[teacher.name] in selection.missing]
@@ -170,13 +174,24 @@ def validate(recipe: RecipeArgument) -> None:
     """Check a recipe, its files, models and dimensions, without running anything."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_recipe, environment_states
+    from stella_assets.recipe.preflight import check_recipe, environment_states, remarks
 
-    dims = check_recipe(wanted, workspace)
+    dims = check_recipe(wanted, workspace, _say_preview)
     target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
     out.print(
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
-    for line in environment_states(wanted, compute().environments):
+    for line in [*remarks(wanted), *environment_states(wanted, compute().environments)]:
         note(line)
+
+
+def _say_preview(name: str, preview: Preview) -> None:
+    example = f", the first text is {preview.example!r}" if preview.example else ""
+    say(f"source {name}: {preview.rows:,} rows were looked at{escape(example)}.")
+    _say_remarks(name, preview)
+
+
+def _say_remarks(name: str, preview: Preview) -> None:
+    for remark in preview.remarks:
+        note(f"source {name}: {escape(remark)}.")

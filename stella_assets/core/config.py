@@ -7,11 +7,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PrivateAttr,
+    ValidationInfo,
+    model_validator,
+)
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+MOST = 10**12
+"""Of anything that is counted. Larger numbers are mistakes, and libraries cannot hold some of them."""
+
+
+def _require_countable(value: int) -> int:
+    if value > MOST:
+        raise ValueError(f"more than {MOST:,}; give a smaller number")
+    return value
+
+
+# File systems allow 255 bytes, and names are parts of names of files and tables.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0), AfterValidator(_require_countable)]
+Dimension = Annotated[int, Field(gt=0, le=65_536)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What numpy and scikit-learn accept."""
 Weight = Annotated[float, Field(ge=0)]
 
 

@@ -62,7 +62,7 @@ def corpus_step(
         FUNNEL.write(context.folder, rows)
         _require_training_texts(corpus, tally, rows)
         tally.licence_table().write_parquet(context.folder / LICENCES_FILE)
-        return Result(metrics=tally.metrics(), checks=tally.checks())
+        return Result(metrics=tally.metrics(), checks=tally.checks(corpus.splits()))
 
     return Step(
         recipe=recipe,
@@ -86,7 +86,8 @@ def corpus_step(
             description="The texts to learn from: mixed, each once, split by hash into train, dev and test.",
             checks=(
                 CheckSpec("ids_are_unique", "Every text is there once."),
-                CheckSpec("every_split_has_texts", "Train, dev and test all have texts."),
+                # Blocking: stages are measured on dev texts, and before them come the teachers, which can take days.
+                CheckSpec("every_split_has_texts", "Every split that the recipe asks for has texts.", blocking=True),
                 CheckSpec(
                     "no_evaluation_text_is_there",
                     "No text equals an evaluation text that the recipe wants dropped.",

@@ -91,6 +91,10 @@ class Clean(ConfigModel):
         return patterns
 
 
+MAX_SIGNATURE = 1024
+"""Hash values per text. 20 bands of 5 rows, which find nearly every near copy, are 100."""
+
+
 class Deduplicate(ConfigModel):
     """Near copies: found by MinHash over word sequences, verified by their exact Jaccard similarity.
 
@@ -103,9 +107,19 @@ class Deduplicate(ConfigModel):
     threshold: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.8, description="Jaccard similarity from which a text is a near copy"
     )
-    words: Positive = Field(default=5, description="length of a word sequence")
-    bands: Positive = Field(default=20, description="bands; texts that agree in one of them are compared")
-    rows: Positive = Field(default=5, description="hash values per band")
+    words: Positive = Field(default=5, le=100, description="length of a word sequence")
+    bands: Positive = Field(default=20, le=256, description="bands; texts that agree in one of them are compared")
+    rows: Positive = Field(default=5, le=32, description="hash values per band")
+
+    @model_validator(mode="after")
+    def _require_small_signatures(self) -> Self:
+        # The signatures of a shard of 20,000 texts are in memory at once.
+        if self.bands * self.rows > MAX_SIGNATURE:
+            raise ValueError(
+                f"{self.bands} bands of {self.rows} rows are {self.bands * self.rows:,} hash values per text, and "
+                f"{MAX_SIGNATURE:,} fit in memory; lower one of them"
+            )
+        return self
 
 
 class EvaluationSet(PathAware):
@@ -136,7 +150,7 @@ class Decontaminate(ConfigModel):
     """Which evaluation texts the corpus must not hold, and what counts as holding one."""
 
     sets: tuple[EvaluationSet, ...] = Field(min_length=1, description="evaluation sets, each a table of keys")
-    words: Positive = Field(default=8, description="length of a word sequence")
+    words: Positive = Field(default=8, le=100, description="length of a word sequence")
     containment: Fraction = Field(
         default=0.5, description="share of one text's word sequences that the other has, from which it is contained"
     )
@@ -178,7 +192,7 @@ class Augment(ConfigModel):
     cut: Fraction = Field(
         default=0.0, description="share of documents that are cut into texts of 1 to `max_sentences` sentences"
     )
-    max_sentences: Positive = Field(default=10, description="sentences of such a text at most")
+    max_sentences: Positive = Field(default=10, le=10_000, description="sentences of such a text at most")
     shuffle: Fraction = Field(default=0.0, description="share of texts whose words are shuffled")
 
 
@@ -195,7 +209,9 @@ class CorpusSettings(ConfigModel):
     )
     augment: Augment = Field(default=Augment(), description="texts made of other texts")
     semantic: Semantic | None = Field(default=None, description="texts of the same meaning, by a teacher's vectors")
-    dev: Fraction = Field(default=0.05, description="share of texts that choose a checkpoint")
+    dev: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.05, description="share of texts that choose a checkpoint"
+    )
     test: Fraction = Field(default=0.1, description="share of texts that no model sees before evaluation")
 
     @model_validator(mode="after")
@@ -209,3 +225,8 @@ class CorpusSettings(ConfigModel):
         if self.semantic and self.semantic.suspects and not self.decontaminate:
             raise ValueError("semantic.suspects needs evaluation texts; name their sets in `decontaminate`")
         return self
+
+    def splits(self) -> dict[str, float]:
+        """The share of each split that is to have texts."""
+        shares = {"train": 1 - self.dev - self.test, "dev": self.dev, "test": self.test}
+        return {split: share for split, share in shares.items() if share}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stella_assets.core.config import ConfigModel, PathAware, Positive, doubled
+from stella_assets.core.config import ConfigModel, PathAware, Positive, Seed, doubled
 from stella_assets.evaluation.kinds import TASK_KINDS, TaskKind
 
 HELD_OUT = "held_out"
@@ -26,7 +26,7 @@ class HeldOut(ConfigModel):
     kinds: Annotated[tuple[HeldOutKind, ...], Field(min_length=1)] | None = Field(
         default=None, description="left out: all kinds that the corpus has enough texts for"
     )
-    max_documents: Positive = Field(default=1000, description="test documents that tasks are built from")
+    max_documents: Positive = Field(default=1000, le=100_000, description="test documents that tasks are built from")
 
 
 class EvaluationSettings(PathAware):
@@ -43,7 +43,7 @@ class EvaluationSettings(PathAware):
     quantizations: tuple[Literal["int8", "binary"], ...] = Field(
         default=(), description="also score the last stage with vectors stored in fewer bits, at each dimension"
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         default=(), description="also train with these seeds and score the last stage: the report gives the spread"
     )
     paraphrases: bool = Field(default=False, description="also score the last stage with paraphrased prompts")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from stella_assets.core.environments import Environments
 from stella_assets.corpus.clean import load_identifier
 from stella_assets.corpus.evaluation_sets import set_digest
+from stella_assets.corpus.sources import Preview
+from stella_assets.evaluation.scores import student_prompts
 from stella_assets.evaluation.task_set import check_tasks
+from stella_assets.evaluation.variants import paraphrase
 from stella_assets.recipe.read import RecipeError
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.gate import check_gate
@@ -20,7 +23,9 @@ from storage.workspace import Workspace
 WORKING_SPACE = 512 * 2**20
 
 
-def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
+def check_recipe(
+    recipe: Recipe, workspace: Workspace, on_preview: Callable[[str, Preview], object] = lambda _name, _preview: None
+) -> int | None:
     """Check everything that a run would fail on later.
 
     No step is made.
@@ -28,6 +33,7 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
     Args:
         recipe: The recipe, already validated by itself.
         workspace: Where a run would write.
+        on_preview: Is told what the first rows of each source show, by the source's name.
 
     Returns:
         Dimensions of the student's full head: of the vectors of the teachers that teach it, side by side. None where a
@@ -38,8 +44,9 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
         DiskSpaceError: A disk that is written has too little space.
     """
     # Cheap checks first: a missing file is reported before a model is loaded.
+    _require_splits(recipe)
     for source in recipe.corpus.sources:
-        source.check()
+        on_preview(source.name, source.preview())
     if recipe.corpus.clean.languages:
         load_identifier()
     for chosen in recipe.corpus.decontaminate.sets if recipe.corpus.decontaminate else ():
@@ -65,6 +72,30 @@ def check_recipe(recipe: Recipe, workspace: Workspace) -> int | None:
     recipe.student.require_prefixes(layout.leading(recipe.stages[0].teachers))
     _check_dimensions(recipe, layout.dim)
     return layout.dim
+
+
+def _require_splits(recipe: Recipe) -> None:
+    """Raise `RecipeError` for a split that would be empty, by the limits of the sources."""
+    limits = [source.limit for source in recipe.corpus.sources]
+    # Without a limit for every source the number of texts is unknown here; the corpus has a check then.
+    texts = sum(limit for limit in limits if limit) if all(limits) else None
+    for split, share in recipe.corpus.splits().items():
+        if texts is not None and texts * share < 1:
+            raise RecipeError(
+                f"recipe {recipe.name!r}: {split} is to have {share:g} of at most {texts:,} texts, less than one.",
+                "Correct corpus.dev or corpus.test, or raise the limits of corpus.sources.",
+            )
+
+
+def remarks(recipe: Recipe) -> list[str]:
+    """What a recipe asks for without effect, as sentences."""
+    prompts = student_prompts(recipe.student, recipe.evaluation)
+    if recipe.evaluation.paraphrases and not paraphrase(prompts):
+        return [
+            "evaluation.paraphrases has no effect: no paraphrase that comes with this package changes a prompt of "
+            "evaluation.prompts."
+        ]
+    return []
 
 
 def check_environments(teachers: Iterable[TeacherConfig], environments: Environments) -> None:

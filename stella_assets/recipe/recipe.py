@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stella_assets.core.config import ConfigModel, Name, doubled
+from stella_assets.core.config import ConfigModel, Name, Seed, doubled
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.settings import CorpusSettings
-from stella_assets.evaluation.settings import EvaluationSettings
+from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.redistil import Redistil
 from stella_assets.release.settings import ReleaseSettings
@@ -51,7 +51,7 @@ class Recipe(ConfigModel):
     owners: tuple[str, ...] = Field(
         default=(), description="who is responsible, shown in the UI: mail addresses, or `team:NAME`"
     )
-    seed: Annotated[int, Field(ge=0)] = Field(
+    seed: Seed = Field(
         default=0, description="of the heads and of the order of batches; corpus and teachers do not depend on it"
     )
     corpus: CorpusSettings = Field(description="where texts come from, which are kept, and how they are split")
@@ -130,6 +130,12 @@ class Recipe(ConfigModel):
             raise ValueError(
                 f"release.dimension {self.release.dimension}: no stage trains matryoshka_heads, so it is untrained"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _require_test_texts(self) -> Self:
+        if HELD_OUT in self.evaluation.tasks and not self.corpus.test:
+            raise ValueError("corpus.test is 0, and held_out tasks are made of test texts; raise it, or change `tasks`")
         return self
 
     def trains_matryoshka_heads(self, stages: int) -> bool:

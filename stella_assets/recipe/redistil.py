@@ -30,7 +30,9 @@ class Redistil(ConfigModel):
         description="points of the mean to gain over the active release; below 0 allows a loss",
     )
     keep: Positive = Field(default=4, description="releases that are kept, with all artefacts that they depend on")
-    retention_days: Weight = Field(default=7.0, description="days that an artefact is kept that nothing depends on")
+    retention_days: Weight = Field(
+        default=7.0, le=36_500, description="days that an artefact is kept that nothing depends on"
+    )
 
     @field_validator("schedule")
     @classmethod

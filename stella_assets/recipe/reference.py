@@ -140,7 +140,9 @@ def _values(schema: Schema) -> str:
         case None:
             return "settings"
         case plain:
-            return TYPES[plain] + "".join(f" {sign} {schema[key]:g}" for key, sign in BOUNDS.items() if key in schema)
+            return TYPES[plain] + "".join(
+                f" {sign} {schema[key]:.15g}" for key, sign in BOUNDS.items() if key in schema
+            )
 
 
 def models_at(place: tuple[str, ...]) -> list[type[ConfigModel]]:

@@ -78,7 +78,7 @@ class StudentConfig(ModelSource):
     """Settings that all kinds of student share. A kind adds its own, and the literal field `kind`."""
 
     kind: str
-    max_length: Positive = Field(512, description="tokens of a text; the rest of it is cut off")
+    max_length: Positive = Field(512, le=1_048_576, description="tokens of a text; the rest of it is cut off")
     prompts: dict[str, str] = Field({}, description="by name; they are part of the release")
     query_prompts: tuple[str, ...] = Field(
         (), description="names of the prompts put before training queries, one per query, chosen by the text's hash"

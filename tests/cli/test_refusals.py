@@ -85,9 +85,9 @@ def test_a_failing_check_is_reported(tmp_path: Path, raw: dict[str, Any]):
     sentence = "This is sentence number {} of the texts, and it is long enough."
     (tmp_path / "a.txt").write_text("\n".join(sentence.format(i) for i in range(30)))
     own_texts(raw, kind="text", path="./a.txt", unit="line")
-    raw["corpus"]["dev"] = 0
+    raw["corpus"]["dev"] = 1e-9
     done = stella(tmp_path / "workspace", "run", str(write_recipe(tmp_path, raw)), "--select", "corpus")
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert "check failed corpus every_split_has_texts: splits: {" in done.stderr
 
 
@@ -152,3 +152,4 @@ def test_a_valid_recipe_is_confirmed_with_its_dimensions(tmp_path: Path, raw: di
     done = stella(tmp_path / "workspace", "validate", str(write_recipe(tmp_path, raw)))
     assert done.returncode == 0
     assert "tiny: valid. 1 sources, 2 teachers with 416 dimensions, 3 stages." in " ".join(done.stdout.split())
+    assert "source docs: 100 rows were looked at, the first text is '" in done.stdout

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stella_assets.evaluation.local_data import Splits
     from stella_assets.evaluation.samples import Evidence, Samples
 
-TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=128)]
 Sides = Mapping[str, "PromptType | None"]
 """mteb's prompt type of the texts on the side `query` and on the side `document`."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stella_assets.core.config import Positive
+from stella_assets.core.config import Dimension, Positive
 from stella_assets.core.models import check_files, load_tokenizer, model_folder, read_shape
 from stella_assets.students.base import FULL, STUDENTS, StudentConfig, StudentError, TrainsLayers
 
@@ -27,13 +27,13 @@ class DenseConfig(StudentConfig):
         None, description="the layers to keep, or how many, spread evenly; all when left out"
     )
     pooling: Literal["mean", "cls", "lasttoken"] = Field("mean", description="how token states become one state")
-    matryoshka_dims: tuple[Positive, ...] = Field((1024, 512, 256), description="dimensions of the Matryoshka heads")
+    matryoshka_dims: tuple[Dimension, ...] = Field((1024, 512, 256), description="dimensions of the Matryoshka heads")
     matryoshka_heads: Literal["independent", "prefix"] = Field(
         "independent",
         description="heads with weights of their own, or the first dimensions of the full head; a dimension above "
         "those of the teachers that teach the student needs `independent`",
     )
-    head_hidden: Positive | None = Field(None, description="hidden dimensions of a two-layer head (SiLU); else linear")
+    head_hidden: Dimension | None = Field(None, description="hidden dimensions of a two-layer head (SiLU); else linear")
 
     @model_validator(mode="after")
     def _require_consistent(self) -> Self:

@@ -111,8 +111,8 @@ class TeacherConfig(ConfigModel):
     name: Name = Field(description="of the teacher, in tables and columns")
     kind: str = Field(description="which of the kinds below")
     licence: str = Field(description="SPDX expression or plain words; the model card lists what it asks")
-    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="scales its vectors in the concatenation")
-    unit_rows: Positive = Field(32_768, description="rows embedded between two commits")
+    weight: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="scales its vectors in the concatenation")
+    unit_rows: Positive = Field(32_768, le=262_144, description="rows embedded between two commits")
 
     @abstractmethod
     def external_versions(self, compute: Compute) -> Mapping[str, str]:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from stella_assets.core.config import Positive
+from stella_assets.core.config import Positive, Seed
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
@@ -24,6 +24,10 @@ WEIGHTS = "lsa.safetensors"
 
 class TooFewTermsError(UserError):
     """The texts have fewer distinct terms than the teacher should have dimensions."""
+
+
+MAX_COMPONENTS = 2**28
+"""Numbers in the matrix that projects terms onto dimensions: 2 GiB."""
 
 
 @TEACHERS.register
@@ -45,9 +49,18 @@ class LsaTeacher(TeacherConfig):
     fitted: ClassVar[bool] = True
 
     kind: Literal["lsa"]
-    dim: Positive = Field(256, description="dimensions of a vector")
-    max_features: Positive = Field(20_000, description="terms of the vocabulary, the most frequent ones")
-    seed: Annotated[int, Field(ge=0, description="of the randomised SVD")] = 0
+    dim: Positive = Field(256, le=4096, description="dimensions of a vector")
+    max_features: Positive = Field(20_000, le=1_000_000, description="terms of the vocabulary, the most frequent ones")
+    seed: Seed = Field(0, description="of the randomised SVD")
+
+    @model_validator(mode="after")
+    def _require_small_components(self) -> Self:
+        if self.dim * self.max_features > MAX_COMPONENTS:
+            raise ValueError(
+                f"dim {self.dim} of {self.max_features:,} terms are {self.dim * self.max_features:,} numbers, and "
+                f"{MAX_COMPONENTS:,} fit in memory; lower one of them"
+            )
+        return self
 
     def external_versions(self, compute: Compute) -> Mapping[str, str]:
         """Nothing: it depends on the corpus alone, which is an input of its step."""

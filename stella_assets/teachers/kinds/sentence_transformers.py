@@ -71,8 +71,8 @@ class SentenceTransformersTeacher(PublishedTeacher):
         {}, description="put before the texts of tasks, by mteb's keys; `{instruction}` is the task's"
     )
     dense_folder: str | None = Field(None, description="the Dense folder to use instead of the one in modules.json")
-    max_length: Positive = Field(512, description="tokens")
-    max_batch_tokens: Positive = Field(4096, description="tokens of a batch, padding included")
+    max_length: Positive = Field(512, le=1_048_576, description="tokens")
+    max_batch_tokens: Positive = Field(4096, le=4_194_304, description="tokens of a batch, padding included")
     dtype: DtypeChoice = Field(
         "auto", description="number format of the encoder; `auto` is what the device computes in"
     )

@@ -44,10 +44,12 @@ class Descent(StageConfig):
     matryoshka_targets: Annotated[tuple[Target, ...], Field(min_length=1)] = Field(
         ("teachers",), description="what Matryoshka heads learn: the teachers' similarities, the full head's, or both"
     )
-    batch_size: Annotated[int, Field(ge=3)] | None = Field(
+    batch_size: Annotated[int, Field(ge=3, le=16_384)] | None = Field(
         None, description=f"texts per batch; {DEFAULT_BATCH} where neither this nor `batch_tokens` is given"
     )
-    batch_tokens: Annotated[int, Field(ge=64)] | None = Field(None, description="tokens per batch, in place of texts")
+    batch_tokens: Annotated[int, Field(ge=64, le=4_194_304)] | None = Field(
+        None, description="tokens per batch, in place of texts"
+    )
     steps: Positive | None = Field(None, description="steps to train; or give `texts`")
     texts: Positive | None = Field(None, description="texts to see, in place of steps")
     min_steps: Positive | None = Field(
@@ -65,7 +67,7 @@ class Descent(StageConfig):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="decay of an exponential moving average of the weights, which is then what is kept"
     )
-    micro_batch_size: Positive | None = Field(
+    micro_batch_size: Annotated[int, Field(gt=0, le=16_384)] | None = Field(
         None, description="texts whose activations are in memory at once; the losses still see the whole batch"
     )
     gradient_checkpointing: bool = Field(False, description="compute activations again to save memory")

@@ -1,0 +1,151 @@
+"""What is seen of a source before a run: its first rows, with the reader of the run, or why it cannot be used."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lance
+import pyarrow as pa
+import pytest
+
+from stella_assets.corpus.errors import SourceError
+from storage.workspace import Workspace
+from tests.corpus.conftest import build, different, settings_of
+from tests.corpus.messy import GOOD, TEN, jsonl, parquet, table
+
+NESTED = "".join(json.dumps({"meta": {"text": each}, "text": each}) + "\n" for each in TEN).encode()
+
+
+def file(name: str, content: bytes, kind: str, **keys: Any) -> tuple[Callable[[Path], Any], dict[str, Any]]:
+    return lambda folder: (folder / name).write_bytes(content), {"kind": kind, "path": f"./{name}", **keys}
+
+
+def link(target: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        (folder / "data").mkdir()
+        (folder / "data" / "a.jsonl").write_bytes(GOOD)
+        (folder / "data" / "b.jsonl").symlink_to(target)
+
+    return make
+
+
+REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
+    "a nested path with a typo": (
+        file("a.jsonl", NESTED, "jsonl", columns={"text": "meta.txt"}),
+        r"a.jsonl:1: no text under 'meta.txt'; 'meta' has text\. .*`columns`",
+    ),
+    "a nested path with a typo in Parquet": (
+        file("a.parquet", parquet({"doc": [{"body": each} for each in TEN]}), "parquet", columns={"text": "doc.bdy"}),
+        r"a.parquet:1: no text under 'doc.bdy'; 'doc' has body\.",
+    ),
+    "a second column with a typo": (
+        file("a.jsonl", NESTED, "jsonl", columns={"text": ["text", "titel"]}),
+        r"none of the first 10 rows has 'titel'\. Correct `columns`",
+    ),
+    "a licence that no row has": (
+        file("a.jsonl", NESTED, "jsonl", columns={"text": "text", "licence": "meta.licence"}),
+        r"none of the first 10 rows has 'meta.licence'",
+    ),
+    "a list of texts": (
+        file("a.jsonl", b'{"pos": ["one", "two"]}\n', "jsonl", columns={"text": "pos"}),
+        r"a.jsonl:1: 'pos' is list, not text; `pos\[\]` takes each text of it\.",
+    ),
+    "a list of texts in Parquet": (
+        file("a.parquet", parquet({"pos": [["one", "two"]]}), "parquet", columns={"text": "pos"}),
+        r"a.parquet:1: 'pos' is list, not text; `pos\[\]` takes each text of it\.",
+    ),
+    "no list where each element is asked for": (
+        file("a.jsonl", NESTED, "jsonl", columns={"text": "text[]"}),
+        r"a.jsonl:1: 'text' is str, not a list\.",
+    ),
+    "rows without any text": (
+        file("a.jsonl", b'{"text": null}\n{"text": " "}\n', "jsonl"),
+        r"the first 2 rows are all empty",
+    ),
+    "JSON arrays of arrays": (file("a.json", b'[[1, "a"], [2, "b"]]', "jsonl"), r"a.json:1: list, not an object\."),
+    "a workbook of Excel": (
+        file("a.csv", b"PK\x03\x04\x14\x00", "csv"),
+        r"a.csv: cannot be read: a ZIP archive or an Office document",
+    ),
+    "Parquet under another name": (file("a.csv", parquet({"text": TEN}), "csv"), "cannot be read: a Parquet file"),
+    "Windows' encoding": (
+        file("a.csv", table(["caf\xe9"] * 3).encode("cp1252"), "csv"),
+        r"a.csv:2: not utf-8: 0xe9\. .*`encoding`",
+    ),
+    "a codec that is no encoding": (file("a.jsonl", GOOD, "jsonl", encoding="hex"), "there is no encoding 'hex'"),
+    "a link to nothing": ((link("gone.jsonl"), {"kind": "jsonl", "path": "./data"}), r"b.jsonl: .* a link to nothing"),
+    "a link to itself": ((link("b.jsonl"), {"kind": "jsonl", "path": "./data/*"}), r"b.jsonl: .* a link to nothing"),
+    "hidden files only": (
+        (lambda folder: (folder / ".a.jsonl").write_bytes(GOOD), {"kind": "jsonl", "path": "./"}),
+        "the folder has no file that ends in .jsonl",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_source_that_cannot_be_used_is_refused_with_the_reason(case: str, tmp_path: Path, corpus_with):
+    (write, source), message = REFUSED[case]
+    write(tmp_path)
+    with pytest.raises(SourceError, match=message) as caught:
+        corpus_with(**source).sources[0].preview()
+    assert caught.value.remedy.endswith(".")
+
+
+@pytest.mark.parametrize("paths", [["a[]", "b[]"], ["a[].b[]"]])
+def test_only_one_list_can_be_taken_apart(paths: list[str], corpus_with):
+    with pytest.raises(ValueError, match="more than one"):
+        corpus_with(kind="jsonl", path="a", columns={"text": paths})
+
+
+def test_the_first_rows_are_read_by_the_reader_of_the_run_and_one_is_shown(tmp_path: Path, corpus_with):
+    (tmp_path / "a.jsonl").write_text("{broken\n" + jsonl([different(i) for i in range(300)]))
+    preview = corpus_with(kind="jsonl", path="./a.jsonl").sources[0].preview()
+    assert (preview.rows, preview.malformed, preview.example) == (100, 1, different(0))
+    assert preview.remarks == (
+        "1 of them malformed, e.g. a.jsonl:1: not JSON (Expecting property name enclosed in double quotes)",
+    )
+    lance.write_dataset(pa.table({"text": TEN}), tmp_path / "t.lance")
+    preview = corpus_with(kind="lance", path="./t.lance").sources[0].preview()
+    assert (preview.rows, preview.example) == (10, TEN[0])
+    hub = corpus_with(kind="huggingface", dataset="org/texts", revision="main", limit=7).sources[0].preview()
+    assert (hub.rows, hub.remarks) == (0, ("not looked at, since it is on the hub",))
+
+
+def test_a_source_whose_rows_shrink_against_its_lines_says_so_before_a_run_and_in_it(
+    tmp_path: Path, corpus_with, workspace: Workspace, caplog: pytest.LogCaptureFixture
+):
+    texts = [f'"{different(i).replace(",", "")}\nIts second line\nand a third"' for i in range(60)]
+    (tmp_path / "a.csv").write_text(table(texts))
+    corpus = corpus_with(kind="csv", path="./a.csv")
+    said = "source 'mine': 180 lines are 60 rows, since fields in quotation marks go over several lines"
+    assert said in corpus.sources[0].preview().remarks[0]
+    with caplog.at_level(logging.INFO):
+        build(corpus, workspace)
+    assert said in caplog.text
+
+
+def test_the_label_0_is_a_section(tmp_path: Path, corpus_with):
+    (tmp_path / "a.jsonl").write_text(jsonl(TEN, label=0))
+    (source,) = corpus_with(kind="jsonl", path="./a.jsonl", columns={"text": "text", "section": "label"}).sources
+    assert {row.section for part in source.parts() for row in source.read(part)} == {"0"}
+
+
+def test_many_links_to_a_folder_itself_take_no_time(tmp_path: Path, corpus_with):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_bytes(GOOD)
+    for number in range(20):
+        (tmp_path / "data" / f"link{number}").symlink_to(tmp_path / "data")
+    for path in ("./data", "./data/**/*.jsonl", "./**/*.jsonl"):
+        assert [each.name for each in corpus_with(kind="jsonl", path=path).sources[0].files()] == ["a.jsonl"]
+
+
+def test_a_recipe_in_a_folder_with_brackets_finds_its_files(tmp_path: Path, raw: dict[str, Any]):
+    folder = tmp_path / "project [1]*"
+    (folder / "data[x]").mkdir(parents=True)
+    (folder / "data[x]" / "a.jsonl").write_bytes(GOOD)
+    for path in ("./data[x]/a.jsonl", "./data[x]", "./*/*.jsonl", "**/*.jsonl", str(folder / "data[x]" / "a.jsonl")):
+        raw["corpus"]["sources"] = [{"name": "m", "licence": "MIT", "kind": "jsonl", "path": path}]
+        (source,) = settings_of(raw["corpus"], folder).sources
+        assert [each.name for each in source.files()] == ["a.jsonl"], path
