@@ -64,9 +64,10 @@ class CheckedFiles:
             digests: By path in the folder.
             thorough: Read every file, also those that seem not to have changed.
         """
-        known = {} if thorough else self._read()
+        remembered = self._read()
+        known = {} if thorough else remembered
         seen = {name: self._look(self._folder / name, known.get(name)) for name in digests}
-        self._remember({name: found for name, found in seen.items() if found})
+        self._remember(remembered, {name: found for name, found in seen.items() if found})
         return [
             WrongFile(self._folder / name, expected, found[3] if found else "")
             for name, expected in digests.items()
@@ -81,7 +82,7 @@ class CheckedFiles:
     def note(self, digests: Mapping[str, str]) -> None:
         """Remember the digests of files that were just written and read."""
         seen = {name: _state(self._folder / name) for name in digests}
-        self._remember({name: (*state, digests[name]) for name, state in seen.items() if state})
+        self._remember({}, {name: (*state, digests[name]) for name, state in seen.items() if state})
 
     def forget(self) -> None:
         """Forget the group, e.g. because its files were removed."""
@@ -102,10 +103,11 @@ class CheckedFiles:
             return {name: (int(a), int(b), int(c), str(d)) for name, (a, b, c, d) in found.items()}
         return {}
 
-    def _remember(self, seen: Mapping[str, Seen]) -> None:
-        if seen != self._read():
+    def _remember(self, remembered: Mapping[str, Seen], seen: Mapping[str, Seen]) -> None:
+        # The others stay: some of the files may be asked for alone.
+        if (now := {**remembered, **seen}) != remembered:
             with suppress(OSError):  # a full disk; the files are read again the next time
-                write_atomically(self._memory, json.dumps(seen))
+                write_atomically(self._memory, json.dumps(now))
 
 
 class SealedFile:

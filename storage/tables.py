@@ -6,7 +6,9 @@ declaration. A file that cannot be read is left out of its view and reported; th
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.artefacts import MANIFEST, finished, linked
+from storage.checked import CheckedFiles
 from storage.workspace import Workspace
 
 # Small enough that a group of long texts fits in memory, large enough that its statistics cost little.
@@ -85,7 +88,7 @@ class Table:
         selects = [
             f"SELECT {quote(path.relative_to(workspace.root).parts[0])} AS recipe, * FROM {_parquet(path)}"
             for path in files
-            if self._has_schema(path, unreadable)
+            if self._is_readable(workspace, path, unreadable)
         ]
         empty = f"SELECT NULL::VARCHAR AS recipe, {_nulls(self.schema)} WHERE false"
         return " UNION ALL BY NAME ".join(selects) or empty
@@ -94,11 +97,12 @@ class Table:
         """One artefact per digest of the input: the one that a recipe links to, else the newest."""
         current = {link.resolve() for link in linked(workspace, self.assets)}
         manifests = [folder / MANIFEST for folder in finished(workspace, self.assets)]
+        times = {path: _changed_at(path) for path in manifests}
         chosen: dict[str, Path] = {}
         # Ascending, because a later entry replaces an earlier one: linked artefacts win, then newer ones.
-        for manifest in sorted(manifests, key=lambda path: (path.parent.resolve() in current, path.stat().st_mtime)):
+        for manifest in sorted(manifests, key=lambda path: (path.parent.resolve() in current, times[path])):
             file = manifest.with_name(self.file)
-            if file.is_file() and self._has_schema(file, unreadable):
+            if file.is_file() and self._is_readable(workspace, file, unreadable):
                 chosen[self._input_digest(manifest, unreadable)] = file
         columns = ", ".join(f'"{name}"' for name in self.schema.names)
         selects = [
@@ -113,16 +117,23 @@ class Table:
         """The digest of `history_input`; empty where the manifest does not say."""
         try:
             inputs = json.loads(manifest.read_text(encoding="utf-8"))["identity"]["inputs"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            return str(inputs.get(self.history_input, ""))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             unreadable.append(manifest)
             return ""
-        return str(inputs.get(self.history_input, ""))
+
+    def _is_readable(self, workspace: Workspace, path: Path, unreadable: list[Path]) -> bool:
+        # First whether it is as it was written: a damaged page fails only in a query, which cannot name the file.
+        if _is_whole(workspace, path):
+            return self._has_schema(path, unreadable)
+        unreadable.append(path)
+        return False
 
     def _has_schema(self, path: Path, unreadable: list[Path]) -> bool:
         try:
             # Names only: one file with other columns would make the whole view fail.
             return bool(pq.read_schema(path).names == self.schema.names)
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, ValueError):
             unreadable.append(path)
             return False
 
@@ -143,16 +154,19 @@ class LineTable:
 
     def append(self, workspace: Workspace, stem: str, row: Mapping[str, Any]) -> None:
         """Append a line to the file `<stem>.jsonl`; a line is written whole or not at all."""
-        folder = workspace.root / self.folder
-        folder.mkdir(parents=True, exist_ok=True)
+        path = workspace.root / self.folder / f"{stem}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
         line = json.dumps({name: row.get(name) for name in self.schema.names}, default=str) + "\n"
         # Append mode without a buffer: one line is one write at the end of the file, also with several processes.
-        with (folder / f"{stem}.jsonl").open("ab", buffering=0) as file:
-            file.write(line.encode())
+        with path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if file.write(line.encode()) < len(line.encode()):  # the disk is full: half a line would join the next one
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
-        """The SELECT over all files of the folder."""
-        files = sorted((workspace.root / self.folder).glob("*.jsonl"))
+        """The SELECT over all files of the folder; a file with a line that is not JSON is left out."""
+        files = [path for path in sorted((workspace.root / self.folder).glob("*.jsonl")) if _lines(path, unreadable)]
         if not files:
             return f"SELECT {_nulls(self.schema)} WHERE false"
         columns = {column.name: SQL_TYPES[column.type] for column in self.schema}
@@ -176,11 +190,10 @@ class ManifestTable:
     mark_current: bool = False
 
     def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
-        """The SELECT over all manifests; an empty one is left out."""
-        files: list[Path] = []
-        # An empty manifest is what a full disk leaves; `read_json` would refuse all files because of it.
-        for folder in finished(workspace, self.assets):
-            (files if (folder / MANIFEST).stat().st_size else unreadable).append(folder / MANIFEST)
+        """The SELECT over all manifests; one that is not JSON is left out."""
+        # `read_json` would refuse all files because of one that is empty or cut short.
+        manifests = [folder / MANIFEST for folder in finished(workspace, self.assets)]
+        files = [path for path in manifests if _json_object(path, unreadable)]
         columns = [f'{expression} AS "{name}"' for name, expression in self.columns.items()]
         if self.mark_current:
             # Sorted, as the text of the SELECT decides whether the views are written again.
@@ -193,6 +206,46 @@ class ManifestTable:
             source = f"(SELECT {nothing} WHERE false)"
         renamed = "identity, key, digest, coalesce(run_info, about) AS run_info, coalesce(metrics, facts) AS metrics"
         return f"SELECT {', '.join(columns)} FROM (SELECT {renamed} FROM {source})"
+
+
+def _is_whole(workspace: Workspace, path: Path) -> bool:
+    """Whether a file of an artefact has the digest that its manifest states, if it states one."""
+    folder = path.parent.resolve()
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        digest = {**manifest.get("outputs", {}), **manifest.get("file_digests", {})}.get(path.name)
+        name = folder.relative_to(workspace.artefacts.resolve()).as_posix()
+    except (OSError, ValueError, TypeError, AttributeError):
+        return True  # the manifest is damaged, or it is no artefact; the file speaks for itself
+    return digest is None or not CheckedFiles(workspace, f"artefacts/{name}", folder).wrong({path.name: digest})
+
+
+def _json_object(path: Path, unreadable: list[Path]) -> bool:
+    try:
+        if isinstance(json.loads(path.read_bytes()), dict):
+            return True
+    except (OSError, ValueError):
+        pass
+    unreadable.append(path)
+    return False
+
+
+def _lines(path: Path, unreadable: list[Path]) -> bool:
+    try:
+        # A last line without its end is being written, or was cut short by a kill; DuckDB would refuse the file.
+        if all(isinstance(json.loads(line), dict) for line in path.read_bytes().splitlines()):
+            return True
+    except (OSError, ValueError):
+        pass
+    unreadable.append(path)
+    return False
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it was removed meanwhile
+        return 0.0
 
 
 def quote(text: str) -> str:

@@ -14,6 +14,7 @@ from pipelines.cli.run import plan, report, run, status, validate
 from pipelines.cli.sql import sql
 from pipelines.cli.study import study
 from pipelines.cli.ui import pools, ui
+from pipelines.cli.verify import verify
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a small text-embedding model from several large ones, with lineage that can be trusted.",
 )
-for command in (run, study, status, plan, report, sql, validate, pools, ui, reproduce):
+for command in (run, study, status, plan, report, sql, validate, verify, pools, ui, reproduce):
     app.command()(command)
 for name, group in (
     ("corpus", corpus.app),

@@ -80,7 +80,7 @@ def verify(
     from stella_assets.teachers.audit import AuditedRecipe, Auditor
     from stella_assets.teachers.repair import repair as repair_damages
 
-    graphs = [Graph(find_recipe(name)) for name in recipes] if recipes else _graphs_that_were_run(workspace)
+    graphs = [Graph(find_recipe(name)) for name in recipes] if recipes else graphs_that_were_run(workspace)
     known = [AuditedRecipe(graph.recipe.name, graph.corpus, graph.teachers) for graph in graphs]
     auditor = Auditor(known, people_runner(workspace), sample, seed)
     with progress_bar(auditor.bytes(), "verify", "B") as bar:
@@ -229,7 +229,8 @@ def import_vectors(
     )
 
 
-def _graphs_that_were_run(workspace: Workspace) -> list[Graph]:
+def graphs_that_were_run(workspace: Workspace) -> list[Graph]:
+    """The recipes of the project that have a corpus here."""
     # By folder first: a recipe that was never run may name files that do not exist here.
     paths = [path for path in recipe_files() if (workspace.root / path.stem).is_dir()]
     graphs = [Graph(read_recipe(path)) for path in paths]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
+from stella_assets.core.intact import DamagedArtefactError, open_intact
 from stella_assets.core.runner import Runner
-from stella_assets.core.step import Artefact, Step
+from stella_assets.core.step import Step
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.teachers.tables import VECTORS
-from stella_assets.teachers.teacher_vectors import REFERENCE, TeacherVectors
+from stella_assets.teachers.teacher_vectors import TeacherVectors
 from storage.artefacts import MANIFEST
 from storage.database import table_names
 from storage.errors import DamageError, VectorError
@@ -91,9 +93,10 @@ def encoded_teachers(recipe: AuditedRecipe, runner: Runner) -> Iterator[tuple[Te
     for step in recipe.teachers.values():
         # Not `runner.find`: it asks `is_available`, and takes an artefact that lost vectors for missing.
         folder = runner.store.path(step.stored_as, runner.identity(step).key)
-        if (folder / MANIFEST).is_file() and (folder / REFERENCE).is_file():
-            artefact = Artefact.open(step.stored_as, folder)
-            yield step.read(artefact, runner.workspace), texts
+        if (folder / MANIFEST).is_file():
+            # A damaged artefact says nothing of its vectors; the next run makes it again.
+            with suppress(DamagedArtefactError):
+                yield step.read(open_intact(runner.workspace, folder), runner.workspace), texts
 
 
 class Auditor:
@@ -138,7 +141,7 @@ class Auditor:
             for vectors, texts in encoded_teachers(recipe, self._runner):
                 audit.missing += _find_missing(recipe, vectors, texts)
                 # Reading damaged files raises an error of Lance, or gives vectors that say nothing about the teacher.
-                if not damaged & vectors.tables():
+                if self._sample and not damaged & vectors.tables():
                     self._compare(recipe, vectors, texts, audit)
         return audit
 

@@ -12,11 +12,19 @@ from stella_assets.core.trace import Node, Tracer
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.teachers.audit import Audit, AuditedRecipe, encoded_teachers
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
-from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, snapshot_tables, teacher_asset, teacher_tables
+from stella_assets.teachers.tables import (
+    SNAPSHOT,
+    SNAPSHOTS_ASSET,
+    STATES,
+    snapshot_tables,
+    teacher_asset,
+    teacher_tables,
+)
 from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
 from storage.artefacts import MANIFEST
 from storage.database import open_table
 from storage.errors import DamageError, VectorError
+from storage.garbage import remove_table
 from storage.integrity import Damage, drop_damaged
 from storage.keys import to_keys
 from storage.units import data_file
@@ -57,6 +65,10 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
         damages = [_unit_of(workspace, damage) for damage in by_table[name]]
         rows = drop_damaged(workspace, name, damages, say_waiting)
         done.append(f"{name}: took out units of {rows:,} rows")
+    for name in by_table:
+        if name.startswith(STATES):
+            remove_table(workspace, name, "states of evaluated texts", dry_run=False)
+            done.append(f"{name}: removed; it is computed again when it is needed")
     for recipe in recipes:
         for vectors, texts in encoded_teachers(recipe, runner):
             # Dropped rows count as missing, so this is the usual encoding.

@@ -1,12 +1,15 @@
 """DuckDB views over the Parquet files of artefacts and the records of runs."""
 
 import json
+import logging
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
 
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.core.tables import ARTEFACTS, RUNS, record_run
 from stella_assets.corpus.tables import FUNNEL
 from stella_assets.teachers.tables import SNAPSHOTS, VECTOR_STATS
@@ -80,6 +83,47 @@ def test_a_damaged_file_is_named_and_the_other_files_stay_readable(workspace: Wo
         assert connection.execute("SELECT recipe, texts FROM funnel").fetchall() == [("one", 3)]
         assert connection.execute("SELECT snapshot FROM vector_stats").fetchall() == [("aaaa",)]
         assert connection.execute("SELECT key FROM artefacts").fetchall() == [("whole",)]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"identity": {"asset": "corpus"', b"\xff"])
+def test_a_manifest_that_was_cut_short_breaks_no_view(workspace: Workspace, content: bytes):
+    write_statistics(workspace, "whole", "aaaa")
+    write_statistics(workspace, "torn", "bbbb")
+    damaged = workspace.artefacts / "vector_stats" / "torn" / "manifest.json"
+    damaged.write_bytes(content)
+    assert damaged.absolute() in refresh_views(workspace, TABLES)
+    with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
+        assert connection.execute("SELECT key FROM artefacts").fetchall() == [("whole",)]
+        assert connection.execute("SELECT snapshot FROM vector_stats").fetchall() == [("aaaa",)]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\n", b'{"run_id": "r2"'])
+def test_a_record_of_runs_that_cannot_be_read_is_named_and_the_others_stay(workspace: Workspace, content: bytes):
+    record_run(workspace, "r1", {"run_id": "r1", "started_at": "2026-01-02 03:04:05"})
+    record_run(workspace, "r2", {"run_id": "r2", "started_at": "2026-01-02 03:04:05"})
+    damaged = workspace.root / "runs" / "r2.jsonl"
+    damaged.write_bytes(damaged.read_bytes() + content)
+    assert refresh_views(workspace, TABLES) == [damaged.absolute()]
+    with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
+        assert connection.execute("SELECT run_id FROM runs").fetchall() == [("r1",)]
+
+
+def test_a_changed_byte_anywhere_in_a_file_leaves_it_out_of_its_view(workspace: Workspace, log: logging.Logger):
+    def build(context: BuildContext) -> Result:
+        FUNNEL.write(context.folder, [{"source": "s", "rule": "read", "texts": 3}])
+        return Result()
+
+    for recipe in ("one", "two"):
+        Runner(workspace, log).make(Step(recipe, "corpus", "1", {"recipe": recipe}, build))
+    path = workspace.current("two", "corpus") / FUNNEL.file
+    content = path.read_bytes()
+    for place in range(0, 8 * len(content), 997):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert refresh_views(workspace, TABLES) == [path.absolute()]
+        with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
+            assert connection.execute("SELECT recipe, texts FROM funnel").fetchall() == [("one", 3)]
 
 
 def write_statistics(

@@ -1,0 +1,66 @@
+"""`stella verify`: whether everything in the workspace is as it was written."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from pipelines.cli.console import AsJson, find_recipe, people_runner
+from pipelines.cli.printing import note, say
+from pipelines.environment import prepare_environment
+from stella_assets.recipe import Graph
+
+
+def verify(
+    recipes: Annotated[
+        list[str] | None,
+        typer.Argument(help="Recipes whose vectors to repair; left out: all of recipes/ that were run."),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take what is damaged out of the way, and make vectors again.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read every byte of artefacts, shards, vectors, releases and records. Exit code 1 if something is damaged."""
+    workspace = prepare_environment()
+    from pipelines.cli.vectors import graphs_that_were_run
+    from stella_assets.core.progress import progress_bar
+    from stella_assets.lineage.verify import Damaged, verify_files
+    from stella_assets.teachers.audit import AuditedRecipe, Auditor
+    from stella_assets.teachers.repair import repair as repair_vectors
+
+    graphs = [Graph(find_recipe(name)) for name in recipes] if recipes else graphs_that_were_run(workspace)
+    known = [AuditedRecipe(graph.recipe.name, graph.corpus, graph.teachers) for graph in graphs]
+    with progress_bar(0, "verify", "B") as bar:
+        found = list(verify_files(workspace, bar.update))
+        # Without a sample: recomputing needs the teachers, and `stella vectors verify` does it.
+        audit = Auditor(known, people_runner(workspace), sample=0).verify(bar.update)
+    vectors = [
+        Damaged(f"{damage.table}, {damage.place}", f"{damage.what}.", "the next run that reads it makes it again")
+        for damage in audit.damages
+    ]
+    shown: list[Any] = [*found, *vectors]
+    if not as_json:
+        for each in shown:
+            note(f"[bold red]damaged[/] {escape(each.place)}: {escape(each.what)} Remedy: {escape(each.remedy)}.")
+    left = shown
+    if repair and shown:
+        for each in found:
+            if each.mend is not None:
+                each.mend()
+        if audit.damages:
+            repair_vectors(audit, known, people_runner(workspace))
+        audit = Auditor(known, people_runner(workspace), sample=0).verify()
+        left = [*verify_files(workspace), *audit.damages]
+    if as_json:
+        rows = [{"place": each.place, "what": each.what, "remedy": each.remedy} for each in shown]
+        print(json.dumps({"damages": rows, "left": len(left)}, indent=1))
+    elif repair and shown:
+        say(f"{len(shown)} damages, {len(left)} are left. The next run makes again what is missing now.")
+    else:
+        say(f"{len(shown)} damages. `stella verify --repair` takes them out of the way." if shown else "All is whole.")
+    if left:
+        raise typer.Exit(1)

@@ -1,0 +1,134 @@
+"""Whether everything in a workspace is as it was written: artefacts, shards, links, releases and records, byte by byte.
+
+The vector store is verified by `stella_assets.teachers.audit`, which needs the teachers for a sample.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from stella_assets.core.errors import UserError
+from stella_assets.core.intact import DamagedArtefactError, open_intact
+from stella_assets.training.start import read_start
+from storage.artefacts import DRAFT, SCRATCH
+from storage.checked import SealedFile
+from storage.errors import StorageError
+from storage.releases import Releases
+from storage.removal import set_aside
+from storage.workspace import Workspace
+
+NEXT_RUN = "the next run that needs it makes it again"
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """Something that is not as it was written.
+
+    Attributes:
+        place: Where it is, as a path in the workspace.
+        what: What is wrong, in words.
+        remedy: What makes it whole again.
+        mend: Takes it out of the way, so that it is made again; None where a person has to decide.
+    """
+
+    place: str
+    what: str
+    remedy: str
+    mend: Callable[[], object] | None = None
+
+
+def verify_files(workspace: Workspace, on_bytes: Callable[[int], object] = lambda _bytes: None) -> Iterator[Damaged]:
+    """Read every file that a later step, a release or a command reads, except for the vector store.
+
+    Args:
+        workspace: What is verified; nothing is changed.
+        on_bytes: Told how many bytes were read, for a progress bar.
+
+    Yields:
+        What is damaged.
+    """
+    yield from _artefacts(workspace, on_bytes)
+    yield from _shards(workspace, on_bytes)
+    yield from _links(workspace)
+    yield from _releases(workspace)
+    yield from _records(workspace)
+
+
+def _artefacts(workspace: Workspace, on_bytes: Callable[[int], object]) -> Iterator[Damaged]:
+    root = workspace.artefacts
+    for folder in sorted(path for path in root.rglob("*") if _is_artefact(root, path)):
+        try:
+            artefact = open_intact(workspace, folder, thorough=True)
+            on_bytes(sum((folder / file).stat().st_size for file in artefact.manifest.files))
+        except DamagedArtefactError as damaged:
+            place = folder.relative_to(workspace.root).as_posix()
+            yield Damaged(place, damaged.message, NEXT_RUN, partial(set_aside, folder, workspace.root))
+
+
+def _is_artefact(root: Path, path: Path) -> bool:
+    """Whether a folder is named like an artefact: by a key of 16 hexadecimal digits; its manifest may be missing."""
+    name = path.name
+    if len(name) != 16 or not path.is_dir() or not all(each in "0123456789abcdef" for each in name):
+        return False
+    inner = path.relative_to(root).parts[:-1]
+    return not any(part.endswith((DRAFT, SCRATCH)) for part in inner)
+
+
+def _shards(workspace: Workspace, on_bytes: Callable[[int], object]) -> Iterator[Damaged]:
+    for path in sorted(workspace.shards.glob("*/*/[!.]*.parquet")):
+        wrong = SealedFile(path).wrong(thorough=True)
+        if wrong is not None:
+            yield Damaged(path.relative_to(workspace.root).as_posix(), f"{wrong}.", NEXT_RUN, path.unlink)
+        else:
+            on_bytes(path.stat().st_size)
+
+
+def _links(workspace: Workspace) -> Iterator[Damaged]:
+    """Links of recipes that lead nowhere."""
+    own = {workspace.artefacts, workspace.shards, workspace.releases, workspace.locks, Path(workspace.vectors)}
+    for folder, names, files in os.walk(workspace.root):
+        names[:] = [name for name in names if Path(folder, name) not in own and not name.startswith(".")]
+        for path in (Path(folder, name) for name in (*names, *files)):
+            if path.is_symlink() and not path.exists():
+                place = path.relative_to(workspace.root).as_posix()
+                what = f"{path} is a link to {path.readlink()}, where nothing is."
+                yield Damaged(place, what, "the next run of the recipe links it again", path.unlink)
+
+
+def _releases(workspace: Workspace) -> Iterator[Damaged]:
+    for folder in sorted(path for path in workspace.releases.glob("*") if path.is_dir()):
+        releases = Releases(workspace, folder.name)
+        for name in sorted({path.stem for path in folder.glob("*.json")}):
+            place = f"releases/{folder.name}/{name}"
+            try:
+                digest = open_intact(workspace, releases.folder(name)).digest
+                if digest != releases.record(name)["digest"]:
+                    yield Damaged(place, "its files are not those that were promoted.", "promote it again")
+            except DamagedArtefactError:  # it is among the artefacts already
+                continue
+            except (StorageError, KeyError) as error:
+                yield Damaged(place, str(error), "promote it again, or go back to another one")
+        active = folder / "current"
+        if active.is_symlink() and not active.exists():
+            yield Damaged(f"releases/{folder.name}/current", "no release is active.", "promote one again")
+
+
+def _records(workspace: Workspace) -> Iterator[Damaged]:
+    for path in sorted(workspace.starts.glob("*.json")):
+        try:
+            read_start(workspace, path.stem)
+        except UserError as error:
+            yield Damaged(f"starts/{path.name}", error.message, error.remedy)
+    for path in sorted([*workspace.redistillations.glob("*.jsonl"), *(workspace.root / "runs").glob("*.jsonl")]):
+        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+            try:
+                if line:
+                    json.loads(line)
+            except ValueError as error:
+                place = path.relative_to(workspace.root).as_posix()
+                yield Damaged(place, f"line {number} is not JSON: {error}.", "remove the line")
