@@ -1,5 +1,9 @@
 """Files as people have them: every row is kept or dropped with its place and a reason."""
 
+import csv
+import io
+import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,8 @@ from stella_assets.corpus.cleaned import read_source
 from stella_assets.corpus.settings import Clean
 from stella_assets.corpus.shards import CLEANED_KIND, CleanedTexts
 from stella_assets.corpus.source_reader import SourceReader
+from stella_assets.corpus.sources.delimited import Records
+from stella_assets.corpus.sources.json_values import values_of
 from storage.shards import ShardStore
 from storage.workspace import Workspace
 from tests.corpus.conftest import TOKENIZER
@@ -57,3 +63,41 @@ def test_every_row_is_kept_or_dropped_with_a_reason(name: str, tmp_path: Path, c
     # What is seen before a run is what the run finds: these files have fewer rows than are looked at.
     assert preview.rows == rows
     assert preview.example or not kept
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_files_that_are_quoted_well_are_read_as_they_were_written(seed: int):
+    draw = random.Random(seed)
+    delimiter, width = draw.choice(",;|"), draw.randint(1, 4)
+    alphabet = draw.choice(['ab \n\r,;\t|"é', 'abc d,"'])
+    rows = [
+        # A row of one blank field is a blank line, and the end of a line is none of a text.
+        ["x" + "".join(draw.choices(alphabet, k=draw.randint(0, 14))).rstrip("\r") for _ in range(width)]
+        for _ in range(draw.randint(1, 20))
+    ]
+    file, header = io.StringIO(newline=""), [f"c{number}" for number in range(width)]
+    quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    writer = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=draw.choice(["\n", "\r\n"]))
+    writer.writerows([header, *rows])
+    records = Records(io.StringIO(file.getvalue(), newline="\n"), ",", "auto")
+    assert records.header(header) == header
+    found = list(records)
+    assert [record.fields for record in found] == rows
+    assert [record.wrong for record in found] == [""] * len(rows)
+    # Every line belongs to one record.
+    assert sum(record.lines for record in found) == file.getvalue().count("\n") - 1
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_json_documents_are_read_in_pieces_of_any_size(seed: int):
+    draw = random.Random(seed)
+
+    class Pieces(io.StringIO):
+        def read(self, size: int | None = -1) -> str:
+            return super().read(draw.randint(1, 9))
+
+    rows = [{"text": "".join(draw.choices('ab"\\{}[],\n é', k=20)), "n": [{"a": 1}]} for _ in range(6)]
+    indent = draw.choice([None, 0, 2])
+    array, objects = json.dumps(rows, indent=indent), "\n".join(json.dumps(row, indent=indent) for row in rows)
+    for document in (array, objects):
+        assert [value for _, _, value, wrong in values_of(Pieces(document)) if not wrong] == rows

@@ -11,6 +11,8 @@ from typing import Literal
 from stella_assets.corpus.sources import lines
 
 QUOTE = '"'
+RETURN = "\udfff"
+"""Stands for a carriage return inside a line, which `csv` takes for the end of a row. No text has it."""
 DELIMITERS = (",", ";", "\t", "|")
 Quoting = Literal["auto", "minimal", "none"]
 
@@ -80,6 +82,9 @@ class Records:
             if set(wanted) <= set(names):
                 self.delimiter = delimiter
                 break
+        # Whoever quotes the names of columns quotes texts, too.
+        if QUOTE in first and self.quoting == "auto":
+            self.quoting = "minimal"
         self._waiting.append(first)
         self._line -= 1
         for record in self:
@@ -112,17 +117,17 @@ class Records:
         line, more = self._line, []
 
         def feed() -> Iterator[str]:
-            yield first
+            yield first[:-2].replace("\r", RETURN) + first[-2:]
             size = len(first)
             while size <= lines.MAX_BYTES and (follows := self._next()):
                 more.append(follows)
                 size += len(follows)
-                yield follows
+                yield follows[:-2].replace("\r", RETURN) + follows[-2:]
 
         try:
             # `strict` reports a broken quote, which would otherwise swallow the rows up to the next quote.
             fields = next(csv.reader(feed(), delimiter=self.delimiter, strict=True))
-            record = self._judged(fields, 1 + len(more))
+            record = self._judged([value.replace(RETURN, "\r") for value in fields], 1 + len(more))
         except csv.Error as error:
             end = "unexpected end" in str(error) or "field larger" in str(error)
             why = "a quotation mark that is never closed" if end else "a quotation mark inside a field"
@@ -131,6 +136,8 @@ class Records:
         # The mark of one line and that of another one look like a quoted field that goes over all lines between. It is
         # one if the lines are no rows by themselves; a line or two may look like rows by chance.
         swallowed = self.width > 1 and set(widths) == {self.width} and self._tells(len(more))
+        # Doubled marks are written by those who quote.
+        swallowed &= not any(2 * QUOTE in each for each in (first, *more))
         if self._may_be_literal and len(literal) == self.width and (record.wrong or swallowed):
             self._put_back(more)
             return Record(line, 1, literal)
