@@ -90,7 +90,8 @@ TINY: dict[str, Any] = {
         },
     ],
     "evaluation": {"prompts": {"query": "s2p_query"}},
-    "release": {"dimension": 64, "licence": "MIT", "onnx": False},
+    # Two layers and 64 steps make a student far below the base model.
+    "release": {"dimension": 64, "licence": "MIT", "onnx": False, "gate": {"max_base_regression": None}},
 }
 
 LONGEST = ("test_run.py", "test_study.py", "test_redistil.py", "test_job.py", "test_postgres.py", "test_vectors.py")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pyarrow.parquet as pq
 
@@ -19,13 +19,15 @@ from stella_assets.evaluation.scores import CONCATENATION
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.evaluation.summary import ALL_TASKS
 from stella_assets.evaluation.tasks import EvaluationTask
+from stella_assets.release.causes import explain_loss
 from stella_assets.release.settings import Gate
 from stella_assets.release.tables import VERDICTS
-from stella_assets.release.verdicts import Verdict, judge, judge_contamination, read_verdicts
+from stella_assets.release.verdicts import BASE_REGRESSION, Verdict, judge, judge_contamination, read_verdicts
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 CHECKS = {
     "retention": "The student keeps enough of the teachers' scores, by task type.",
+    BASE_REGRESSION: "The student lost no more compared with its base model than is allowed.",
     "gain": "The student gained enough over the base model.",
     "gain_over_release": "The student is better than the active release, or as good as asked.",
     "max_task_regression": "No task lost more compared with the active release than is allowed.",
@@ -145,8 +147,15 @@ def _judge(
                 f"release.gate.retention {kind!r}: the corpus has too few texts for a held-out task of this type.",
                 "Add texts, raise `corpus.test`, or remove it from the gate.",
             )
-    contamination = context.read(report).summary.contamination
-    verdicts = [*judge(gate, board, student_model), *judge_contamination(gate.contamination, contamination)]
+    summary = context.read(report).summary
+    verdicts = [
+        # Why it fell is asked where it did: what a person does next depends on it.
+        replace(verdict, note=explain_loss(board, summary, student_model))
+        if verdict.requirement == BASE_REGRESSION and not verdict.passed
+        else verdict
+        for verdict in judge(gate, board, student_model)
+    ]
+    verdicts += judge_contamination(gate.contamination, summary.contamination)
     VERDICTS.write(context.folder, [asdict(verdict) for verdict in verdicts])
     for verdict in verdicts:
         context.log.info(f"gate {'open' if verdict.passed else 'CLOSED'}: {verdict}")

@@ -22,6 +22,12 @@ class Gate(ConfigModel):
     retention_of: str = Field(
         default="concatenation", description="the reference: `concatenation`, or a teacher's name"
     )
+    max_base_regression: Points | None = Field(
+        default=0.0,
+        description="points that the mean may lose compared with the base model as its authors ship it; `null` for any",
+        # So that recipes without it keep their digest.
+        exclude_if=lambda points: points == 0.0,
+    )
     gain: float | None = Field(default=None, description="minimum gain of the mean over the base model, in points")
     gain_over_release: float | None = Field(
         default=None,

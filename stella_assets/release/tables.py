@@ -15,7 +15,7 @@ VERDICTS = declare(
         schema=pa.schema(
             {
                 "requirement": TEXT, "subject": TEXT, "limit": REAL, "found": REAL, "low": REAL, "high": REAL,
-                "passed": FLAG, "sure": FLAG,
+                "passed": FLAG, "sure": FLAG, "note": TEXT,
             }
         ),
     )

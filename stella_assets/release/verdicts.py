@@ -21,6 +21,8 @@ from stella_assets.release.active import ACTIVE
 from stella_assets.release.settings import Gate
 from stella_assets.release.tables import VERDICTS
 
+BASE_REGRESSION = "max_base_regression"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -35,6 +37,7 @@ class Verdict:
         high: Upper end.
         passed: Whether the gate stays open.
         sure: Whether the interval lies on one side of the limit.
+        note: What else people should know of a failed one.
     """
 
     requirement: str
@@ -45,12 +48,14 @@ class Verdict:
     high: float
     passed: bool
     sure: bool
+    note: str = ""
 
     def __str__(self) -> str:
         size = f"{self.found:.4g} (95%: {self.low:.4g} to {self.high:.4g})"
         by = "" if self.passed else f", short by {abs(self.found - self.limit):.3g}"
         noise = "" if self.sure else "; within the noise"
-        return f"{self.requirement}, {self.subject}: {size}, limit {self.limit:g}{by}{noise}"
+        note = f". {self.note}" if self.note else ""
+        return f"{self.requirement}, {self.subject}: {size}, limit {self.limit:g}{by}{noise}{note}"
 
 
 def judge(gate: Gate, board: Scoreboard, student_model: str) -> Iterator[Verdict]:
@@ -70,6 +75,10 @@ def judge(gate: Gate, board: Scoreboard, student_model: str) -> Iterator[Verdict
     for kind, limit in gate.retention.items():
         share = board.ratio(student, board.full(reference), groups[kind])
         yield from _keeps_share("retention", kind, limit, share)
+    # A loss is a negative change, so limits of losses are negated; -0.0 would be shown as such.
+    if gate.max_base_regression is not None:
+        change = board.difference(student, board.full(BASE_MODEL), everything)
+        yield _keeps(BASE_REGRESSION, "mean", 0 - gate.max_base_regression, change)
     if gate.gain is not None:
         gain = board.difference(student, board.full(BASE_MODEL), everything)
         yield _gains("gain", "mean", gate.gain, gain)
@@ -90,8 +99,8 @@ def _judge_against_active(gate: Gate, board: Scoreboard, student_model: str) -> 
     if gate.max_task_regression is not None:
         for task in everything:
             change = board.difference(student, active, [task])
-            # A loss is a negative change, so the limit is negated. Each task is judged alone: the mean may hide a loss.
-            yield _keeps("max_task_regression", task, -gate.max_task_regression, change)
+            # Each task is judged alone: the mean may hide a loss.
+            yield _keeps("max_task_regression", task, 0 - gate.max_task_regression, change)
 
 
 def judge_contamination(limit: int | None, found: Iterable[ContaminationSummary]) -> Iterator[Verdict]:

@@ -175,7 +175,7 @@ with dg.DagsterInstance.get() as instance:
     statuses, data_version, checks = json.loads(done.stdout.splitlines()[-1])
     assert set(statuses) == {"DagsterRunStatus.SUCCESS"}
     assert data_version == finished.manifest("release")["digest"]
-    assert checks == 29
+    assert checks == 30
 
 
 def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):

@@ -63,7 +63,7 @@ WEEKLY: dict[str, Any] = {
         },
     ],
     "evaluation": {"held_out": {"kinds": ["retrieval"]}},
-    "release": {"dimension": 384, "licence": "MIT", "onnx": False},
+    "release": {"dimension": 384, "licence": "MIT", "onnx": False, "gate": {"max_base_regression": None}},
     "redistil": {"keep": 2, "retention_days": 0},
 }
 WORSE = 5

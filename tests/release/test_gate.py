@@ -6,10 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from stella_assets.evaluation.scoreboard import Scoreboard
-from stella_assets.evaluation.summary import ContaminationSummary
+from stella_assets.evaluation.scoreboard import Scoreboard, summarise
+from stella_assets.evaluation.summary import ContaminationSummary, Summary
 from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.preflight import check_recipe
+from stella_assets.release.causes import explain_loss
 from stella_assets.release.gate import GateError
 from stella_assets.release.settings import Gate
 from stella_assets.release.verdicts import Verdict, judge, judge_contamination
@@ -43,7 +44,9 @@ def board(samples: int, noise: float = 0.2, **shift: float) -> Scoreboard:
 
 
 def verdicts(gate: dict[str, Any], of: Scoreboard) -> dict[tuple[str, str], Verdict]:
-    found = judge(Gate.model_validate({"max_task_regression": None, **gate}), of, "stage_1")
+    found = judge(
+        Gate.model_validate({"max_task_regression": None, "max_base_regression": None, **gate}), of, "stage_1"
+    )
     return {(verdict.requirement, verdict.subject): verdict for verdict in found}
 
 
@@ -135,3 +138,50 @@ def test_a_type_that_the_wanted_held_out_tasks_do_not_have_is_refused(raw, works
     raw["release"]["gate"] = {"retention": {"Classification": 0.9}}
     with pytest.raises(GateError, match=r"'Classification': no task is of this type. There are Retrieval, and `mean`"):
         check_recipe(parse_recipe(raw, tmp_path / "tiny.yaml"), workspace)
+
+
+def test_by_default_a_student_below_its_base_model_is_not_released(monkeypatch):
+    monkeypatch.setitem(MEANS, ("stage_1", 416), 0.42)
+    found = {verdict.requirement: verdict for verdict in judge(Gate(), board(2000), "stage_1")}
+    verdict = found["max_base_regression"]
+    assert (verdict.passed, verdict.limit) == (False, 0)
+    assert verdict.found == pytest.approx(-8)
+    assert verdicts({"max_base_regression": 9}, board(2000))["max_base_regression", "mean"].passed
+    assert Gate().settings() == Gate(max_base_regression=0).settings()
+
+
+def test_noise_does_not_tell_a_student_from_its_base_model(monkeypatch):
+    monkeypatch.setitem(MEANS, ("stage_1", 416), 0.49)
+    verdict = verdicts({"max_base_regression": 0}, board(20))["max_base_regression", "mean"]
+    assert (verdict.passed, verdict.sure) == (True, False)
+
+
+def summary_of(board: Scoreboard, **parameters: int) -> Summary:
+    found = summarise("tiny", 0, board, ORDER)
+    models = [model.model_copy(update={"parameters": parameters.get(model.name)}) for model in found.models]
+    return found.model_copy(update={"models": tuple(models)})
+
+
+def test_a_loss_is_explained_by_what_cost_most(monkeypatch):
+    """The types that fell, and the causes in the order of the points that each cost."""
+    for model, mean in ((("concatenation", 416), 0.48), (("stage_1", 416), 0.42), (("stage_1", 32), 0.42)):
+        monkeypatch.setitem(MEANS, model, mean)
+    scores = board(2000, noise=0.0)
+    for task, moved in (("A", -0.02), ("B", 0.0)):
+        scores.points["stage_1", 416][task] += moved
+    said = explain_loss(scores, summary_of(scores, stage_1=10_000_000, base_model=22_700_000), "stage_1")
+    assert said == (
+        "Compared with the base model as its authors ship it, Retrieval by 10.00 points, STS by 8.00 points fell. Most "
+        "likely causes: (1) the student learnt too little of its teachers: they score 48.00, it scores 41.00 at best: "
+        "train longer, on more texts or on texts nearer to the tasks; (2) the teachers themselves score 48.00, 2.00 "
+        "below the base model: take better ones; (3) the student has 10.0 of the base model's 22.7 million parameters: "
+        "keep more layers. To release it nevertheless, set release.gate.max_base_regression"
+    )
+
+
+def test_a_last_stage_that_lost_is_a_cause(monkeypatch):
+    monkeypatch.setitem(MEANS, ("stage_2", 416), 0.45)
+    monkeypatch.setattr(f"{__name__}.ORDER", [*ORDER, "stage_2"])
+    scores = board(50, noise=0.0)
+    said = explain_loss(scores, summary_of(scores), "stage_2")
+    assert "(1) the last stage lost 25.00 points that stage_1 had: lower its learning rate; (2) the student" in said
