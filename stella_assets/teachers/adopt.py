@@ -121,7 +121,8 @@ def _compare_sample(
     made = model.encode([texts[row] for row in sample], role)
     cosines = np.einsum("nd,nd->n", given / norms[:, None], made)
     worst = int(cosines.argmin())
-    if cosines[worst] < MIN_COSINE:
+    # Not `<`: NaN, which `argmin` finds first, is below nothing.
+    if not cosines[worst] >= MIN_COSINE:
         raise AdoptionError(
             f"row {sample[worst]}: the cosine with what teacher {name!r} makes of its text is {cosines[worst]:.4f}, "
             f"below {MIN_COSINE}.",

@@ -160,7 +160,8 @@ class Auditor:
             made = model.encode([rows[i]["text"] for i in chosen], role)
             # Stored vectors are of unit norm only up to float16; those of `encode` are in float32.
             cosines = np.einsum("nd,nd->n", stored[chosen], made) / np.linalg.norm(stored[chosen], axis=1)
-            least = min(least, float(cosines.min()))
+            # numpy's minimum is NaN where a cosine is; Python's would pass over it.
+            least = float(np.minimum(least, cosines.min()))
             table = VECTORS + vectors.fingerprints[role]
             for i, cosine in zip(chosen, cosines, strict=True):
                 # Not `<`: NaN is below nothing, and must count as wrong.
@@ -172,10 +173,8 @@ class Auditor:
 
 def _find_missing(recipe: AuditedRecipe, vectors: TeacherVectors, texts: CorpusTexts) -> list[Damage]:
     try:
-        missing = vectors.count_missing(texts)
+        missing = vectors.missing_by_table(texts)
     except (DamageError, VectorError):  # the table's own report says it
         return []
-    if not missing:
-        return []
-    what = f"{missing:,} of {len(texts):,} texts of recipe {recipe.name!r} have no vector of {vectors.teacher.name}"
-    return [Damage(", ".join(sorted(vectors.tables())), "rows", what, missing)]
+    what = f"of {len(texts):,} texts of recipe {recipe.name!r} have no vector of {vectors.teacher.name}"
+    return [Damage(table, "rows", f"{count:,} {what}", count) for table, count in sorted(missing.items()) if count]

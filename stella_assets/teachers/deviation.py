@@ -49,7 +49,8 @@ def compare_vectors(
         a_ND, b_ND = (each.fetch(ids, roles).astype(np.float32) for each in stored)
         # Stored norms deviate from 1 by up to 1.5e-3: more than the tolerance of the cosine.
         norms_N = np.linalg.norm(a_ND, axis=1) * np.linalg.norm(b_ND, axis=1)
-        least = min(least, float((np.einsum("nd,nd->n", a_ND, b_ND) / norms_N).min()))
+        # numpy's minimum is NaN where a cosine is; Python's would pass over it.
+        least = float(np.minimum(least, (np.einsum("nd,nd->n", a_ND, b_ND) / norms_N).min()))
         compared += len(ids)
     if not compared:
         return Deviation(False, "the corpora have no text in common")
@@ -70,6 +71,8 @@ def _common_texts(before: CorpusTexts, now: CorpusTexts) -> Iterator[tuple[list[
     (keys, roles), (keys_now, roles_now) = read_keys(before), read_keys(now)
     # A corpus is in the order of ids, so its keys are sorted. A key above all others gets the last place and differs
     # from it.
+    if not len(keys):
+        return
     at = np.searchsorted(keys, keys_now).clip(max=len(keys) - 1)
     common = np.flatnonzero((keys[at] == keys_now) & (roles[at] == roles_now))
     for start in range(0, len(common), BLOCK_ROWS):

@@ -13,6 +13,8 @@ from storage.workspace import Workspace
 
 # The matrix of cosines takes 16 MiB in float32.
 SAMPLE_ROWS = 2048
+ROLES = 65_536
+"""Rows of a block of roles."""
 
 
 def previous_snapshot(workspace: Workspace, recipe: str, tag: str) -> tuple[str, Snapshot] | None:
@@ -45,6 +47,9 @@ def snapshot_drift(before: Snapshot, now: Snapshot) -> list[dict[str, Any]]:
         Kornblith et al., 2019, arXiv 1905.00414 (linear CKA).
     """
     added, removed = np.setdiff1d(now.keys, before.keys), np.setdiff1d(before.keys, now.keys)
+    # In another role a text has another prompt, and so another vector.
+    moved = _changed_roles(before, now)
+    new, gone = np.union1d(added, moved), np.union1d(removed, moved)
     rows = []
     for teacher in now.layout.teachers:
         if teacher not in before.layout.teachers:
@@ -56,21 +61,34 @@ def snapshot_drift(before: Snapshot, now: Snapshot) -> list[dict[str, Any]]:
                 "rows_added": len(added),
                 "rows_removed": len(removed),
                 "same_fingerprint": before.fingerprints[teacher] == now.fingerprints[teacher],
-                "mean_shift": _mean_shift(before, now, teacher, added, removed),
+                "mean_shift": _mean_shift(before, now, teacher, new, gone),
                 **_sampled(before, now, teacher),
             }
         )
     return rows
 
 
-def _mean_shift(before: Snapshot, now: Snapshot, teacher: str, added: np.ndarray, removed: np.ndarray) -> float | None:
+def _changed_roles(before: Snapshot, now: Snapshot) -> np.ndarray:
+    """Keys of the texts that both have, in other roles."""
+    common, *places = np.intersect1d(before.keys, now.keys, assume_unique=True, return_indices=True)
+    roles = [
+        np.concatenate([[], *(batch.column(0).to_numpy(zero_copy_only=False) for batch in each.scan(["role"], ROLES))])
+        for each in (before, now)
+    ]
+    found = [roles[i][snapshot.order][places[i]] for i, snapshot in enumerate((before, now))]
+    changed: np.ndarray = common[found[0] != found[1]]
+    return changed
+
+
+def _mean_shift(before: Snapshot, now: Snapshot, teacher: str, new: np.ndarray, gone: np.ndarray) -> float | None:
+    """The distance of the means; `new` and `gone` are keys of the texts whose vectors only one of the two has."""
     if before.layout.dim_of(teacher) != now.layout.dim_of(teacher):
         return None
     # Sums of float16 in float64 are exact, so the difference of two sums is that of the texts alone.
     new_D = _sum(now, teacher)
     if before.fingerprints[teacher] == now.fingerprints[teacher]:  # only the texts differ: read only those
-        gone_D = _sum_rows(before, teacher, np.searchsorted(before.keys, removed))
-        old_D = new_D - _sum_rows(now, teacher, np.searchsorted(now.keys, added)) + gone_D
+        gone_D = _sum_rows(before, teacher, np.searchsorted(before.keys, gone))
+        old_D = new_D - _sum_rows(now, teacher, np.searchsorted(now.keys, new)) + gone_D
     else:
         old_D = _sum(before, teacher)
     return rounded(float(np.linalg.norm(new_D / max(1, len(now)) - old_D / max(1, len(before)))))

@@ -14,9 +14,11 @@ def cosine_agreement(stats: Sequence[Row], agreement: Sequence[Row]) -> bytes:
     """Anisotropy of each set of vectors, and how far sets agree."""
 
     def draw(axes: Any) -> None:
-        names = [row["teacher"] for row in stats] + [f"{row['a']} ~ {row['b']}" for row in agreement]
-        values = [row["mean_cosine"] for row in stats] + [row["linear_cka"] for row in agreement]
-        colours = ["#4053d3"] * len(stats) + ["#ddb310"] * len(agreement)
+        sets = [(row["teacher"], row["mean_cosine"], "#4053d3") for row in stats]
+        pairs = [(f"{row['a']} ~ {row['b']}", row["linear_cka"], "#ddb310") for row in agreement]
+        # Too few texts have no such figure.
+        drawn = [bar for bar in (*sets, *pairs) if bar[1] is not None]
+        names, values, colours = zip(*drawn, strict=True) if drawn else ((), (), ())
         bars = axes.barh(names, values, color=colours)
         axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
         # Bars are drawn from the bottom; the first teacher belongs on top.

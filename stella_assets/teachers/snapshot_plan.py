@@ -114,7 +114,9 @@ class SnapshotPlan:
         # `_find_reusable` marks what it takes: a text is in one unit only, also where old units overlap.
         covered = np.zeros(len(self._keys), dtype=bool)
         self.kept_teachers = {t.name for t in teachers if _same_column(base, t)} if base is not None else set()
-        self.reused = list(self._find_reusable(base, hashes, covered, damaged)) if base is not None else []
+        # Of an empty corpus no row can be one of the base's.
+        known = base is not None and len(self._keys) > 0
+        self.reused = list(self._find_reusable(base, hashes, covered, damaged)) if known else []
         self.new_positions = np.flatnonzero(~covered)
 
     def _find_reusable(
@@ -150,7 +152,7 @@ class SnapshotPlan:
         # A row address is fragment id * 2^32 + offset in the fragment.
         offsets = rows.column("_rowaddr").to_numpy().astype(np.int64) & 0xFFFFFFFF
         # A key above all others would get a place past the end; it differs from the last one, so it does not match.
-        at = np.searchsorted(self._keys, keys).clip(max=max(0, len(self._keys) - 1))
+        at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
         return offsets, at, (self._keys[at] == keys) & (hashes[at] == found)
 
     def text_batches(self, positions: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

@@ -98,11 +98,16 @@ def _show(artefact: Artefact) -> Mapping[str, Shown]:
     columns = ["teacher", "source", "rows", "mean_cosine", "effective_rank", "norm_mean", "nan_rows", "zero_rows"]
     by_source = pq.read_table(artefact.folder / VECTOR_STATS.file, columns=columns).to_pylist()
     return {
-        **{f"mean_cosine_{row['teacher']}": float(row["mean_cosine"]) for row in stats},
-        **{f"effective_rank_{row['teacher']}": float(row["effective_rank"]) for row in stats},
-        **{f"neighbour_overlap_{row['a']}_{row['b']}": float(row["neighbour_overlap"]) for row in agreement},
+        **_figures("mean_cosine", {row["teacher"]: row["mean_cosine"] for row in stats}),
+        **_figures("effective_rank", {row["teacher"]: row["effective_rank"] for row in stats}),
+        **_figures("neighbour_overlap", {f"{row['a']}_{row['b']}": row["neighbour_overlap"] for row in agreement}),
         "similarities": Picture(plots.similarity_histograms(similarities), "cosines of pairs of texts, by teacher"),
         "agreement": Picture(plots.cosine_agreement(stats, agreement), "agreement of teachers"),
         "by_source": Rows(by_source),
         "drift": Rows(metrics["drift"]),
     }
+
+
+def _figures(name: str, values: Mapping[str, float | None]) -> Mapping[str, Shown]:
+    """Figures to show; too few texts have no such figure."""
+    return {f"{name}_{of}": float(value) for of, value in values.items() if value is not None}

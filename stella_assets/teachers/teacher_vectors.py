@@ -22,6 +22,7 @@ from stella_assets.teachers.known_vectors import require_examined, require_known
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorsByRole, stored_rows
 from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
+from storage.errors import DamageError
 from storage.keyed_table import KeyedTable
 from storage.keys import Keys, Positions, to_keys
 from storage.table_files import require_whole
@@ -134,7 +135,16 @@ class TeacherVectors:
 
     def count_missing(self, texts: CorpusTexts) -> int:
         """How many texts of a corpus have no vector."""
-        return sum(len(self._stored.table(role).missing(keys)) for role, keys, _ in _by_role(texts))
+        return sum(self.missing_by_table(texts).values())
+
+    def missing_by_table(self, texts: CorpusTexts) -> dict[str, int]:
+        """How many texts of a corpus have no vector, by the name of the table that lacks them."""
+        missing: dict[str, int] = {}
+        for role, keys, _ in _by_role(texts):
+            # Roles without prompts of their own share a table.
+            table = self._stored.table(role)
+            missing[table.name] = missing.get(table.name, 0) + len(table.missing(keys))
+        return missing
 
     def fill(self, texts: CorpusTexts, compute: Compute, log: Log) -> int:
         """Encode the texts of a corpus that have no vector yet, by the engine of `compute`.
@@ -232,13 +242,19 @@ class TeacherVectors:
 
         Raises:
             MissingKeysError: A text has no vector.
+            DamageError: A vector is not finite.
         """
         content, worst = hashlib.sha256(), 0.0
         for batch in texts.scan(["id", "role"]):
             ids, roles = batch.column("id").to_pylist(), batch.column("role").to_pylist()
             # float16 bytes as stored: they are hashed without rounding once more.
             block = self.fetch(ids, roles)
-            worst = max(worst, float(np.abs(np.linalg.norm(block.astype(np.float32), axis=1) - 1).max()))
+            deviation = float(np.abs(np.linalg.norm(block.astype(np.float32), axis=1) - 1).max(initial=0.0))
+            if not np.isfinite(deviation):
+                raise DamageError(
+                    f"teacher {self.teacher.name!r}: a stored vector of the corpus holds NaN or infinity."
+                )
+            worst = max(worst, deviation)
             # Ids and vectors alternate batch by batch, so the batches of the corpus's file are part of the digest.
             content.update("".join(ids).encode())
             content.update(block.tobytes())
@@ -308,6 +324,8 @@ def _by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Positions]]:
 
 def read_keys(texts: CorpusTexts) -> tuple[Keys, np.ndarray]:
     """Keys and roles of all texts of a corpus, in its order."""
-    keys = np.concatenate([to_keys(batch.column(0)) for batch in texts.scan(["id"])])
-    roles = np.concatenate([b.column(0).to_numpy(zero_copy_only=False) for b in texts.scan(["role"])])
+    # The empty arrays keep their type where a corpus has no texts.
+    keys = np.concatenate([to_keys([]), *(to_keys(batch.column(0)) for batch in texts.scan(["id"]))])
+    none = np.empty(0, dtype=object)
+    roles = np.concatenate([none, *(b.column(0).to_numpy(zero_copy_only=False) for b in texts.scan(["role"]))])
     return keys, roles

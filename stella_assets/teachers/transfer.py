@@ -49,13 +49,15 @@ def export_snapshot(
         The files.
 
     Raises:
-        TransferError: The folder has files, or the snapshot lacks a teacher.
+        TransferError: The folder has files, no teacher is named, or the snapshot lacks one.
 
     Example:
         >>> export_snapshot(open_snapshot(workspace, "demo"), Path("export"), "npy")
         [PosixPath('export/texts.parquet'), PosixPath('export/vectors.json'), PosixPath('export/vectors.npy')]
     """
     names = list(snapshot.layout.teachers if teachers is None else teachers)
+    if not names:
+        raise TransferError("no teacher is named, so there would be no vectors to export. Name at least one.")
     if unknown := [name for name in names if name not in snapshot.layout.teachers]:
         raise TransferError(f"teacher {unknown[0]!r}: the snapshot has {', '.join(snapshot.layout.teachers)}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
