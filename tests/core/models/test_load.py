@@ -12,7 +12,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from stella_assets.core.config import ModelSource
+from stella_assets.core.errors import UserError
 from stella_assets.core.models import code_digest, load_sentence_transformer, load_tokenizer, model_digest
+from tests.core.models.folders import WEIGHTS, change_json, change_weights
 from tests.models import MODELS, TEXTS, TRUSTED, build, custom_code
 
 Published = Callable[[str], Path]
@@ -21,6 +23,7 @@ IN_ANOTHER_PROCESS = """
 import sys, numpy as np
 from pathlib import Path
 from stella_assets.core.config import ModelSource
+from stella_assets.core.errors import UserError
 from stella_assets.core.models import code_digest, load_sentence_transformer
 from tests.models import TEXTS
 vectors = []
@@ -98,3 +101,39 @@ def test_two_folders_with_one_configuration_get_the_code_of_their_own(published:
     sources = [source_of(each, "custom_code") for each in (folder, other, folder)]
     kinds = [type(load_sentence_transformer(source)[0].model) for source in sources]
     assert [hasattr(kind, "OTHER") for kind in kinds] == [False, True, False]
+
+
+LOADS_ITSELF = '''
+
+class SelfLoading(NewModel):
+    """As nomic-bert: loads its weights itself, and says nothing of those that it lacks."""
+
+    @classmethod
+    def from_pretrained(cls, name, config=None, **kwargs):
+        from safetensors.torch import load_file
+
+        model = cls(config)
+        model.load_state_dict(load_file(name + "/model.safetensors"), strict=False)
+        return model
+'''
+
+
+@pytest.fixture
+def loads_itself(tmp_path: Path) -> Path:
+    folder = build("custom_code", tmp_path)
+    path = folder / "modeling_new.py"
+    path.write_text(path.read_text(encoding="utf-8") + LOADS_ITSELF, encoding="utf-8")
+    auto_map = {**custom_code.AUTO_MAP, "AutoModel": "modeling_new.SelfLoading"}
+    change_json(folder / "config.json", auto_map=auto_map)
+    return folder
+
+
+def test_code_that_loads_its_weights_itself_gives_the_right_vectors(loads_itself: Path):
+    ours = load_sentence_transformer(source_of(loads_itself, "custom_code")).encode(TEXTS)
+    assert cosines(ours, as_constructed(loads_itself)).min() > 0.9999
+
+
+def test_code_that_loads_its_weights_itself_may_not_leave_some_random(loads_itself: Path):
+    change_weights(loads_itself / WEIGHTS, lambda tensors: {k: v for k, v in tensors.items() if "layer.1.up" not in k})
+    with pytest.raises(UserError, match=r"SelfLoading.*lacks 2 weights \(encoder\.layer\.1\.up_proj"):
+        load_sentence_transformer(source_of(loads_itself, "custom_code"))
