@@ -162,8 +162,8 @@ def check_finite(model: nn.Module, place: str) -> None:
         WeightsError: A parameter has NaN or infinity.
     """
     for name, parameter in model.named_parameters():
-        # The extremes alone: a mask would need a quarter of the weights' memory.
-        if parameter.numel() and not all(torch.isfinite(value) for value in parameter.detach().aminmax()):
+        # A sum keeps NaN and infinity, needs no memory, and takes a fraction of the time of a comparison.
+        if not parameter.detach().sum(dtype=torch.float32).isfinite():
             raise WeightsError(
                 f"{weights_file(place)}: {name} has NaN or infinity.", "Restore the checkpoint; it is damaged."
             )
