@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -78,6 +78,7 @@ class Preview:
         lines: Lines of files that they take up.
         malformed: How many of them are malformed.
         example: How the first text begins.
+        absent: Columns that the recipe names and none of the rows has.
         remarks: What people should know, as sentences.
     """
 
@@ -85,23 +86,30 @@ class Preview:
     lines: int = 0
     malformed: int = 0
     example: str = ""
+    absent: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, rows: list[RawText | Malformed], name: str) -> Preview:
-        """The preview of some rows.
+    def of(cls, rows: Iterable[RawText | Malformed], name: str) -> Preview:
+        """The preview of some rows, none of which is kept: a source can have many files.
 
         Args:
             rows: The first ones.
             name: Of the source.
         """
-        malformed = [row for row in rows if isinstance(row, Malformed)]
-        texts = [row.text for row in rows if isinstance(row, RawText) and row.text.strip()]
-        lines = sum(row.lines for row in rows)
-        remarks = [f"{len(malformed)} of them malformed, e.g. {row.origin}: {row.why}" for row in malformed[:1]]
-        if shrunk := shrink(name, len(rows), lines):
-            remarks.append(shrunk)
-        return cls(len(rows), lines, len(malformed), excerpt(texts[0]) if texts else "", tuple(remarks))
+        count = lines = malformed = 0
+        example = wrong = ""
+        absent: tuple[str, ...] | None = None
+        for row in rows:
+            count, lines = count + 1, lines + row.lines
+            if isinstance(row, Malformed):
+                malformed += 1
+                wrong = wrong or f"{row.origin}: {row.why}"
+            else:
+                example = example or excerpt(row.text)
+                absent = row.absent if absent is None else tuple(each for each in absent if each in row.absent)
+        remarks = (f"{malformed} of them malformed, e.g. {wrong}" if malformed else "", shrink(name, count, lines))
+        return cls(count, lines, malformed, example, absent or (), tuple(filter(None, remarks)))
 
 
 def shrink(name: str, rows: int, lines: int) -> str:
@@ -199,7 +207,7 @@ class SourceConfig(PathAware):
         self.check()
         source = self.pinned()
         rows = islice(chain.from_iterable(map(source.read, source.parts())), FIRST_ROWS)
-        return Preview.of(list(rows), self.name)
+        return Preview.of(rows, self.name)
 
     def pinned(self) -> Self:
         """The source at the very version that the digests of its parts describe."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from itertools import chain, islice
+from collections.abc import Sequence
+from itertools import islice
 from lzma import LZMAError
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,13 +131,21 @@ class FileSource(RowSource):
             SourceError: No file matches, more files than `max_malformed` allows have no text in their first rows, or
                 no row at all has a text or a column that the recipe names.
         """
-        first = {path: self.first_rows(path) for path in self.files()}
+        paths, errors = self.files(), []
+
+        def first() -> Rows:
+            for path in paths:
+                rows = self.first_rows(path)
+                if error := self._first_error(path, rows):
+                    errors.append(error)
+                yield from rows
+
+        preview = Preview.of(first(), self.name)
         # The tolerance of the run holds for the check: one bad file among many must not stop a recipe.
-        errors = [error for path, rows in first.items() if (error := self._first_error(path, rows))]
-        if len(errors) > self.max_malformed * len(first):
+        if len(errors) > self.max_malformed * len(paths):
             raise errors[0]
-        self._require_texts(first)
-        return Preview.of(list(chain.from_iterable(first.values())), self.name)
+        self._require_texts(preview)
+        return preview
 
     def first_rows(self, path: Path) -> list[RawText | Malformed]:
         """The first rows of a file."""
@@ -154,21 +162,17 @@ class FileSource(RowSource):
             f"Correct the file, or `columns`, `encoding`, `kind` or `path` of source {self.name!r}.",
         )
 
-    def _require_texts(self, first: Mapping[Path, Sequence[RawText | Malformed]]) -> None:
-        texts = [row for rows in first.values() for row in rows if isinstance(row, RawText)]
-        if not texts:
-            return
-        place = self.resolve(self.path)
+    def _require_texts(self, preview: Preview) -> None:
+        texts = preview.rows - preview.malformed
         # A mistake in the name of a column gives every row the same licence or section without a word.
-        for name in texts[0].absent:
-            if all(name in row.absent for row in texts):
-                raise SourceError(
-                    f"{place}: source {self.name!r}: none of the first {len(texts):,} rows has {name!r}.",
-                    "Correct `columns`.",
-                )
-        if not any(row.text.strip() for row in texts):
+        for name in preview.absent:
             raise SourceError(
-                f"{place}: source {self.name!r}: the first {len(texts):,} rows are all empty.",
+                f"{self.resolve(self.path)}: source {self.name!r}: none of the first {texts:,} rows has {name!r}.",
+                "Correct `columns`.",
+            )
+        if texts and not preview.example:
+            raise SourceError(
+                f"{self.resolve(self.path)}: source {self.name!r}: the first {texts:,} rows are all empty.",
                 "Correct `columns` or `path`.",
             )
 
