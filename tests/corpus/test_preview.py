@@ -2,12 +2,16 @@
 
 import json
 import logging
+import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lance
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from stella_assets.corpus.errors import SourceError
@@ -149,3 +153,19 @@ def test_a_recipe_in_a_folder_with_brackets_finds_its_files(tmp_path: Path, raw:
         raw["corpus"]["sources"] = [{"name": "m", "licence": "MIT", "kind": "jsonl", "path": path}]
         (source,) = settings_of(raw["corpus"], folder).sources
         assert [each.name for each in source.files()] == ["a.jsonl"], path
+
+
+def test_a_large_row_group_is_not_read_as_a_whole(tmp_path: Path):
+    texts = [random.Random(number).randbytes(500).hex() for number in range(80_000)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
+    code = (
+        "import re, sys, pyarrow.parquet; from pathlib import Path;"
+        " from stella_assets.corpus.settings import CorpusSettings;"
+        "source = {'kind': 'parquet', 'name': 'a', 'licence': 'b', 'path': sys.argv[1]};"
+        "(source,) = CorpusSettings.model_validate({'sources': [source]}).sources;"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]);"
+        "before = peak(); assert source.preview().rows == 100; print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 70 * 1024, "KiB; the row group has 80 MB, and a batch of it 8"

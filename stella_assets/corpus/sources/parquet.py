@@ -14,6 +14,7 @@ from stella_assets.corpus.sources.files import FileSource
 
 # Row groups can have millions of rows; only a batch is turned into Python objects at a time.
 BATCH_ROWS = 8192
+BUFFER = 2**20
 
 
 @SOURCES.register
@@ -36,7 +37,8 @@ class Parquet(FileSource):
         """The rows of one file, batch by batch."""
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(path) as file:
+        # Page by page: by default Arrow has the whole row group in memory, which can be gigabytes.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
             columns = [name for name in self.columns.names() if name in file.schema_arrow.names]
             start = 0
             # Group by group: a damaged group costs its own rows.
