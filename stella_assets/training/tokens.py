@@ -18,7 +18,7 @@ from stella_assets.core.step import BuildContext, CheckSpec, Presentation, Resul
 from stella_assets.corpus.errors import EmptyCorpusError
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.students import StudentConfig
-from stella_assets.students.tokenise import tokenise
+from stella_assets.students.tokenise import pad_on_the_right, tokenise
 
 CODE_VERSION = "1"
 TOKENS_FILE = "tokens.arrow"
@@ -71,6 +71,7 @@ def write_tokens(path: Path, student: StudentConfig, texts: Iterable[pa.RecordBa
         EmptyCorpusError: There are no texts.
     """
     tokenizer = load_tokenizer(student)
+    pad_on_the_right(tokenizer, student.model)
     # In the file itself, so that it can be padded without loading a tokenizer.
     metadata = {"padding": json.dumps(padding_of(tokenizer)), "padding_side": tokenizer.padding_side}
     writer: pa.RecordBatchFileWriter | None = None
@@ -148,8 +149,8 @@ class TokenTable:
         columns = {name: _RaggedColumn(table.column(name).chunks) for name in table.column_names}
         # The lengths alone are in memory: 8 bytes per text, for plans over the whole split.
         self.lengths = columns["input_ids"].lengths()
-        left = metadata["padding_side"] == "left"
-        self.texts = TokenisedTexts(columns, json.loads(metadata["padding"]), {}, left=left)
+        # Files of earlier versions may name the other side: ids are not padded in them, and students pad here.
+        self.texts = TokenisedTexts(columns, json.loads(metadata["padding"]), {}, left=False)
 
     def __len__(self) -> int:
         return len(self.lengths)

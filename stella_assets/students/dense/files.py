@@ -25,6 +25,7 @@ from stella_assets.students.dense.layers import keep_layers
 from stella_assets.students.dense.model import DenseStudent
 from stella_assets.students.dense.own_code import save_encoder
 from stella_assets.students.dense.settings import DenseConfig, head_dimensions
+from stella_assets.students.tokenise import pad_on_the_right
 
 if TYPE_CHECKING:
     from stella_assets.core.devices import Compute
@@ -61,6 +62,7 @@ def initialise_student(
     # A saved encoder has lost its layers already; to choose among the rest would prune it twice.
     if config.keep_layers is not None and weights is None:
         keep_layers(transformer.auto_model, config.kept_layers)
+    pad_on_the_right(transformer.tokenizer, config.model)
     hidden = transformer.auto_model.config.hidden_size
     # On the CPU first: `DenseStudent` moves encoder and heads together, to the device that `compute` names.
     # Pooling and length are the recipe's, whatever the base model was published with.
@@ -90,6 +92,7 @@ def load_student(config: DenseConfig, folder: Path, compute: Compute) -> DenseSt
         compute: Where it computes.
     """
     base = load_sentence_transformer(config, saved=folder)
+    pad_on_the_right(base.tokenizer, config.model)
     saved = saved_dimensions(folder)
     record = _read_heads(folder)
     # Folders without a record are of a time when no Matryoshka head was above the full one.

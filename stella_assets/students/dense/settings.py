@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stella_assets.core.config import Dimension, Positive
-from stella_assets.core.models import check_files, load_tokenizer, model_folder, read_shape
+from stella_assets.core.models import ModelFiles, check_files, load_tokenizer, model_folder, read_shape
 from stella_assets.students.base import FULL, STUDENTS, StudentConfig, StudentError, TrainsLayers
 
 if TYPE_CHECKING:
     from stella_assets.core.devices import Compute
     from stella_assets.students.dense.model import DenseStudent
+
+TRANSFORMER = "Transformer"
+"""The module of sentence-transformers that holds a transformers model."""
+ENCODERS_ONLY = "Name a transformers encoder or decoder of texts. As a teacher, this model may do."
 
 
 @STUDENTS.register
@@ -39,6 +43,8 @@ class DenseConfig(StudentConfig):
     def _require_consistent(self) -> Self:
         if len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
             raise ValueError(f"matryoshka_dims {list(self.matryoshka_dims)} names a dimension twice")
+        if self.keep_layers == ():
+            raise ValueError("keep_layers is empty: name at least one layer, or leave it out to keep all")
         if isinstance(self.keep_layers, tuple) and sorted(set(self.keep_layers)) != list(self.keep_layers):
             raise ValueError(f"keep_layers {list(self.keep_layers)} must rise, each layer once, counting from 0")
         return self
@@ -108,9 +114,14 @@ class DenseConfig(StudentConfig):
         if self.on_hub:  # its configuration is not known without a download
             return
         # Small files alone answer: a wrong recipe is refused before any weights are read.
+        self._require_encoder()
         check_files(model_folder(self))
         load_tokenizer(self)
         shape = read_shape(self)
+        if shape.projected:
+            raise StudentError(
+                f"student.model {self.model}: it is a {shape.model_type} model for pictures and texts.", ENCODERS_ONLY
+            )
         kept = len(self.kept_layers(shape.layers))
         if shape.positions and self.max_length > shape.positions:
             raise StudentError(
@@ -123,6 +134,14 @@ class DenseConfig(StudentConfig):
                     f"stages.{number}.train_layers {stage.train_layers}: the student has {kept} layers.",
                     "Lower it, or say `all`.",
                 )
+
+    def _require_encoder(self) -> None:
+        """Static tables, CLIP and modules of other authors are no encoder with layers that could be saved as one."""
+        kind = str(next((module["type"] for module in ModelFiles(self).modules), TRANSFORMER))
+        if not (kind.startswith("sentence_transformers.") and kind.endswith(f".{TRANSFORMER}")) and kind != TRANSFORMER:
+            raise StudentError(
+                f"student.model {self.model}: modules.json begins with {kind}, not with a {TRANSFORMER}.", ENCODERS_ONLY
+            )
 
 
 def head_dimensions(full: int, matryoshka: Iterable[int]) -> dict[str, int]:
