@@ -170,19 +170,26 @@ def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
         _print_scores(found)
 
 
-def validate(recipe: RecipeArgument) -> None:
-    """Check a recipe, its files, models and dimensions, without running anything."""
+def validate(
+    recipe: RecipeArgument,
+    rehearsal: Annotated[
+        bool,
+        typer.Option(help="Also save, export, load and train the untouched student, which takes some 15 s."),
+    ] = True,
+) -> None:
+    """Check a recipe, its files, models and dimensions, and rehearse its student, without making anything."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_recipe, environment_states, remarks
+    from stella_assets.recipe.preflight import check_recipe, environment_states, rehearse_recipe, remarks
 
     dims = check_recipe(wanted, workspace, _say_preview)
+    rehearsed = rehearse_recipe(wanted, dims, compute()) if rehearsal else "The student was not rehearsed."
     target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
     out.print(
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
-    for line in [*remarks(wanted), *environment_states(wanted, compute().environments)]:
+    for line in [rehearsed, *remarks(wanted), *environment_states(wanted, compute().environments)]:
         note(line)
 
 

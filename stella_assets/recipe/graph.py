@@ -30,6 +30,7 @@ from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.active import active_scores_step
 from stella_assets.release.gate import gate_step
 from stella_assets.release.publish import ReleaseInputs, release_step
+from stella_assets.release.rehearsal_step import rehearsal_step
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
@@ -62,6 +63,9 @@ class Graph:
         self._add_corpus()
         self._add_teachers()
         self.tokens = tokens_step(self._name, student=recipe.student, corpus=self.corpus)
+        self.rehearsal = rehearsal_step(
+            self._name, student=recipe.student, release=recipe.release, stages=recipe.stages
+        )
         self.stages = self._add_stages(recipe.seed)
         self._add_scores()
         self.report = self._add_report()
@@ -176,6 +180,7 @@ class Graph:
                     semantic_duplicates=self.semantic_duplicates,
                     previous=stages[-1] if stages else None,
                     starts_matryoshka_heads=number == first,
+                    rehearsal=None if stages else self.rehearsal,
                     teachers=None if len(taught) == len(self.recipe.teachers) else taught,
                     prefix=prefix,
                 )

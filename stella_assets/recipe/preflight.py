@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from stella_assets.core.devices import Compute
 from stella_assets.core.environments import Environments
 from stella_assets.corpus.clean import load_identifier
 from stella_assets.corpus.evaluation_sets import set_digest
@@ -96,6 +98,32 @@ def remarks(recipe: Recipe) -> list[str]:
             "evaluation.prompts."
         ]
     return []
+
+
+def rehearse_recipe(recipe: Recipe, dimension: int | None, compute: Compute) -> str:
+    """Rehearse training and release with the untouched student, and leave nothing behind.
+
+    Args:
+        recipe: That `check_recipe` accepted.
+        dimension: What `check_recipe` returned.
+        compute: Where the student computes.
+
+    Returns:
+        What to tell of it, one line.
+
+    Raises:
+        UserError: The student could be trained and not be released, or not be trained.
+    """
+    student = recipe.student
+    if student.on_hub:
+        return f"The student is not rehearsed here: {student.model} would be downloaded. A run rehearses it first."
+    from stella_assets.release.loaders import worst_loader
+    from stella_assets.release.rehearsal import rehearse
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = rehearse(student, recipe.release, recipe.stages, dimension, Path(scratch), compute)
+    least = worst_loader(found.loaders)["least_cosine"]
+    return f"Rehearsed: every stage trains a batch, and every loader gives the student's vectors (cosine {least:.6f})."
 
 
 def check_environments(teachers: Iterable[TeacherConfig], environments: Environments) -> None:

@@ -15,7 +15,6 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor
 
 from stella_assets.core.progress import progress_bar
-from stella_assets.students.dense.layers import checkpoint_activations, prepare_training, train_only
 from stella_assets.training.checkpoint import Checkpoints, Progress, gathered, optimizer_tensors, whole
 from stella_assets.training.data import Batch, Reading
 from stella_assets.training.divergence import require_sound
@@ -92,10 +91,7 @@ class _Training:
         student = context.student
         objective = stage.objective(student.dimensions)
         # The order matters: what trains decides what the optimiser gets, and wrapping for several processes comes last.
-        train_only(student, stage.train_layers, objective.heads, embeddings=stage.train_embeddings)
-        prepare_training(student)
-        if stage.gradient_checkpointing:
-            checkpoint_activations(student)
+        stage.prepare(student)
         self.plan = BatchPlan(
             self.train.lengths, context.seed, batch_size=stage.effective_batch_size, batch_tokens=stage.batch_tokens
         )

@@ -41,6 +41,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
     previous: Step[SavedStudent] | None,
     starts_matryoshka_heads: bool,
     teachers: tuple[str, ...] | None = None,
+    rehearsal: Step[Any] | None = None,
     prefix: str = "",
 ) -> Step[SavedStudent]:
     """The step that trains one stage.
@@ -57,6 +58,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         previous: The stage before; None for the first.
         starts_matryoshka_heads: Whether this is the first stage that trains Matryoshka heads.
         teachers: Those that any stage learns from, which the full head has rows for; None for all.
+        rehearsal: What has to succeed before the first stage; None for later ones.
         prefix: Of the name, e.g. `seed_1/`. Stages with equal inputs share an artefact, whatever their prefix.
 
     Returns:
@@ -120,6 +122,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         ),
         read=read,
         dependencies=(concatenation, tokens, *(step for step in optional if step is not None)),
+        order_after=() if rehearsal is None else (rehearsal,),
         external_versions=None if previous else lambda workspace: _external_versions(recipe, student, workspace),
         pool="training",
         estimate=lambda _runner, last: stage.estimate(last),

@@ -43,7 +43,7 @@ def stella(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_an_environment_is_announced_by_validate_and_refused_by_run_before_any_work(recipe: Path, tmp_path: Path):
     home = tmp_path / "workspace"
     needed = f"sentence-transformers=={version('sentence-transformers')}"
-    valid = stella("validate", str(recipe))
+    valid = stella("validate", str(recipe), "--no-rehearsal")
     assert valid.returncode == 0, valid.stderr
     assert "teacher 'minilm' needs Python 3" in valid.stderr
     assert needed in valid.stderr
@@ -55,7 +55,7 @@ def test_an_environment_is_announced_by_validate_and_refused_by_run_before_any_w
     assert not (home / "artefacts").exists()
     assert not (home / "environments").exists()
     (tmp_path / "old.txt").write_text(f"{needed}\n")
-    unpinned = stella("validate", str(recipe))
+    unpinned = stella("validate", str(recipe), "--no-rehearsal")
     assert unpinned.returncode == 2
     assert "has no hash" in unpinned.stderr
     assert "uv pip compile --generate-hashes" in unpinned.stderr
@@ -72,7 +72,7 @@ def test_a_run_that_is_allowed_makes_the_environment_and_encodes_in_it(recipe: P
     assert "source:environment" in manifest["identity"]["inputs"]
     assert manifest["metrics"]["embedded_now"] == manifest["metrics"]["texts"] > 20
     # With the environment there, neither another run nor an audit has to be allowed anything.
-    assert "exists." in stella("validate", str(recipe)).stderr
+    assert "exists." in stella("validate", str(recipe), "--no-rehearsal").stderr
     assert stella(*words).returncode == 0
     audit = stella("vectors", "verify", str(recipe), "--json")
     assert audit.returncode == 0, audit.stderr

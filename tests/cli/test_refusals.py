@@ -150,6 +150,8 @@ def test_too_little_disk_space_is_reported_before_anything_is_written(tmp_path: 
 
 def test_a_valid_recipe_is_confirmed_with_its_dimensions(tmp_path: Path, raw: dict[str, Any]):
     done = stella(tmp_path / "workspace", "validate", str(write_recipe(tmp_path, raw)))
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert "Rehearsed: every stage trains a batch, and every loader gives the student's vectors" in done.stderr
+    assert not (tmp_path / "workspace" / "artefacts").exists()
     assert "tiny: valid. 1 sources, 2 teachers with 416 dimensions, 3 stages." in " ".join(done.stdout.split())
     assert "source docs: 100 rows were looked at, the first text is '" in done.stdout

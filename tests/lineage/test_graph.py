@@ -25,7 +25,8 @@ teacher_vectors/lsa: corpus
 concatenated_vectors: corpus teacher_vectors/lsa teacher_vectors/minilm
 vector_stats: concatenated_vectors teacher_vectors/lsa teacher_vectors/minilm
 tokenised_texts: corpus
-stage_1: concatenated_vectors tokenised_texts
+rehearsal: -
+stage_1: concatenated_vectors rehearsal tokenised_texts
 stage_2: concatenated_vectors stage_1 tokenised_texts
 stage_3: concatenated_vectors stage_2 tokenised_texts
 evaluation_tasks: corpus
@@ -50,7 +51,7 @@ teacher_vectors/minilm
 GROUPS = {
     "tiny_1_corpus": 3,
     "tiny_2_teachers": 4,
-    "tiny_3_training": 4,
+    "tiny_3_training": 5,
     "tiny_4_evaluation": 9,
     "tiny_5_release": 3,
     "tiny_6_study": 2,
@@ -102,7 +103,7 @@ def test_a_graph_builds_each_step_once(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(Step, "__init__", count)
     graph = Graph(read_recipe(project_root() / "recipes" / "demo.yaml"))
-    assert len(built) == len(graph.steps) == len(set(built)) == 24
+    assert len(built) == len(graph.steps) == len(set(built)) == 25
 
 
 def test_every_seed_is_trained_and_scored_by_assets_of_its_own(
@@ -130,7 +131,7 @@ def test_several_recipes_are_in_one_set_of_definitions(tiny: Recipe, workspace: 
     other = tiny.model_copy(update={"name": "other"})
     definitions = build_definitions([Graph(tiny), Graph(other)], workspace)
     dg.Definitions.validate_loadable(definitions)
-    assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 50
+    assert len(list(definitions.resolve_asset_graph().get_all_asset_keys())) == 52
     assert {job_name(tiny), job_name(other)} <= {job.name for job in definitions.resolve_all_job_defs()}
 
 

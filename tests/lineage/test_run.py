@@ -95,8 +95,8 @@ def test_a_second_run_recomputes_nothing(finished: Run):
     made_at = {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")}
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
-    assert "tiny: 23 of 23 artefacts are reused." in done.stderr
-    assert len(assets(made_at)) == 23
+    assert "tiny: 24 of 24 artefacts are reused." in done.stderr
+    assert len(assets(made_at)) == 24
     assert {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")} == made_at
 
 
@@ -175,7 +175,7 @@ with dg.DagsterInstance.get() as instance:
     statuses, data_version, checks = json.loads(done.stdout.splitlines()[-1])
     assert set(statuses) == {"DagsterRunStatus.SUCCESS"}
     assert data_version == finished.manifest("release")["digest"]
-    assert checks == 30
+    assert checks == 32
 
 
 def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
@@ -257,7 +257,7 @@ def test_an_edit_makes_stale_what_depends_on_it_and_nothing_else(edit: str, fini
 def test_a_comment_makes_nothing_stale_and_a_plan_says_why_something_is(finished: Run, tmp_path: Path):
     recipe = tmp_path / "tiny.yaml"
     recipe.write_text("# A thought.\n" + finished.recipe.read_text())
-    assert "23 of 23 artefacts exist." in finished.stella("plan", str(recipe)).stdout
+    assert "24 of 24 artefacts exist." in finished.stella("plan", str(recipe)).stdout
     raw = copy.deepcopy(TINY)
     raw["stages"][2] |= {"learning_rate": 0.0001, "steps": 24}
     planned = json.loads(finished.stella("plan", str(write_recipe(tmp_path, raw)), "--json").stdout)

@@ -17,7 +17,7 @@ from stella_assets.recipe.graph import UnknownStepError
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_has_24_steps_and_each_is_built_once(monkeypatch: pytest.MonkeyPatch):
+def test_the_demo_has_25_steps_and_each_is_built_once(monkeypatch: pytest.MonkeyPatch):
     built: list[str] = []
     initialise = core_step.Step.__init__
 
@@ -27,7 +27,7 @@ def test_the_demo_has_24_steps_and_each_is_built_once(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(core_step.Step, "__init__", counted)
     graph = Graph(read_recipe(ROOT / "recipes" / "demo.yaml"))
-    assert len(graph.steps) == 24
+    assert len(graph.steps) == 25
     assert sorted(built) == sorted(step.name for step in graph.steps)
     assert graph.steps.index(graph.cleaned) < graph.steps.index(graph.corpus) < graph.steps.index(graph.release)
 

@@ -1,16 +1,18 @@
 """A folder is not released unless every library that loads it gives the student's vectors."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stella_assets.core.devices import Compute
+from stella_assets.core.models import code_digest
 from stella_assets.release.loaders import SAME, LoaderError, compare_loaders, require_same, worst_loader
 from stella_assets.release.reload import load_and_encode
 from stella_assets.students import DenseConfig
-from tests.models import TEXTS
+from tests.models import TEXTS, build
 
 
 def row(loader: str, least: float) -> dict[str, Any]:
@@ -55,3 +57,14 @@ def test_prompts_and_every_head_are_compared_in_a_clean_process(published, tmp_p
         ("sentence_transformers", 24, 4), ("sentence_transformers", 3, 4), ("transformers", 3, 4),
     }  # fmt: skip
     require_same("release", rows)
+
+
+def test_a_model_with_code_of_its_own_is_loaded_without_the_folder_that_it_came_from(tmp_path: Path):
+    base, folder = build("custom_code", tmp_path), tmp_path / "model"
+    trust = {"trust_remote_code": True, "code_digest": code_digest(base)}
+    config = DenseConfig(model=str(base), matryoshka_dims=(), max_length=32, keep_layers=(0, 2), **trust)
+    student = config.initialise(24, 0, Compute())
+    student.dtype = "float32"
+    student.save(folder, student.head_of(24), {})
+    shutil.rmtree(base)
+    require_same("release", compare_loaders(student, folder, TEXTS[:4], {}, tmp_path, trust=True))

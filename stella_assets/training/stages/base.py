@@ -136,6 +136,19 @@ class StageConfig(ConfigModel):
         }
         return Objective(self.full_head, matryoshka)
 
+    def prepare(self, student: DenseStudent) -> None:
+        """Let what it trains take gradients, and nothing else.
+
+        Args:
+            student: Changed in place.
+
+        Raises:
+            StudentError: It has no such layers.
+        """
+        from stella_assets.students.dense.layers import train_only
+
+        train_only(student, self.train_layers, self.objective(student.dimensions).heads)
+
     def require_fit(self, place: str, student: DenseConfig) -> None:
         """Make sure that the stage can train a student.
 

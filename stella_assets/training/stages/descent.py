@@ -17,6 +17,7 @@ from stella_assets.training.head_losses import MatryoshkaHeads, MatryoshkaLosses
 from stella_assets.training.stages.base import JASPER, STAGES, Outcome, StageConfig, StageContext, StageError
 
 if TYPE_CHECKING:
+    from stella_assets.students.dense.model import DenseStudent
     from stella_assets.training.objective import Objective
 
 SMALLEST_BATCH = 16
@@ -123,6 +124,16 @@ class Descent(StageConfig):
     def objective(self, dimensions: Mapping[str, int]) -> Objective:
         """With what Matryoshka heads learn from; see `StageConfig.objective`."""
         return replace(super().objective(dimensions), matryoshka_targets=self.matryoshka_targets)
+
+    def prepare(self, student: DenseStudent) -> None:
+        """With its embeddings, attention and checkpointing; see `StageConfig.prepare`."""
+        from stella_assets.students.dense.layers import checkpoint_activations, prepare_training, train_only
+
+        heads = self.objective(student.dimensions).heads
+        train_only(student, self.train_layers, heads, embeddings=self.train_embeddings)
+        prepare_training(student)
+        if self.gradient_checkpointing:
+            checkpoint_activations(student)
 
     def require_fit(self, place: str, student: DenseConfig) -> None:
         """Losses by dimension are of dimensions that the student has; see `StageConfig.require_fit`."""

@@ -1,0 +1,189 @@
+"""The rehearsal: what a release asks of a student is tried with the untouched one, before any training.
+
+Shapes: B texts, D dimensions of a head.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stella_assets.core.errors import UserError
+from stella_assets.release.loaders import SAME, compare_loaders, require_same
+from stella_assets.release.reload import cosines
+from stella_assets.release.settings import ReleaseSettings
+from stella_assets.students import DenseConfig
+from stella_assets.training.stages import StageConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stella_assets.core.devices import Compute
+    from stella_assets.students.dense.model import DenseStudent
+
+REHEARSAL = "rehearsal"
+# Of very different lengths: the shorter of two texts in a batch is the one that is padded.
+TEXTS = (
+    "sort",
+    "Return a sorted copy of an array.",
+    "How do I open a network connection, and what happens when it was closed too early by the other side?",
+    "Two words,  CamelCase: naïve café, 3.14 + x_1 -> 東京!",
+    "compare the rows of a table with their neighbours, and keep the largest of them " * 4,
+)
+# Attention has another kernel where gradients are needed; another position or mask moves the second digit.
+NEARLY = 0.999
+"""Minimum cosine of a vector in training with the one of the same text alone."""
+
+
+class RehearsalError(UserError):
+    """A student that a recipe could train, and that would fail at its release or learn from other vectors."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a rehearsal found.
+
+    Attributes:
+        loaders: Rows of `RELEASED_VECTORS`.
+        unused: Parameters that would train and that no vector depends on, e.g. BERT's pooler.
+    """
+
+    loaders: list[dict[str, Any]]
+    unused: list[str]
+
+
+def rehearse(
+    student: DenseConfig,
+    release: ReleaseSettings,
+    stages: Sequence[StageConfig],
+    dimension: int | None,
+    scratch: Path,
+    compute: Compute,
+) -> Rehearsed:
+    """Save, export and load the untouched student as a release, and train one batch as each stage would.
+
+    Args:
+        student: Settings of the student.
+        release: What would be released.
+        stages: Those that would train it.
+        dimension: Of the teachers' concatenation; None where it is not known yet, and then the largest dimension that
+            the recipe names stands for it.
+        scratch: An existing folder; what is written there is removed again.
+        compute: Where it computes.
+
+    Returns:
+        What was found.
+
+    Raises:
+        UserError: The student cannot be made, trained, saved or loaded, or its vectors differ.
+    """
+    model = student.initialise(dimension or max(release.dimension, *student.matryoshka_dims, 0), 0, compute)
+    model.dtype = "float32"  # as loaders compute
+    alone_BD = _alone(student.model, model)
+    folder = scratch / REHEARSAL
+    try:
+        model.save(folder, model.head_of(release.dimension), student.prompts)
+        if release.onnx:
+            _export(student.model, model, release.dimension, folder)
+        trust = student.trust_remote_code
+        loaders = compare_loaders(model, folder, TEXTS, student.prompts, scratch, trust=trust)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    require_same(f"rehearsal of {student.model}", loaders)
+    unused = [
+        name for number, stage in enumerate(stages) for name in _train(f"stages.{number}", stage, model, alone_BD)
+    ]
+    return Rehearsed(loaders, sorted(set(unused)))
+
+
+def _alone(name: str, model: DenseStudent) -> Any:
+    """Vectors `[B, D]` of the full head, each text by itself; they must not depend on the batch that a text is in."""
+    import numpy as np
+
+    alone_BD = np.concatenate([model.encode([text]) for text in TEXTS])
+    least = cosines(model.encode(TEXTS), alone_BD).min()
+    if not least >= SAME:
+        raise RehearsalError(
+            f"student.model {name}: the vector of a text depends on the texts in its batch (minimum cosine "
+            f"{least:.4f} with the vector of the text alone), so padding is not hidden from the encoder.",
+            "Choose another `pooling`, or another model.",
+        )
+    return alone_BD
+
+
+def _export(name: str, model: DenseStudent, dimension: int, folder: Path) -> None:
+    from stella_assets.release.onnx import export_onnx
+
+    try:
+        export_onnx(model, dimension, folder)
+    except Exception as error:  # whatever the exporter raises about an operator that it does not know
+        raise RehearsalError(
+            f"student.model {name}: it cannot be exported as ONNX ({type(error).__name__}: {str(error)[-500:]}).",
+            "Set `release.onnx: false`, or choose another model.",
+        ) from error
+
+
+def _train(place: str, stage: StageConfig, model: DenseStudent, alone_BD: Any) -> list[str]:
+    """Train one batch as a stage would; gives the parameters that no vector depends on.
+
+    The targets are random: what is asked is whether every part that should learn does, not what it learns.
+    """
+    import torch
+
+    from stella_assets.students import FULL
+    from stella_assets.students.dense.layers import layer_parameters
+
+    stage.prepare(model)
+    trained = model.trained_parameters()
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-5, fused=True)
+    vectors = _forward(model, list(stage.objective(model.dimensions).heads))
+    least = cosines(vectors[FULL].detach().cpu().numpy(), alone_BD).min()
+    if not least >= NEARLY:
+        raise RehearsalError(
+            f"{place}: in training, the student gives other vectors than afterwards (minimum cosine {least:.4f}).",
+            "Choose another model, or report this architecture.",
+        )
+    generator = torch.Generator().manual_seed(0)
+    loss = torch.stack([_distance(vectors_BD, generator) for vectors_BD in vectors.values()]).sum()
+    loss.backward()
+    gradients = {name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None}
+    idle = [name for name in trained if name not in gradients]
+    if still := sorted(layer_parameters(model).intersection(idle)):
+        raise RehearsalError(
+            f"{place}: {still[0]} and {len(still) - 1} others should train and get no gradient.",
+            "Lower `train_layers`, or choose another model.",
+        )
+    broken = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+    if broken or not loss.isfinite():
+        raise RehearsalError(
+            f"{place}: the loss of a first batch is {loss.item():.4g}, and gradients of {len(broken)} parameters are "
+            "not finite.",
+            "Choose another model.",
+        )
+    optimizer.step()
+    model.zero_grad(set_to_none=True)
+    return idle
+
+
+def _forward(model: DenseStudent, heads: Sequence[str]) -> Mapping[str, Tensor]:
+    """Vectors of the texts as training computes them: in two groups of similar length, one of them padded."""
+    import numpy as np
+
+    from stella_assets.core.batching import padded_widths
+    from stella_assets.students.tokenise import tokenise
+
+    limit = int(model.backbone.max_seq_length or 512)
+    tokens = tokenise(model.backbone.tokenizer, TEXTS, limit)
+    widths = padded_widths(tokens.lengths, limit)
+    groups = [np.arange(2), np.arange(2, len(TEXTS))]
+    return model([tokens.batch(group, int(widths[group].max())) for group in groups], heads)
+
+
+def _distance(vectors_BD: Tensor, generator: Any) -> Tensor:
+    import torch
+
+    targets_BD = torch.randn(*vectors_BD.shape, generator=generator).to(vectors_BD)
+    return 1 - torch.nn.functional.cosine_similarity(vectors_BD, targets_BD).mean()
