@@ -159,7 +159,13 @@ def read_shape(source: ModelSource, saved: Path | None = None) -> ModelShape:
     Raises:
         UserError: The configuration cannot be read.
     """
-    return shape_of(load_config(source, saved))
+    config = load_config(source, saved)
+    try:
+        return shape_of(config)
+    except ConfigError as error:
+        # Code for other versions of transformers may state sizes in ways that this version does not read.
+        remedy = libraries_remedy(ModelFiles(source, saved), error, error.remedy)
+        raise ConfigError(error.message, remedy) from None
 
 
 def read_width(source: ModelSource) -> int:

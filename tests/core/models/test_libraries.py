@@ -10,7 +10,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import code_digest, load_sentence_transformer
 from stella_assets.core.models.libraries import LoadError
-from stella_assets.core.models.shape import ConfigError, load_config
+from stella_assets.core.models.shape import ConfigError, load_config, read_shape
 from stella_assets.teachers.kinds import SentenceTransformersTeacher
 from tests.models import TEXTS, build
 
@@ -58,6 +58,15 @@ def test_a_configuration_that_does_not_load_names_them_too(folder: Path):
     configuration.write_text(OLD_IMPORT + configuration.read_text())
     with pytest.raises(ConfigError) as failed:
         load_config(source(folder))
+    assert PINNED in failed.value.remedy
+
+
+def test_a_configuration_whose_sizes_are_not_read_names_them_too(folder: Path):
+    configuration = folder / "configuration_new.py"
+    sizeless = "\nNewConfig.get_text_config = lambda self, **_: type('Old', (), {'model_type': 'new'})()\n"
+    configuration.write_text(configuration.read_text() + sizeless)
+    with pytest.raises(ConfigError, match="states hidden_size None") as failed:
+        read_shape(source(folder))
     assert PINNED in failed.value.remedy
 
 
