@@ -127,6 +127,10 @@ class IsolatedModel:
                 bar.update(len(part))
         return vectors_ND
 
+    def encode_by_library(self, texts: list[str], role: Role) -> np.ndarray:
+        """What `SentenceTransformer.encode` makes of each text alone, `[N, D]` float32: without any padding."""
+        return np.concatenate([self._encode([text], self._prompt(role)) for text in texts])
+
     def _encode(self, texts: list[str], prompt: str) -> np.ndarray:
         try:
             return self._encoder.encode(texts, prompt)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from stella_assets.core.devices import Compute
+from stella_assets.core.environments import Environments
 from stella_assets.core.errors import EXPECTED, UserError
 from stella_assets.core.registry import load_entry_points
 from stella_assets.teachers.examination import KnownVectorsError, examine, tolerance
@@ -47,6 +48,7 @@ def examine_in_second_process(
         "folder": str(folder),
         "device": compute.device_name,
         "threads": compute.threads,
+        "environments": compute.environments.to_json(),
     }
     with tempfile.TemporaryDirectory() as scratch:
         asked, answered = Path(scratch) / "request.json", Path(scratch) / "answer.npz"
@@ -73,7 +75,8 @@ def main() -> None:
     load_entry_points()
     kind = TEACHERS[request["settings"]["kind"]]
     teacher = kind.model_validate(request["settings"], context={"folder": Path(request["base"])})
-    compute = Compute(request["device"], request["threads"])
+    environments = Environments.from_json(request["environments"])
+    compute = Compute(request["device"], request["threads"], environments=environments)
     compute.limit_threads()
     try:
         model = teacher.open(Path(request["folder"]), compute)

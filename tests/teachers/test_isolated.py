@@ -31,6 +31,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.models import code_digest
 from stella_assets.teachers import encoder_process
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
+from stella_assets.teachers.examination import KnownVectorsError
 from stella_assets.teachers.isolated import IsolatedModel
 from stella_assets.teachers.kinds import SentenceTransformersTeacher
 from stella_assets.teachers.kinds.base import prompt_role
@@ -178,11 +179,15 @@ class Spy(Module):
 
 def spying_model(folder: Path, compute: Compute, port: int) -> None:
     """A model whose own code looks for secrets and a network while it is loaded."""
+    add_module(folder, compute, "spy.Spy", SPY.replace("PORT", str(port)))
+
+
+def add_module(folder: Path, compute: Compute, name: str, code: str) -> None:
     minilm(None).open(Path(), compute).model.save_pretrained(str(folder))
     modules = json.loads((folder / "modules.json").read_text())
-    modules.append({"idx": len(modules), "name": "spy", "path": "", "type": "spy.Spy"})
+    modules.append({"idx": len(modules), "name": "own", "path": "", "type": name})
     (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "spy.py").write_text(SPY.replace("PORT", str(port)))
+    (folder / f"{name.split('.', maxsplit=1)[0]}.py").write_text(code)
 
 
 def test_custom_code_gets_no_secret_and_no_network(
@@ -337,6 +342,44 @@ def test_code_that_is_not_the_pinned_code_is_not_run(borrowed: EnvironmentConfig
 def with_transformers(environment: EnvironmentConfig, folder: Path) -> EnvironmentConfig:
     line = make_wheel(folder, "transformers", version("transformers"))
     return EnvironmentConfig(requirements=(*environment.requirements, line))
+
+
+UNSTEADY = """
+import os, torch
+from sentence_transformers.base.modules import Module
+
+class Unsteady(Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(os.getpid())
+        self.shift = torch.randn(384)
+
+    def forward(self, features, **kwargs):
+        features["sentence_embedding"] = features["sentence_embedding"] + self.shift
+        return features
+
+    def save(self, output_path, **kwargs):
+        pass
+
+    @classmethod
+    def load(cls, name, **kwargs):
+        return cls()
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_another_process_loads_otherwise_gets_no_vector_into_the_store(
+    borrowed: EnvironmentConfig, compute: Compute, tmp_path: Path
+):
+    add_module(tmp_path, compute, "unsteady.Unsteady", UNSTEADY)
+    pinned = {"trust_remote_code": True, "code_digest": code_digest(tmp_path)}
+    teacher = minilm(borrowed, model=str(tmp_path), **pinned)
+    model = teacher.open(Path(), compute)
+    workspace = Workspace(tmp_path / "home")
+    vectors = TeacherVectors(teacher, Path(), Reference(model.dim, 0, fingerprints(model), ""), workspace)
+    with pytest.raises(KnownVectorsError, match="this process and a second one loaded it with different vectors"):
+        vectors.fill(Corpus(range(40)), compute, logging.getLogger("test"))
+    assert vectors.count_missing(Corpus(range(40))) == 40
 
 
 def test_an_environment_without_sentence_transformers_is_refused_before_a_run(tmp_path: Path):

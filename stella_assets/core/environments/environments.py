@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from stella_assets.core.environments.interpreters import find_interpreter
 from stella_assets.core.environments.making import damage, make, program_of
@@ -67,6 +68,18 @@ class Environments:
     workspace: Workspace | None = None
     allowed: bool = False
     variables: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What another process needs to find these environments. It must not make any: this one has asked a person."""
+        root = None if self.workspace is None else str(self.workspace.root.absolute())
+        return {"root": root, "variables": self.variables}
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Self:
+        """The environments that `to_json` wrote."""
+        root = written["root"]
+        variables = tuple((name, value) for name, value in written["variables"])
+        return cls(None if root is None else Workspace(Path(root)), variables=variables)
 
     def locate(self, config: EnvironmentConfig) -> Environment:
         """An environment by its content, made or not.

@@ -103,10 +103,6 @@ class SentenceTransformersTeacher(PublishedTeacher):
 
         return IsolatedModel(self, self.environment, compute)
 
-    def base_folder(self) -> Path | None:
-        """The recipe's folder; None where its environment loads the model: that is a process of its own already."""
-        return None if self.environment else super().base_folder()
-
     def reference(self, model: Any, texts: list[str], role: Role) -> np.ndarray:
         """Vectors by `SentenceTransformer.encode`."""
         vectors: np.ndarray = model.encode_by_library(texts, role)
