@@ -54,12 +54,12 @@ class Registry(Generic[K]):
             The same class.
 
         Raises:
-            UserError: Another class, with another qualified name, has that kind's name.
+            UserError: Another class, of another module or with another qualified name, has that kind's name.
         """
         (name,) = get_args(kind.model_fields[self.key].annotation)
         known = self._kinds.get(name)
         # A module that is executed twice, e.g. by a reload, registers the same class again; that is not a clash.
-        if known is not None and known.__qualname__ != kind.__qualname__:
+        if known is not None and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
             raise UserError(
                 f"{self.name} kind {name!r}: both {known.__module__} and {kind.__module__} define it.",
                 "Rename one of them, or uninstall the package that adds it.",

@@ -86,6 +86,9 @@ class Tracer:
         folders = [folder for tag, folder in tagged.items() if name and tag.startswith(name)]
         if len(folders) == 1:
             return self.of_folder(folders[0])
+        if folders:
+            shown = ", ".join(tag for tag in tagged if tag.startswith(name))
+            raise TraceError(f"{recipe}@{name}: {len(folders)} snapshots begin with this: {shown}.", "Give more of it.")
         known = ", ".join([*releases.names(), *tagged])
         raise TraceError(
             f"{recipe}@{name}: no release or snapshot of this name.",

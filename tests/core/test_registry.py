@@ -62,6 +62,15 @@ def test_two_classes_cannot_have_one_name():
         SHAPES.register(Other)
 
 
+def test_a_class_of_the_same_name_in_another_module_is_another_class():
+    class Circle(Shape):
+        kind: Literal["circle"]
+
+    Circle.__qualname__, Circle.__module__ = "Circle", "another_package.shapes"
+    with pytest.raises(UserError, match=r"shape kind 'circle': both .* and another_package\.shapes define it"):
+        SHAPES.register(Circle)
+
+
 def test_an_installed_package_adds_kinds_by_its_entry_points(tmp_path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "triangles.py").write_text("registered = True\n")
     about = tmp_path / "triangles-1.0.dist-info"

@@ -81,6 +81,9 @@ def test_words_name_one_artefact_or_the_mistake_is_reported(report: Node, worksp
     assert corpus.folder is not None
     tagged = {"0123456789abcdef": corpus.folder}
     assert tracer.find("demo@0123", tagged=lambda _recipe: tagged).digest == corpus.digest
+    both = {"0123456789": corpus.folder, "0123ffffff": corpus.folder}
+    with pytest.raises(TraceError, match=r"demo@0123: 2 snapshots begin with this: 0123456789, 0123ffffff\. Give more"):
+        tracer.find("demo@0123", tagged=lambda _recipe: both)
     with pytest.raises(
         TraceError, match=r"demo@v1: no release or snapshot of this name\. Recipe 'demo' has 0123456789"
     ):
