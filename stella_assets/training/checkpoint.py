@@ -14,6 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from storage.errors import DamageError
+from storage.files import file_digest
+
+DIGESTS = "digests.json"
 PREFIX = "checkpoint-"
 BEST = "best-"
 # A kill while the newest is replaced leaves the other one. It may also fall between a new best checkpoint and the
@@ -113,13 +117,27 @@ class Checkpoints:
             self._write(BEST, step, tensors, {"step": step})
 
     def load_best(self, step: int) -> None:
-        """Go back to the best weights."""
+        """Go back to the best weights.
+
+        Raises:
+            DamageError: Their file is not as it was written; the same run again continues from an earlier checkpoint.
+        """
+        folder = self.folder / f"{BEST}{step:08d}"
+        if not _is_whole(folder):
+            raise DamageError(f"{folder}: is not as it was written. Run again to train from an earlier step.", folder)
         _restore(self._trained, load_file(self.folder / f"{BEST}{step:08d}" / "model.safetensors"))
 
     def newest(self) -> Path | None:
-        """The newest checkpoint; None where there is none."""
+        """The newest checkpoint that is whole, with the best weights until then; None where there is none."""
         # Numbers are padded to 8 digits, so names sort as numbers do; drafts begin with a dot and do not match.
-        return max(self.folder.glob(f"{PREFIX}*"), default=None)
+        for folder in sorted(self.folder.glob(f"{PREFIX}*"), reverse=True):
+            if _is_whole(folder):
+                best = json.loads((folder / "progress.json").read_text())["best_step"]
+                # A stage that keeps its last weights has no best ones before its end.
+                kept = self.folder / f"{BEST}{best:08d}"
+                if not kept.exists() or _is_whole(kept):
+                    return folder
+        return None
 
     def _write(
         self, kind: str, step: int, tensors: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]
@@ -133,12 +151,25 @@ class Checkpoints:
         for name, group in tensors.items():
             save_file(dict(group), draft / f"{name}.safetensors")
         (draft / "progress.json").write_text(json.dumps(progress))
+        digests = {path.name: file_digest(path) for path in draft.iterdir()}
+        (draft / DIGESTS).write_text(json.dumps(digests))
         # A resumed run reaches the step again. A folder cannot be renamed over one that is not empty.
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
         # Only after the rename: a full disk must not cost the checkpoints that are whole.
         for older in sorted(self.folder.glob(f"{kind}*"))[:-KEPT]:
             shutil.rmtree(older)
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the files of a checkpoint are as they were written; those of older versions have no digests."""
+    try:
+        digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        return {"progress.json", "model.safetensors"} <= digests.keys() and all(
+            file_digest(folder / name) == digest for name, digest in digests.items()
+        )
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, trained: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
