@@ -90,7 +90,7 @@ def fit_full_head(
     train_only(student, 0, [FULL])
     train = data["train"] if texts is None else data["train"].first(texts)
     equations, t_SD = _sum_up(student, train, name)
-    measure = Measurement(objective, data["dev"], measure_spread(train, objective), student.device)
+    measure = Measurement(objective, data["dev"], measure_spread(train), student.device)
     # The encoder does not change, so each of the dozen candidates needs only the head's product with these states.
     # Keys are identities, as batches hold tensors; `measure` keeps the batches alive, so no identity is used again.
     with torch.inference_mode():

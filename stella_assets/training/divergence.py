@@ -10,7 +10,7 @@ from pathlib import Path
 from stella_assets.core.errors import UserError
 
 EXPLODED = 4.0
-"""A loss this many times the one that the stage began with does not come back."""
+"""A loss this many times the one that the stage began with does not come back, if it is above that of a constant."""
 # Next to the checkpoints, which outlive a run that failed; the artefact's folder does not.
 REPORT = "diverged.json"
 
@@ -25,6 +25,7 @@ def require_sound(
     loss: float,
     gradient_norm: float,
     start: float,
+    constant: float,
     read_ids: Callable[[], list[str]],
     scratch: Path,
 ) -> None:
@@ -36,15 +37,16 @@ def require_sound(
         loss: Of its batch.
         gradient_norm: Of its batch, before clipping.
         start: Dev loss before the stage.
+        constant: About the loss of a student that gives one vector for every text. A stage that begins near zero may
+            rise to many times its start and still be far below it.
         read_ids: Gives the ids of the batch's texts.
         scratch: Where checkpoints are; a report is written here.
 
     Raises:
         DivergedError: With the step, the texts and the last good checkpoint.
     """
-    # The floor is for a start of 0, of which every multiple is 0. The start is in the log of the checkpoints, so a
-    # resumed run compares with the same number.
-    if math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= EXPLODED * max(start, 1e-6):
+    # The start is in the log of the checkpoints, so a resumed run compares with the same number.
+    if math.isfinite(loss) and math.isfinite(gradient_norm) and loss <= max(EXPLODED * start, constant):
         return
     # Ids are read only now: the check runs at every step.
     ids, path = read_ids(), scratch / REPORT

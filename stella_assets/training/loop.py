@@ -111,7 +111,8 @@ class _Training:
         self.average = Average(stage.ema_decay, self.trained) if stage.ema_decay else None
         averages = self.average.tensors if self.average else None
         self.checkpoints = Checkpoints(context.scratch / "checkpoints", self.trained, self.optimizer, averages)
-        spread = measure_spread(self.train, objective)
+        spread = measure_spread(self.train)
+        self.constant = objective.constant_loss(spread)
         in_parts = stage.micro_batch_size is not None
         self.gradients = Gradients(
             self.accelerator, model, objective, context.part, spread, self.states_NH, in_parts=in_parts
@@ -198,7 +199,14 @@ class _Training:
         loss, gradient_norm = values["total"], gathered(norm).item()
         # Before the weights change: a checkpoint never holds the result of a bad step.
         require_sound(
-            self.name, step, loss, gradient_norm, start, lambda: self.train.ids(batch.positions_B), self.context.scratch
+            self.name,
+            step,
+            loss,
+            gradient_norm,
+            start,
+            self.constant,
+            lambda: self.train.ids(batch.positions_B),
+            self.context.scratch,
         )
         self.optimizer.step()
         if self.average:

@@ -14,7 +14,7 @@ from torch import Tensor
 from stella_assets.students import FULL
 from stella_assets.training.data import Batch, Reading, TrainingData
 from stella_assets.training.gram import gram
-from stella_assets.training.objective import IN_COSINES, Objective, stage_loss
+from stella_assets.training.objective import Objective, stage_loss
 from stella_assets.training.plan import GROUP_COST
 from stella_assets.training.targets import Spread
 
@@ -84,17 +84,14 @@ class Measurement:
         return sums
 
 
-def measure_spread(train: TrainingData, objective: Objective) -> Spread:
-    """The spread of the stage's teachers, where its losses count in units of it.
+def measure_spread(train: TrainingData) -> Spread:
+    """The spread of the stage's teachers.
 
     Measured on the first texts; ids are hashes, so these are a random sample.
 
     Args:
         train: The texts, with the vectors of the stage's teachers.
-        objective: The losses of the stage.
     """
-    if not objective.counts_in_spread:
-        return IN_COSINES
     return Spread.of(train.targets(np.arange(min(SPREAD_TEXTS, len(train)))))
 
 

@@ -41,10 +41,17 @@ class Objective:
         """Names of the heads that train, the full one first."""
         return [FULL, *self.matryoshka]
 
-    @property
-    def counts_in_spread(self) -> bool:
-        """Whether losses are in units of the teachers' spread."""
-        return any(losses.normalize_by_teacher_std for losses in (self.full_head, *self.matryoshka.values()))
+    def constant_loss(self, spread: Spread) -> float:
+        """About the loss of a student that gives one vector for every text.
+
+        Args:
+            spread: The teachers' spread.
+        """
+        total = 0.0
+        for losses in (self.full_head, *self.matryoshka.values()):
+            unit = spread if losses.normalize_by_teacher_std else IN_COSINES
+            total += sum(loss.weight / loss.scale(unit) * loss.scale(spread) for loss in losses.losses)
+        return total
 
 
 @dataclass(frozen=True)

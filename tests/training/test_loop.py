@@ -184,6 +184,15 @@ def test_a_loss_that_explodes_stops_the_stage(lesson, tmp_path):
         train(lesson, student, lesson.stage(**only, steps=60, learning_rate=1.0, warmup=0), tmp_path / "b")
 
 
+def test_a_stage_that_begins_near_zero_may_rise_up_to_the_loss_of_a_constant(tmp_path):
+    def check(loss: float) -> None:
+        require_sound("s", 7, loss, 1.0, 0.0008, 0.32, lambda: ["a", "b", "c"], tmp_path)
+
+    check(0.085)  # a hundred times its start, and a quarter of what one vector for all texts gives
+    with pytest.raises(DivergedError, match=r"the loss is 0\.33 .* it began with 0\.0008"):
+        check(0.33)
+
+
 def test_progress_shows_terms_speed_and_time_left(lesson, tmp_path, caplog):
     caplog.set_level("INFO")
     train(lesson, lesson.student(), lesson.stage(), tmp_path / "a")
