@@ -188,7 +188,7 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     with duckdb.connect(str(finished.workspace / "statistics.duckdb"), read_only=True) as connection:
         query = "SELECT count(*), min(seconds) >= 0 FROM artefacts WHERE NOT starts_with(asset, 'task_scores/')"
         seconds = connection.execute(query).fetchone()
-    assert seconds == (23, True)
+    assert seconds == (24, True)
     wrong = finished.stella("sql", "SELECT * FROM score")
     assert wrong.returncode == 2
     views = "Views: artefacts, contamination, dimension_stats, drift, dropped, evaluation_tasks, funnel, gate, "
