@@ -66,6 +66,8 @@ class CheckedFiles:
         """
         remembered = self._read()
         known = {} if thorough else remembered
+        # What is remembered may only spare reading a file that is whole; it is never the reason to call one damaged.
+        known = {name: each for name, each in known.items() if each[3] == digests.get(name)}
         seen = {name: self._look(self._folder / name, known.get(name)) for name in digests}
         self._remember(remembered, {name: found for name, found in seen.items() if found})
         return [

@@ -145,6 +145,15 @@ def test_an_unchanged_file_is_read_once(
     for _ in range(2):
         assert Runner(workspace, log).make(first).reused
     assert read == ["number.txt"]
+    memory = next(workspace.checked.rglob("*.json"))
+    content = memory.read_bytes()
+    for place in range(0, 8 * len(content), 5):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        memory.write_bytes(flipped)
+        assert Runner(workspace, log).find(first)  # damage to the memory costs reading, and nothing else
+    memory.write_bytes(content)
+    read[:] = ["number.txt"]
     shutil.rmtree(workspace.checked)
     assert Runner(workspace, log).make(first).reused
     assert sorted(read) == ["clock.txt", "number.txt", "number.txt"]
