@@ -64,16 +64,17 @@ class ArtefactStore:
         """Remove what a build left for the case of an interruption, after its artefact is durable and linked."""
         shutil.rmtree(self.path(asset, f"{key}{SCRATCH}"), ignore_errors=True)
 
-    def remove(self, asset: str, key: str) -> bool:
-        """Remove an artefact, in one step for those who look for it, unless somebody is making or taking it now.
+    def remove(self, asset: str, key: str, is_needed: Callable[[], bool]) -> None:
+        """Remove an artefact, in one step for those who look for it, unless somebody is making or linking it now.
 
-        Returns:
-            Whether it is gone.
+        Args:
+            asset: What the artefact is stored under.
+            key: Of the artefact.
+            is_needed: Asked under the artefact's lock: a run may have linked it since the collector looked.
         """
         with try_lock(self.workspace, _lock_name(asset, key)) as held:
-            if held:
+            if held and not is_needed():
                 remove_folder(self.path(asset, key), self.workspace.root)
-            return held
 
     def commit(self, draft: Path, asset: str, key: str) -> Path:
         """Move a draft into place. The draft holds its manifest already, so the rename is the commit.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from stella_assets.core.manifest import Manifest
 from stella_assets.corpus.shards import live_shards
-from stella_assets.release.alive import collecting, live_artefacts
+from stella_assets.release.alive import collecting, linked_artefacts, live_artefacts
 from stella_assets.release.publish import RELEASE
 from stella_assets.teachers import garbage as vector_garbage
 from stella_assets.teachers.garbage import live_vectors
@@ -131,9 +132,13 @@ def _remove_artefacts(workspace: Workspace, live: Collection[Path], before: date
     size = _bytes(gone)
     store = ArtefactStore(workspace)
     for folder in gone if not dry_run else ():
-        # One that somebody is making again stays: its lock is taken.
-        store.remove(folder.parent.relative_to(workspace.artefacts).as_posix(), folder.name)
+        asset = folder.parent.relative_to(workspace.artefacts).as_posix()
+        store.remove(asset, folder.name, partial(_is_linked, workspace, folder))
     return [f"{len(gone)} artefacts of {size / 2**20:,.0f} MiB"]
+
+
+def _is_linked(workspace: Workspace, folder: Path) -> bool:
+    return folder in linked_artefacts(workspace)
 
 
 def _bytes(folders: Iterable[Path]) -> int:

@@ -144,6 +144,4 @@ def test_collectors_and_a_run_do_not_fail_one_another(workspace: Workspace, log:
         calls += [pool.submit(collect_all, workspace) for _ in range(12)]
         for call in calls:
             call.result()
-    assert len(list(workspace.artefacts.glob("loose/*"))) <= 40
-    collect_all(workspace)
-    assert finished(workspace) == [workspace.current("tiny", "loose").resolve()]
+    assert leases(workspace) == []
