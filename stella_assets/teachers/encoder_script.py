@@ -47,12 +47,18 @@ def load(settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
     if "model_kwargs" in known:
         own = {"dtype" if named >= [4, 56] else "torch_dtype": dtype}
         given["model_kwargs"] = {**own, **given.get("model_kwargs", {})}
+    # There, authors set the tokenizer's attributes afterwards, e.g. `add_eos_token` of NV-Embed-v2.
+    later = {} if "tokenizer_kwargs" in known else given.pop("tokenizer_kwargs", {})
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError("%s: this version of sentence-transformers does not take it" % unknown[0])
     model = SentenceTransformer(
         settings["model"], device=settings["device"], trust_remote_code=settings["trust_remote_code"], **given
     )
+    for name, value in later.items():
+        if not hasattr(model.tokenizer, name):
+            raise ValueError("tokenizer_kwargs: %s has no %s" % (type(model.tokenizer).__name__, name))
+        setattr(model.tokenizer, name, value)
     if settings["dense_folder"]:
         replace_dense(model, os.path.join(settings["model"], settings["dense_folder"]))
     check(model, records)

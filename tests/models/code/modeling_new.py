@@ -21,6 +21,7 @@ class RotaryEmbedding(nn.Module):
     def forward(self, x, position_ids):
         cos, sin = self.cos_cached[position_ids][:, None], self.sin_cached[position_ids][:, None]
         a, b = x.chunk(2, dim=-1)
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
