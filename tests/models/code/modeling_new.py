@@ -19,7 +19,7 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("sin_cached", both.sin(), persistent=False)
 
     def forward(self, x, position_ids):
-        cos, sin = self.cos_cached[position_ids][:, None], self.sin_cached[position_ids][:, None]
+        cos, sin = (each[position_ids][:, None].to(x.dtype) for each in (self.cos_cached, self.sin_cached))
         a, b = x.chunk(2, dim=-1)
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         return x * cos + torch.cat([-b, a], dim=-1) * sin
