@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -31,6 +32,9 @@ class FewTexts:
             for i, (_, text) in enumerate(sentences(9))
         ]
         return pa.Table.from_pylist(rows).select(columns)
+
+    def take(self, positions: np.ndarray, columns: list[str]) -> pa.Table:
+        return self.table(columns).take(positions)
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def small(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def one_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """One workspace for all recipes, so that what they share is made once."""
     return Workspace(tmp_path_factory.mktemp("shared") / "workspace")
 
@@ -66,21 +66,21 @@ def scored(graph: Graph, runner: Runner) -> dict[str, str]:
 
 
 def test_custom_tasks_alone_lead_to_a_release(
-    small: dict[str, Any], data: Path, tmp_path: Path, shared: Workspace, log: logging.Logger
+    small: dict[str, Any], data: Path, tmp_path: Path, one_workspace: Workspace, log: logging.Logger
 ):
     mine = {"name": "Mine", "kind": "pair_classification", "path": str(data / "pair_classification.parquet")}
     small["evaluation"] = {"tasks": [], "custom_tasks": [mine]}
-    graph, runner, outcome = run(small, tmp_path, shared, log)
+    graph, runner, outcome = run(small, tmp_path, one_workspace, log)
     assert outcome.failures == ()
     assert scored(graph, runner) == {"Mine": "PairClassification"}
     assert (runner.read(graph.release) / "modules.json").is_file()
 
 
 def test_official_tasks_alone_lead_to_a_release(
-    small: dict[str, Any], data: Path, tmp_path: Path, shared: Workspace, log: logging.Logger
+    small: dict[str, Any], data: Path, tmp_path: Path, one_workspace: Workspace, log: logging.Logger
 ):
     small["evaluation"] = {"tasks": ["STSBenchmark", RETRIEVAL], "data": str(data)}
-    graph, runner, outcome = run(small, tmp_path, shared, log)
+    graph, runner, outcome = run(small, tmp_path, one_workspace, log)
     assert outcome.failures == ()
     assert scored(graph, runner) == {"STSBenchmark": "STS", RETRIEVAL: "Retrieval"}
     assert (runner.read(graph.release) / "modules.json").is_file()
@@ -88,7 +88,7 @@ def test_official_tasks_alone_lead_to_a_release(
 
 @pytest.mark.slow
 def test_everything_that_a_recipe_can_ask_for_leads_to_a_release_if_it_may_be_below_the_base_model(
-    small: dict[str, Any], data: Path, tmp_path: Path, shared: Workspace, log: logging.Logger
+    small: dict[str, Any], data: Path, tmp_path: Path, one_workspace: Workspace, log: logging.Logger
 ):
     small["corpus"] |= {
         "decontaminate": {"sets": [{"name": "own", "path": str(data)}]},
@@ -106,13 +106,13 @@ def test_everything_that_a_recipe_can_ask_for_leads_to_a_release_if_it_may_be_be
         "seeds": [1],
     }
     small["release"] = {"dimension": 32, "licence": "MIT"}
-    _, _, outcome = run(small, tmp_path, shared, log)
+    _, _, outcome = run(small, tmp_path, one_workspace, log)
     closed = next(check for check in outcome.failed_checks if check.check == "max_base_regression")
     assert closed.asset == "release_gate"
     assert "Retrieval by " in closed.found
     assert "Most likely causes: (1) " in closed.found
     small["release"] |= {"gate": {"contamination": 1000, "dimensions": {16: 0.01}} | RELEASED_ANYWAY}
-    _, _, outcome = run(small, tmp_path, shared, log)
+    _, _, outcome = run(small, tmp_path, one_workspace, log)
     assert outcome.failures == ()
 
 

@@ -122,7 +122,10 @@ def test_the_report_has_every_model_dimension_and_retention(finished: Run):
     assert set(report["retention"]) == {"teacher/minilm", "teacher/lsa", "concatenation"}
     html = (finished.workspace / "tiny/evaluation_report/report.html").read_text()
     assert html.count("data:image/png;base64,") == 8
-    assert "http" not in html.replace("http-equiv", "")  # one page, nothing fetched
+    page = re.sub(
+        r"base64,[A-Za-z0-9+/=]+", "", html.replace("http-equiv", "")
+    )  # an image's letters may spell anything
+    assert "http" not in page  # one page, nothing fetched
 
 
 def test_the_release_loads_in_sentence_transformers_by_its_link(finished: Run):

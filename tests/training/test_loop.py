@@ -205,7 +205,7 @@ def test_progress_shows_terms_speed_and_time_left(lesson, tmp_path, caplog):
 def test_a_diverged_step_counts_its_further_texts(ids: list[str], tmp_path: Path):
     more = {1: "Texts: a, all in", 3: "Texts: a, b, c, all in", 4: "Texts: a, b, c and 1 more, all in"}
     with pytest.raises(DivergedError, match=more[len(ids)]):
-        require_sound("s", 3, float("nan"), 1.0, 1.0, lambda: ids, tmp_path)
+        require_sound("s", 3, float("nan"), 1.0, 1.0, 0.32, lambda: ids, tmp_path)
 
 
 def test_the_space_that_is_asked_for_holds_the_checkpoints_at_their_most(tmp_path: Path, monkeypatch):

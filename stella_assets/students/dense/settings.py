@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stella_assets.core.config import Dimension, Positive
-from stella_assets.core.models import ModelFiles, check_files, load_tokenizer, model_folder, read_shape
+from stella_assets.core.models import ModelFiles, check_code, check_files, load_tokenizer, model_folder, read_shape
 from stella_assets.students.base import FULL, STUDENTS, StudentConfig, StudentError, TrainsLayers
 
 if TYPE_CHECKING:
@@ -137,7 +137,9 @@ class DenseConfig(StudentConfig):
 
     def _require_encoder(self) -> None:
         """Static tables, CLIP and modules of other authors are no encoder with layers that could be saved as one."""
-        kind = str(next((module["type"] for module in ModelFiles(self).modules), TRANSFORMER))
+        files = ModelFiles(self)
+        check_code(files)  # a module of other authors needs trust, whatever it is
+        kind = str(next((module["type"] for module in files.modules), TRANSFORMER))
         if not (kind.startswith("sentence_transformers.") and kind.endswith(f".{TRANSFORMER}")) and kind != TRANSFORMER:
             raise StudentError(
                 f"student.model {self.model}: modules.json begins with {kind}, not with a {TRANSFORMER}.", ENCODERS_ONLY

@@ -81,7 +81,7 @@ def test_a_key_that_the_configuration_or_the_model_does_not_know_is_refused(publ
 @pytest.mark.parametrize("name", sorted(TABLES))
 def test_a_table_of_token_vectors_is_no_encoder(name: str, published: Published):
     with pytest.raises(ConfigError, match=r"without an encoder.*kind: static"):
-        DenseConfig(model=str(published(name)), max_length=32).check([])
+        read_shape(ModelSource(model=str(published(name))))
 
 
 def test_a_type_that_transformers_does_not_know_is_named(tmp_path: Path):
