@@ -133,7 +133,7 @@ def _print_audit(audit: Any) -> None:
         out.print(make_table([c.__dict__ for c in audit.comparisons], "Recomputed from the texts"))
     _print_damages(audit.damages)
     if audit.damages:
-        say(f"{len(audit.damages)} damages. `stella vectors verify --repair` makes what is damaged again.")
+        say(f"Damaged: {len(audit.damages)}. `stella vectors verify --repair` makes what is damaged again.")
     else:
         say("The store is intact.")
 

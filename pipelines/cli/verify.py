@@ -59,8 +59,12 @@ def verify(
         rows = [{"place": each.place, "what": each.what, "remedy": each.remedy} for each in shown]
         print(json.dumps({"damages": rows, "left": len(left)}, indent=1))
     elif repair and shown:
-        say(f"{len(shown)} damages, {len(left)} are left. The next run makes again what is missing now.")
+        say(f"Damaged: {len(shown)}, of which {len(left)} are left. The next run makes again what is missing now.")
     else:
-        say(f"{len(shown)} damages. `stella verify --repair` takes them out of the way." if shown else "All is whole.")
+        say(
+            f"Damaged: {len(shown)}. `stella verify --repair` takes them out of the way."
+            if shown
+            else "Nothing is damaged."
+        )
     if left:
         raise typer.Exit(1)

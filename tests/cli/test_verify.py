@@ -51,7 +51,7 @@ def flip(path: Path) -> None:
 
 def test_a_whole_home_is_whole(home: Workspace):
     done = stella(home)
-    assert (done.returncode, done.stdout.strip()) == (0, "All is whole."), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "Nothing is damaged."), done.stderr
 
 
 def test_everything_that_is_damaged_is_named_and_taken_out_of_the_way(home: Workspace, log: logging.Logger):
