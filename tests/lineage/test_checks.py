@@ -76,6 +76,7 @@ def test_custom_tasks_alone_lead_to_a_release(
     assert (runner.read(graph.release) / "modules.json").is_file()
 
 
+@pytest.mark.slow
 def test_official_tasks_alone_lead_to_a_release(
     small: dict[str, Any], data: Path, tmp_path: Path, one_workspace: Workspace, log: logging.Logger
 ):

@@ -41,6 +41,7 @@ def partial(raw: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     return raw
 
 
+@pytest.mark.slow
 def test_every_model_is_scored_with_the_part_that_was_taught_and_the_release_has_it(
     partial: dict[str, Any], tmp_path: Path, workspace: Workspace, log: logging.Logger
 ):

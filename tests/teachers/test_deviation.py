@@ -59,6 +59,7 @@ def deviation(workspaces: tuple[Workspace, Workspace], before: Artefact, now: Ar
     return compare_vectors(CORPUS, before, workspaces[0], now, workspaces[1])
 
 
+@pytest.mark.slow
 def test_nearly_equal_vectors_are_tolerated_and_others_are_not(workspaces: tuple[Workspace, Workspace], tmp_path: Path):
     noise = np.random.default_rng(1).normal(0, 1e-3, table().shape).astype(np.float32)
     before = encoded(workspaces[0], model2vec(tmp_path / "a"), range(60))

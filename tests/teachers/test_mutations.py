@@ -66,6 +66,7 @@ def of_outcome(outcome: str) -> Any:
     return pytest.mark.parametrize("mutation", chosen, ids=lambda each: f"{each.model}: {each.name}")
 
 
+@pytest.mark.slow
 @of_outcome(REFUSED)
 def test_a_damaged_or_wrong_folder_is_refused(mutation: Mutation, published: Published, tmp_path: Path):
     _, config = changed(mutation, published, tmp_path)

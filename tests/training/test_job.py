@@ -117,6 +117,7 @@ def test_a_refusal_is_reported_as_one_of_the_run(recipe: Path, tmp_path: Path):
     assert "stage_1: batch_size 3000 is more than the" in refused.stderr
 
 
+@pytest.mark.slow
 def test_no_process_of_a_stage_outlives_a_killed_run(recipe: Path, tmp_path: Path):
     recipe.write_text(recipe.read_text().replace("steps: 8", "steps: 100000"))
     process = subprocess.Popen(
