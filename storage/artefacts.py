@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from storage.files import apply_umask, link_atomically, sync
@@ -131,9 +132,23 @@ def _lock_name(asset: str, key: str) -> str:
 
 def finished(workspace: Workspace, assets: str = "**") -> list[Path]:
     """Folders of the artefacts that are complete, of the assets that a glob describes."""
-    # A draft has its manifest just before the rename, so the manifest alone does not tell.
-    folders = (path.parent for path in workspace.artefacts.glob(f"{assets}/*/{MANIFEST}"))
-    return sorted(folder for folder in folders if folder.suffix != DRAFT)
+    found = []
+    # Not `Path.glob`, which fails where another process removes a folder at the same time.
+    for place, names, files in os.walk(workspace.artefacts):
+        # A draft has its manifest just before the rename, so the manifest alone does not tell.
+        names[:] = [name for name in names if not name.endswith((DRAFT, SCRATCH))]
+        if MANIFEST in files:
+            names.clear()
+            asset = Path(place).parent.relative_to(workspace.artefacts)
+            if assets == "**" or _matches(asset, assets):
+                found.append(Path(place))
+    return sorted(found)
+
+
+def _matches(asset: Path, pattern: str) -> bool:
+    """Whether each part of an asset's name matches that part of a glob."""
+    parts = pattern.split("/")
+    return len(parts) == len(asset.parts) and all(map(fnmatchcase, asset.parts, parts))
 
 
 def linked(workspace: Workspace, assets: str) -> list[Path]:

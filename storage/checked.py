@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.files import file_digest, write_atomically
+from storage.files import below, file_digest, write_atomically
 from storage.workspace import Workspace
 
 Seen = tuple[int, int, int, str]
@@ -150,7 +150,7 @@ class SealedFile:
 def prune_checked(workspace: Workspace, kind: str, keep: Iterable[str]) -> None:
     """Forget the groups of a kind, e.g. `artefacts`, that are not among `keep`."""
     root, kept = workspace.checked / kind, set(keep)
-    for memory in root.rglob("*.json"):
+    for memory in [path for path in below(root) if path.suffix == ".json"]:
         if memory.relative_to(root).with_suffix("").as_posix() not in kept:
             memory.unlink(missing_ok=True)
 

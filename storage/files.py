@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +42,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         ...     frame.write_parquet(fresh)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder: a rename is atomic only within one file system. The pid keeps two processes apart.
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    # In the same folder: a rename is atomic only within one file system. The names keep threads and processes apart.
+    fresh = path.with_name(f".{path.name}.{threading.get_ident()}.{os.getpid()}")
     fresh.unlink(missing_ok=True)
     try:
         yield fresh
@@ -53,6 +54,15 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def below(root: Path) -> Iterator[Path]:
+    """All files and folders below a folder, of those that are still there when they are looked at.
+
+    `Path.rglob` fails where another process removes a folder at the same time.
+    """
+    for place, folders, files in os.walk(root):
+        yield from (Path(place, name) for name in (*folders, *files))
 
 
 def is_left_over(path: Path) -> bool:

@@ -6,7 +6,7 @@ import shutil
 import uuid
 from pathlib import Path
 
-from storage.files import is_left_over
+from storage.files import below, is_left_over
 from storage.workspace import Workspace
 
 TRASH = ".trash"
@@ -43,6 +43,6 @@ def finish_removals(workspace: Workspace) -> None:
         shutil.rmtree(root / TRASH, ignore_errors=True)
     for folder in (workspace.root, workspace.artefacts, workspace.shards, workspace.checked, workspace.releases):
         # Of the root only its own files: the folders in it are looked at one by one.
-        for path in folder.glob(".*.*") if folder == workspace.root else folder.rglob(".*.*"):
+        for path in folder.glob(".*.*") if folder == workspace.root else below(folder):
             if is_left_over(path):
                 path.unlink(missing_ok=True)

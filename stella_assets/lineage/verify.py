@@ -18,6 +18,7 @@ from stella_assets.training.start import read_start
 from storage.artefacts import DRAFT, SCRATCH
 from storage.checked import SealedFile
 from storage.errors import StorageError
+from storage.files import below
 from storage.releases import Releases
 from storage.removal import set_aside
 from storage.workspace import Workspace
@@ -61,7 +62,7 @@ def verify_files(workspace: Workspace, on_bytes: Callable[[int], object] = lambd
 
 def _artefacts(workspace: Workspace, on_bytes: Callable[[int], object]) -> Iterator[Damaged]:
     root = workspace.artefacts
-    for folder in sorted(path for path in root.rglob("*") if _is_artefact(root, path)):
+    for folder in sorted(path for path in below(root) if _is_artefact(root, path)):
         try:
             artefact = open_intact(workspace, folder, thorough=True)
             on_bytes(sum((folder / file).stat().st_size for file in artefact.manifest.files))

@@ -14,6 +14,7 @@ from stella_assets.release.publish import RELEASE
 from stella_assets.teachers import garbage as vector_garbage
 from stella_assets.teachers.garbage import live_vectors
 from storage.artefacts import MANIFEST, ArtefactStore, finished
+from storage.files import below
 from storage.releases import Releases
 from storage.shards import free_shards
 from storage.workspace import Workspace
@@ -142,7 +143,7 @@ def _is_linked(workspace: Workspace, folder: Path) -> bool:
 
 
 def _bytes(folders: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for folder in folders for file in below(folder) if file.is_file())
 
 
 def _made_at(folder: Path) -> datetime:

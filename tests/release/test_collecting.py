@@ -145,3 +145,4 @@ def test_collectors_and_a_run_do_not_fail_one_another(workspace: Workspace, log:
         for call in calls:
             call.result()
     assert leases(workspace) == []
+    assert (workspace.current("tiny", "loose") / "manifest.json").is_file()
