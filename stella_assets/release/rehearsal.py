@@ -21,7 +21,7 @@ from stella_assets.training.stages import StageConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stella_assets.core.devices import Compute
+    from stella_assets.core.devices import Compute, Dtype
     from stella_assets.students.dense.model import DenseStudent
 
 REHEARSAL = "rehearsal"
@@ -36,6 +36,11 @@ TEXTS = (
 # Attention has another kernel where gradients are needed; another position or mask moves the second digit.
 NEARLY = 0.999
 """Minimum cosine of a vector in training with the one of the same text alone."""
+
+
+# bfloat16 has 8 bits of precision, and errors of many layers add up; code that mixes formats loses the direction.
+ROUNDED = 0.9
+"""Minimum cosine of a vector in the number format of training with the one in float32."""
 
 
 class RehearsalError(UserError):
@@ -81,8 +86,9 @@ def rehearse(
         UserError: The student cannot be made, trained, saved or loaded, or its vectors differ.
     """
     model = student.initialise(dimension or max(release.dimension, *student.matryoshka_dims, 0), 0, compute)
-    model.dtype = "float32"  # as loaders compute
+    own, model.dtype = model.dtype, "float32"  # as loaders compute
     alone_BD = _alone(student.model, model)
+    _compare_format(student.model, model, own, alone_BD)
     folder = scratch / REHEARSAL
     try:
         model.save(folder, model.head_of(release.dimension), student.prompts)
@@ -112,6 +118,26 @@ def _alone(name: str, model: DenseStudent) -> Any:
             "Choose another `pooling`, or another model.",
         )
     return alone_BD
+
+
+def _compare_format(name: str, model: DenseStudent, own: Dtype, alone_BD: Any) -> None:
+    """Make sure that the encoder runs in the number format that stages will train it in."""
+    model.dtype = own
+    try:
+        least = cosines(model.encode(TEXTS), alone_BD).min()
+    except RuntimeError as error:  # code that mixes formats
+        raise RehearsalError(
+            f"student.model {name}: its code does not compute in {own}, which this device trains in ({error}).",
+            "Choose another model, or mend its code in a folder of your own.",
+        ) from error
+    finally:
+        model.dtype = "float32"
+    if not least >= ROUNDED:
+        raise RehearsalError(
+            f"student.model {name}: vectors in {own}, which this device trains in, differ from those in float32 "
+            f"(minimum cosine {least:.4f}).",
+            "Choose another model.",
+        )
 
 
 def _export(name: str, model: DenseStudent, dimension: int, folder: Path) -> None:

@@ -5,6 +5,7 @@ from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
 from stella_assets.core.models.libraries import LoadError, explained_code
 from stella_assets.core.models.load import load_module, load_sentence_transformer, without_cycle
 from stella_assets.core.models.shape import (
+    FLOAT32_ONLY,
     ConfigError,
     ModelShape,
     load_config,
@@ -30,6 +31,7 @@ from stella_assets.core.models.tokenizers import TokenizerError, check_tokenizer
 __all__ = [
     "CONFIG",
     "CONTENT_SUFFIXES",
+    "FLOAT32_ONLY",
     "MODULES",
     "CodeError",
     "ConfigError",

@@ -18,6 +18,8 @@ OFFSET_POSITIONS = {
     "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
 """Types that number positions from the one after the padding token's id, as RoBERTa does."""
+FLOAT32_ONLY = {"deberta"}
+"""Types whose code mixes number formats, so that it does not compute in bfloat16."""
 WIDTHS = ("embedding_dimension", "word_embedding_dimension", "out_features")
 """Of a module's config.json: the dimensions of the module."""
 
