@@ -15,11 +15,11 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute, best_device_name
 from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.errors import UserError
-from stella_assets.core.models import LoadError, ModelFiles, check_code, check_files, model_digest, named_code
+from stella_assets.core.models import LoadError, ModelFiles, check_code, check_files, named_code
 from stella_assets.core.models.weights import check_names
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
-from stella_assets.teachers.kinds.base import EmbeddingKind, Role, fingerprint_of, prompt_of
+from stella_assets.teachers.kinds.base import EmbeddingKind, Role, fingerprint_of
 
 if TYPE_CHECKING:
     from stella_assets.teachers.kinds.sentence_transformers import SentenceTransformersTeacher
@@ -89,21 +89,9 @@ class IsolatedModel:
 
     def describe(self, role: Role) -> dict[str, Any]:
         """Everything that a vector depends on in addition to the text; `environment` has the versions of packages."""
-        return {
-            "kind": self.config.kind,
-            "model": self.config.model,
-            "revision": self.config.revision if self.config.on_hub else None,
-            "weights": model_digest(self.config),
-            "prompt": self._prompt(role),
-            "pooling": self._encoder.description["pooling"],
-            "dense_folder": self.config.dense_folder,
-            "max_length": self.config.max_length,
-            "dim": self.dim,
-            "dtype": self.dtype,
-            "engine": "sentence-transformers",
-            "normalised": True,
-            "environment": self._environment.described(),
-        }
+        pooling = self._encoder.description["pooling"]
+        described = self.config.describe(self._prompt(role), pooling, self.dim, self.dtype)
+        return described | {"environment": self._environment.described()}
 
     def fingerprint(self, role: Role) -> str:
         """Names what `describe` says, without the model's place."""
@@ -145,9 +133,7 @@ class IsolatedModel:
 
     def _prompt(self, role: Role) -> str:
         """The recipe's prompt of the role, else the model's own default, as `SentenceTransformer.encode` takes it."""
-        if (given := prompt_of(role)) is not None:
-            return given
-        own = self.config.prompts.get(role)  # type: ignore[call-overload]
+        own = self.config.prompt(role)
         return str(own if own is not None else self._encoder.description["default_prompt"])
 
 

@@ -103,6 +103,35 @@ class SentenceTransformersTeacher(PublishedTeacher):
 
         return IsolatedModel(self, self.environment, compute)
 
+    def describe(self, prompt: str, pooling: str, dim: int, dtype: str) -> dict[str, Any]:
+        """Everything that a vector depends on in addition to the text, as plain values; `weights` is a digest.
+
+        Args:
+            prompt: Put before the text.
+            pooling: Of the loaded model.
+            dim: Dimensions of a vector.
+            dtype: Number format of the encoder.
+        """
+        return {
+            "kind": self.kind,
+            "model": self.model,
+            "revision": self.revision if self.on_hub else None,
+            "weights": model_digest(self),
+            "prompt": prompt,
+            "pooling": pooling,
+            "dense_folder": self.dense_folder,
+            "max_length": self.max_length,
+            "dim": dim,
+            "dtype": dtype,
+            "engine": "sentence-transformers",
+            "normalised": True,
+        }
+
+    def prompt(self, role: Role) -> str | None:
+        """What is put before the texts of a role; None where that is the model's own default."""
+        given = prompt_of(role)
+        return self.prompts.get(role) if given is None else given  # type: ignore[call-overload]
+
     def reference(self, model: Any, texts: list[str], role: Role) -> np.ndarray:
         """Vectors by `SentenceTransformer.encode`."""
         vectors: np.ndarray = model.encode_by_library(texts, role)
@@ -182,21 +211,8 @@ class SentenceTransformersModel:
         return int(self.model.get_embedding_dimension())
 
     def describe(self, role: Role) -> dict[str, Any]:
-        """Everything that a vector depends on in addition to the text, as plain values; `weights` is a digest."""
-        return {
-            "kind": self.config.kind,
-            "model": self.config.model,
-            "revision": self.config.revision if self.config.on_hub else None,
-            "weights": model_digest(self.config),
-            "prompt": self._prompt(role),
-            "pooling": _pooling_mode(self.model),
-            "dense_folder": self.config.dense_folder,
-            "max_length": self.config.max_length,
-            "dim": self.dim,
-            "dtype": self.dtype,
-            "engine": "sentence-transformers",
-            "normalised": True,
-        }
+        """Everything that a vector depends on in addition to the text."""
+        return self.config.describe(self._prompt(role), _pooling_mode(self.model), self.dim, self.dtype)
 
     def fingerprint(self, role: Role) -> str:
         """Names what `describe` says, without the model's place: the same weights elsewhere are the same teacher."""
@@ -256,9 +272,7 @@ class SentenceTransformersModel:
 
     def _prompt(self, role: Role) -> str:
         """The recipe's prompt of the role, else the model's own default, as `SentenceTransformer.encode` takes it."""
-        if (given := prompt_of(role)) is not None:
-            return given
-        own = self.config.prompts.get(role)  # type: ignore[call-overload]
+        own = self.config.prompt(role)
         return own if own is not None else self.model.prompts.get(self.model.default_prompt_name) or ""
 
 
