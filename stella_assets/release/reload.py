@@ -1,6 +1,6 @@
 """Load a release in a clean process, as its users will, and write the vectors that it gives.
 
-`python -m stella_assets.release.reload FOLDER TEXTS.json VECTORS.npz` writes one matrix `[texts, dim]` for each of
+`python -m stella_assets.release.reload TEXTS.json VECTORS.npz FOLDER` writes one matrix `[texts, dim]` for each of
 `sentence_transformers_<dim>` of every head, `transformers_<dim>` (plain transformers, pooling and head by hand),
 `onnx_<dim>` and `onnx_int8_<dim>`.
 """
@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.processes import read_matrices, run_clean
 
 REMOTE_CODE = "--trust-remote-code"
 
@@ -40,21 +40,14 @@ def vectors_of_release(folder: Path, texts: Sequence[str], scratch: Path, *, tru
     Raises:
         ReloadError: The folder cannot be loaded.
     """
-    asked, answered = scratch / "texts.json", scratch / "vectors.npz"
-    asked.write_text(json.dumps(list(texts)), encoding="utf-8")
-    # A process of its own: modules and registered classes of this one cannot hide that a file is missing.
-    command = [sys.executable, "-W", "ignore", "-m", __name__, str(folder), str(asked), str(answered)]
-    done = subprocess.run(
-        [*command, *([REMOTE_CODE] if trust_remote_code else [])], capture_output=True, text=True, check=False
-    )
+    options = [str(folder), *([REMOTE_CODE] if trust_remote_code else [])]
+    done, answered = run_clean(__name__, list(texts), scratch, *options)
     if done.returncode:
         raise ReloadError(
             f"{folder}: the release cannot be loaded in a clean process.\n{done.stderr[-2000:]}",
             "Look at the student's architecture and at the versions of the installed libraries.",
         )
-    # `allow_pickle=False`: the model's own code may have written the file.
-    with np.load(answered, allow_pickle=False) as matrices:
-        return {name: matrices[name] for name in matrices.files}
+    return read_matrices(answered)
 
 
 def cosines(vectors_ND: np.ndarray, expected_ND: np.ndarray) -> np.ndarray:
@@ -149,7 +142,7 @@ def _tokens(folder: Path, texts: list[str], kind: str, arguments: Mapping[str, A
 
 def main() -> None:
     """Write the vectors that the arguments ask for."""
-    folder, texts, vectors, *flags = sys.argv[1:]
+    texts, vectors, folder, *flags = sys.argv[1:]
     asked = json.loads(Path(texts).read_text(encoding="utf-8"))
     found: dict[str, Any] = dict(load_and_encode(Path(folder), asked, trust_remote_code=REMOTE_CODE in flags))
     np.savez(vectors, allow_pickle=False, **found)

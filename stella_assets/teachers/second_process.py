@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments import Environments
 from stella_assets.core.errors import EXPECTED, UserError
+from stella_assets.core.processes import read_matrices, run_clean
 from stella_assets.core.registry import load_entry_points
-from stella_assets.teachers.examination import KnownVectorsError, examine, tolerance
+from stella_assets.teachers.examination import ROLES, KnownVectorsError, examine, tolerance
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.kinds.base import Role, TeacherConfig
 
@@ -51,11 +51,7 @@ def examine_in_second_process(
         "environments": compute.environments.to_json(),
     }
     with tempfile.TemporaryDirectory() as scratch:
-        asked, answered = Path(scratch) / "request.json", Path(scratch) / "answer.npz"
-        asked.write_text(json.dumps(request), encoding="utf-8")
-        # Not multiprocessing: a spawned process runs the caller's script again, and a forked one inherits the model.
-        command = [sys.executable, "-W", "ignore", "-m", __name__, str(asked), str(answered)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done, answered = run_clean(__name__, request, Path(scratch))
         if done.returncode == REFUSED:
             raise KnownVectorsError(**json.loads(answered.read_text(encoding="utf-8")))
         if done.returncode:
@@ -63,9 +59,8 @@ def examine_in_second_process(
                 f"teacher {teacher.name!r}: the model cannot be used in a process of its own.\n{done.stderr[-2000:]}",
                 "Look at the model's files and at the versions of the installed libraries.",
             )
-        # `allow_pickle=False`: the model's own code may have written the file.
-        with np.load(answered, allow_pickle=False) as matrices:
-            return {role: matrices[role] for role in matrices.files}
+        matrices = read_matrices(answered)
+        return {role: matrices[role] for role in ROLES}
 
 
 def main() -> None:
