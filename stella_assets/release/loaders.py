@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import Check
 from stella_assets.release.reload import cosines, vectors_of_release
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ SAME = 0.99999
 DRIFTED = 0.97
 """Minimum mean cosine of vectors of int8 weights."""
 INT8 = "onnx_int8"
+AGREEMENT = "every_loader_gives_the_same_vectors"
+"""Name of the check."""
 
 
 class LoaderError(UserError):
@@ -79,6 +82,21 @@ def worst_loader(loaders: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     # Every comparison with NaN is false, so that `min` alone would pass over it.
     exact = (row for row in loaders if row["loader"] != INT8)
     return min(exact, key=lambda row: -math.inf if math.isnan(row["least_cosine"]) else row["least_cosine"])
+
+
+def agreement(loaders: Sequence[Mapping[str, Any]]) -> Check:
+    """The check that says how well loaders agree, of which `require_same` has refused none.
+
+    Args:
+        loaders: Rows of `RELEASED_VECTORS`.
+    """
+    worst = worst_loader(loaders)
+    return Check(
+        AGREEMENT,
+        True,  # otherwise the build has failed
+        f"minimum cosine {worst['least_cosine']:.6f}, of {worst['loader']} at {worst['dimension']} dimensions",
+        {"least_cosine": worst["least_cosine"]},
+    )
 
 
 def require_same(what: str, loaders: Sequence[Mapping[str, Any]]) -> None:

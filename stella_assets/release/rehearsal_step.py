@@ -12,7 +12,7 @@ from stella_assets.core.manifest import Check
 from stella_assets.core.models import model_digest
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
-from stella_assets.release.loaders import worst_loader
+from stella_assets.release.loaders import AGREEMENT, agreement, worst_loader
 from stella_assets.release.rehearsal import REHEARSAL, rehearse
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.release.tables import RELEASED_VECTORS
@@ -24,10 +24,10 @@ CODE_VERSION = "1"
 LOADERS_FILE = "loaders.parquet"
 LIBRARIES = ("sentence-transformers", "torch", "transformers")
 """A student that was rehearsed with other versions of these is rehearsed again."""
-WHAT_TRAINS = {"train_layers", "train_embeddings", "gradient_checkpointing"}
+WHAT_TRAINS = ("train_layers", "train_embeddings", "gradient_checkpointing")
 """Settings of a stage that decide what takes gradients, and how."""
 LOADERS_AGREE = CheckSpec(
-    "every_loader_gives_the_same_vectors",
+    AGREEMENT,
     "The untouched student, saved and loaded in a clean process as a release would be: cosine 0.99999.",
 )
 BATCH_TRAINS = CheckSpec(
@@ -77,9 +77,7 @@ def rehearsal_step(
 
 def _trains(stage: StageConfig, student: DenseConfig) -> dict[str, Any]:
     settings = stage.settings()
-    kept = {
-        key: settings[key] for key in ("train_layers", "train_embeddings", "gradient_checkpointing") if key in settings
-    }
+    kept = {key: settings[key] for key in WHAT_TRAINS if key in settings}
     return kept | {"heads": [dim for dim in student.matryoshka_dims if stage.matryoshka_losses(dim) is not None]}
 
 
@@ -93,12 +91,7 @@ def _rehearse(
         metrics={"least_cosine": worst["least_cosine"], "unused_parameters": found.unused},
         # Otherwise the build fails: what comes after it must not begin.
         checks=(
-            Check(
-                LOADERS_AGREE.name,
-                True,
-                f"minimum cosine {worst['least_cosine']:.6f}, of {worst['loader']} at {worst['dimension']} dimensions",
-                {"least_cosine": worst["least_cosine"]},
-            ),
+            agreement(found.loaders),
             Check(BATCH_TRAINS.name, True, f"a batch of each of {len(stages)} stages"),
         ),
         # The last digits of a cosine differ between machines.
