@@ -66,8 +66,7 @@ def _lock_file(workspace: Workspace, name: str) -> Path:
 @contextmanager
 def try_lock(workspace: Workspace, name: str) -> Iterator[bool]:
     """Hold the lock `name` if nobody else does; yields whether it is held."""
-    workspace.locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace.locks / f"{name.replace('/', '.')}.lock")
+    lock = FileLock(_lock_file(workspace, name))
     try:
         lock.acquire(blocking=False)
     except Timeout:

@@ -7,17 +7,16 @@ kill or an error. So it is the lease; a file in it says whose it is.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stella_assets.core.processes import is_alive, note_process
 from storage.artefacts import DRAFT, SCRATCH
-from storage.files import write_atomically
+from storage.files import below, write_atomically
 from storage.removal import remove_folder
 from storage.workspace import Workspace
 
@@ -68,7 +67,7 @@ def leases(workspace: Workspace, now: float | None = None) -> list[Lease]:
         workspace: Where artefacts are made.
         now: The time, in seconds; by default the present.
     """
-    folders = _folders(workspace.artefacts, SCRATCH)
+    folders = [path for path in below(workspace.artefacts) if path.name.endswith(SCRATCH)]
     return [lease for folder in folders if _is_in_force(folder, lease := _read(folder), now)]
 
 
@@ -79,20 +78,10 @@ def remove_expired(workspace: Workspace, now: float | None = None) -> None:
         workspace: Where artefacts are made.
         now: The time, in seconds; by default the present.
     """
-    for suffix in (SCRATCH, DRAFT):
-        for folder in list(_folders(workspace.artefacts, suffix)):
-            # A draft has no lease of its own: the scratch folder of the same build lies next to it.
-            if not any(_is_in_force(each, _read(each), now) for each in (folder, folder.with_suffix(SCRATCH))):
-                remove_folder(folder, workspace.root)
-
-
-def _folders(root: Path, suffix: str) -> Iterator[Path]:
-    """Folders below `root` whose names end in `suffix`, of those that are still there when they are looked at."""
-    # `Path.glob` fails where another process removes a folder; `os.walk` leaves it out.
-    for place, names, _ in os.walk(root):
-        found = [name for name in names if name.endswith(suffix)]
-        yield from (Path(place, name) for name in found)
-        names[:] = [name for name in names if name not in found]
+    for folder in [path for path in below(workspace.artefacts) if path.name.endswith((SCRATCH, DRAFT))]:
+        # A draft has no lease of its own: the scratch folder of the same build lies next to it.
+        if not any(_is_in_force(each, _read(each), now) for each in (folder, folder.with_suffix(SCRATCH))):
+            remove_folder(folder, workspace.root)
 
 
 def _is_in_force(folder: Path, lease: Lease, now: float | None) -> bool:
@@ -112,8 +101,7 @@ def _read(folder: Path) -> Lease:
 
 def _changed_at(folder: Path) -> float:
     times = [0.0]
-    for place, _, names in os.walk(folder):
-        for path in (Path(place), *(Path(place, name) for name in names)):
-            with suppress(OSError):  # a running build removes files
-                times.append(path.stat().st_mtime)
+    for path in (folder, *below(folder)):
+        with suppress(OSError):  # a running build removes files
+            times.append(path.stat().st_mtime)
     return max(times)
