@@ -9,7 +9,7 @@ import numpy as np
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
-from stella_assets.core.models import FLOAT32_ONLY, read_shape
+from stella_assets.core.models import own_format, read_shape
 from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity
 from stella_assets.teachers.encode import measure_speed
 from stella_assets.teachers.kinds.base import Role, prompt_role
@@ -41,9 +41,9 @@ class BaseModelEmbedder:
         # A teacher of the same model in all but the recipe: both load and encode by one code.
         settings = {name: getattr(source, name) for name in ModelSource.model_fields}
         of_kind = {"kind": "sentence_transformers", "name": "base_model", "licence": "", "max_length": NO_LIMIT}
-        number_format = "float32" if read_shape(source).model_type in FLOAT32_ONLY else "auto"
         teacher = SentenceTransformersTeacher.model_validate(
-            settings | of_kind | {"dtype": number_format}, context={"folder": source.resolve(".")}
+            settings | of_kind | {"dtype": own_format(read_shape(source).model_type)},
+            context={"folder": source.resolve(".")},
         )
         self._model = SentenceTransformersModel(teacher, compute)
 

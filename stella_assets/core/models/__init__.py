@@ -5,11 +5,11 @@ from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
 from stella_assets.core.models.libraries import LoadError, explained_code
 from stella_assets.core.models.load import load_module, load_sentence_transformer, without_cycle
 from stella_assets.core.models.shape import (
-    FLOAT32_ONLY,
     ConfigError,
     ModelShape,
     load_config,
     modules_width,
+    own_format,
     pooling_modes,
     read_shape,
     read_width,
@@ -31,7 +31,6 @@ from stella_assets.core.models.tokenizers import TokenizerError, check_tokenizer
 __all__ = [
     "CONFIG",
     "CONTENT_SUFFIXES",
-    "FLOAT32_ONLY",
     "MODULES",
     "CodeError",
     "ConfigError",
@@ -54,6 +53,7 @@ __all__ = [
     "model_folder",
     "modules_width",
     "named_code",
+    "own_format",
     "pooling_modes",
     "read_config",
     "read_shape",

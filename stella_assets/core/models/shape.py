@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.core.config import ModelSource
+from stella_assets.core.devices import DtypeChoice
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import check_code, pinned_code
 from stella_assets.core.models.libraries import OLD_CODE, libraries_remedy
@@ -22,6 +23,11 @@ FLOAT32_ONLY = {"deberta"}
 """Types whose code mixes number formats, so that it does not compute in bfloat16."""
 WIDTHS = ("embedding_dimension", "word_embedding_dimension", "out_features")
 """Of a module's config.json: the dimensions of the module."""
+
+
+def own_format(model_type: str) -> DtypeChoice:
+    """The number format that a type of model has to compute in; `auto` where it takes the device's."""
+    return "float32" if model_type in FLOAT32_ONLY else "auto"
 
 
 class ConfigError(UserError):

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from stella_assets.core.batching import padded_widths, token_budget_batches
 from stella_assets.core.devices import Compute, Dtype
-from stella_assets.core.models import FLOAT32_ONLY
+from stella_assets.core.models import own_format
 from stella_assets.students.base import FULL, StudentError
 from stella_assets.students.dense.heads import Head
 from stella_assets.students.tokenise import tokenise
@@ -53,7 +53,7 @@ class DenseStudent(nn.Module):
         self.heads = nn.ModuleDict(dict(heads))
         self._rows = dict(dimensions)
         self.taught: Tensor | None = None
-        self.dtype: Dtype = "float32" if self.transformer.config.model_type in FLOAT32_ONLY else compute.dtype("auto")
+        self.dtype: Dtype = compute.dtype(own_format(self.transformer.config.model_type))
         self._compute = compute
         # Asked once: reading a signature is slow, and `forward` needs the answer at every step.
         self._takes_vectors = "inputs_embeds" in inspect.signature(self.transformer.forward).parameters
