@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +14,9 @@ from pipelines.cli.printing import note, out, say
 from pipelines.environment import prepare_environment, recipe_files
 from stella_assets.recipe import Graph, read_recipe
 from storage.workspace import Workspace
+
+if TYPE_CHECKING:
+    from stella_assets.teachers.audit import AuditedRecipe
 
 app = typer.Typer(no_args_is_help=True, help="Look at, verify, clean, export and import the teacher-vector store.")
 
@@ -77,11 +81,10 @@ def verify(
     """Verify digests, rows, ids, norms and a recomputed sample. Exit code 1 if something is damaged."""
     workspace = prepare_environment()
     from stella_assets.core.progress import progress_bar
-    from stella_assets.teachers.audit import AuditedRecipe, Auditor
+    from stella_assets.teachers.audit import Auditor
     from stella_assets.teachers.repair import repair as repair_damages
 
-    graphs = [Graph(find_recipe(name)) for name in recipes] if recipes else graphs_that_were_run(workspace)
-    known = [AuditedRecipe(graph.recipe.name, graph.corpus, graph.teachers) for graph in graphs]
+    known = audited_recipes(workspace, recipes)
     auditor = Auditor(known, people_runner(workspace), sample, seed)
     with progress_bar(auditor.bytes(), "verify", "B") as bar:
         audit = auditor.verify(bar.update)
@@ -229,7 +232,15 @@ def import_vectors(
     )
 
 
-def graphs_that_were_run(workspace: Workspace) -> list[Graph]:
+def audited_recipes(workspace: Workspace, names: Sequence[str] | None) -> list[AuditedRecipe]:
+    """What an audit knows of recipes: of the named ones, or of all that were run here."""
+    from stella_assets.teachers.audit import AuditedRecipe
+
+    graphs = [Graph(find_recipe(name)) for name in names] if names else _graphs_that_were_run(workspace)
+    return [AuditedRecipe(graph.recipe.name, graph.corpus, graph.teachers) for graph in graphs]
+
+
+def _graphs_that_were_run(workspace: Workspace) -> list[Graph]:
     """The recipes of the project that have a corpus here."""
     # By folder first: a recipe that was never run may name files that do not exist here.
     paths = [path for path in recipe_files() if (workspace.root / path.stem).is_dir()]

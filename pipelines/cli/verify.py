@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from pipelines.cli.console import AsJson, find_recipe, people_runner
+from pipelines.cli.console import AsJson, people_runner
 from pipelines.cli.printing import note, say
 from pipelines.environment import prepare_environment
-from stella_assets.recipe import Graph
 
 
 def verify(
@@ -26,14 +25,13 @@ def verify(
 ) -> None:
     """Read every byte of artefacts, shards, vectors, releases and records. Exit code 1 if something is damaged."""
     workspace = prepare_environment()
-    from pipelines.cli.vectors import graphs_that_were_run
+    from pipelines.cli.vectors import audited_recipes
     from stella_assets.core.progress import progress_bar
     from stella_assets.lineage.verify import Damaged, verify_files
-    from stella_assets.teachers.audit import AuditedRecipe, Auditor
+    from stella_assets.teachers.audit import Auditor
     from stella_assets.teachers.repair import repair as repair_vectors
 
-    graphs = [Graph(find_recipe(name)) for name in recipes] if recipes else graphs_that_were_run(workspace)
-    known = [AuditedRecipe(graph.recipe.name, graph.corpus, graph.teachers) for graph in graphs]
+    known = audited_recipes(workspace, recipes)
     with progress_bar(0, "verify", "B") as bar:
         found = list(verify_files(workspace, bar.update))
         # Without a sample: recomputing needs the teachers, and `stella vectors verify` does it.
