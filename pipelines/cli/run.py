@@ -47,12 +47,13 @@ def run(
 
     started = time.monotonic()
     graph, runner = Graph(wanted), people_runner(workspace, allow_environments)
-    # Before the checks, which load models: a misspelt asset is reported at once.
+    # First, as checks load models: a misspelt asset is reported at once.
     selected = graph.select(select) if select else graph.steps
-    check_recipe(wanted, workspace, _say_remarks)
+    selection = select_steps(selected, runner)
+    if selection.missing:  # a complete recipe was checked when it was made
+        check_recipe(wanted, workspace, _say_remarks)
     for remark in remarks(wanted):
         note(f"{wanted.name}: {remark}")
-    selection = select_steps(selected, runner)
     # Now and not after the corpus is made. A teacher whose vectors exist needs no environment.
     encoding = [teacher for teacher in wanted.teachers if graph.teachers[teacher.name] in selection.missing]
     check_environments(encoding, runner.compute.environments)
