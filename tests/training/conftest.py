@@ -14,6 +14,8 @@ from stella_assets.students.dense.model import DenseStudent
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.training.data import TrainingData
+from stella_assets.training.inputs import StageInputs
+from stella_assets.training.snapshot_reference import SnapshotReference
 from stella_assets.training.stages.base import StageContext
 from stella_assets.training.stages.descent import Descent
 from stella_assets.training.targets import teacher_part
@@ -83,3 +85,25 @@ def config() -> DenseConfig:
 @pytest.fixture
 def lesson(workspace: Workspace, config: DenseConfig, tmp_path: Path) -> Lesson:
     return make_lesson(workspace, config, tmp_path / "tokens.arrow")
+
+
+@pytest.fixture
+def inputs(lesson: Lesson, workspace: Workspace, tmp_path: Path) -> StageInputs:
+    for name in ("folder", "scratch"):
+        (tmp_path / name).mkdir()
+    return StageInputs(
+        name="stage_1",
+        stage=lesson.stage(),
+        student=lesson.config.model_copy(update={"matryoshka_dims": (8,)}),
+        seed_of_heads=1,
+        seed_of_order=2,
+        snapshot=SnapshotReference(workspace, "tiny", "one"),
+        tokens=tmp_path / "tokens.arrow",
+        left_out=None,
+        previous=None,
+        start=None,
+        starts_matryoshka_heads=True,
+        folder=tmp_path / "folder",
+        scratch=tmp_path / "scratch",
+        compute=Compute(),
+    )

@@ -12,34 +12,18 @@ import torch
 from stella_assets.core.devices import Compute
 from stella_assets.students import FULL, SavedStudent, StudentError
 from stella_assets.training.inputs import StageInputs
-from stella_assets.training.snapshot_reference import SnapshotReference
 from stella_assets.training.stages.closed_form import ClosedForm
 from stella_assets.training.targets import joined
 from stella_assets.training.train import train_stage
-from storage.workspace import Workspace
 from tests.training.conftest import NARROW, WIDE, Lesson
 
 LAYOUT = {"wide": slice(0, WIDE), "narrow": slice(WIDE, WIDE + NARROW)}
 
 
 @pytest.fixture
-def inputs(lesson: Lesson, workspace: Workspace, tmp_path: Path) -> StageInputs:
-    return StageInputs(
-        name="stage_1",
-        stage=closed_form(),
-        student=lesson.config.model_copy(update={"matryoshka_dims": (16, 8)}),
-        seed_of_heads=1,
-        seed_of_order=2,
-        snapshot=SnapshotReference(workspace, "tiny", "one"),
-        tokens=tmp_path / "tokens.arrow",
-        left_out=None,
-        previous=None,
-        start=None,
-        starts_matryoshka_heads=False,
-        folder=tmp_path,
-        scratch=tmp_path,
-        compute=Compute(),
-    )
+def inputs(inputs: StageInputs) -> StageInputs:
+    student = inputs.student.model_copy(update={"matryoshka_dims": (16, 8)})
+    return replace(inputs, stage=closed_form(), student=student, starts_matryoshka_heads=False)
 
 
 def closed_form(*teachers: str) -> ClosedForm:

@@ -11,20 +11,17 @@ from typing import Any
 
 import pytest
 
-from stella_assets.core.devices import Compute
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Result, Step
 from stella_assets.students import DenseConfig
 from stella_assets.training.inputs import StageInputs
 from stella_assets.training.job import JobError, run_as_job
-from stella_assets.training.snapshot_reference import SnapshotReference
 from stella_assets.training.stage import stage_step
 from stella_assets.training.stages.descent import Descent
 from stella_assets.training.start import Start, StartError, set_start, start_folder
 from stella_assets.training.train import train_stage
 from storage.workspace import Workspace
 from tests.conftest import TINY
-from tests.training.conftest import Lesson
 
 
 def input_step(name: str) -> Step[Any]:
@@ -78,28 +75,6 @@ def test_weights_that_no_longer_exist_are_refused_with_the_one_file_to_remove(wo
     assert start_folder(workspace, "tiny") is None
     with pytest.raises(StartError):
         start_folder(workspace, "other")
-
-
-@pytest.fixture
-def inputs(lesson: Lesson, workspace: Workspace, tmp_path: Path) -> StageInputs:
-    for name in ("folder", "scratch"):
-        (tmp_path / name).mkdir()
-    return StageInputs(
-        name="stage_1",
-        stage=lesson.stage(),
-        student=lesson.config.model_copy(update={"matryoshka_dims": (8,)}),
-        seed_of_heads=1,
-        seed_of_order=2,
-        snapshot=SnapshotReference(workspace, "tiny", "one"),
-        tokens=tmp_path / "tokens.arrow",
-        left_out=None,
-        previous=None,
-        start=None,
-        starts_matryoshka_heads=True,
-        folder=tmp_path / "folder",
-        scratch=tmp_path / "scratch",
-        compute=Compute(),
-    )
 
 
 def launch(arguments: Sequence[str]) -> None:
