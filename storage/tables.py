@@ -216,7 +216,7 @@ def _is_whole(workspace: Workspace, path: Path) -> bool:
         digest = {**manifest.get("outputs", {}), **manifest.get("file_digests", {})}.get(path.name)
         name = folder.relative_to(workspace.artefacts.resolve()).as_posix()
     except (OSError, ValueError, TypeError, AttributeError):
-        return True  # the manifest is damaged, or it is no artefact; the file speaks for itself
+        return True  # the manifest is damaged, or this is not an artefact; the file is checked by itself
     return digest is None or not CheckedFiles(workspace, f"artefacts/{name}", folder).wrong({path.name: digest})
 
 

@@ -39,7 +39,7 @@ Weight = Annotated[float, Field(ge=0)]
 
 
 def doubled(names: Sequence[str]) -> list[str]:
-    """The names that are there more than once, in alphabetical order."""
+    """The names that occur more than once, in alphabetical order."""
     return sorted({name for name in names if names.count(name) > 1})
 
 

@@ -161,7 +161,7 @@ def collect(kind: type[TaskKind] | None, task: Any, evidence: Evidence) -> Sampl
     # the interval around another number, so the task then has no samples.
     found = kind.samples(task, evidence)
     score = float(evidence.result.get_score())
-    # So written that NaN, which compares as false, is no agreement.
+    # Written so that NaN, which compares as false, counts as a difference.
     agrees = bool(found.rows) and abs(estimate(found.statistic, found.rows) - score) <= TOLERANCE
     return found if agrees else NO_SAMPLES
 

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
         file("a.csv", table(["caf\xe9"] * 3).encode("cp1252"), "csv"),
         r"a.csv:2: not utf-8: 0xe9\. .*`encoding`",
     ),
-    "a codec that is no encoding": (file("a.jsonl", GOOD, "jsonl", encoding="hex"), "there is no encoding 'hex'"),
+    "a codec that is not an encoding": (file("a.jsonl", GOOD, "jsonl", encoding="hex"), "there is no encoding 'hex'"),
     "a link to nothing": ((link("gone.jsonl"), {"kind": "jsonl", "path": "./data"}), r"b.jsonl: .* a link to nothing"),
     "a link to itself": ((link("b.jsonl"), {"kind": "jsonl", "path": "./data/*"}), r"b.jsonl: .* a link to nothing"),
     "hidden files only": (

@@ -1,6 +1,6 @@
 """What another process makes of the small models: `python -m tests.models.second FOLDERS.json VECTORS.npz`.
 
-For each model: `<name>.library` are the vectors of plain `SentenceTransformer.encode`, or of what its authors would
+For each model: `<name>.plain` are the vectors of plain `SentenceTransformer.encode`, or of what its authors would
 write by hand where that library has none; `<name>.document` and `<name>.query` are those of the probe by the teacher,
 and `<name>.texts` those of `TEXTS`.
 """
@@ -84,7 +84,7 @@ def main() -> None:
         model = config.open(Path(), compute)
         found |= {f"{name}.{role}": rows for role, rows in examine(config, model, 0.9999).items()}
         found[f"{name}.texts"] = model.encode(TEXTS, "document")
-        found[f"{name}.library"] = by_library(name, Path(folder))
+        found[f"{name}.plain"] = by_library(name, Path(folder))
     np.savez(vectors, allow_pickle=False, **found)
 
 

@@ -50,7 +50,7 @@ def test_stored_vectors_are_those_of_sentence_transformers_in_every_process(
     vectors = TeacherVectors(config, Path(), Reference(model.dim, 0, fingerprints(model), ""), workspace)
     stored = vectors.embed(TEXTS, "document", CPU).astype(np.float32)
     stored /= np.linalg.norm(stored, axis=1, keepdims=True)
-    assert (stored * second[f"{name}.library"]).sum(axis=1).min() >= 0.9999
+    assert (stored * second[f"{name}.plain"]).sum(axis=1).min() >= 0.9999
     assert (stored * second[f"{name}.texts"]).sum(axis=1).min() >= 0.9999
     # Texts have vectors of their own, so that wrong ones would be seen.
     assert (stored @ stored.T)[np.triu_indices(len(stored), 1)].mean() < 0.99

@@ -58,7 +58,7 @@ class FileSource(RowSource):
         place = self.resolve(self.path)
         suffixes = [suffix + packed for suffix in self.suffixes for packed in ("", *NAMES)]
         try:
-            # A name that is there is no pattern, whatever characters it has.
+            # A name that exists is not a pattern, whatever characters it has.
             if place.is_file():
                 paths = [place]
             elif place.is_dir():

@@ -34,7 +34,7 @@ def files_like(pattern: str, folder: Path) -> list[Path]:
 
     Args:
         pattern: `**` stands for any folders. Hidden files match only where the pattern names them.
-        folder: That a relative pattern counts from. Its own name is no pattern, whatever characters it has.
+        folder: That a relative pattern counts from. Its own name is not a pattern, whatever characters it has.
 
     Raises:
         OSError: A folder cannot be listed.
