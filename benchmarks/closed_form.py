@@ -16,11 +16,11 @@ import typer
 
 from benchmarks import write_row
 from benchmarks.training_set import prepare
+from stella_assets.storage.workspace import Workspace
 from stella_assets.training.frozen import frozen_states
 from stella_assets.training.loop import train
 from stella_assets.training.stages.closed_form import ClosedForm
 from stella_assets.training.stages.descent import Descent
-from storage.workspace import Workspace
 
 PUBLISHED = {"cosine": 10, "similarity": 200, "relative_similarity": 20}
 RATES = (1e-4, 1e-3, 2e-3, 4e-3)

@@ -21,7 +21,7 @@ from benchmarks import write_row
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 COMMANDS = ("status", "plan", "report", "run")
-PYTHON, PACKAGE = "python", "import pipelines.cli.app"
+PYTHON, PACKAGE = "python", "import stella_assets.pipelines.cli.app"
 
 
 def user_seconds(command: Sequence[str], environment: Mapping[str, str]) -> float:

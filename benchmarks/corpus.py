@@ -36,7 +36,7 @@ from stella_assets.corpus.shards import CleanedTexts
 from stella_assets.corpus.tables import CONTAMINATION
 from stella_assets.corpus.words import Sequences, band_hashes, hashed_words, match_form, min_hashes
 from stella_assets.recipe import Graph, Recipe, parse_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.", resolve_path=True)]

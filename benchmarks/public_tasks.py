@@ -18,7 +18,7 @@ from stella_assets.evaluation.kinds import TASK_KINDS
 from stella_assets.evaluation.official import local_task
 from stella_assets.evaluation.task_scores import TaskScorer
 from stella_assets.evaluation.tasks import EvaluationTask
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 OFFICIAL = ("STSBenchmark", "SICK-R", "Banking77Classification", "SciFact")
 CUSTOM = {"TwentyNewsgroups": ("clustering", "TwentyNewsgroups_subjects"), "TrecQA": ("reranking", "TrecQA_rerank")}

@@ -32,9 +32,9 @@ from stella_assets.core.step import upstream
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.presets import expand_preset
+from stella_assets.storage.files import write_atomically
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.model import DenseStudent
-from storage.files import write_atomically
-from storage.workspace import Workspace
 
 app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.")]

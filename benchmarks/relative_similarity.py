@@ -14,9 +14,9 @@ import torch
 import typer
 
 from benchmarks import write_row
+from stella_assets.storage.memory import PeakMemory
 from stella_assets.training.gram import gram
 from stella_assets.training.losses.relative_similarity import relative_similarity_loss
-from storage.memory import PeakMemory
 
 MARGIN = 0.015
 DOUBLINGS = (128, 256, 512, 1024, 2048)

@@ -18,7 +18,7 @@ import pyarrow as pa
 import typer
 
 from benchmarks import write_row
-from storage.codecs import vectors_to_arrow, vectors_to_numpy
+from stella_assets.storage.codecs import vectors_to_arrow, vectors_to_numpy
 
 DIMS = {"a": 4096, "b": 8192}
 JOINS = 1024

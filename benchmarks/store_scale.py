@@ -23,12 +23,12 @@ from benchmarks.snapshot_layout import random_block
 from stella_assets.corpus.read import CORPUS_FILE, CorpusTexts
 from stella_assets.corpus.tables import TEXTS
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.memory import PeakMemory
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import SNAPSHOT, VECTORS
 from stella_assets.teachers.teacher_vectors import read_keys
 from stella_assets.teachers.vectors import VectorsByRole
-from storage.memory import PeakMemory
-from storage.workspace import Workspace
 
 DIM = 1024
 OPERATIONS = ("embed", "snapshot", "statistics", "verify", "gc")
@@ -56,9 +56,9 @@ def write_corpus(root: Path, rows: int) -> None:
 
 
 def operate(root: Path, operation: str, tag: str) -> None:
+    from stella_assets.storage.integrity import verify_table
     from stella_assets.teachers.garbage import Needed, collect_garbage
     from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
-    from storage.integrity import verify_table
 
     workspace, texts = Workspace(root / "workspace"), CorpusTexts(root / tag)
     vectors = VectorsByRole(workspace, FINGERPRINTS, DIM)

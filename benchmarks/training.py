@@ -18,11 +18,11 @@ import typer
 
 from benchmarks import write_row
 from benchmarks.training_set import TrainingSet, prepare
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL
 from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training.loop import train
 from stella_assets.training.stages.descent import Descent
-from storage.workspace import Workspace
 
 BATCH = 64
 

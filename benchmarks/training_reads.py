@@ -21,12 +21,12 @@ import typer
 from benchmarks import write_row
 from benchmarks.snapshot_layout import random_block
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import VECTOR, Snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.training.read_ahead import READ_TOGETHER
 from stella_assets.training.snapshot_batches import SnapshotDataset
 from stella_assets.training.snapshot_reference import SnapshotReference
-from storage.workspace import Workspace
 from tests.snapshots import MemoryTexts
 
 DIMS = {"a": 4096, "b": 8192}

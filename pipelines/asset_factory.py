@@ -6,13 +6,13 @@ from typing import Any, get_args
 
 import dagster as dg
 
-from pipelines.launcher import Launcher
-from pipelines.metadata import artefact_metadata, common_metadata
-from pipelines.remedies import describe
-from pipelines.run_record import recorded
 from stella_assets.core.errors import EXPECTED
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Group, Presentation, Step
+from stella_assets.pipelines.launcher import Launcher
+from stella_assets.pipelines.metadata import artefact_metadata, common_metadata
+from stella_assets.pipelines.remedies import describe
+from stella_assets.pipelines.run_record import recorded
 
 GROUPS: tuple[Group, ...] = get_args(Group)
 """In the order that data flows; the UI sorts groups by name, so the position is part of the name."""

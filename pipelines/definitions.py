@@ -8,17 +8,23 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.asset_factory import asset_key, step_asset
-from pipelines.environment import compute, launch_command, parallel_steps, prepare_environment, recipe_files
-from pipelines.jobs import forget_every_month, forget_old_runs, promotion_job
-from pipelines.launcher import Launcher
-from pipelines.redistillation import redistil_assets, redistil_automation
-from pipelines.selection import prune_links
-from pipelines.study import STUDY_RUNS, study_assets
 from stella_assets.core.runner import Runner
+from stella_assets.pipelines.asset_factory import asset_key, step_asset
+from stella_assets.pipelines.environment import (
+    compute,
+    launch_command,
+    parallel_steps,
+    prepare_environment,
+    recipe_files,
+)
+from stella_assets.pipelines.jobs import forget_every_month, forget_old_runs, promotion_job
+from stella_assets.pipelines.launcher import Launcher
+from stella_assets.pipelines.redistillation import redistil_assets, redistil_automation
+from stella_assets.pipelines.selection import prune_links
+from stella_assets.pipelines.study import STUDY_RUNS, study_assets
 from stella_assets.recipe import Graph, Recipe, read_recipe
+from stella_assets.storage.workspace import Workspace
 from stella_assets.study import STUDY_ASSET
-from storage.workspace import Workspace
 
 
 def recipe_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -91,7 +97,7 @@ def _runner_of_a_run(workspace: Workspace) -> dg.ResourceDefinition:
         try:
             yield Runner(workspace, logging.getLogger("stella"), compute())
         finally:
-            from pipelines.views import refresh_views
+            from stella_assets.pipelines.views import refresh_views
 
             refresh_views(workspace)
 

@@ -15,7 +15,7 @@ from stella_assets.core.devices import Compute, available_threads
 from stella_assets.core.engine import ENGINES, Engine, LocalEngine
 from stella_assets.core.environments import Environments
 from stella_assets.core.errors import UserError
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

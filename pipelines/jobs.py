@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from pydantic import Field
 
-from pipelines.asset_factory import asset_key, failing_as_dagster_expects, launchpad_config
 from stella_assets.core.runner import Runner
+from stella_assets.pipelines.asset_factory import asset_key, failing_as_dagster_expects, launchpad_config
 from stella_assets.recipe import Graph
 from stella_assets.release.promotion import promote_newest
 

@@ -12,22 +12,22 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError
 
-from pipelines.asset_factory import asset_key, materialization
-from pipelines.console_log import console_logger
-from pipelines.definitions import build_definitions, job_name, study_job_name
-from pipelines.environment import check_postgres
-from pipelines.outcome import Outcome, outcome_of
-from pipelines.selection import Selection, select_steps, unlinked
-from pipelines.study import STUDY_RUNS, partitions_name
 from stella_assets.core.errors import UserError
 from stella_assets.core.processes import is_alive, note_process
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Step
+from stella_assets.pipelines.asset_factory import asset_key, materialization
+from stella_assets.pipelines.console_log import console_logger
+from stella_assets.pipelines.definitions import build_definitions, job_name, study_job_name
+from stella_assets.pipelines.environment import check_postgres
+from stella_assets.pipelines.outcome import Outcome, outcome_of
+from stella_assets.pipelines.selection import Selection, select_steps, unlinked
+from stella_assets.pipelines.study import STUDY_RUNS, partitions_name
 from stella_assets.recipe import Graph
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.workspace import Workspace
 from stella_assets.study import STUDY_ASSET
 from stella_assets.study.variants import Variant
-from storage.locks import file_lock
-from storage.workspace import Workspace
 
 # Runs in this process have no run launcher that Dagster could ask, so their tags say where they live.
 PROCESS_TAG = "stella/process"

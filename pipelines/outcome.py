@@ -8,7 +8,7 @@ import dagster as dg
 from dagster._core.errors import DagsterAssetCheckFailedError, DagsterExecutionInterruptedError
 from dagster._utils.error import SerializableErrorInfo
 
-from pipelines.asset_factory import USER_ERROR
+from stella_assets.pipelines.asset_factory import USER_ERROR
 
 # Errors of a run arrive serialised: their classes are known by name only.
 CLOSED = DagsterAssetCheckFailedError.__name__

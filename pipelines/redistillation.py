@@ -6,16 +6,16 @@ import dagster as dg
 from croniter import croniter
 from pydantic import Field
 
-from pipelines.asset_factory import asset_key, launchpad_config
-from pipelines.metadata import to_metadata
 from stella_assets.core.errors import EXPECTED
 from stella_assets.core.manifest import digest
 from stella_assets.core.present import Rows
 from stella_assets.core.runner import Runner
+from stella_assets.pipelines.asset_factory import asset_key, launchpad_config
+from stella_assets.pipelines.metadata import to_metadata
 from stella_assets.recipe import Graph, Recipe, Redistil
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.redistil.redistil import inputs_of, redistil
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 INPUTS, REDISTILLATION = "inputs", "redistillation"
 # Not blocking: a rejected student is shown, and nothing comes after it.
@@ -73,7 +73,7 @@ def redistil_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     def redistillation(
         context: dg.AssetExecutionContext, config: RunConfig, runner: dg.ResourceParam[Runner]
     ) -> dg.MaterializeResult:
-        from pipelines.launch import Launch  # it loads the definitions, which load this module
+        from stella_assets.pipelines.launch import Launch  # it loads the definitions, which load this module
 
         own = runner.within(context.log)
         steps = Launch(graph, own, context.instance, parent=context.run_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stella_assets.core.errors import UserError
-from storage import errors as storage
+from stella_assets.storage import errors as storage
 
 REMEDIES: dict[type[storage.StorageError], str] = {
     storage.StoreError: "Correct STELLA_VECTORS, or the credentials of the object store.",

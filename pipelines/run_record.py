@@ -11,7 +11,7 @@ from typing import Any
 from stella_assets.core.errors import EXPECTED
 from stella_assets.core.step import Artefact, Step
 from stella_assets.core.tables import record_run
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 
 @dataclass

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from pipelines.asset_factory import asset_key, failing_as_dagster_expects, presentation_of
-from pipelines.launcher import Launcher
-from pipelines.metadata import artefact_metadata
-from pipelines.run_record import recorded
 from stella_assets.core.runner import Runner
+from stella_assets.pipelines.asset_factory import asset_key, failing_as_dagster_expects, presentation_of
+from stella_assets.pipelines.launcher import Launcher
+from stella_assets.pipelines.metadata import artefact_metadata
+from stella_assets.pipelines.run_record import recorded
 from stella_assets.recipe import Graph, Recipe
 from stella_assets.study import STUDY_ASSET
 from stella_assets.study.study import mean_scores, study_step, variant_steps

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stella_assets.recipe.tables import all_tables
-from storage import views
-from storage.workspace import Workspace
+from stella_assets.storage import views
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

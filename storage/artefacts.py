@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from storage.files import apply_umask, link_atomically, sync
-from storage.locks import file_lock, try_lock
-from storage.removal import remove_folder
-from storage.workspace import Workspace
+from stella_assets.storage.files import apply_umask, link_atomically, sync
+from stella_assets.storage.locks import file_lock, try_lock
+from stella_assets.storage.removal import remove_folder
+from stella_assets.storage.workspace import Workspace
 
 MANIFEST = "manifest.json"
 DRAFT, SCRATCH = ".draft", ".scratch"

@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.files import below, file_digest, write_atomically
-from storage.workspace import Workspace
+from stella_assets.storage.files import below, file_digest, write_atomically
+from stella_assets.storage.workspace import Workspace
 
 Seen = tuple[int, int, int, str]
 """Size, time of change in nanoseconds, inode, digest."""

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from storage.errors import AccessError, FormatError, MissingSnapshotError, StoreError
-from storage.files import write_atomically
-from storage.lance_errors import translate_lance_errors
-from storage.removal import remove_folder
-from storage.workspace import Workspace
+from stella_assets.storage.errors import AccessError, FormatError, MissingSnapshotError, StoreError
+from stella_assets.storage.files import write_atomically
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.removal import remove_folder
+from stella_assets.storage.workspace import Workspace
 
 FORMAT = 1
 """Format of the tables, kept in their metadata. Raised when an older version of this package could misread them."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from storage.database import drop_table, open_table, table_uri
-from storage.lance_errors import translate_lance_errors
-from storage.locks import file_lock
-from storage.seals import DIGESTS
-from storage.units import fragment_files, session
-from storage.workspace import Workspace
+from stella_assets.storage.database import drop_table, open_table, table_uri
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.seals import DIGESTS
+from stella_assets.storage.units import fragment_files, session
+from stella_assets.storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.codecs import UNIT_NORM, block_rows, vectors_to_numpy
-from storage.database import open_table, table_uri
-from storage.errors import DamageError, StoreError
-from storage.files import file_digest
-from storage.keys import to_keys
-from storage.locks import file_lock
-from storage.removal import set_aside
-from storage.seals import TAGS, VERSIONS, manifest_path, version_digest
-from storage.table_files import wrong_files
-from storage.units import data_file, drop_units, fragment_files, hash_file, read_digest, session
-from storage.workspace import Workspace
+from stella_assets.storage.codecs import UNIT_NORM, block_rows, vectors_to_numpy
+from stella_assets.storage.database import open_table, table_uri
+from stella_assets.storage.errors import DamageError, StoreError
+from stella_assets.storage.files import file_digest
+from stella_assets.storage.keys import to_keys
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.removal import set_aside
+from stella_assets.storage.seals import TAGS, VERSIONS, manifest_path, version_digest
+from stella_assets.storage.table_files import wrong_files
+from stella_assets.storage.units import data_file, drop_units, fragment_files, hash_file, read_digest, session
+from stella_assets.storage.workspace import Workspace
 
 STORED_NORM_TOLERANCE = 2e-3
 """Of unit vectors kept as float16: 1e-3 on entry, plus rounding of each value by up to 2^-11 = 4.9e-4 of it."""

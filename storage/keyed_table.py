@@ -13,16 +13,16 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from storage.codecs import Codec, V, describe_type
-from storage.database import count_rows, open_table, table_uri
-from storage.errors import ConflictError, MissingKeysError, VectorError
-from storage.keys import Keys, Positions, to_keys
-from storage.lance_errors import translate_lance_errors
-from storage.locks import file_lock
-from storage.table_files import require_whole
-from storage.unit_writer import UnitWriter, WrittenUnit, table_schema
-from storage.units import UNIT_ROWS, append_units, drop_units
-from storage.workspace import Workspace
+from stella_assets.storage.codecs import Codec, V, describe_type
+from stella_assets.storage.database import count_rows, open_table, table_uri
+from stella_assets.storage.errors import ConflictError, MissingKeysError, VectorError
+from stella_assets.storage.keys import Keys, Positions, to_keys
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.table_files import require_whole
+from stella_assets.storage.unit_writer import UnitWriter, WrittenUnit, table_schema
+from stella_assets.storage.units import UNIT_ROWS, append_units, drop_units
+from stella_assets.storage.workspace import Workspace
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.errors import StoreError
+from stella_assets.storage.errors import StoreError
 
 ID_CHARS = 32
 """Hexadecimal digits of an id."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from storage.errors import (
+from stella_assets.storage.errors import (
     AccessError,
     ConflictError,
     DamageError,

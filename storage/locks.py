@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from storage.database import NOTES, table_uri
-from storage.lance_errors import translate_lance_errors
-from storage.units import session
-from storage.workspace import Workspace
+from stella_assets.storage.database import NOTES, table_uri
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.units import session
+from stella_assets.storage.workspace import Workspace
 
 
 def write_note(workspace: Workspace, table: str, name: str, content: str) -> None:

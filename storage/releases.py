@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.artefacts import MANIFEST
-from storage.errors import MissingReleaseError, ReleaseError
-from storage.files import link_atomically, write_atomically
-from storage.locks import file_lock
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.errors import MissingReleaseError, ReleaseError
+from stella_assets.storage.files import link_atomically, write_atomically
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.workspace import Workspace
 
 ACTIVE_LINK = "current"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")

@@ -6,8 +6,8 @@ import shutil
 import uuid
 from pathlib import Path
 
-from storage.files import below, is_left_over
-from storage.workspace import Workspace
+from stella_assets.storage.files import below, is_left_over
+from stella_assets.storage.workspace import Workspace
 
 TRASH = ".trash"
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from storage.files import DIGEST_CHARS, write_atomically
+from stella_assets.storage.files import DIGEST_CHARS, write_atomically
 
 DIGESTS, VERSIONS, TAGS = "_digests", "_versions", "_refs/tags"
 

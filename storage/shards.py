@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.checked import SealedFile
-from storage.errors import DamageError
-from storage.files import replace_atomically
-from storage.workspace import Workspace
+from stella_assets.storage.checked import SealedFile
+from stella_assets.storage.errors import DamageError
+from stella_assets.storage.files import replace_atomically
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl

@@ -10,7 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.tables import ROW_GROUP
+from stella_assets.storage.tables import ROW_GROUP
 
 PARTS = 16
 """Files that rows are spread over; one of them is in memory at a time. Ids are hashes, so the files are about equal."""

@@ -10,13 +10,13 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from storage.checked import CheckedFiles
-from storage.database import open_table, table_uri
-from storage.errors import DamageError, StoreError
-from storage.files import DIGEST_CHARS
-from storage.seals import UnitDigest, digest_path, manifest_path, tag_path, version_digest
-from storage.units import fragment_files
-from storage.workspace import Workspace
+from stella_assets.storage.checked import CheckedFiles
+from stella_assets.storage.database import open_table, table_uri
+from stella_assets.storage.errors import DamageError, StoreError
+from stella_assets.storage.files import DIGEST_CHARS
+from stella_assets.storage.seals import UnitDigest, digest_path, manifest_path, tag_path, version_digest
+from stella_assets.storage.units import fragment_files
+from stella_assets.storage.workspace import Workspace
 
 
 def wrong_files(workspace: Workspace, name: str, tag: str | None = None) -> dict[str, str]:

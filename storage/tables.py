@@ -1,7 +1,7 @@
 """Declared tables: what a Parquet, JSON Lines or manifest file holds, and the SQL view over all such files.
 
-The rooms that write a table declare it next to the code that writes it. `storage.views` builds a DuckDB view from each
-declaration. A file that cannot be read is left out of its view and reported; the other files stay readable.
+The packages that write a table declare it next to the code that writes it. `storage.views` builds a DuckDB view from
+each declaration. A file that cannot be read is left out of its view and reported; the other files stay readable.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.artefacts import MANIFEST, finished, linked
-from storage.checked import CheckedFiles
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST, finished, linked
+from stella_assets.storage.checked import CheckedFiles
+from stella_assets.storage.workspace import Workspace
 
 # Small enough that a group of long texts fits in memory, large enough that its statistics cost little.
 ROW_GROUP = 65_536

@@ -8,10 +8,10 @@ from typing import Any, Generic
 
 import pyarrow as pa
 
-from storage.codecs import Codec, V
-from storage.database import FORMAT, SUFFIX
-from storage.keys import Keys, to_ids
-from storage.units import write_unit
+from stella_assets.storage.codecs import Codec, V
+from stella_assets.storage.database import FORMAT, SUFFIX
+from stella_assets.storage.keys import Keys, to_ids
+from stella_assets.storage.units import write_unit
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.errors import DiskSpaceError, StorageError
-from storage.lance_errors import translate_lance_errors
-from storage.seals import UnitDigest, digest_path, seal_version
+from stella_assets.storage.errors import DiskSpaceError, StorageError
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.seals import UnitDigest, digest_path, seal_version
 
 UNIT_ROWS = 32_768
 """Rows of one unit of work and one commit: small appends cost more than what they write."""

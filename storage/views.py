@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.files import replace_atomically, write_atomically
-from storage.tables import View
-from storage.workspace import Workspace
+from stella_assets.storage.files import replace_atomically, write_atomically
+from stella_assets.storage.tables import View
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -76,7 +76,7 @@ def connect_vectors(workspace: Workspace, tables: Iterable[View], vectors: Mappi
     """
     import duckdb
 
-    from storage.float32_dataset import Float32Dataset
+    from stella_assets.storage.float32_dataset import Float32Dataset
 
     connection = duckdb.connect()
     _create_views(connection, view_definitions(workspace, tables)[0])

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.errors import DiskSpaceError
+from stella_assets.storage.errors import DiskSpaceError
 
 RESERVE = 1.1
 """Free space is asked for with a tenth to spare."""

@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock
 
 from stella_assets.core import devices
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.recipe import Recipe

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, Snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn, Written
-from storage.workspace import Workspace
 
 
 class MemoryTexts:

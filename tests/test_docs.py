@@ -12,8 +12,8 @@ import typer
 import yaml
 from typer.core import TyperGroup
 
-from pipelines.cli.app import app
 from stella_assets.core.config import ConfigModel
+from stella_assets.pipelines.cli.app import app
 from stella_assets.recipe.former_keys import FORMER_KEYS, FORMER_VALUES
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.recipe.reference import PAGE, TABLE, models_in, with_tables

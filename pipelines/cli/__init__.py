@@ -5,12 +5,12 @@ def main() -> None:
     """Run the command. Threads of libraries are limited before anything loads them."""
     # Imports are inside, in this order: libraries read their variables when they are loaded, and a failing import is
     # reported.
-    from pipelines.cli.boundary import exit_on_errors
+    from stella_assets.pipelines.cli.boundary import exit_on_errors
 
     with exit_on_errors():
-        from pipelines.environment import prepare_libraries
+        from stella_assets.pipelines.environment import prepare_libraries
 
         prepare_libraries()
-        from pipelines.cli.app import app
+        from stella_assets.pipelines.cli.app import app
 
         app()

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import typer
 
-from pipelines.cli import corpus, lineage, redistil, release, vectors
-from pipelines.cli.renamed import CommandGroup
-from pipelines.cli.reproduce import reproduce
-from pipelines.cli.run import plan, report, run, status, validate
-from pipelines.cli.sql import sql
-from pipelines.cli.study import study
-from pipelines.cli.ui import pools, ui
-from pipelines.cli.verify import verify
+from stella_assets.pipelines.cli import corpus, lineage, redistil, release, vectors
+from stella_assets.pipelines.cli.renamed import CommandGroup
+from stella_assets.pipelines.cli.reproduce import reproduce
+from stella_assets.pipelines.cli.run import plan, report, run, status, validate
+from stella_assets.pipelines.cli.sql import sql
+from stella_assets.pipelines.cli.study import study
+from stella_assets.pipelines.cli.ui import pools, ui
+from stella_assets.pipelines.cli.verify import verify
 
 app = typer.Typer(
     cls=CommandGroup,

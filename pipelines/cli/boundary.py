@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from rich.markup import escape
 
-from pipelines.cli.errors import log_bug, summarise
-from pipelines.cli.printing import note
-from pipelines.environment import workspace
-from pipelines.remedies import describe
 from stella_assets.core.errors import EXPECTED
+from stella_assets.pipelines.cli.errors import log_bug, summarise
+from stella_assets.pipelines.cli.printing import note
+from stella_assets.pipelines.environment import workspace
+from stella_assets.pipelines.remedies import describe
 
 
 @contextmanager

@@ -11,12 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from pipelines.cli.printing import err, note
-from pipelines.environment import compute, project_root, recipe_files
 from stella_assets.core.leases import Lease
 from stella_assets.core.runner import Runner
+from stella_assets.pipelines.cli.printing import err, note
+from stella_assets.pipelines.environment import compute, project_root, recipe_files
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -9,9 +9,16 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner, say_in_use
-from pipelines.cli.printing import out, say
-from pipelines.environment import prepare_environment
+from stella_assets.pipelines.cli.console import (
+    AsJson,
+    RecipeArgument,
+    find_recipe,
+    make_table,
+    quiet_runner,
+    say_in_use,
+)
+from stella_assets.pipelines.cli.printing import out, say
+from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 
 app = typer.Typer(no_args_is_help=True, help="What happened to a text, the data set as a folder, unused shards.")
@@ -86,7 +93,7 @@ def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what 
     workspace = prepare_environment()
     from stella_assets.corpus.shards import live_shards
     from stella_assets.release.alive import collecting, live_artefacts
-    from storage.shards import free_shards
+    from stella_assets.storage.shards import free_shards
 
     with collecting(workspace) as builds:
         say_in_use(builds)

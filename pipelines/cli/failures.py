@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from rich.markup import escape
 
-from pipelines.cli.errors import write_log
-from pipelines.cli.printing import note
-from pipelines.outcome import Outcome, StepFailure
-from storage.workspace import Workspace
+from stella_assets.pipelines.cli.errors import write_log
+from stella_assets.pipelines.cli.printing import note
+from stella_assets.pipelines.outcome import Outcome, StepFailure
+from stella_assets.storage.workspace import Workspace
 
 
 def print_failed_checks(outcome: Outcome) -> None:

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.tree import Tree
 from typer.core import TyperGroup
 
-from pipelines.cli.console import AsJson, make_table
-from pipelines.cli.printing import note, out, say
-from pipelines.environment import prepare_environment
 from stella_assets.core.present import shown_time
+from stella_assets.pipelines.cli.console import AsJson, make_table
+from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.environment import prepare_environment
 
 ArtefactArgument = Annotated[
     str,

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipelines.cli.console import AsJson, RecipeArgument, find_recipe, people_handler, people_runner
-from pipelines.cli.printing import note, say
-from pipelines.environment import prepare_environment
+from stella_assets.pipelines.cli.console import AsJson, RecipeArgument, find_recipe, people_handler, people_runner
+from stella_assets.pipelines.cli.printing import note, say
+from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 
 app = typer.Typer(no_args_is_help=True, help="Embed new texts, continue training, and promote what passes the gate.")
@@ -26,8 +26,8 @@ def run(
     """Re-distil now, as the schedule would. Exit code 1 if the gate is closed or a step failed."""
     workspace = prepare_environment()
     graph, runner = Graph(find_recipe(recipe)), people_runner(workspace)
-    from pipelines.launch import watched
-    from pipelines.views import refresh_views
+    from stella_assets.pipelines.launch import watched
+    from stella_assets.pipelines.views import refresh_views
     from stella_assets.redistil.redistil import redistil
 
     # Through Dagster, so the UI shows these runs as it shows those of the schedule.

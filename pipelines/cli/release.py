@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner
-from pipelines.cli.printing import note, out, say
-from pipelines.environment import prepare_environment
 from stella_assets.core.present import shown_time
+from stella_assets.pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner
+from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
-from storage.releases import Releases
+from stella_assets.storage.releases import Releases
 
 app = typer.Typer(no_args_is_help=True, help="The active release and earlier ones: list, show, promote, roll back.")
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from pipelines.cli.console import AsJson, find_recipe, make_table, people_runner
-from pipelines.cli.printing import note, out, say
-from pipelines.environment import prepare_environment
 from stella_assets.core.errors import UserError
+from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table, people_runner
+from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
-from storage.files import write_atomically
-from storage.workspace import Workspace
+from stella_assets.storage.files import write_atomically
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.core.trace import Node

@@ -12,7 +12,11 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from pipelines.cli.console import (
+from stella_assets.core.present import shown_time
+from stella_assets.core.runner import Runner
+from stella_assets.corpus.sources import Preview
+from stella_assets.evaluation.report import Report
+from stella_assets.pipelines.cli.console import (
     AsJson,
     RecipeArgument,
     find_recipe,
@@ -21,13 +25,9 @@ from pipelines.cli.console import (
     people_runner,
     quiet_runner,
 )
-from pipelines.cli.printing import note, out, say
-from pipelines.environment import compute, prepare_environment
-from pipelines.selection import Selection, prune_links, select_steps, unlinked
-from stella_assets.core.present import shown_time
-from stella_assets.core.runner import Runner
-from stella_assets.corpus.sources import Preview
-from stella_assets.evaluation.report import Report
+from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.environment import compute, prepare_environment
+from stella_assets.pipelines.selection import Selection, prune_links, select_steps, unlinked
 from stella_assets.recipe import Graph
 
 
@@ -72,9 +72,9 @@ def run(
 
 def _execute(graph: Graph, selection: Selection, runner: Runner) -> None:
     """Start a run of the steps that have to be executed, and link the others. A failure ends the command."""
-    from pipelines.cli.failures import print_failed_checks, stop_if_failed
-    from pipelines.launch import watched
-    from pipelines.views import refresh_views
+    from stella_assets.pipelines.cli.failures import print_failed_checks, stop_if_failed
+    from stella_assets.pipelines.launch import watched
+    from stella_assets.pipelines.views import refresh_views
 
     with watched(graph, runner, people_handler()) as launch:
         outcome = launch.materialise(selection)

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipelines.cli.console import format_cell
-from pipelines.cli.printing import note, out
-from pipelines.environment import prepare_environment
 from stella_assets.core.errors import UserError
+from stella_assets.pipelines.cli.console import format_cell
+from stella_assets.pipelines.cli.printing import note, out
+from stella_assets.pipelines.environment import prepare_environment
 
 Rows = list[tuple[Any, ...]]
 
@@ -42,7 +42,7 @@ def sql(
     workspace = prepare_environment()
     import duckdb
 
-    from pipelines.views import connect, refresh_views
+    from stella_assets.pipelines.views import connect, refresh_views
 
     # Steps in progress add files, so the views are renewed before each query.
     for file in refresh_views(workspace):

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from pipelines.cli.console import RecipeArgument, find_recipe, people_handler, people_runner
-from pipelines.cli.printing import note, out, say
-from pipelines.environment import prepare_environment
+from stella_assets.pipelines.cli.console import RecipeArgument, find_recipe, people_handler, people_runner
+from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 from stella_assets.study import STUDY_ASSET
 
@@ -35,9 +35,9 @@ def study(
     # All of them before the first run: a mistake in the last one would otherwise show after hours.
     for variant in variants:
         check_recipe(derive(wanted, variant), workspace)
-    from pipelines.cli.failures import stop_if_failed
-    from pipelines.launch import watched
-    from pipelines.views import refresh_views
+    from stella_assets.pipelines.cli.failures import stop_if_failed
+    from stella_assets.pipelines.launch import watched
+    from stella_assets.pipelines.views import refresh_views
 
     outcomes = []
     with watched(Graph(wanted), people_runner(workspace), people_handler()) as launch:

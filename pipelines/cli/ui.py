@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.console import AsJson, make_table
-from pipelines.cli.printing import out
-from pipelines.environment import check_postgres, prepare_environment, project_root
 from stella_assets.core.errors import UserError
+from stella_assets.pipelines.cli.console import AsJson, make_table
+from stella_assets.pipelines.cli.printing import out
+from stella_assets.pipelines.environment import check_postgres, prepare_environment, project_root
 
 
 class PortError(UserError):
@@ -27,8 +27,8 @@ def pools(
 ) -> None:
     """Show, or set, how many steps of a pool run at once, over all runs: encoding and training."""
     workspace = prepare_environment()
-    from pipelines.launch import open_instance
-    from pipelines.pools import set_limits
+    from stella_assets.pipelines.launch import open_instance
+    from stella_assets.pipelines.pools import set_limits
 
     with open_instance(workspace) as instance:
         found = set_limits(instance, limits or [])
@@ -54,8 +54,8 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
             ) from None
     check_postgres()
     dagster = Path(sys.executable).with_name("dagster")
-    arguments = ["dev", "-m", "pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    # `-m pipelines.definitions` is found from here, also where the package is not installed.
+    arguments = ["dev", "-m", "stella_assets.pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
+    # `-m stella_assets.pipelines.definitions` is found from here, also where the package is not installed.
     os.chdir(project_root())
     # Instead of a child: signals reach Dagster itself, and no parent is left behind.
     os.execv(dagster, [str(dagster), *arguments])  # noqa: S606 (a fixed program of this environment)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pipelines.cli.console import AsJson, find_recipe, make_table, people_runner, say_in_use
-from pipelines.cli.printing import note, out, say
-from pipelines.environment import prepare_environment, recipe_files
+from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table, people_runner, say_in_use
+from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.environment import prepare_environment, recipe_files
 from stella_assets.recipe import Graph, read_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.teachers.audit import AuditedRecipe

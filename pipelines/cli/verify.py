@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from pipelines.cli.console import AsJson, people_runner
-from pipelines.cli.printing import note, say
-from pipelines.environment import prepare_environment
+from stella_assets.pipelines.cli.console import AsJson, people_runner
+from stella_assets.pipelines.cli.printing import note, say
+from stella_assets.pipelines.environment import prepare_environment
 
 
 def verify(
@@ -25,9 +25,9 @@ def verify(
 ) -> None:
     """Read every byte of artefacts, shards, vectors, releases and records. Exit code 1 if something is damaged."""
     workspace = prepare_environment()
-    from pipelines.cli.vectors import audited_recipes
     from stella_assets.core.progress import progress_bar
     from stella_assets.lineage.verify import Damaged, verify_files
+    from stella_assets.pipelines.cli.vectors import audited_recipes
     from stella_assets.teachers.audit import Auditor
     from stella_assets.teachers.repair import repair as repair_vectors
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.errors import StorageError
+from stella_assets.storage.errors import StorageError
 
 
 class StellaError(Exception):

@@ -7,8 +7,8 @@ from pathlib import Path
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import REMEDY, Manifest, ManifestError
 from stella_assets.core.step import Artefact
-from storage.checked import CheckedFiles
-from storage.workspace import Workspace
+from stella_assets.storage.checked import CheckedFiles
+from stella_assets.storage.workspace import Workspace
 
 KIND = "artefacts"
 """Of the groups of files that are remembered."""

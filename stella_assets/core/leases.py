@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stella_assets.core.processes import is_alive, note_process
-from storage.artefacts import DRAFT, SCRATCH
-from storage.files import below, write_atomically
-from storage.removal import remove_folder
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import DRAFT, SCRATCH
+from stella_assets.storage.files import below, write_atomically
+from stella_assets.storage.removal import remove_folder
+from stella_assets.storage.workspace import Workspace
 
 LEASE = "lease.json"
 GRACE_DAYS = 7.0

@@ -17,7 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from stella_assets.core.errors import UserError
-from storage.files import file_digest
+from stella_assets.storage.files import file_digest
 
 __all__ = ["file_digest"]
 

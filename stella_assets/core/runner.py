@@ -15,11 +15,11 @@ from stella_assets.core.intact import DamagedArtefactError, note_files, open_int
 from stella_assets.core.leases import take_lease
 from stella_assets.core.manifest import Identity, Manifest, ManifestError, environment, reasons
 from stella_assets.core.step import Artefact, BuildContext, Launch, Log, Result, Step
-from storage.artefacts import MANIFEST, ArtefactStore
-from storage.errors import DamageError
-from storage.files import file_digest, write_atomically
-from storage.memory import PeakMemory, return_freed_memory
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST, ArtefactStore
+from stella_assets.storage.errors import DamageError
+from stella_assets.storage.files import file_digest, write_atomically
+from stella_assets.storage.memory import PeakMemory, return_freed_memory
+from stella_assets.storage.workspace import Workspace
 
 T = TypeVar("T")
 

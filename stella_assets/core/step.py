@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from stella_assets.core.devices import Compute
 from stella_assets.core.manifest import Check, Manifest, digest
 from stella_assets.core.present import Shown
-from storage.artefacts import MANIFEST
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.core.runner import Runner

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from storage.tables import FLAG, INT, REAL, TEXT, TIME, LineTable, ManifestTable, View
-from storage.workspace import Workspace
+from stella_assets.storage.tables import FLAG, INT, REAL, TEXT, TIME, LineTable, ManifestTable, View
+from stella_assets.storage.workspace import Workspace
 
 T = TypeVar("T", bound=View)
 

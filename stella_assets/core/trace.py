@@ -10,9 +10,9 @@ from pathlib import Path
 from stella_assets.core.errors import UserError
 from stella_assets.core.lineage import Node, input_names, setup, walk
 from stella_assets.core.manifest import Manifest
-from storage.artefacts import MANIFEST, finished
-from storage.releases import Releases
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST, finished
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.workspace import Workspace
 
 __all__ = ["Node", "TraceError", "Tracer", "setup", "walk"]
 

@@ -22,7 +22,7 @@ from stella_assets.corpus.settings import CorpusSettings
 from stella_assets.corpus.shards import CleanedTexts
 from stella_assets.corpus.tables import DROPPED, FUNNEL, TEXTS
 from stella_assets.corpus.tally import FunnelRow, Tally, funnel
-from storage.sorted_rows import SortedRows, write_in_groups
+from stella_assets.storage.sorted_rows import SortedRows, write_in_groups
 
 CODE_VERSION = "3"
 

@@ -22,7 +22,7 @@ from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.tables import CONTAMINATION
 from stella_assets.corpus.text import text_id, uniform
 from stella_assets.corpus.words import match_form
-from storage.shards import ShardStore
+from stella_assets.storage.shards import ShardStore
 
 CODE_VERSION = "2"
 MATCHES_KIND = "contamination"

@@ -11,7 +11,7 @@ from stella_assets.core.present import Rows, Shown
 from stella_assets.core.step import Artefact
 from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.tables import DROPPED
-from storage.sorted_rows import SortedRows, write_in_groups
+from stella_assets.storage.sorted_rows import SortedRows, write_in_groups
 
 DROPPED_FILE = DROPPED.file
 SHOWN_EXAMPLES = 12

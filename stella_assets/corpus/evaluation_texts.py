@@ -16,8 +16,8 @@ from stella_assets.corpus.errors import EvaluationSetError
 from stella_assets.corpus.evaluation_index import BANDS_SETTINGS, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import read_set, set_digest
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
-from storage.shards import ShardStore
-from storage.workspace import Workspace
+from stella_assets.storage.shards import ShardStore
+from stella_assets.storage.workspace import Workspace
 
 CODE_VERSION = "1"
 TEXTS_FILE = "evaluation_texts.parquet"

@@ -18,7 +18,7 @@ from stella_assets.corpus.shards import CleanedTexts, Shard
 from stella_assets.corpus.sources import SourceConfig
 from stella_assets.corpus.text import splits_of, text_id, uniforms
 from stella_assets.corpus.words import match_form, match_keys
-from storage.shards import ShardStore
+from stella_assets.storage.shards import ShardStore
 
 CODE_VERSION = "1"
 """Of the stored results of augmentation."""

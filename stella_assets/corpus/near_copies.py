@@ -25,7 +25,7 @@ from stella_assets.corpus.words import (
     min_hashes,
     sorted_distinct,
 )
-from storage.shards import ShardStore
+from stella_assets.storage.shards import ShardStore
 
 BANDS_VERSION = "1"
 """Of the stored bands; raised when the same text and settings give other bands."""

@@ -11,9 +11,9 @@ import polars as pl
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Artefact
 from stella_assets.corpus.evaluation_texts import TEXTS_FILE as EVALUATION_FILE
-from storage.artefacts import MANIFEST
-from storage.shards import ShardStore
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.shards import ShardStore
+from stella_assets.storage.workspace import Workspace
 
 SHARDS_FILE = "shards.parquet"
 CLEANED_KIND = "cleaned"

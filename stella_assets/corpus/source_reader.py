@@ -21,8 +21,8 @@ from stella_assets.corpus.shards import CLEANED_KIND, Shard, shard_table, shards
 from stella_assets.corpus.sources import Malformed, RawText, SourceConfig, SourcePart
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
-from storage.shards import ShardStore
-from storage.workspace import Workspace
+from stella_assets.storage.shards import ShardStore
+from stella_assets.storage.workspace import Workspace
 
 CODE_VERSION = "3"
 """Of reading and cleaning: of the step, and of each shard."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from stella_assets.core.tables import declare
-from storage.tables import INT, REAL, TEXT, Table
+from stella_assets.storage.tables import INT, REAL, TEXT, Table
 
 TEXTS = declare(
     Table(

@@ -11,12 +11,12 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
 from stella_assets.core.models import own_format, read_shape
 from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.encode import measure_speed
 from stella_assets.teachers.kinds.base import Role, prompt_role
 from stella_assets.teachers.kinds.sentence_transformers import SentenceTransformersModel, SentenceTransformersTeacher
 from stella_assets.teachers.teacher_vectors import fill_and_fetch
 from stella_assets.teachers.vectors import StateTable
-from storage.workspace import Workspace
 
 # The loader never goes above the model's own limit, which then decides.
 NO_LIMIT = 2**20

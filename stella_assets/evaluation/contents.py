@@ -21,12 +21,12 @@ from stella_assets.evaluation.seeds import summarise_seeds
 from stella_assets.evaluation.summary import BenchmarkSummary, ContaminationSummary, ModelSummary, Summary, TaskSummary
 from stella_assets.evaluation.task_set import BETWEEN_BENCHMARKS
 from stella_assets.evaluation.variants import summarise_paraphrases, summarise_quantizations
+from stella_assets.storage.tables import Table
 from stella_assets.teachers.plots import cosine_agreement
 from stella_assets.teachers.statistics import ALL
 from stella_assets.teachers.tables import TEACHER_AGREEMENT, VECTOR_STATS
 from stella_assets.training.plots import loss_curves
 from stella_assets.training.tables import TRAINING_LOG
-from storage.tables import Table
 
 if TYPE_CHECKING:
     from stella_assets.core.step import Artefact, Step

@@ -16,13 +16,13 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
 from stella_assets.core.manifest import digest
+from stella_assets.storage.integrity import mend_table
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.digests import encoder_digest, head_digest
 from stella_assets.teachers.encode import measure_speed
 from stella_assets.teachers.tables import STATES
 from stella_assets.teachers.teacher_vectors import fill_and_fetch
 from stella_assets.teachers.vectors import StateTable
-from storage.integrity import mend_table
-from storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.students.dense.model import DenseStudent

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
-from storage.files import file_digest_unless_changed
+from stella_assets.storage.files import file_digest_unless_changed
 
 if TYPE_CHECKING:
     import polars as pl

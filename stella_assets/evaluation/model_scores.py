@@ -14,7 +14,7 @@ from stella_assets.core.present import Markdown, Shown, markdown_table
 from stella_assets.core.step import Artefact, CheckSpec, Deviation, Group, Presentation, Result
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES
 from stella_assets.evaluation.task_set import MTEB
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     import polars as pl

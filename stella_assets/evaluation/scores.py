@@ -15,8 +15,8 @@ from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.evaluation.model_scores import ModelScores, compare_scores, present_scores, write_scores
 from stella_assets.evaluation.task_scores import TaskScorer, result_json
 from stella_assets.evaluation.task_set import TaskSet
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students.base import FULL
-from storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import Embedder, MeasuredEmbedder, StudentEmbedder

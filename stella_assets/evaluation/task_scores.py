@@ -19,7 +19,7 @@ from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.evaluation.kinds import TaskKind
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SAMPLES
 from stella_assets.evaluation.tasks import EvaluationTask, fresh
-from storage.tables import write_table
+from stella_assets.storage.tables import write_table
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import Embedder

@@ -15,7 +15,7 @@ from stella_assets.evaluation.official import official_tasks, require_same_part
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.evaluation.tables import TASKS
 from stella_assets.evaluation.tasks import EvaluationTask
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.corpus.read import CorpusTexts

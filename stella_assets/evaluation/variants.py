@@ -16,7 +16,7 @@ from stella_assets.evaluation.quantized import BITS, QuantizedEmbedder
 from stella_assets.evaluation.scores import score_models, stage_embedders
 from stella_assets.evaluation.summary import ALL_TASKS, ParaphraseSummary, QuantizationSummary
 from stella_assets.evaluation.task_set import TaskSet
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import Embedder

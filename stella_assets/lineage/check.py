@@ -9,12 +9,12 @@ from stella_assets.core.trace import Node
 from stella_assets.lineage.difference import Difference, setups
 from stella_assets.lineage.match import match_steps
 from stella_assets.recipe import Graph
+from stella_assets.storage.database import table_names
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.garbage import live_vectors
 from stella_assets.teachers.tables import SNAPSHOT, VECTORS
 from stella_assets.training.stage import START
-from storage.database import table_names
-from storage.integrity import verify_table
-from storage.workspace import Workspace
 
 
 def mismatches(release: Node, graph: Graph, workspace: Workspace) -> list[Difference]:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from stella_assets.core.manifest import changed_values
 from stella_assets.core.trace import Node, setup
+from stella_assets.storage.errors import MissingSnapshotError
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.catalogue import compare
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import SNAPSHOTS_ASSET
-from storage.errors import MissingSnapshotError
-from storage.workspace import Workspace
 
 Kind = Literal["asset", "code", "setting", "source", "texts", "vectors", "environment", "figure", "content"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.release.publish import RELEASE
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import snapshot_tags
 from stella_assets.teachers.tables import SNAPSHOTS_ASSET
-from storage.workspace import Workspace
 
 
 def find_artefact(workspace: Workspace, words: str) -> Node:

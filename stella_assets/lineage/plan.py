@@ -9,7 +9,7 @@ from stella_assets.core.manifest import Manifest, reasons
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Estimate, Step
 from stella_assets.recipe import Graph
-from storage.artefacts import MANIFEST, finished
+from stella_assets.storage.artefacts import MANIFEST, finished
 
 State = Literal["exists", "made"]
 

@@ -14,9 +14,9 @@ from stella_assets.core.step import Artefact, Step
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.lineage.match import match_steps
 from stella_assets.recipe import Graph
+from stella_assets.storage.workspace import Workspace
 from stella_assets.training.stage import START
 from stella_assets.training.start import Start, StartError, set_start
-from storage.workspace import Workspace
 
 Verdict = Literal["identical", "within tolerance", "follows", "differs"]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, open_intact
+from stella_assets.storage.artefacts import DRAFT, SCRATCH
+from stella_assets.storage.checked import SealedFile
+from stella_assets.storage.errors import StorageError
+from stella_assets.storage.files import below
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.removal import set_aside
+from stella_assets.storage.workspace import Workspace
 from stella_assets.training.start import read_start
-from storage.artefacts import DRAFT, SCRATCH
-from storage.checked import SealedFile
-from storage.errors import StorageError
-from storage.files import below
-from storage.releases import Releases
-from storage.removal import set_aside
-from storage.workspace import Workspace
 
 NEXT_RUN = "the next run that needs it makes it again"
 

@@ -17,9 +17,9 @@ from stella_assets.evaluation.variants import paraphrase
 from stella_assets.recipe.read import RecipeError
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.gate import check_gate
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds import TeacherConfig
 from stella_assets.teachers.snapshot import Layout
-from storage.workspace import Workspace
 
 # Manifests, tables, plots and logs of a small run. A larger need is known only when the work begins.
 WORKING_SPACE = 512 * 2**20

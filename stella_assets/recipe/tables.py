@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from stella_assets.core.tables import declared_tables
-from storage.tables import View
+from stella_assets.storage.tables import View
 
 ROOMS = ("core", "corpus", "teachers", "training", "evaluation", "release", "study", "redistil")
 

@@ -19,11 +19,11 @@ from stella_assets.redistil.ledger import Entry, Ledger, Verdict
 from stella_assets.release.active import active_folder
 from stella_assets.release.promotion import promote_release
 from stella_assets.release.verdicts import failed_verdicts
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.drift import snapshot_drift
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.training.start import Start, set_start
 from stella_assets.training.train import MODEL_FOLDER
-from storage.workspace import Workspace
 
 
 class MakeAll(Protocol):

@@ -9,8 +9,8 @@ from typing import Literal
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.present import shown_time
-from storage.files import sync
-from storage.workspace import Workspace
+from stella_assets.storage.files import sync
+from stella_assets.storage.workspace import Workspace
 
 Verdict = Literal["promoted", "rejected", "too little new", "nothing new", "failed"]
 TRAINED = ("promoted", "rejected")

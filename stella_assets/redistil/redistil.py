@@ -12,9 +12,9 @@ from stella_assets.recipe import Graph, Recipe, Redistil
 from stella_assets.redistil.attempt import Attempt, MakeAll, inputs_of, make_in_process
 from stella_assets.redistil.ledger import TRAINED, Entry, Ledger
 from stella_assets.redistil.retention import collect_garbage
-from storage.locks import file_lock
-from storage.releases import Releases
-from storage.workspace import Workspace
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.workspace import Workspace
 
 __all__ = ["Attempt", "MakeAll", "NotRedistilledError", "apply_retention", "inputs_of", "make_in_process", "redistil"]
 

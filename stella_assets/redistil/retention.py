@@ -11,13 +11,13 @@ from stella_assets.core.manifest import Manifest
 from stella_assets.corpus.shards import live_shards
 from stella_assets.release.alive import collecting, linked_artefacts, live_artefacts
 from stella_assets.release.publish import RELEASE
+from stella_assets.storage.artefacts import MANIFEST, ArtefactStore, finished
+from stella_assets.storage.files import below
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.shards import free_shards
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import garbage as vector_garbage
 from stella_assets.teachers.garbage import live_vectors
-from storage.artefacts import MANIFEST, ArtefactStore, finished
-from storage.files import below
-from storage.releases import Releases
-from storage.shards import free_shards
-from storage.workspace import Workspace
 
 
 def collect_garbage(

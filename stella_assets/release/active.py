@@ -14,11 +14,11 @@ from stella_assets.evaluation.scores import score_student, student_prompts
 from stella_assets.evaluation.settings import EvaluationSettings
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES
 from stella_assets.evaluation.task_set import TaskSet
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.errors import MissingReleaseError
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL, DenseConfig
-from storage.artefacts import MANIFEST
-from storage.errors import MissingReleaseError
-from storage.releases import Releases
-from storage.workspace import Workspace
 
 CODE_VERSION = "2"
 ACTIVE = "active_release"

@@ -15,12 +15,12 @@ from stella_assets.core.trace import Node, Tracer
 from stella_assets.evaluation.tables import SCORES
 from stella_assets.evaluation.task_scores import FAMILY as TASK_SCORES
 from stella_assets.release.publish import RELEASE
+from stella_assets.storage.artefacts import MANIFEST, finished
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.removal import finish_removals
+from stella_assets.storage.workspace import Workspace
 from stella_assets.training.stage import START
 from stella_assets.training.start import read_start
-from storage.artefacts import MANIFEST, finished
-from storage.locks import file_lock
-from storage.removal import finish_removals
-from storage.workspace import Workspace
 
 
 def live_artefacts(workspace: Workspace, *, without: Collection[Path] = ()) -> set[Path]:

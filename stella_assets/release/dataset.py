@@ -20,8 +20,8 @@ from stella_assets.corpus.contamination import Contamination
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.tables import TEXTS
 from stella_assets.corpus.tally import SPLITS
+from stella_assets.storage.codecs import vectors_to_arrow
 from stella_assets.teachers.teacher_vectors import TeacherVectors
-from storage.codecs import vectors_to_arrow
 
 # With 4,096 float16 dimensions, the vectors of a shard take 0.8 GB.
 SHARD_ROWS = 100_000

@@ -10,8 +10,8 @@ from stella_assets.core.intact import open_intact
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Step
 from stella_assets.release.verdicts import Verdict, failed_verdicts
-from storage.releases import Releases
-from storage.workspace import Workspace
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.workspace import Workspace
 
 RECORDED = ("mean_score", "dimensions", "licence")
 """Metrics of a release that the record of its promotion keeps."""

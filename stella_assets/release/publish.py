@@ -18,7 +18,7 @@ from stella_assets.release.card import CardFigures, model_card, model_meta
 from stella_assets.release.inputs import ReleaseInputs
 from stella_assets.release.loaders import AGREEMENT, DRIFTED, INT8, agreement, compare_loaders, require_same
 from stella_assets.release.tables import RELEASED_VECTORS
-from storage.tables import write_table
+from stella_assets.storage.tables import write_table
 
 RELEASE = "release"
 CODE_VERSION = "6"

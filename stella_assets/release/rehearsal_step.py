@@ -16,9 +16,9 @@ from stella_assets.release.loaders import AGREEMENT, agreement, worst_loader
 from stella_assets.release.rehearsal import REHEARSAL, rehearse
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.release.tables import RELEASED_VECTORS
+from stella_assets.storage.tables import write_table
 from stella_assets.students import DenseConfig
 from stella_assets.training.stages import StageConfig
-from storage.tables import write_table
 
 CODE_VERSION = "1"
 LOADERS_FILE = "loaders.parquet"

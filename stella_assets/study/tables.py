@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from stella_assets.core.tables import declare
+from stella_assets.storage.tables import INT, REAL, TEXT, Table
 from stella_assets.study import STUDY_ASSET
-from storage.tables import INT, REAL, TEXT, Table
 
 STUDY = declare(
     Table(

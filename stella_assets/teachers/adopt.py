@@ -10,9 +10,9 @@ import polars as pl
 
 from stella_assets.core.errors import UserError
 from stella_assets.corpus.text import normalise, text_id
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds.base import Role, TeacherModel
 from stella_assets.teachers.vectors import VectorTable
-from storage.workspace import Workspace
 
 # Enough to see shifted rows or a wrong prompt, and few to encode before anything is stored.
 SAMPLE_ROWS = 64

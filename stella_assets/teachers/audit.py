@@ -12,12 +12,12 @@ from stella_assets.core.intact import DamagedArtefactError, open_intact
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Step
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.database import table_names
+from stella_assets.storage.errors import DamageError, VectorError
+from stella_assets.storage.integrity import Damage, TableReport, table_bytes, verify_table
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.teacher_vectors import TeacherVectors
-from storage.artefacts import MANIFEST
-from storage.database import table_names
-from storage.errors import DamageError, VectorError
-from storage.integrity import Damage, TableReport, table_bytes, verify_table
 
 SAMPLE_ROWS = 64
 # Room for bfloat16 and for other kernels, none for the vector of another text.

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.errors import MissingSnapshotError
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.known_vectors import describe_known
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot, snapshot_tags
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, VECTORS, snapshot_tables, teacher_tables
 from stella_assets.teachers.vectors import ABOUT, COLUMN
-from storage.database import open_table, table_names
-from storage.errors import MissingSnapshotError
-from storage.workspace import Workspace
 
 
 def list_teachers(workspace: Workspace) -> list[dict[str, Any]]:

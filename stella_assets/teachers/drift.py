@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from stella_assets.storage.codecs import block_rows, vectors_to_numpy
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.measures import NEIGHBOURS, linear_cka, nearest, rounded, unit
 from stella_assets.teachers.snapshot import VECTOR, Snapshot, snapshot_tags
-from storage.codecs import block_rows, vectors_to_numpy
-from storage.workspace import Workspace
 
 # The matrix of cosines takes 16 MiB in float32.
 SAMPLE_ROWS = 2048

@@ -18,6 +18,7 @@ from stella_assets.core.present import Rows, Shown
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.integrity import mend_table
 from stella_assets.teachers.deviation import compare_vectors
 from stella_assets.teachers.estimate import estimate_encoding
 from stella_assets.teachers.kinds.base import TeacherConfig, TeacherModel
@@ -32,7 +33,6 @@ from stella_assets.teachers.teacher_vectors import (
     read_keys,
 )
 from stella_assets.teachers.worker import EncodeWorker
-from storage.integrity import mend_table
 
 CODE_VERSION = "2"
 POOL = "encoding"

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from stella_assets.storage.database import table_names
+from stella_assets.storage.garbage import Garbage, clean_table, remove_table
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.concatenate import REFERENCE as SNAPSHOT_REFERENCE
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.tables import SNAPSHOT, STATES, VECTORS, snapshot_tables, teacher_tables
 from stella_assets.teachers.teacher_vectors import REFERENCE, read_reference
-from storage.database import table_names
-from storage.garbage import Garbage, clean_table, remove_table
-from storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ import numpy as np
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.manifest import digest
+from stella_assets.storage.files import write_atomically
+from stella_assets.storage.notes import read_note, write_note
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.examination import PROBE, KnownVectorsError, require_cosines, require_same, tolerance
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
 from stella_assets.teachers.second_process import examine_in_second_process
 from stella_assets.teachers.tables import VECTORS
-from storage.files import write_atomically
-from storage.notes import read_note, write_note
-from storage.workspace import Workspace
 
 NOTE = "known_vectors.json"
 """Of a teacher's table: the probe's vectors, and what they were made with."""

@@ -10,6 +10,14 @@ import numpy as np
 from stella_assets.core.runner import Runner
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.database import open_table
+from stella_assets.storage.errors import DamageError, VectorError
+from stella_assets.storage.garbage import remove_table
+from stella_assets.storage.integrity import Damage, drop_damaged
+from stella_assets.storage.keys import to_keys
+from stella_assets.storage.units import data_file
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.audit import Audit, AuditedRecipe, encoded_teachers
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import (
@@ -21,14 +29,6 @@ from stella_assets.teachers.tables import (
     teacher_tables,
 )
 from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
-from storage.artefacts import MANIFEST
-from storage.database import open_table
-from storage.errors import DamageError, VectorError
-from storage.garbage import remove_table
-from storage.integrity import Damage, drop_damaged
-from storage.keys import to_keys
-from storage.units import data_file
-from storage.workspace import Workspace
 
 
 class _MaterialsGoneError(Exception):

@@ -19,9 +19,9 @@ from stella_assets.core.step import Artefact, BuildContext, Presentation, Result
 from stella_assets.corpus.dropped import DROPPED_FILE, as_dropped, show_dropped, write_dropped
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.settings import Semantic
+from stella_assets.storage.keys import Keys, to_keys
 from stella_assets.teachers.similarity import EXACT, NEAR, most_similar_before
 from stella_assets.teachers.snapshot import Snapshot
-from storage.keys import Keys, to_keys
 
 CODE_VERSION = "1"
 NAME = "semantic_duplicates"

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stella_assets.storage.codecs import vectors_to_numpy
+from stella_assets.storage.database import FORMAT, has_tag, open_table, table_tags
+from stella_assets.storage.errors import MissingSnapshotError
+from stella_assets.storage.keys import to_keys
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.table_files import require_whole
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET
-from storage.codecs import vectors_to_numpy
-from storage.database import FORMAT, has_tag, open_table, table_tags
-from storage.errors import MissingSnapshotError
-from storage.keys import to_keys
-from storage.lance_errors import translate_lance_errors
-from storage.table_files import require_whole
-from storage.workspace import Workspace
 
 TEXT_COLUMNS = ("id", "text", "source", "section", "role", "split")
 VECTOR = "vector_"

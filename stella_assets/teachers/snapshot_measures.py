@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stella_assets.storage.codecs import block_rows, vectors_to_numpy
 from stella_assets.teachers.measures import (
     COSINE_EDGES,
     NEIGHBOURS,
@@ -20,7 +21,6 @@ from stella_assets.teachers.measures import (
     unit,
 )
 from stella_assets.teachers.snapshot import VECTOR, Snapshot
-from storage.codecs import block_rows, vectors_to_numpy
 
 ALL = "*"
 """Stands for all sources."""

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from stella_assets.storage.codecs import vectors_to_arrow
+from stella_assets.storage.keys import to_keys
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.units import data_file
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR
-from storage.codecs import vectors_to_arrow
-from storage.keys import to_keys
-from storage.lance_errors import translate_lance_errors
-from storage.units import data_file
 
 if TYPE_CHECKING:
     from stella_assets.teachers.teacher_vectors import TeacherVectors

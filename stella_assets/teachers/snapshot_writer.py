@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from stella_assets.storage.database import open_table, table_uri
+from stella_assets.storage.integrity import restore_readable
+from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.seals import seal_version
+from stella_assets.storage.table_files import wrong_files
+from stella_assets.storage.units import UNIT_ROWS, write_digest, write_unit
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR, Layout, snapshot_schema, snapshot_tags
 from stella_assets.teachers.snapshot_plan import ReusedUnit, SnapshotPlan, TeacherColumn, Texts
 from stella_assets.teachers.tables import SNAPSHOT
-from storage.database import open_table, table_uri
-from storage.integrity import restore_readable
-from storage.lance_errors import translate_lance_errors
-from storage.locks import file_lock
-from storage.seals import seal_version
-from storage.table_files import wrong_files
-from storage.units import UNIT_ROWS, write_digest, write_unit
-from storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from stella_assets.core.tables import declare
-from storage.tables import FLAG, INT, REAL, TEXT, ManifestTable, Table
+from stella_assets.storage.tables import FLAG, INT, REAL, TEXT, ManifestTable, Table
 
 VECTORS_ASSET = "teacher_vectors"
 SNAPSHOTS_ASSET = "concatenated_vectors"

@@ -17,18 +17,18 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.step import Artefact, Log
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.errors import DamageError
+from stella_assets.storage.keyed_table import KeyedTable
+from stella_assets.storage.keys import Keys, Positions, to_keys
+from stella_assets.storage.table_files import require_whole
+from stella_assets.storage.unit_writer import WrittenUnit
+from stella_assets.storage.units import UNIT_ROWS
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
 from stella_assets.teachers.known_vectors import require_examined, require_known
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorsByRole, stored_rows
 from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
-from storage.errors import DamageError
-from storage.keyed_table import KeyedTable
-from storage.keys import Keys, Positions, to_keys
-from storage.table_files import require_whole
-from storage.unit_writer import WrittenUnit
-from storage.units import UNIT_ROWS
-from storage.workspace import Workspace
 
 REFERENCE = "vectors.json"
 ROLES: tuple[Role, ...] = ("document", "query")

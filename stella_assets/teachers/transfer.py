@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stella_assets.storage.codecs import block_rows, vectors_to_arrow
+from stella_assets.storage.errors import TransferError
+from stella_assets.storage.files import apply_umask
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR, Snapshot
-from storage.codecs import block_rows, vectors_to_arrow
-from storage.errors import TransferError
-from storage.files import apply_umask
 
 Format = Literal["parquet", "npy", "safetensors"]
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from stella_assets.core.data import EmbeddingKind
+from stella_assets.storage.codecs import Codec, FixedVectors, RaggedVectors, Scalars
+from stella_assets.storage.database import count_rows
+from stella_assets.storage.keyed_table import KeyedTable
+from stella_assets.storage.unit_writer import table_schema
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.tables import STATES, VECTORS
-from storage.codecs import Codec, FixedVectors, RaggedVectors, Scalars
-from storage.database import count_rows
-from storage.keyed_table import KeyedTable
-from storage.unit_writer import table_schema
-from storage.workspace import Workspace
 
 COLUMN = "vector"
 ABOUT = "stella.teacher"

@@ -12,9 +12,9 @@ from typing import Any
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
+from stella_assets.storage.keys import Keys
+from stella_assets.storage.unit_writer import UnitWriter, WrittenUnit
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
-from storage.keys import Keys
-from storage.unit_writer import UnitWriter, WrittenUnit
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from storage.errors import DamageError
-from storage.files import file_digest
+from stella_assets.storage.errors import DamageError
+from stella_assets.storage.files import file_digest
 
 DIGESTS = "digests.json"
 PREFIX = "checkpoint-"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.core.devices import Compute
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig
 from stella_assets.training.snapshot_reference import SnapshotReference
 from stella_assets.training.stages import STAGES, StageConfig
-from storage.workspace import Workspace
 
 # Fields that are written as text, as JSON has no paths.
 PATHS = ("tokens", "left_out", "previous", "start", "folder", "scratch")

@@ -24,9 +24,9 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.processes import is_alive, note_process
 from stella_assets.core.step import Launch, Log, Result
+from stella_assets.storage.files import write_atomically
 from stella_assets.training.inputs import StageInputs
 from stella_assets.training.train import train_stage
-from storage.files import write_atomically
 
 MODULE = "stella_assets.training.job"
 JOB, RESULT = "job.json", "result.json"

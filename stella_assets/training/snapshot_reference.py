@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import Snapshot
-from storage.workspace import Workspace
 
 
 @dataclass(frozen=True)

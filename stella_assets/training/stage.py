@@ -9,6 +9,7 @@ from stella_assets.core.models import model_digest
 from stella_assets.core.present import Picture, Shown
 from stella_assets.core.seeds import seed_of
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Deviation, Presentation, Result, Step
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig, SavedStudent
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.training.inputs import StageInputs
@@ -19,7 +20,6 @@ from stella_assets.training.start import read_start, start_folder
 from stella_assets.training.tables import TRAINING_LOG
 from stella_assets.training.tokens import TOKENS_FILE, TokenTable
 from stella_assets.training.train import MODEL_FOLDER, train_stage
-from storage.workspace import Workspace
 
 # Part of the identity of every stage: a new value trains all of them again.
 CODE_VERSION = "4"

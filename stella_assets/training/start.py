@@ -8,9 +8,9 @@ from pathlib import Path
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, open_intact
-from storage.artefacts import MANIFEST
-from storage.files import write_atomically
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.files import write_atomically
+from stella_assets.storage.workspace import Workspace
 
 
 class StartError(UserError):

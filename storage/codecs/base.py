@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.errors import VectorError
+from stella_assets.storage.errors import VectorError
 
 Floats = npt.NDArray[np.floating[Any]]
 V = TypeVar("V")

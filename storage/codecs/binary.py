@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from storage.codecs.base import check_count
-from storage.errors import VectorError
+from stella_assets.storage.codecs.base import check_count
+from stella_assets.storage.errors import VectorError
 
 
 @dataclass(frozen=True)

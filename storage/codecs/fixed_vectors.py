@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.codecs.base import Floats
-from storage.codecs.vectors import UNIT_NORM, check_entries, vectors_to_arrow, vectors_to_numpy
-from storage.errors import VectorError
+from stella_assets.storage.codecs.base import Floats
+from stella_assets.storage.codecs.vectors import UNIT_NORM, check_entries, vectors_to_arrow, vectors_to_numpy
+from stella_assets.storage.errors import VectorError
 
 
 @dataclass(frozen=True)

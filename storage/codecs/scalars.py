@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.codecs.base import Floats, one_chunk
-from storage.errors import VectorError
+from stella_assets.storage.codecs.base import Floats, one_chunk
+from stella_assets.storage.errors import VectorError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.codecs.base import Floats, one_chunk
-from storage.errors import VectorError
+from stella_assets.storage.codecs.base import Floats, one_chunk
+from stella_assets.storage.errors import VectorError
 
 NORM_TOLERANCE = 1e-3
 """Largest deviation of a norm from 1 of a vector that counts as a unit vector, before it is rounded to float16."""

@@ -92,7 +92,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def test_the_demo_is_materialised_and_all_assets_are_green(ui: str, page: Page):
-    page.goto(f"{ui}/locations/pipelines.definitions/jobs/distil_{RECIPE}")
+    page.goto(f"{ui}/locations/stella_assets.pipelines.definitions/jobs/distil_{RECIPE}")
     button = page.get_by_role("button", name=re.compile("Materialize all"))
     button.wait_for()
     shoot(page, "1_job")
@@ -107,7 +107,7 @@ def test_the_demo_is_materialised_and_all_assets_are_green(ui: str, page: Page):
 
 
 def test_the_release_is_promoted_from_the_launchpad(ui: str, page: Page):
-    page.goto(f"{ui}/locations/pipelines.definitions/jobs/promote_{RECIPE}/playground")
+    page.goto(f"{ui}/locations/stella_assets.pipelines.definitions/jobs/promote_{RECIPE}/playground")
     launch = page.get_by_role("button", name="Launch Run")
     expect(launch).to_be_enabled()
     shoot(page, "3_launchpad")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.corpus.conftest import different
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import environment
-from pipelines.environment import EnvironmentVariableError, compute, prepare_environment
 from stella_assets.core.devices import available_threads
 from stella_assets.core.engine import LocalEngine, ProcessesEngine
+from stella_assets.pipelines import environment
+from stella_assets.pipelines.environment import EnvironmentVariableError, compute, prepare_environment
 
 VARIABLES = (
     "STELLA_ALLOW_ENVIRONMENTS",
@@ -49,7 +49,7 @@ def test_libraries_get_the_threads_that_the_user_did_not_set(monkeypatch: pytest
 def test_threads_are_limited_before_a_library_reads_them():
     code = (
         "import sys\n"
-        "import pipelines.environment as e\n"
+        "import stella_assets.pipelines.environment as e\n"
         "loaded = [name for name in ('numpy', 'torch', 'polars', 'tokenizers') if name in sys.modules]\n"
         "print(loaded)"
     )

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.remedies import REMEDIES, describe
 from stella_assets.core.errors import UserError
-from storage.errors import DamageError, DiskSpaceError, StorageError
+from stella_assets.pipelines.remedies import REMEDIES, describe
+from stella_assets.storage.errors import DamageError, DiskSpaceError, StorageError
 from tests.conftest import write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -28,10 +28,10 @@ class BrokenGraph(Graph):
         super().__init__(recipe)
         object.__setattr__(self.cleaned, "build", fail)
 
-import pipelines.cli.app
-import pipelines.cli.run
-pipelines.cli.run.Graph = BrokenGraph
-from pipelines.cli import main
+import stella_assets.pipelines.cli.app
+import stella_assets.pipelines.cli.run
+stella_assets.pipelines.cli.run.Graph = BrokenGraph
+from stella_assets.pipelines.cli import main
 main()
 """
 
@@ -43,7 +43,7 @@ def kinds_below(kind: type[StorageError]) -> Iterator[type[StorageError]]:
 
 
 def test_every_error_of_the_storage_layer_has_a_remedy():
-    of_storage = [kind for kind in kinds_below(StorageError) if kind.__module__.startswith("storage.")]
+    of_storage = [kind for kind in kinds_below(StorageError) if kind.__module__.startswith("stella_assets.storage.")]
     assert len(of_storage) >= 10
     assert [kind.__name__ for kind in of_storage if kind not in REMEDIES] == []
     assert describe(DamageError("x.lance is damaged.")).startswith("x.lance is damaged. `stella vectors verify` names")
@@ -86,10 +86,10 @@ def test_a_mistake_that_a_step_finds_ends_with_exit_code_2_and_no_traceback(raw:
 
 def test_a_bug_in_the_command_itself_has_its_traceback_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     code = (
-        "import pipelines.cli.run as run\n"
+        "import stella_assets.pipelines.cli.run as run\n"
         "def find_recipe(_): raise KeyError('bug')\n"
         "run.find_recipe = find_recipe\n"
-        "from pipelines.cli import main; main()"
+        "from stella_assets.pipelines.cli import main; main()"
     )
     environment = {**os.environ, "STELLA_HOME": str(tmp_path)}
     command = [sys.executable, "-c", code, "status", "demo"]

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage.errors import DiskSpaceError
-from storage.workspace import Workspace
+from stella_assets.storage.errors import DiskSpaceError
+from stella_assets.storage.workspace import Workspace
 from tests.conftest import write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from stella_assets.recipe import read_recipe
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
-from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))

@@ -12,8 +12,8 @@ import pytest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.release.promotion import promote_release
-from storage.shards import ShardStore
-from storage.workspace import Workspace
+from stella_assets.storage.shards import ShardStore
+from stella_assets.storage.workspace import Workspace
 from tests.cli.test_vectors import STELLA
 from tests.snapshots import Corpus, Teacher, write
 

@@ -19,7 +19,7 @@ from stella_assets.core.environments import EnvironmentConfig, EnvironmentNotAll
 from stella_assets.core.environments.interpreters import OWN_VERSION, find_interpreter
 from stella_assets.core.environments.requirements import parse_requirements
 from stella_assets.core.errors import UserError
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.wheels import make_wheel, use_index
 
 HASH = "--hash=sha256:" + "0" * 64
@@ -258,7 +258,7 @@ MAKER = """
 import sys
 from pathlib import Path
 from stella_assets.core.environments import EnvironmentConfig, Environments, making
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 making.find_program = lambda name: None  # pip takes seconds, so there is a middle
 config = EnvironmentConfig(requirements=tuple(sys.argv[2:]))
 say = lambda line: print(line, flush=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from storage.memory import STATUS, PeakMemory, return_freed_memory
+from stella_assets.storage.memory import STATUS, PeakMemory, return_freed_memory
 
 MIB = 2**20
 

@@ -16,7 +16,7 @@ from stella_assets.core.intact import DamagedArtefactError, open_intact
 from stella_assets.core.manifest import Check, Manifest
 from stella_assets.core.runner import NotMaterialisedError, Runner
 from stella_assets.core.step import BuildContext, Result, Step, upstream
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 
 def write_number(number: int, calls: list[str]) -> Callable[[BuildContext], Result]:
@@ -133,7 +133,7 @@ def test_every_bit_of_an_artefact_counts(
 def test_an_unchanged_file_is_read_once(
     first: Step, workspace: Workspace, log: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ):
-    from storage import checked
+    from stella_assets.storage import checked
 
     read: list[str] = []
     digest = checked.file_digest

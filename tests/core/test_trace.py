@@ -6,8 +6,8 @@ import pytest
 
 from stella_assets.core.manifest import Identity, Manifest
 from stella_assets.core.trace import Node, TraceError, Tracer
-from storage.artefacts import MANIFEST
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.workspace import Workspace
 
 
 def made(workspace: Workspace, asset: str, inputs: dict[str, Manifest], seed: int = 0) -> Manifest:

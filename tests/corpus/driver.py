@@ -13,7 +13,7 @@ import yaml
 
 from stella_assets.core.runner import Runner
 from stella_assets.corpus import source_reader
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import corpus_steps, settings_of
 
 

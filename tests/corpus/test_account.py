@@ -8,8 +8,8 @@ import pytest
 from stella_assets.core.runner import NotMaterialisedError, Runner
 from stella_assets.corpus.account import explain
 from stella_assets.corpus.shards import CleanedTexts, live_shards
-from storage.shards import free_shards
-from storage.workspace import Workspace
+from stella_assets.storage.shards import free_shards
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import build, corpus_steps, different, rows_of
 
 

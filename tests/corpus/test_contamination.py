@@ -15,8 +15,8 @@ from stella_assets.corpus.evaluation_texts import BANDS_KIND
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
 from stella_assets.corpus.shards import live_shards
 from stella_assets.corpus.words import match_form
-from storage.shards import free_shards
-from storage.workspace import Workspace
+from stella_assets.storage.shards import free_shards
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import build, different, dropped_of, rows_of
 
 SETTINGS = Decontaminate.model_validate({"sets": [{"name": "own", "path": "./eval"}]})

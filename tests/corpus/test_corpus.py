@@ -18,7 +18,7 @@ from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.sentences import sentences
 from stella_assets.corpus.settings import CorpusSettings
 from stella_assets.corpus.sources import SOURCES, FileSource, RawText, Rows, SourceConfig, SourcePart
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.conftest import write_recipe
 from tests.corpus.conftest import build, different, dropped_of, funnel_of, rows_of, settings_of
 

@@ -13,7 +13,7 @@ import pytest
 
 from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sources import lines
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import build, different, dropped_of, rows_of
 
 GOOD = [different(i) for i in range(120)]

@@ -15,8 +15,8 @@ from stella_assets.corpus.shards import CLEANED_KIND, CleanedTexts
 from stella_assets.corpus.source_reader import SourceReader
 from stella_assets.corpus.sources.delimited import Records
 from stella_assets.corpus.sources.json_values import values_of
-from storage.shards import ShardStore
-from storage.workspace import Workspace
+from stella_assets.storage.shards import ShardStore
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import TOKENIZER
 from tests.corpus.messy import CASES, Case
 

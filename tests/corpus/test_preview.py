@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stella_assets.corpus.errors import SourceError
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import build, different, settings_of
 from tests.corpus.messy import GOOD, TEN, jsonl, parquet, table
 

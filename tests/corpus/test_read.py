@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stella_assets.corpus.read import CorpusTexts
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import build, different, rows_of
 
 

@@ -17,7 +17,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, parse_recipe, read_raw
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 raw = read_raw(Path("examples/small.yaml"))
 raw["corpus"]["sources"] = [{"name": "numbers", "kind": "squares", "count": 300, "licence": "MIT"}]

@@ -11,20 +11,20 @@ import duckdb
 import numpy as np
 import pytest
 
-from pipelines.run_record import recorded
-from pipelines.views import connect, refresh_views
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.corpus.tables import CONTAMINATION
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES, TASKS
+from stella_assets.pipelines.run_record import recorded
+from stella_assets.pipelines.views import connect, refresh_views
 from stella_assets.recipe import Graph, read_recipe
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.release.tables import VERDICTS
+from stella_assets.storage.workspace import Workspace
 from stella_assets.study.tables import STUDY
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot
 from stella_assets.teachers.tables import SUSPECTS
 from stella_assets.training.tables import TRAINING_LOG
-from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")

@@ -17,8 +17,8 @@ from stella_assets.core.step import BuildContext
 from stella_assets.evaluation.base_model import BaseModelEmbedder
 from stella_assets.evaluation.scores import BASE_MODEL, base_model_scores_step
 from stella_assets.evaluation.task_scores import TaskScorer
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig
-from storage.workspace import Workspace
 from tests.evaluation.conftest import empty_step, own_task
 from tests.evaluation.test_task_scores import question
 

@@ -16,8 +16,8 @@ from stella_assets.evaluation.scores import stage_scores_step
 from stella_assets.evaluation.seeds import summarise_seeds
 from stella_assets.evaluation.settings import EvaluationSettings
 from stella_assets.evaluation.task_set import TaskSet, tasks_step
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL, DenseConfig, SavedStudent
-from storage.workspace import Workspace
 from tests.evaluation.conftest import sentences
 
 SEEDS = (1, 2, 3)

@@ -18,9 +18,9 @@ from stella_assets.evaluation.encoders import EncodeRequest, PooledStates, Stude
 from stella_assets.evaluation.samples import estimate
 from stella_assets.evaluation.task_scores import TaskScorer
 from stella_assets.evaluation.tasks import EvaluationTask
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL, DenseConfig
 from stella_assets.students.dense.model import DenseStudent
-from storage.workspace import Workspace
 from tests.evaluation.conftest import KINDS, own_task
 
 

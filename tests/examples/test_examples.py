@@ -58,7 +58,7 @@ def test_an_installed_package_adds_a_kind_of_source_without_a_change_to_this_rep
     text = (EXAMPLES / "small.yaml").read_text()
     assert source in text
     recipe.write_text(text.replace(source, "{name: mails, kind: mbox, path: mails.mbox, licence: MIT}"))
-    command = ["-c", "from pipelines.cli import main; main()", "validate", recipe, "--no-rehearsal"]
+    command = ["-c", "from stella_assets.pipelines.cli import main; main()", "validate", recipe, "--no-rehearsal"]
 
     with_package = run(*command, PYTHONPATH=os.pathsep.join([str(installed), str(EXAMPLES.parent)]))
     assert with_package.returncode == 0, with_package.stdout + with_package.stderr

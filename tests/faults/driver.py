@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.vectors import VectorsByRole
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, vectors_of
 
 UNIT_ROWS = 25

@@ -18,10 +18,10 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.lineage.verify import verify_files
 from stella_assets.recipe import Graph, Recipe, read_recipe
-from storage.database import table_names
-from storage.errors import StorageError
-from storage.integrity import verify_table
-from storage.workspace import Workspace
+from stella_assets.storage.database import table_names
+from stella_assets.storage.errors import StorageError
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.workspace import Workspace
 
 HARMLESS = {
     "locks": "lock files are empty, and counts of rows are compared with the manifest that they were made for",

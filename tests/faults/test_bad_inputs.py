@@ -16,16 +16,16 @@ import pyarrow as pa
 import pytest
 
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.errors import DiskSpaceError, StoreError, TransferError, VectorError
+from stella_assets.storage.integrity import drop_damaged, verify_table
+from stella_assets.storage.keys import to_keys
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.adopt import AdoptionError, adopt_vectors
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot, snapshot_tags
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.transfer import Memmap, export_snapshot
 from stella_assets.teachers.vectors import VectorTable
-from storage.database import open_table, table_names
-from storage.errors import DiskSpaceError, StoreError, TransferError, VectorError
-from storage.integrity import drop_damaged, verify_table
-from storage.keys import to_keys
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, vectors_of, write
 
 if TYPE_CHECKING:
@@ -200,8 +200,8 @@ def test_missing_permission_is_reported(tmp_path: Path):
     code = """
 import os, sys
 from pathlib import Path
-from storage.workspace import Workspace
-from storage.errors import StorageError
+from stella_assets.storage.workspace import Workspace
+from stella_assets.storage.errors import StorageError
 from tests.faults.test_bad_inputs import IDS, fill, unit_vectors
 workspace = Workspace(Path(sys.argv[1]))
 fill(workspace, unit_vectors, IDS[:4])

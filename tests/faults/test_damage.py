@@ -13,13 +13,13 @@ import pytest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, Recipe, read_recipe
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.audit import Audit, AuditedRecipe, Auditor
 from stella_assets.teachers.repair import repair
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.tables import teacher_tables
-from storage.database import open_table, table_names
-from storage.integrity import verify_table
-from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.snapshots import Corpus, Teacher, require_equal, write
 
@@ -205,8 +205,8 @@ def test_an_old_snapshot_that_is_repaired_does_not_become_the_newest(workspace: 
 
 
 def test_values_of_a_damaged_file_are_never_read(damaged: Workspace):
+    from stella_assets.storage.errors import DamageError
     from stella_assets.teachers.vectors import VectorTable
-    from storage.errors import DamageError
 
     victim = table_files(damaged, "teacher_vectors.*/data/*")[0]
     name = victim.parent.parent.name.removesuffix(".lance")
@@ -222,8 +222,8 @@ def test_values_of_a_damaged_file_are_never_read(damaged: Workspace):
 
 def test_a_vector_of_another_text_is_found_by_recomputing(damaged: Workspace, whole: Workspace, recipe: Recipe):
     """Vectors whose digests are right, but that belong to other texts: as after a wrong import."""
+    from stella_assets.storage.units import append_units, drop_units, write_unit
     from stella_assets.teachers.vectors import vector_schema
-    from storage.units import append_units, drop_units, write_unit
 
     name = next(
         n for n in teacher_tables(table_names(damaged)) if open_table(damaged, n).schema.field(1).type.list_size > 32
@@ -243,7 +243,7 @@ def test_a_vector_of_another_text_is_found_by_recomputing(damaged: Workspace, wh
 
 
 def test_lost_rows_are_noticed_even_when_every_file_is_intact(damaged: Workspace, whole: Workspace, recipe: Recipe):
-    from storage.units import drop_units
+    from stella_assets.storage.units import drop_units
 
     name = teacher_tables(table_names(damaged))[0]
     dataset = open_table(damaged, name)
@@ -271,8 +271,8 @@ def test_damage_to_an_old_snapshot_names_the_snapshots_that_share_the_file(works
 
 
 def test_duplicate_ids_are_found(workspace: Workspace):
+    from stella_assets.storage.units import append_units, write_unit
     from stella_assets.teachers.vectors import VectorTable
-    from storage.units import append_units, write_unit
 
     ids = Corpus(range(20)).table.column("id").to_pylist()
     table = VectorTable(workspace, "f", 3)
@@ -283,7 +283,7 @@ def test_duplicate_ids_are_found(workspace: Workspace):
     append_units(dataset.uri, dataset.schema, [again], dataset)
     (damage,) = verify_table(workspace, "teacher_vectors.f").damages
     assert (damage.place, damage.what) == ("id", "4 ids are there twice")
-    from storage.integrity import drop_damaged
+    from stella_assets.storage.integrity import drop_damaged
 
     assert drop_damaged(workspace, "teacher_vectors.f", [damage]) == 4
     assert verify_table(workspace, "teacher_vectors.f").damages == []

@@ -9,9 +9,9 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.lineage.verify import verify_files
 from stella_assets.recipe import Graph, Recipe, read_recipe
-from storage.database import table_names
-from storage.integrity import verify_table
-from storage.workspace import Workspace
+from stella_assets.storage.database import table_names
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.faults.flips import flip_bits
 

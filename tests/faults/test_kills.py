@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.vectors import VectorTable
-from storage.database import open_table, table_names
-from storage.integrity import verify_table
-from storage.workspace import Workspace
 from tests.faults.driver import DIMS
 from tests.snapshots import Corpus, vectors_of
 

@@ -18,7 +18,7 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.preflight import check_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.conftest import TINY
 from tests.models import MODELS, TEXTS, TRUSTED
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from pipelines.asset_factory import step_asset
-from pipelines.launcher import Launcher
-from pipelines.outcome import Outcome, outcome_of
-from pipelines.selection import select_steps, unlinked
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.present import Markdown, Picture, Rows, Schema
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
-from storage.errors import DamageError
-from storage.workspace import Workspace
+from stella_assets.pipelines.asset_factory import step_asset
+from stella_assets.pipelines.launcher import Launcher
+from stella_assets.pipelines.outcome import Outcome, outcome_of
+from stella_assets.pipelines.selection import select_steps, unlinked
+from stella_assets.storage.errors import DamageError
+from stella_assets.storage.workspace import Workspace
 
 Build = Callable[[BuildContext], Result]
 

@@ -8,14 +8,14 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from pipelines.asset_factory import step_asset
-from pipelines.launcher import Launcher
-from pipelines.outcome import Outcome, outcome_of
 from stella_assets.core.manifest import Check
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import CheckSpec, Presentation, Result, Step
+from stella_assets.pipelines.asset_factory import step_asset
+from stella_assets.pipelines.launcher import Launcher
+from stella_assets.pipelines.outcome import Outcome, outcome_of
 from stella_assets.recipe import Graph, parse_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.evaluation.conftest import write_tasks
 
 RETRIEVAL = "NFCorpus"

@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines.definitions import build_definitions, job_name, recipe_assets
-from pipelines.environment import project_root
-from pipelines.pools import POOLS
 from stella_assets.core.step import Step
+from stella_assets.pipelines.definitions import build_definitions, job_name, recipe_assets
+from stella_assets.pipelines.environment import project_root
+from stella_assets.pipelines.pools import POOLS
 from stella_assets.recipe import Graph, Recipe, parse_recipe, read_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 GRAPH = """
 cleaned_texts: -
@@ -136,9 +136,9 @@ def test_several_recipes_are_in_one_set_of_definitions(tiny: Recipe, workspace: 
 
 
 HEAVY = ["torch", "transformers", "sentence_transformers", "mteb", "sklearn", "lancedb", "matplotlib"]
-COMMAND = "sys.argv[1:] = [{0!r}, 'demo']; from pipelines.cli import main; main()"
+COMMAND = "sys.argv[1:] = [{0!r}, 'demo']; from stella_assets.pipelines.cli import main; main()"
 QUICK = {
-    "definitions": ("from pipelines.definitions import defs; defs()", [*HEAVY, "duckdb"]),
+    "definitions": ("from stella_assets.pipelines.definitions import defs; defs()", [*HEAVY, "duckdb"]),
     **{name: (COMMAND.format(name), [*HEAVY, "dagster"]) for name in ("status", "plan", "report")},
 }
 

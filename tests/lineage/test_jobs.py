@@ -3,11 +3,11 @@
 import dagster as dg
 import pytest
 
-from pipelines.definitions import build_definitions
-from pipelines.jobs import forget_old_runs
+from stella_assets.pipelines.definitions import build_definitions
+from stella_assets.pipelines.jobs import forget_old_runs
 from stella_assets.recipe import Graph, Recipe
 from stella_assets.release.promotion import NothingToPromoteError
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 
 @dg.asset

@@ -8,14 +8,14 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
-from pipelines.launch import HOST_TAG, PARENT_TAG, PROCESS_TAG, FailedCheckError, Launch, close_dead_runs
-from pipelines.selection import select_steps
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.pipelines.launch import HOST_TAG, PARENT_TAG, PROCESS_TAG, FailedCheckError, Launch, close_dead_runs
+from stella_assets.pipelines.selection import select_steps
 from stella_assets.recipe import Graph, Recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 GATE = (CheckSpec("open", "Stops what comes after.", blocking=True),)
 

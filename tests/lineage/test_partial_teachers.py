@@ -14,8 +14,8 @@ from stella_assets.core.runner import Runner
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.preflight import check_recipe
 from stella_assets.recipe.read import RecipeError
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import StudentError
-from storage.workspace import Workspace
 from tests.evaluation.conftest import write_tasks
 
 CLOSED_FORM = {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 1}}

@@ -8,7 +8,7 @@ from stella_assets.core.manifest import Manifest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Estimate, Result, Step
 from stella_assets.lineage.plan import Planned, plan
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 
 def step(name: str, *dependencies: Step[Any], **more: Any) -> Step[Any]:

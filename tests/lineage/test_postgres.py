@@ -21,7 +21,7 @@ STELLA = str(Path(sys.executable).with_name("stella"))
 ASSETS = ["cleaned_texts", "duplicates", "corpus", "teacher_vectors/lsa", "tokenised_texts", "evaluation_tasks"]
 MATERIALISED = """
 import dagster as dg, json
-from pipelines.environment import prepare_environment
+from stella_assets.pipelines.environment import prepare_environment
 prepare_environment()
 with dg.DagsterInstance.get() as instance:
     (run,) = instance.get_runs()
@@ -67,7 +67,7 @@ def test_steps_run_in_parallel_with_dagsters_storage_in_postgres(postgres: str, 
     limits = run(STELLA, "pools", "encoding=2", "--json")
     assert json.loads(limits.stdout) == {"encoding": 2, "training": None}, limits.stderr
     wanted = " or ".join(f'key:"tiny/{asset}"' for asset in ASSETS)
-    done = run(DAGSTER, "asset", "materialize", "-m", "pipelines.definitions", "--select", wanted)
+    done = run(DAGSTER, "asset", "materialize", "-m", "stella_assets.pipelines.definitions", "--select", wanted)
     assert done.returncode == 0, done.stderr[-3000:]
     asked = run(sys.executable, "-c", MATERIALISED)
     assert asked.returncode == 0, asked.stderr[-3000:]

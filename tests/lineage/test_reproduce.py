@@ -14,9 +14,9 @@ from stella_assets.core.trace import Node, Tracer
 from stella_assets.lineage.check import mismatches
 from stella_assets.lineage.match import match_steps
 from stella_assets.lineage.reproduce import Comparison, Reproduction
+from stella_assets.storage.workspace import Workspace
 from stella_assets.training.stage import START
 from stella_assets.training.start import StartError, read_start
-from storage.workspace import Workspace
 
 
 @dataclass

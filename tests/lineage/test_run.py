@@ -20,16 +20,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipelines.definitions import build_definitions
 from stella_assets.core.manifest import Manifest, file_digest
 from stella_assets.core.runner import Runner
 from stella_assets.lineage.find import find_artefact
 from stella_assets.lineage.plan import plan
 from stella_assets.lineage.reproduce import Reproduction
+from stella_assets.pipelines.definitions import build_definitions
 from stella_assets.recipe import Graph, parse_recipe, read_recipe
+from stella_assets.storage.artefacts import ArtefactStore
+from stella_assets.storage.workspace import Workspace
 from stella_assets.training.start import Start, set_start
-from storage.artefacts import ArtefactStore
-from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.lineage.edits import EDITS
 
@@ -162,7 +162,7 @@ def _manifests(run: Run) -> list[str]:
 def test_dagster_knows_the_run_its_data_versions_and_checks(finished: Run):
     code = """
 import dagster as dg, json
-from pipelines.environment import prepare_environment
+from stella_assets.pipelines.environment import prepare_environment
 prepare_environment()
 with dg.DagsterInstance.get() as instance:
     runs = instance.get_runs()

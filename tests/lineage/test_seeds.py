@@ -11,7 +11,7 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.evaluation.tables import SCORES
 from stella_assets.recipe import Graph, parse_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 SEEDS = (1, 2, 3)
 

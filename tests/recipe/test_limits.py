@@ -7,7 +7,7 @@ import pytest
 
 from stella_assets.recipe import RecipeError, parse_recipe
 from stella_assets.recipe.preflight import check_recipe, remarks
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 LARGE = 10**7
 

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from sentence_transformers import SentenceTransformer
 
-from pipelines.asset_factory import step_asset
-from pipelines.launcher import Launcher
-from pipelines.outcome import outcome_of
 from stella_assets.core.models import code_digest
 from stella_assets.core.runner import Runner
+from stella_assets.pipelines.asset_factory import step_asset
+from stella_assets.pipelines.launcher import Launcher
+from stella_assets.pipelines.outcome import outcome_of
 from stella_assets.recipe import Graph, Recipe, parse_recipe
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.conftest import TINY
 from tests.evaluation.conftest import write_tasks
 from tests.lineage.test_checks import RETRIEVAL

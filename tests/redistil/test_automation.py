@@ -8,16 +8,16 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from pipelines import redistillation
-from pipelines.asset_factory import asset_key
-from pipelines.definitions import build_definitions
-from pipelines.launch import PARENT_TAG
-from pipelines.redistillation import period, redistil_automation
 from stella_assets.core.runner import Runner
+from stella_assets.pipelines import redistillation
+from stella_assets.pipelines.asset_factory import asset_key
+from stella_assets.pipelines.definitions import build_definitions
+from stella_assets.pipelines.launch import PARENT_TAG
+from stella_assets.pipelines.redistillation import period, redistil_automation
 from stella_assets.recipe import Graph, Recipe, RecipeError, Redistil, parse_recipe
 from stella_assets.redistil.ledger import Entry
 from stella_assets.redistil.redistil import MakeAll
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 KEY = asset_key("tiny", "redistillation")
 

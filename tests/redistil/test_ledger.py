@@ -3,7 +3,7 @@
 import pytest
 
 from stella_assets.redistil.ledger import Entry, Ledger, LedgerError
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 
 def entry(why: str) -> Entry:

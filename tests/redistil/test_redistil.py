@@ -9,17 +9,17 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.views import refresh_views
 from stella_assets.core.runner import Runner
 from stella_assets.core.trace import Tracer
+from stella_assets.pipelines.views import refresh_views
 from stella_assets.recipe import Graph, Recipe
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.redistil.redistil import NotRedistilledError, make_in_process, redistil
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.locks import file_lock
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.tables import VECTORS
-from storage.database import open_table, table_names
-from storage.locks import file_lock
-from storage.releases import Releases
-from storage.workspace import Workspace
 from tests.redistil.weeks import WORSE, Weeks
 
 

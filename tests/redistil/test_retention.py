@@ -5,9 +5,9 @@ import shutil
 from stella_assets.core.manifest import Identity, Manifest
 from stella_assets.core.trace import Tracer
 from stella_assets.redistil.retention import collect_garbage
-from storage.artefacts import MANIFEST
-from storage.releases import Releases
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.workspace import Workspace
 
 ABOUT = {"made_at": "2026-01-05T03:00:00+00:00", "seconds": 1.0}
 

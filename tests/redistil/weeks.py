@@ -20,7 +20,7 @@ from stella_assets.corpus.sources.python_docs import docstring_texts
 from stella_assets.recipe import Graph, Recipe, read_recipe
 from stella_assets.redistil.ledger import Entry
 from stella_assets.redistil.redistil import make_in_process, redistil
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 BEGIN = datetime(2026, 1, 5, 3, tzinfo=UTC)

@@ -5,8 +5,8 @@ from pathlib import Path
 from stella_assets.core.manifest import Identity, Manifest
 from stella_assets.evaluation.tables import SCORES
 from stella_assets.release.alive import linked_artefacts, live_artefacts
-from storage.artefacts import MANIFEST, ArtefactStore, finished
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST, ArtefactStore, finished
+from stella_assets.storage.workspace import Workspace
 
 
 def made(workspace: Workspace, asset: str, inputs: dict[str, str], **settings: object) -> Manifest:

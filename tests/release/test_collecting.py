@@ -17,15 +17,15 @@ from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.corpus.text import text_id
 from stella_assets.redistil.retention import collect_garbage
 from stella_assets.release.alive import collecting, live_artefacts
+from stella_assets.storage.artefacts import finished
+from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.removal import TRASH
+from stella_assets.storage.shards import ShardStore, free_shards
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import garbage
 from stella_assets.teachers.garbage import live_vectors
 from stella_assets.teachers.snapshot import snapshot_tags
 from stella_assets.teachers.vectors import VectorTable
-from storage.artefacts import finished
-from storage.database import open_table, table_names
-from storage.removal import TRASH
-from storage.shards import ShardStore, free_shards
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, vectors_of, write
 
 IDS = [text_id(f"text number {number}") for number in range(20)]

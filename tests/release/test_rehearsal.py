@@ -12,9 +12,9 @@ from stella_assets.core.runner import Runner
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.release.rehearsal import RehearsalError, Rehearsed, rehearse
 from stella_assets.release.settings import ReleaseSettings
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig, StudentError
 from stella_assets.training.stages.descent import Descent
-from storage.workspace import Workspace
 from tests.models import MODELS, build
 
 LOSSES = {"full_head": {"cosine": 1.0}, "batch_size": 4, "steps": 1, "learning_rate": 1e-4}

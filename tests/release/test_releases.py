@@ -10,9 +10,9 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import Result, Step
 from stella_assets.release.active import ReleaseGoneError, active_folder
 from stella_assets.release.promotion import promote_release, roll_back
-from storage.errors import ReleaseError
-from storage.releases import Releases
-from storage.workspace import Workspace
+from stella_assets.storage.errors import ReleaseError
+from stella_assets.storage.releases import Releases
+from stella_assets.storage.workspace import Workspace
 
 
 def artefact(workspace: Workspace, key: str):

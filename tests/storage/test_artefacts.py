@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from storage.artefacts import MANIFEST, ArtefactStore
-from storage.workspace import Workspace
+from stella_assets.storage.artefacts import MANIFEST, ArtefactStore
+from stella_assets.storage.workspace import Workspace
 
 
 @pytest.fixture

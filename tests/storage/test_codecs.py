@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
-from storage.codecs import Binary, FixedVectors, RaggedVectors, Scalars, describe_type
-from storage.errors import VectorError
+from stella_assets.storage.codecs import Binary, FixedVectors, RaggedVectors, Scalars, describe_type
+from stella_assets.storage.errors import VectorError
 
 DIM = 3
 HALVES = st.floats(-100, 100, width=16)

@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from storage import files
-from storage.files import file_digest, file_digest_unless_changed, link_atomically, replace_atomically, write_atomically
+from stella_assets.storage import files
+from stella_assets.storage.files import (
+    file_digest,
+    file_digest_unless_changed,
+    link_atomically,
+    replace_atomically,
+    write_atomically,
+)
 
 
 def test_a_reader_sees_the_old_content_or_the_new(tmp_path: Path):

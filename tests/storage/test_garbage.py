@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.database import table_names
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.units import write_unit
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.garbage import Needed, collect_garbage
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.vectors import VectorTable, vector_schema
-from storage.database import table_names
-from storage.integrity import verify_table
-from storage.units import write_unit
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, require_equal, vectors_of, write
 
 NOTHING = Needed(frozenset(), frozenset())
@@ -81,7 +81,7 @@ def test_what_a_killed_writer_left_is_freed(workspace: Workspace):
     schema = vector_schema(4, {})
     import pyarrow as pa
 
-    from storage.codecs import vectors_to_arrow
+    from stella_assets.storage.codecs import vectors_to_arrow
 
     table = pa.Table.from_arrays([pa.array(ids), vectors_to_arrow(vectors_of(ids, 4, "x"))], schema=schema)
     write_unit(uri, table, schema)

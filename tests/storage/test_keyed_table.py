@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storage.codecs import Binary, Codec, FixedVectors, RaggedVectors, Scalars
-from storage.database import count_rows, has_tag, open_table
-from storage.errors import MissingKeysError, StoreError, VectorError
-from storage.integrity import verify_table
-from storage.keyed_table import KeyedTable
-from storage.keys import to_ids, to_keys
-from storage.unit_writer import UnitWriter, WrittenUnit
-from storage.workspace import Workspace
+from stella_assets.storage.codecs import Binary, Codec, FixedVectors, RaggedVectors, Scalars
+from stella_assets.storage.database import count_rows, has_tag, open_table
+from stella_assets.storage.errors import MissingKeysError, StoreError, VectorError
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.keyed_table import KeyedTable
+from stella_assets.storage.keys import to_ids, to_keys
+from stella_assets.storage.unit_writer import UnitWriter, WrittenUnit
+from stella_assets.storage.workspace import Workspace
 
 DIM = 4
 IDS = [f"{number:032x}" for number in np.random.default_rng(0).permutation(60)]

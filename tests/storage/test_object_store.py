@@ -22,16 +22,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from stella_assets.storage.codecs import vectors_to_arrow
+from stella_assets.storage.database import open_table, table_names, table_uri
+from stella_assets.storage.errors import StorageError
+from stella_assets.storage.integrity import drop_damaged, verify_table
+from stella_assets.storage.units import write_unit
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.garbage import Needed, collect_garbage
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorTable, vector_schema
-from storage.codecs import vectors_to_arrow
-from storage.database import open_table, table_names, table_uri
-from storage.errors import StorageError
-from storage.integrity import drop_damaged, verify_table
-from storage.units import write_unit
-from storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.snapshots import Corpus, Teacher, require_equal, write
 from tests.storage.test_vectors import reader, texts_and_ids, unit_vectors

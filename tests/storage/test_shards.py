@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from storage.errors import DamageError
-from storage.shards import ShardStore
-from storage.workspace import Workspace
+from stella_assets.storage.errors import DamageError
+from stella_assets.storage.shards import ShardStore
+from stella_assets.storage.workspace import Workspace
 
 ROWS = pl.DataFrame({"id": ["a", "b"], "text": ["one text", "another one"]})
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import sorted_rows
-from storage.sorted_rows import SortedRows, write_in_groups
+from stella_assets.storage import sorted_rows
+from stella_assets.storage.sorted_rows import SortedRows, write_in_groups
 
 SCHEMA = pa.schema({"id": pa.string(), "text": pa.string()}.items())
 IDS = [f"{n * 2654435761 % 2**32:08x}" for n in range(3000)]

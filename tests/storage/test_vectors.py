@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.database import open_table
+from stella_assets.storage.errors import VectorError
+from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.units import append_units, write_unit
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorTable
-from storage.database import open_table
-from storage.errors import VectorError
-from storage.integrity import verify_table
-from storage.units import append_units, write_unit
-from storage.workspace import Workspace
 
 
 def unit_vectors(texts: list[str], dim: int = 8) -> np.ndarray:
@@ -177,7 +177,7 @@ def test_a_writer_that_died_in_its_first_commit_does_not_block_others(workspace:
 
 
 def test_an_unknown_tag_is_an_error_of_the_store(workspace: Workspace):
-    from storage.errors import MissingSnapshotError
+    from stella_assets.storage.errors import MissingSnapshotError
     from tests.snapshots import Corpus, Teacher, write
 
     write(workspace, "one", Corpus(range(5)), Teacher("small", 3))

@@ -12,10 +12,10 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.core.tables import ARTEFACTS, RUNS, record_run
 from stella_assets.corpus.tables import FUNNEL
+from stella_assets.storage.tables import SQL_TYPES, TEXT, Table, View, write_table
+from stella_assets.storage.views import refresh_views, view_definitions
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.tables import SNAPSHOTS, VECTOR_STATS
-from storage.tables import SQL_TYPES, TEXT, Table, View, write_table
-from storage.views import refresh_views, view_definitions
-from storage.workspace import Workspace
 
 TABLES: list[View] = [FUNNEL, VECTOR_STATS, ARTEFACTS, SNAPSHOTS, RUNS]
 

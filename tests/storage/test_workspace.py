@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.codecs import Scalars
-from storage.database import open_table
-from storage.errors import DiskSpaceError
-from storage.keyed_table import KeyedTable
-from storage.workspace import Workspace
+from stella_assets.storage.codecs import Scalars
+from stella_assets.storage.database import open_table
+from stella_assets.storage.errors import DiskSpaceError
+from stella_assets.storage.keyed_table import KeyedTable
+from stella_assets.storage.workspace import Workspace
 
 MIB = 2**20
 
@@ -70,8 +70,8 @@ def test_quick_commands_on_a_local_store_import_no_database(workspace: Workspace
     code = f"""
 import sys
 from pathlib import Path
-from storage.database import count_rows, has_tag, open_table, table_names
-from storage.workspace import Workspace
+from stella_assets.storage.database import count_rows, has_tag, open_table, table_names
+from stella_assets.storage.workspace import Workspace
 workspace = Workspace(Path({str(workspace.root)!r}))
 assert open_table(workspace, "nothing") is None
 print(table_names(workspace), count_rows(workspace, "t"), has_tag(workspace, "t", "one"))

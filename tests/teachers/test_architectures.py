@@ -11,10 +11,10 @@ import pytest
 from filelock import FileLock
 
 from stella_assets.core.devices import Compute
+from stella_assets.storage.notes import read_note
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.known_vectors import NOTE, examined_file
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
-from storage.notes import read_note
-from storage.workspace import Workspace
 from tests.models import MODELS, TEXTS
 from tests.models.second import as_teacher
 

@@ -12,11 +12,11 @@ import pytest
 from stella_assets.core.devices import Compute
 from stella_assets.core.manifest import Identity, Manifest
 from stella_assets.core.step import Artefact, Deviation, Result, Step
+from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.deviation import compare_vectors
 from stella_assets.teachers.kinds import StaticTeacher
 from stella_assets.teachers.teacher_vectors import REFERENCE, Reference, TeacherVectors, fingerprints
-from storage.artefacts import MANIFEST
-from storage.workspace import Workspace
 from tests.snapshots import Corpus
 from tests.teachers.test_static import model2vec, table
 

@@ -13,6 +13,11 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.codecs import vectors_to_arrow
+from stella_assets.storage.database import drop_table, open_table, table_names, table_uri
+from stella_assets.storage.errors import DamageError, TransferError
+from stella_assets.storage.units import append_units, write_unit
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.adopt import AdoptionError, adopt_vectors
 from stella_assets.teachers.audit import AuditedRecipe, _find_missing
 from stella_assets.teachers.drift import snapshot_drift
@@ -22,11 +27,6 @@ from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.statistics import statistics_step
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints, read_keys
 from stella_assets.teachers.transfer import export_snapshot
-from storage.codecs import vectors_to_arrow
-from storage.database import drop_table, open_table, table_names, table_uri
-from storage.errors import DamageError, TransferError
-from storage.units import append_units, write_unit
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, MemoryTexts, Teacher, vectors_of, write
 from tests.teachers.test_deviation import deviation, encoded
 from tests.teachers.test_static import model2vec

@@ -10,11 +10,11 @@ from safetensors.numpy import save_file
 from stella_assets.core.devices import Compute
 from stella_assets.core.engine import Engine, LocalEngine, ProcessesEngine
 from stella_assets.core.errors import UserError
+from stella_assets.storage.codecs import vectors_to_numpy
+from stella_assets.storage.database import open_table
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds import StaticTeacher
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
-from storage.codecs import vectors_to_numpy
-from storage.database import open_table
-from storage.workspace import Workspace
 from tests.snapshots import Corpus
 from tests.teachers.test_static import DIM, model2vec, table
 

@@ -29,6 +29,7 @@ from stella_assets.core.environments import EnvironmentConfig, Environments
 from stella_assets.core.environments.sandbox import can_close_network
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import code_digest
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import encoder_process
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
 from stella_assets.teachers.examination import KnownVectorsError
@@ -36,7 +37,6 @@ from stella_assets.teachers.isolated import IsolatedModel
 from stella_assets.teachers.kinds import SentenceTransformersTeacher
 from stella_assets.teachers.kinds.base import prompt_role
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
-from storage.workspace import Workspace
 from tests.models import build
 from tests.snapshots import Corpus
 from tests.teachers.test_teachers import PACKAGED, TEXTS
@@ -254,7 +254,7 @@ from pathlib import Path
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments import EnvironmentConfig, Environments
 from stella_assets.teachers.kinds import SentenceTransformersTeacher
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 root, line, model = sys.argv[1:]
 teacher = SentenceTransformersTeacher(name="one", kind="sentence_transformers", licence="MIT", model=model,
                                       environment=EnvironmentConfig(requirements=(line,)))

@@ -12,6 +12,9 @@ from sentence_transformers import SentenceTransformer
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
+from stella_assets.storage.database import table_names, table_uri
+from stella_assets.storage.notes import read_note, write_note
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import known_vectors
 from stella_assets.teachers.catalogue import describe
 from stella_assets.teachers.examination import PROBE, examine
@@ -20,9 +23,6 @@ from stella_assets.teachers.kinds.base import PublishedTeacher
 from stella_assets.teachers.known_vectors import NOTE, require_examined, require_known
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
-from storage.database import table_names, table_uri
-from storage.notes import read_note, write_note
-from storage.workspace import Workspace
 from tests.models import TEXTS, build
 
 CPU = Compute("cpu", threads=1)

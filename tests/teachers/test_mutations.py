@@ -10,6 +10,8 @@ import pytest
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
+from stella_assets.storage.database import table_names
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.settings import DenseConfig
 from stella_assets.teachers.examination import KnownVectorsError, examine
 from stella_assets.teachers.kinds.base import PublishedTeacher
@@ -17,8 +19,6 @@ from stella_assets.teachers.known_vectors import examined_file
 from stella_assets.teachers.second_process import examine_in_second_process
 from stella_assets.teachers.tables import teacher_tables
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
-from storage.database import table_names
-from storage.workspace import Workspace
 from tests.models import TEXTS
 from tests.models.custom_code import AUTO_MAP, CODE
 from tests.models.hub import write_commit

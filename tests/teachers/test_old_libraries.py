@@ -18,9 +18,9 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.environments import EnvironmentConfig, Environments, making
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import code_digest, model_folder
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds import SentenceTransformersTeacher
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
-from storage.workspace import Workspace
 from tests.snapshots import Corpus
 from tests.teachers.test_isolated import SHARED
 from tests.teachers.test_teachers import PACKAGED, TEXTS

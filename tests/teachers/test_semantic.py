@@ -13,9 +13,9 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, upstream
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
 from stella_assets.recipe.graph import Graph
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import similarity
 from stella_assets.teachers.similarity import most_similar_before, similar_pairs
-from storage.workspace import Workspace
 from tests.conftest import write_recipe
 from tests.corpus.conftest import different
 

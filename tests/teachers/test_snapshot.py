@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stella_assets.storage.database import connect
+from stella_assets.storage.errors import MissingSnapshotError
+from stella_assets.storage.units import read_digest
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.snapshot_writer import Written
-from storage.database import connect
-from storage.errors import MissingSnapshotError
-from storage.units import read_digest
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, require_equal, write
 
 

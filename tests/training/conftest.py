@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from stella_assets.core.devices import Compute
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig
 from stella_assets.students.dense.model import DenseStudent
 from stella_assets.teachers.snapshot import Snapshot
@@ -20,7 +21,6 @@ from stella_assets.training.stages.base import StageContext
 from stella_assets.training.stages.descent import Descent
 from stella_assets.training.targets import teacher_part
 from stella_assets.training.tokens import TokenTable, write_tokens
-from storage.workspace import Workspace
 from tests.conftest import TINY
 from tests.snapshots import MemoryTexts
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from stella_assets.storage.errors import DamageError
 from stella_assets.training.checkpoint import Checkpoints, Progress
-from storage.errors import DamageError
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.training.data import Reading
 from stella_assets.training.plan import BatchSizeError
 from stella_assets.training.snapshot_batches import SnapshotDataset, VectorBatch
 from stella_assets.training.snapshot_reference import SnapshotReference
-from storage.workspace import Workspace
 from tests.snapshots import Corpus, Teacher, write
 from tests.training.conftest import Lesson
 

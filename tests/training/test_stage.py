@@ -13,6 +13,7 @@ import pytest
 
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Result, Step
+from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig
 from stella_assets.training.inputs import StageInputs
 from stella_assets.training.job import JobError, run_as_job
@@ -20,7 +21,6 @@ from stella_assets.training.stage import stage_step
 from stella_assets.training.stages.descent import Descent
 from stella_assets.training.start import Start, StartError, set_start, start_folder
 from stella_assets.training.train import train_stage
-from storage.workspace import Workspace
 from tests.conftest import TINY
 
 

@@ -14,8 +14,8 @@ from stella_assets.core.environments.requirements import Requirement
 from stella_assets.core.environments.settings import EnvironmentConfig
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
-from storage.locks import inherited_lock
-from storage.workspace import Workspace
+from stella_assets.storage.locks import inherited_lock
+from stella_assets.storage.workspace import Workspace
 
 FLAG = "--allow-environments"
 VARIABLE = "STELLA_ALLOW_ENVIRONMENTS"

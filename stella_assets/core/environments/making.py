@@ -14,7 +14,7 @@ from typing import Any
 from stella_assets.core.environments.interpreters import find_program, version_of
 from stella_assets.core.environments.requirements import Requirement, normal_name
 from stella_assets.core.errors import UserError
-from storage.files import write_atomically
+from stella_assets.storage.files import write_atomically
 
 MARKER = "environment.json"
 """Written last, so an environment without it is only half made."""

@@ -16,7 +16,7 @@ from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sources.base import FIRST_ROWS, Malformed, Preview, RawText, Rows, RowSource, SourcePart
 from stella_assets.corpus.sources.encoded import NAMES
 from stella_assets.corpus.sources.listing import files_in, files_like
-from storage.files import file_digest_unless_changed
+from stella_assets.storage.files import file_digest_unless_changed
 
 READING_VERSION = 2
 """Raised when the same files give other rows, so that they are read again."""

@@ -15,8 +15,8 @@ from stella_assets.core.config import Positive, Seed
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
+from stella_assets.storage.files import file_digest
 from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, Role, TeacherConfig, fingerprint_of
-from storage.files import file_digest
 
 VOCABULARY = "vocabulary.json"
 WEIGHTS = "lsa.safetensors"

@@ -12,7 +12,7 @@ import pytest
 
 from stella_assets.core.runner import Runner
 from stella_assets.corpus.errors import SourceError
-from storage.workspace import Workspace
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import corpus_steps, different, settings_of
 from tests.corpus.sources.conftest import texts_of
 

@@ -14,8 +14,8 @@ from stella_assets.corpus.settings import Clean, CorpusSettings
 from stella_assets.corpus.shards import CLEANED_KIND, CleanedTexts
 from stella_assets.corpus.source_reader import SourceReader
 from stella_assets.corpus.sources import SOURCES, RawText, Rows, SourceConfig, SourcePart
-from storage.shards import ShardStore
-from storage.workspace import Workspace
+from stella_assets.storage.shards import ShardStore
+from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import TOKENIZER, build, different, funnel_of, rows_of
 
 IDENTITIES = {

@@ -1,0 +1,48 @@
+"""What is installed claims one name."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_a_wheel_installs_one_package_with_all_of_the_code(tmp_path: Path):
+    command = [sys.executable, "-m", "uv", "build", "--quiet", "--out-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"stella_assets"}
+    for folder in ("pipelines", "storage"):
+        code = {f"stella_assets/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
+        assert code
+        assert code <= set(names)
+
+
+@pytest.mark.parametrize("folder", ["pipelines", "storage"])
+def test_the_folders_at_the_top_are_imported_under_one_name(folder: str):
+    assert (ROOT / "stella_assets" / folder).resolve() == ROOT / folder
+    found = [
+        path.relative_to(ROOT).as_posix()
+        for path in [
+            *(ROOT / "stella_assets").rglob("*.py"),
+            *(ROOT / "tests").rglob("*.py"),
+            *(ROOT / folder).rglob("*.py"),
+        ]
+        if any(
+            line.split()[:2] in (["from", folder], ["import", folder]) or line.startswith(f"from {folder}.")
+            for line in path.read_text("utf-8").splitlines()
+        )
+    ]
+    assert found == []
+
+
+def test_the_command_and_the_definitions_are_in_the_installed_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert project["project"]["scripts"]["stella"].startswith("stella_assets.")
+    assert project["tool"]["dagster"]["module_name"].startswith("stella_assets.")
