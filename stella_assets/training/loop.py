@@ -92,10 +92,9 @@ class _Training:
         objective = stage.objective(student.dimensions)
         # The order matters: what trains decides what the optimiser gets, and wrapping for several processes comes last.
         stage.prepare(student)
-        self.plan = BatchPlan(
-            self.train.lengths, context.seed, batch_size=stage.effective_batch_size, batch_tokens=stage.batch_tokens
-        )
-        self.steps = stage.steps or self.plan.steps(stage.texts or 0)
+        texts, batch = stage.texts_to_see(len(self.train)), stage.texts_per_batch(len(self.train))
+        self.plan = BatchPlan(self.train.lengths, context.seed, batch_size=batch, batch_tokens=stage.batch_tokens)
+        self.steps = stage.steps or self.plan.steps(texts or 0)
         # Encoders have parameters that no vector depends on, such as BERT's pooler.
         self.accelerator = Accelerator(
             cpu=context.compute.device.type == "cpu",

@@ -8,6 +8,7 @@ import pytest
 
 from stella_assets.recipe import RecipeError, read_recipe
 from stella_assets.recipe.former_keys import FORMER_KEYS, FORMER_VALUES
+from stella_assets.recipe.presets import expand_preset
 from stella_assets.training.stages import STAGES
 from tests.conftest import write_recipe
 
@@ -64,13 +65,47 @@ def test_an_impossible_value_is_refused_by_key_and_remedy(mistake: str, tmp_path
         assert part in message
 
 
+def descent(**more: Any) -> Any:
+    return STAGES["descent"](
+        method="descent", **{"train_layers": "all", "full_head": {"cosine": 1}, "learning_rate": 1e-3, **more}
+    )
+
+
 def test_batches_are_smaller_where_there_would_be_too_few_steps():
-    stage = {"train_layers": "all", "full_head": {"cosine": 1}, "learning_rate": 1e-3, "min_steps": 100}
     for texts, batch in ((100_000, 512), (20_000, 200), (3_000, 30), (500, 16), (10, 10)):
-        assert (
-            STAGES["descent"](method="descent", **stage, texts=texts, batch_size=min(512, texts)).effective_batch_size
-            == batch
-        )
+        assert descent(min_steps=100, texts=texts, batch_size=min(512, texts)).texts_per_batch(train=1) == batch
+
+
+@pytest.mark.parametrize(
+    ("train", "texts", "batch"),
+    [(100, 10_000, 40), (5_000, 15_000, 60), (50_000, 150_000, 64), (8_000_000, 850_000, 64)],
+)
+def test_a_stage_in_passes_is_as_long_as_its_corpus_within_a_floor_and_a_ceiling(train: int, texts: int, batch: int):
+    stage = descent(epochs=3, min_texts=10_000, max_texts=850_000, batch_size=64, min_steps=250)
+    assert (stage.texts_to_see(train), stage.texts_per_batch(train)) == (texts, batch)
+
+
+def test_a_stage_of_fixed_length_keeps_the_settings_of_its_identity():
+    assert not {"epochs", "min_texts", "max_texts"} & descent(steps=10).settings().keys()
+    assert descent(epochs=0.5).settings()["epochs"] == 0.5
+
+
+def test_a_preset_follows_the_corpus_unless_the_recipe_states_its_length():
+    def lengths(stages: Any) -> list[dict[str, Any]]:
+        keys = ("texts", "epochs", "min_texts", "max_texts")
+        return [{key: stage[key] for key in keys if key in stage} for stage in expand_preset(stages)]
+
+    assert lengths("robust") == [
+        {},
+        {"epochs": 3, "min_texts": 10_000, "max_texts": 850_000},
+        {"epochs": 1, "min_texts": 5_000, "max_texts": 150_000},
+    ]
+    assert lengths({"preset": "robust", "texts": 11_000}) == [{}, {"texts": 9350}, {"texts": 1650}]
+    assert lengths({"preset": "robust", "epochs": 2}) == [{}, {"epochs": 1.7}, {"epochs": 0.3}]
+    assert [each["texts"] for each in lengths("paper")] == [512_000, 896_000, 281_600]
+    for wrong in ({"texts": 1, "epochs": 1}, {"epochs": 0}, {"epochs": True}, {"texts": 0.5}, {"steps": 3}):
+        with pytest.raises(ValueError, match=r"next to `preset`|must be a"):
+            expand_preset({"preset": "robust", **wrong})
 
 
 RENAMED = [(place, old, new) for place, names in FORMER_KEYS.items() for old, new in names.items()]

@@ -84,6 +84,15 @@ def test_training_lowers_the_dev_loss_of_every_term(lesson, tmp_path):
     assert all(last[term] < first[term] for term in first if term != "neighbours")
 
 
+def test_a_stage_in_passes_is_the_stage_of_as_many_texts(lesson, tmp_path):
+    """200 training texts, so a fifth of a pass is 40; the floor of 48 is 3 batches of 16."""
+    in_passes, in_texts, alike = lesson.student(), lesson.student(), {"steps": None, "checkpoint_every": 100}
+    stage = lesson.stage(epochs=0.2, min_texts=48, min_steps=3, batch_size=32, **alike)
+    assert train(lesson, in_passes, stage, tmp_path / "a").steps == 3
+    train(lesson, in_texts, lesson.stage(texts=48, batch_size=16, **alike), tmp_path / "b")
+    assert all(torch.equal(a, b) for a, b in zip(in_passes.parameters(), in_texts.parameters(), strict=True))
+
+
 def test_the_best_step_is_kept_or_the_last(lesson, tmp_path, monkeypatch):
     """The loss is made to look best after step 3."""
     wanted = iter([90.0, 10.0, 50.0, 70.0] * 2)

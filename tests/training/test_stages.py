@@ -85,11 +85,15 @@ def test_a_stage_says_where_it_does_not_fit_the_student():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"texts": 500}, "give either `steps` or `texts`"),
+        ({"texts": 500}, "give one of `steps`, `texts` and `epochs`"),
+        ({"epochs": 2}, "give one of `steps`, `texts` and `epochs`"),
+        ({"steps": None}, "give one of `steps`, `texts` and `epochs`"),
+        ({"max_texts": 2000}, "min_texts and max_texts limit `epochs`"),
+        ({"steps": None, "epochs": 1, "min_texts": 9, "max_texts": 8}, "min_texts 9 is more than max_texts 8"),
         ({"batch_size": 8, "batch_tokens": 100}, "give either `batch_size` or `batch_tokens`"),
         ({"steps": None, "texts": 100}, "texts 100 is less than one batch of 128"),
         ({"matryoshka_targets": ["full_head"]}, "matryoshka_targets has no effect without"),
-        ({"min_steps": 5}, "min_steps needs `texts` and `batch_size`"),
+        ({"min_steps": 5}, "min_steps needs `texts` or `epochs`, and `batch_size`"),
         ({"train_layers": 0, "unfreeze_fraction": 0.5}, "unfreeze_fraction has no effect with train_layers 0"),
     ],
 )

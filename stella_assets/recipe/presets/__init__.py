@@ -8,6 +8,9 @@ from typing import Any
 
 import yaml
 
+LENGTH = ("texts", "epochs", "min_texts", "max_texts")
+"""Keys of a stage that say how long it trains."""
+
 
 def preset_names() -> list[str]:
     """Names of the presets, sorted."""
@@ -24,7 +27,8 @@ def _preset_text(name: str) -> str:
 def expand_preset(stages: Any) -> Any:
     """`robust`, or `{preset: robust, texts: 50000}`, as a list of stages; a list stays as it is.
 
-    `texts` is what all stages see together: each stage keeps its share of it.
+    `texts` is what all stages see together, and `epochs` the same in passes over the training texts: each stage keeps
+    its share of it, and the limits of the preset do not count. A stage in closed form has no such length.
 
     Args:
         stages: What the recipe says under `stages`.
@@ -33,7 +37,7 @@ def expand_preset(stages: Any) -> Any:
         A list of stages, not yet validated; anything that is neither a name nor a mapping stays as it is.
 
     Raises:
-        ValueError: There is no such preset, `texts` is not a whole number above 0, or there is another key.
+        ValueError: There is no such preset, `texts` or `epochs` is not a number above 0, or there is another key.
 
     Example:
         >>> expand_preset({"preset": "leaf", "texts": 50000})
@@ -42,21 +46,40 @@ def expand_preset(stages: Any) -> Any:
         stages = {"preset": stages}
     if not isinstance(stages, dict):
         return stages
-    name, texts = stages.get("preset"), stages.get("texts")
+    name, texts, epochs = (stages.get(key) for key in ("preset", "texts", "epochs"))
     if name not in preset_names():
         raise ValueError(f"there is no preset {name!r}; take one of {', '.join(preset_names())}, or a list of stages")
-    if unknown := sorted(stages.keys() - {"preset", "texts"}):
-        raise ValueError(f"next to `preset` only `texts` is allowed, not {unknown[0]!r}")
+    if unknown := sorted(stages.keys() - {"preset", "texts", "epochs"}):
+        raise ValueError(f"next to `preset` only `texts` or `epochs` is allowed, not {unknown[0]!r}")
+    _require_length(texts, epochs)
     # Parsed anew each time, so no caller can change the stages of another one; only the text is cached.
     expanded = yaml.safe_load(_preset_text(name))
-    if texts is None:
+    if texts is None and epochs is None:
         return expanded
+    total = sum(map(_most_texts, expanded))
+
+    def with_length(stage: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in stage.items() if key not in LENGTH}
+        if epochs is not None:
+            return kept | {"epochs": _most_texts(stage) * epochs / total}
+        assert texts is not None, "one of the two is given"
+        # At least one batch.
+        return kept | {"texts": max(stage["batch_size"], round(_most_texts(stage) * texts / total))}
+
+    return [with_length(stage) if _most_texts(stage) else stage for stage in expanded]
+
+
+def _require_length(texts: Any, epochs: Any) -> None:
+    """Raise ValueError for what is not a length."""
+    if texts is not None and epochs is not None:
+        raise ValueError("next to `preset` give either `texts` or `epochs`")
     # In Python `True` is an int.
-    if not isinstance(texts, int) or isinstance(texts, bool) or texts < 1:
+    if texts is not None and (not isinstance(texts, int) or isinstance(texts, bool) or texts < 1):
         raise ValueError(f"texts {texts!r} must be a whole number above 0")
-    total = sum(stage.get("texts", 0) for stage in expanded)
-    return [
-        # At least one batch per stage. A stage in closed form states no `texts`.
-        stage | ({"texts": max(stage["batch_size"], round(stage["texts"] * texts / total))} if "texts" in stage else {})
-        for stage in expanded
-    ]
+    if epochs is not None and (not isinstance(epochs, int | float) or isinstance(epochs, bool) or epochs <= 0):
+        raise ValueError(f"epochs {epochs!r} must be a number above 0")
+
+
+def _most_texts(stage: dict[str, Any]) -> int:
+    """Texts that a stage of a preset sees at most; 0 for one in closed form. Shares are of these."""
+    return int(stage.get("max_texts", stage.get("texts", 0)))

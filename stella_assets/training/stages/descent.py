@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from stella_assets.core.config import Fraction, Positive, Weight
+from stella_assets.core.config import MOST, Fraction, Positive, Weight
 from stella_assets.core.devices import processes
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Estimate
@@ -27,7 +27,12 @@ MATRYOSHKA = "[Matryoshka](https://arxiv.org/abs/2205.13147)"
 KEPT_RULES = {"best": "lowest dev loss (`total`), the earliest of equal ones", "last": "the last step"}
 
 Rate = Annotated[float, Field(gt=0, le=1)]
+Passes = Annotated[float, Field(gt=0, le=10_000)]
 Target = Literal["teachers", "full_head"]
+
+
+def _is_none(value: object) -> bool:
+    return value is None
 
 
 @STAGES.register
@@ -51,10 +56,20 @@ class Descent(StageConfig):
     batch_tokens: Annotated[int, Field(ge=64, le=4_194_304)] | None = Field(
         None, description="tokens per batch, in place of texts"
     )
-    steps: Positive | None = Field(None, description="steps to train; or give `texts`")
+    steps: Positive | None = Field(None, description="steps to train; or give `texts` or `epochs`")
     texts: Positive | None = Field(None, description="texts to see, in place of steps")
+    # The next three are excluded where they are not given: a stage of fixed length has the identity that it had before.
+    epochs: Passes | None = Field(
+        None, description="passes over the training texts, in place of steps", exclude_if=_is_none
+    )
+    min_texts: Positive | None = Field(
+        None, description="texts to see at least, where `epochs` would be fewer", exclude_if=_is_none
+    )
+    max_texts: Positive | None = Field(
+        None, description="texts to see at most, where `epochs` would be more", exclude_if=_is_none
+    )
     min_steps: Positive | None = Field(
-        None, description=f"make a batch smaller, down to {SMALLEST_BATCH} texts, where `texts` would be fewer steps"
+        None, description=f"make a batch smaller, down to {SMALLEST_BATCH} texts, where there would be fewer steps"
     )
     learning_rate: Rate = Field(description="peak learning rate")
     head_learning_rate: Rate | None = Field(None, description="of the heads, where it differs")
@@ -87,28 +102,46 @@ class Descent(StageConfig):
 
     @model_validator(mode="after")
     def _require_consistent(self) -> Self:
-        if (self.steps is None) == (self.texts is None):
-            raise ValueError("give either `steps` or `texts`")
+        if sum(value is not None for value in (self.steps, self.texts, self.epochs)) != 1:
+            raise ValueError("give one of `steps`, `texts` and `epochs`")
+        if self.epochs is None and (self.min_texts or self.max_texts):
+            raise ValueError("min_texts and max_texts limit `epochs`, and have no effect without it")
+        if self.min_texts and self.max_texts and self.min_texts > self.max_texts:
+            raise ValueError(f"min_texts {self.min_texts} is more than max_texts {self.max_texts}")
         if self.batch_size is not None and self.batch_tokens is not None:
             raise ValueError("give either `batch_size` or `batch_tokens`")
         if self.texts is not None and self.batch_size is not None and self.texts < self.batch_size:
             raise ValueError(f"texts {self.texts} is less than one batch of {self.batch_size}")
         if self.matryoshka_targets != ("teachers",) and not self.matryoshka_heads:
             raise ValueError("matryoshka_targets has no effect without `matryoshka_heads`")
-        if self.min_steps and (self.texts is None or self.batch_size is None):
-            raise ValueError("min_steps needs `texts` and `batch_size`")
+        if self.min_steps and (self.steps is not None or self.batch_size is None):
+            raise ValueError("min_steps needs `texts` or `epochs`, and `batch_size`")
         if self.unfreeze_fraction and self.train_layers == 0:
             raise ValueError("unfreeze_fraction has no effect with train_layers 0")
         return self
 
-    @property
-    def effective_batch_size(self) -> int | None:
-        """Texts per batch, as `min_steps` allows; None where batches are counted in tokens."""
+    def texts_to_see(self, train: int) -> int | None:
+        """Texts that it sees, repetitions included; None where `steps` or tokens decide.
+
+        Args:
+            train: Texts to train on.
+        """
+        if self.epochs is None:
+            return self.texts
+        return min(max(round(self.epochs * train), self.min_texts or 1), self.max_texts or MOST)
+
+    def texts_per_batch(self, train: int) -> int | None:
+        """Texts per batch, as `min_steps` allows; None where batches are counted in tokens.
+
+        Args:
+            train: Texts to train on.
+        """
         # Small corpora would give a large batch too few steps. Below the floor, losses over pairs have little to
         # compare.
-        if self.batch_size is None or self.texts is None or self.min_steps is None:
+        texts = self.texts_to_see(train)
+        if self.batch_size is None or texts is None or self.min_steps is None:
             return self.batch_size
-        return min(self.batch_size, max(SMALLEST_BATCH, self.texts // self.min_steps))
+        return min(self.batch_size, max(SMALLEST_BATCH, texts // self.min_steps))
 
     @property
     def trains_matryoshka_heads(self) -> bool:
@@ -145,7 +178,7 @@ class Descent(StageConfig):
 
     def require_data(self, name: str, texts: Mapping[str, int]) -> None:
         """At least one batch; see `StageConfig.require_data`."""
-        batch = self.effective_batch_size
+        batch = self.texts_per_batch(texts["train"])
         if batch is not None and texts["train"] < batch:
             raise StageError(
                 f"{name}: batch_size {batch} is more than the {texts['train']} training texts.",
@@ -159,18 +192,32 @@ class Descent(StageConfig):
             self.train_layers, f"the full head and the last {self.train_layers} layers"
         )
         heads = f" and the {MATRYOSHKA} heads" if self.matryoshka_heads else ""
-        length = f"{self.steps:,} steps" if self.steps else f"{self.texts:,} texts"
-        batch = self.effective_batch_size
-        size = f"{batch} texts" if batch else f"{self.batch_tokens:,} tokens"
-        return f"Trains {trained}{heads}: {length} in batches of {size}. A stage as in {JASPER}."
+        size = f"{self.batch_tokens:,} tokens"
+        if self.batch_size:
+            # How far `min_steps` lowers it is known with the corpus where its texts are counted in passes.
+            fixed = self.epochs is None or self.min_steps is None
+            size = f"{self.texts_per_batch(0)} texts" if fixed else f"at most {self.batch_size} texts"
+        return f"Trains {trained}{heads}: {self._length()} in batches of {size}. A stage as in {JASPER}."
+
+    def _length(self) -> str:
+        if self.epochs is None:
+            return f"{self.steps:,} steps" if self.steps else f"{self.texts:,} texts"
+        least = f", at least {self.min_texts:,} texts" if self.min_texts else ""
+        most = f", at most {self.max_texts:,} texts" if self.max_texts else ""
+        return f"{self.epochs:g} pass{'es' if self.epochs != 1 else ''} over the texts{least}{most},"
 
     def estimate(self, last: Manifest | None) -> Estimate:
         """Steps and texts, and the time by the last run's speed; see `StageConfig.estimate`."""
-        batch, metrics = self.effective_batch_size, last.metrics if last else {}
-        texts = self.texts or (self.steps * batch if self.steps and batch else None)
+        metrics = last.metrics if last else {}
+        train = metrics.get("texts_train", 0)
+        # A length in passes is known with the corpus; that of the last run stands for it.
+        batch, texts = (
+            (self.texts_per_batch(train), self.texts_to_see(train)) if train or self.epochs is None else (0, 0)
+        )
+        texts = texts or (self.steps * batch if self.steps and batch else None)
         steps = self.steps or (round(texts / batch) if texts and batch else None)
         parts = [f"{steps:,} steps" if steps else "", f"{batch} texts" if batch else ""]
-        work = " of ".join(filter(None, parts)) or f"{texts:,} texts"
+        work = " of ".join(filter(None, parts)) or (f"{texts:,} texts" if texts else self._length().rstrip(","))
         seconds = super().estimate(last).seconds
         # By texts where they are known, as the time of a step grows with its batch.
         for wanted, done in ((texts, metrics.get("texts_seen")), (steps, metrics.get("steps"))):
@@ -194,7 +241,7 @@ class Descent(StageConfig):
             {
                 "method": self.method,
                 "steps": trained.steps,
-                "batch_size": self.effective_batch_size,
+                "batch_size": self.texts_per_batch(len(context.data["train"])),
                 "kept_step": trained.kept_step,
                 "kept_rule": KEPT_RULES[self.checkpoint_selection],
                 "texts_seen": trained.texts,
