@@ -9,7 +9,6 @@ import numpy as np
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
-from stella_assets.core.models import own_format, read_shape
 from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.encode import measure_speed
@@ -41,10 +40,8 @@ class BaseModelEmbedder:
         # A teacher of the same model in all but the recipe: both load and encode by one code.
         settings = {name: getattr(source, name) for name in ModelSource.model_fields}
         of_kind = {"kind": "sentence_transformers", "name": "base_model", "licence": "", "max_length": NO_LIMIT}
-        teacher = SentenceTransformersTeacher.model_validate(
-            settings | of_kind | {"dtype": own_format(read_shape(source).model_type)},
-            context={"folder": source.resolve(".")},
-        )
+        folder = source.resolve(".")
+        teacher = SentenceTransformersTeacher.model_validate(settings | of_kind, context={"folder": folder})
         self._model = SentenceTransformersModel(teacher, compute)
 
     @cached_property

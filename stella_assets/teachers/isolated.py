@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stella_assets.core.config import ModelSource
-from stella_assets.core.devices import Compute, best_device_name
+from stella_assets.core.devices import Compute, Dtype, best_device_name
 from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.errors import UserError
-from stella_assets.core.models import LoadError, ModelFiles, check_code, check_files, named_code
+from stella_assets.core.models import LoadError, ModelFiles, check_code, check_files, encoder_format, named_code
 from stella_assets.core.models.weights import check_names
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
@@ -45,8 +45,12 @@ class IsolatedModel:
 
     def __init__(self, config: SentenceTransformersTeacher, environment: EnvironmentConfig, compute: Compute) -> None:
         self.config = config
-        self.dtype = compute.dtype(config.dtype)
         self._environment, self._compute = environment, compute
+
+    @cached_property
+    def dtype(self) -> Dtype:
+        """Number format of the encoder."""
+        return encoder_format(self.config, self.config.dtype, self._compute)
 
     @cached_property
     def _encoder(self) -> EncoderProcess:

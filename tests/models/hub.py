@@ -20,6 +20,7 @@ def write_commit(cache: Path, repository: str, commit: str, files: Mapping[str, 
     (root / "refs").mkdir(exist_ok=True)
     (root / "refs" / "main").write_text(commit)
     for name, content in files.items():
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
             shutil.copy(content, snapshot / name)
         else:

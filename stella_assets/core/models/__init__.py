@@ -7,6 +7,7 @@ from stella_assets.core.models.load import load_module, load_sentence_transforme
 from stella_assets.core.models.shape import (
     ConfigError,
     ModelShape,
+    encoder_format,
     load_config,
     modules_width,
     own_format,
@@ -43,6 +44,7 @@ __all__ = [
     "check_files",
     "check_tokenizer",
     "code_digest",
+    "encoder_format",
     "explained_code",
     "files_digest",
     "load_config",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.core.config import ModelSource
-from stella_assets.core.devices import DtypeChoice
+from stella_assets.core.devices import Compute, Dtype, DtypeChoice
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import check_code, pinned_code
 from stella_assets.core.models.libraries import OLD_CODE, libraries_remedy
@@ -32,6 +32,32 @@ def own_format(model_type: str) -> DtypeChoice:
 
 class ConfigError(UserError):
     """A model's configuration that cannot be read, or has no such key."""
+
+
+def encoder_format(source: ModelSource, choice: DtypeChoice, compute: Compute) -> Dtype:
+    """The number format that a model's encoder computes in: the device's, where the model's code can do so.
+
+    Args:
+        source: The model. Its type is read where the device does not compute in float32, also from a hub.
+        choice: Of the recipe.
+        compute: The device.
+
+    Raises:
+        ConfigError: The recipe asks for a format that the model's code does not compute in.
+    """
+    dtype = compute.dtype(choice)
+    if dtype == "float32":
+        return dtype
+    files = ModelFiles(source)
+    model_type = str((files.read(files.in_encoder(CONFIG)) or {}).get("model_type"))
+    if own_format(model_type) == "auto":
+        return dtype
+    if choice != "auto":
+        raise ConfigError(
+            f"{files.name}: `dtype` is {choice}, and models of type {model_type!r} compute in float32 only.",
+            "Remove `dtype`, or set it to float32.",
+        )
+    return "float32"
 
 
 @dataclass(frozen=True)

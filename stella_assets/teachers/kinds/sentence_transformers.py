@@ -15,7 +15,7 @@ from pydantic import Field
 
 from stella_assets.core.batching import padded_widths, padding_of, token_budget_batches
 from stella_assets.core.config import ModelSource, Positive
-from stella_assets.core.devices import Compute, DtypeChoice
+from stella_assets.core.devices import Compute, Dtype, DtypeChoice
 from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import (
@@ -25,6 +25,7 @@ from stella_assets.core.models import (
     ModelFiles,
     check_code,
     check_files,
+    encoder_format,
     explained_code,
     load_module,
     load_sentence_transformer,
@@ -74,7 +75,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
     max_length: Positive = Field(512, le=1_048_576, description="tokens")
     max_batch_tokens: Positive = Field(4096, le=4_194_304, description="tokens of a batch, padding included")
     dtype: DtypeChoice = Field(
-        "auto", description="number format of the encoder; `auto` is what the device computes in"
+        "auto", description="number format of the encoder; `auto` is what the device and the model's code compute in"
     )
     environment: EnvironmentConfig | None = Field(
         None, description="a Python environment of its own, for a model whose code needs other libraries than ours"
@@ -83,7 +84,11 @@ class SentenceTransformersTeacher(PublishedTeacher):
     def external_versions(self, compute: Compute) -> Mapping[str, str]:
         """Digest of the weights, the number format of the encoder, and the versions in its environment."""
         own = {"environment": self.environment.digest()} if self.environment else {}
-        return {"model": model_digest(self), "dtype": compute.dtype(self.dtype), **own}
+        return {"model": model_digest(self), "dtype": self._known_format(compute), **own}
+
+    def _known_format(self, compute: Compute) -> Dtype:
+        """The number format of the encoder as far as it is known without a download."""
+        return compute.dtype(self.dtype) if self.on_hub else encoder_format(self, self.dtype, compute)
 
     def identity_settings(self) -> dict[str, Any]:
         """All settings but those that its vectors do not depend on."""
@@ -153,6 +158,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
         folder = model_folder(self)
         check_code(ModelFiles(self))
         check_files(folder)
+        encoder_format(self, self.dtype, Compute())
         if self.environment is None:
             load_tokenizer(self)
         if self.dense_folder:
@@ -173,7 +179,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
 
     def limits(self, compute: Compute) -> EncoderLimits:
         """Number format on this device, and `max_length`."""
-        return EncoderLimits(compute.dtype(self.dtype), self.max_length)
+        return EncoderLimits(self._known_format(compute), self.max_length)
 
 
 class SentenceTransformersModel:
@@ -186,8 +192,12 @@ class SentenceTransformersModel:
 
     def __init__(self, config: SentenceTransformersTeacher, compute: Compute) -> None:
         self.config = config
-        self.dtype = compute.dtype(config.dtype)
         self._compute = compute
+
+    @cached_property
+    def dtype(self) -> Dtype:
+        """Number format of the encoder."""
+        return encoder_format(self.config, self.config.dtype, self._compute)
 
     @cached_property
     def model(self) -> Any:
