@@ -16,6 +16,7 @@ from stella_assets.release.loaders import SAME, compare_loaders, require_same
 from stella_assets.release.reload import cosines
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import DenseConfig
+from stella_assets.teachers.examination import SHOWN, without_direction
 from stella_assets.training.stages import StageConfig
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def rehearse(
     """
     model = student.initialise(dimension or max(release.dimension, *student.matryoshka_dims, 0), 0, compute)
     own, model.dtype = model.dtype, "float32"  # as loaders compute
+    _require_directions(student, model)
     alone_BD = _alone(student.model, model)
     _compare_format(student.model, model, own, alone_BD)
     folder = scratch / REHEARSAL
@@ -103,6 +105,31 @@ def rehearse(
         name for number, stage in enumerate(stages) for name in _train(f"stages.{number}", stage, model, alone_BD)
     ]
     return Rehearsed(loaders, sorted(set(unused)))
+
+
+def _require_directions(student: DenseConfig, model: DenseStudent) -> None:
+    """Refuse an encoder that says nothing of a text, which no training of heads could mend."""
+    for name, prompt in (("", ""), *student.prompts.items()):
+        pooled_BH = model.encode_pooled([prompt + text for text in TEXTS])
+        match without_direction(pooled_BH):
+            case (bad,):
+                raise RehearsalError(
+                    f"student.model {student.model}: the pooled state of {TEXTS[bad][:SHOWN]!r} is zero or not finite.",
+                    "Its weights are damaged. Copy or download the model again, or choose another model.",
+                )
+            case (one, other) if not prompt:
+                raise RehearsalError(
+                    f"student.model {student.model}: it gives {TEXTS[one][:SHOWN]!r} and {TEXTS[other][:SHOWN]!r} the "
+                    "same pooled state.",
+                    "Its weights or its tokenizer are damaged, or `max_length` or `pooling` hides the texts. Choose "
+                    "another model, or correct these.",
+                )
+            case (one, other):
+                raise RehearsalError(
+                    f"student.prompts.{name}: with it, {TEXTS[one][:SHOWN]!r} and {TEXTS[other][:SHOWN]!r} have the "
+                    f"same pooled state: student.max_length {student.max_length} leaves no room after the prompt.",
+                    "Raise `max_length`, or shorten the prompt.",
+                )
 
 
 def _alone(name: str, model: DenseStudent) -> Any:

@@ -29,8 +29,8 @@ ROLES: tuple[Role, ...] = ("document", "query")
 MIN_COSINE, MIN_COSINE_ROUNDED = 0.9999, 0.995
 """Of two vectors of one text in float32, and in number formats with 8 bits of precision, where kernels differ more."""
 MAX_NORM_ERROR = 1e-3
-MAX_COSINE_OF_ALL = 0.999999
-"""Above it the probe's vectors are one vector: those of a model that works differ more."""
+MAX_COSINE = 0.999999
+"""Above it two texts have one vector. First tokens of encoders that no similarity was trained into reach 0.9999."""
 SHOWN = 40
 """Characters of a text in a message."""
 
@@ -74,20 +74,39 @@ def examine(teacher: TeacherConfig, model: TeacherModel, least: float) -> dict[R
     return vectors
 
 
-def _require_directions(name: str, vectors_PD: np.ndarray) -> None:
-    """Refuse vectors that say nothing: of a norm that is not 1, or all alike."""
+def without_direction(vectors_PD: np.ndarray) -> tuple[int, ...]:
+    """The first vector of an encoder that says nothing of its text.
+
+    Args:
+        vectors_PD: Of different texts, of any norm.
+
+    Returns:
+        The position of one that is not finite or is zero, or of two that are the same; empty where there is none.
+    """
     norms_P = np.linalg.norm(vectors_PD, axis=1)
+    # Not `norms_P <= 0`: NaN is below nothing, and must be found.
+    if (bad := np.flatnonzero(~((norms_P > 0) & np.isfinite(norms_P)))).size:
+        return (int(bad[0]),)
+    unit_PD = vectors_PD / norms_P[:, None]
+    alike = np.argwhere(np.triu(unit_PD @ unit_PD.T > MAX_COSINE, 1))
+    return tuple(map(int, alike[0])) if len(alike) else ()
+
+
+def _require_directions(name: str, vectors_PD: np.ndarray) -> None:
+    """Refuse vectors that say nothing: of a norm that is not 1, or equal ones."""
+    norms_P = np.linalg.norm(vectors_PD, axis=1)
+    bad = [*np.flatnonzero(~(np.abs(norms_P - 1) <= MAX_NORM_ERROR))[:1], *without_direction(vectors_PD)]
     # Not `>`: NaN is above nothing, and must fail.
-    if not (np.abs(norms_P - 1) <= MAX_NORM_ERROR).all():
-        bad = int(np.flatnonzero(~(np.abs(norms_P - 1) <= MAX_NORM_ERROR))[0])
+    if bad and not abs(norms_P[bad[0]] - 1) <= MAX_NORM_ERROR:
         raise KnownVectorsError(
-            f"teacher {name!r}: the vector of {PROBE[bad][:SHOWN]!r} has norm {norms_P[bad]:.3g}, not 1.",
+            f"teacher {name!r}: the vector of {PROBE[bad[0]][:SHOWN]!r} has norm {norms_P[bad[0]]:.3g}, not 1.",
             "The weights are damaged, or are zeros. Copy or download the model again.",
         )
-    if (vectors_PD @ vectors_PD[0] > MAX_COSINE_OF_ALL).all():
+    if bad:
         raise KnownVectorsError(
-            f"teacher {name!r}: it gives all texts the same vector.",
-            "Its weights or its tokenizer are damaged. Copy or download the model again.",
+            f"teacher {name!r}: it gives {PROBE[bad[0]][:SHOWN]!r} and {PROBE[bad[1]][:SHOWN]!r} the same vector.",
+            "Its weights or its tokenizer are damaged, or `max_length` leaves no room after the prompt. Copy or "
+            "download the model again, or correct `max_length`.",
         )
 
 

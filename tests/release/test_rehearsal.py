@@ -16,6 +16,7 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig, StudentError
 from stella_assets.training.stages.descent import Descent
 from tests.models import MODELS, build
+from tests.models.mutations import tensors
 
 LOSSES = {"full_head": {"cosine": 1.0}, "batch_size": 4, "steps": 1, "learning_rate": 1e-4}
 STAGES = (
@@ -103,6 +104,33 @@ def test_a_stage_that_would_not_train_is_named(before: str, after: str, message:
     folder = edited(tmp_path, before, after)
     with pytest.raises(RehearsalError, match=message):
         rehearsed(settings(folder), tmp_path / "scratch")
+
+
+LAST = "encoder.layer.2.output.LayerNorm."
+SILENT: dict[str, tuple[Any, str]] = {
+    "one state": (lambda found: found[f"{LAST}weight"].zero_(), r"gives 'sort' and 'Return .*' the same pooled state"),
+    "zeros": (lambda found: [found[LAST + name].zero_() for name in ("weight", "bias")], r"'sort' is zero or not fin"),
+    "not finite": (
+        lambda found: found["encoder.layer.0.output.LayerNorm.weight"].fill_(1e37),
+        r"'sort' is zero or not finite",
+    ),
+}
+"""What makes an encoder say nothing of its text, although all its weights are numbers; and what is said of it."""
+
+
+@pytest.mark.parametrize("fault", SILENT)
+def test_an_encoder_that_says_nothing_of_a_text_is_refused(fault: str, tmp_path: Path):
+    folder = build("bert", tmp_path)
+    tensors(SILENT[fault][0])(folder)
+    with pytest.raises(RehearsalError, match=SILENT[fault][1]) as refused:
+        rehearsed(settings(folder), tmp_path / "scratch")
+    assert refused.value.remedy
+
+
+def test_a_prompt_that_leaves_no_room_for_the_text_is_named(published, tmp_path: Path):
+    student = settings(published("bert"), max_length=8, prompts={"q": "Query: ", "long": "a long one " * 9})
+    with pytest.raises(RehearsalError, match=r"student\.prompts\.long: .* student\.max_length 8 leaves no room"):
+        rehearsed(student, tmp_path / "scratch")
 
 
 @pytest.fixture

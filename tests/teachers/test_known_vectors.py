@@ -17,13 +17,14 @@ from stella_assets.storage.notes import read_note, write_note
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import known_vectors
 from stella_assets.teachers.catalogue import describe
-from stella_assets.teachers.examination import PROBE, examine
+from stella_assets.teachers.examination import PROBE, KnownVectorsError, examine, without_direction
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.kinds.base import PublishedTeacher
 from stella_assets.teachers.known_vectors import NOTE, require_examined, require_known
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
 from tests.models import TEXTS, build
+from tests.models.mutations import tensors
 
 CPU = Compute("cpu", threads=1)
 Published = Callable[[str], Path]
@@ -141,6 +142,41 @@ def test_a_decoder_whose_positions_move_with_the_padding_is_refused(tmp_path: Pa
     path.write_text(json.dumps({**json.loads(path.read_text()), "padding_side": "left", "pad_token": "<|endoftext|>"}))
     with pytest.raises(UserError, match=r"are not those of its authors' library.*depend on padding"):
         examine(teacher(folder), teacher(folder).open(Path(), CPU), 0.9999)
+
+
+LAST = "encoder.layer.2.output.LayerNorm."
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda found: found[f"{LAST}weight"].zero_(), r"gives 'sort' and 'How do I .*' the same vector.*`max_length`"),
+        (lambda found: [found[LAST + name].zero_() for name in ("weight", "bias")], r"of 'sort' has norm 0, not 1"),
+        (lambda found: found["encoder.layer.0.output.LayerNorm.weight"].fill_(1e37), r"of 'sort' has norm nan, not 1"),
+    ],
+    ids=["one vector", "zeros", "not finite"],
+)
+def test_a_model_that_says_nothing_of_a_text_is_refused(fault: Any, message: str, tmp_path: Path):
+    folder = build("bert", tmp_path)
+    tensors(fault)(folder)
+    config = teacher(folder)
+    with pytest.raises(KnownVectorsError, match=message):
+        examine(config, config.open(Path(), CPU), 0.9999)
+
+
+def test_a_teacher_whose_prompt_leaves_no_room_for_the_text_is_refused(published: Published):
+    config = teacher(published("bert"), max_length=8, prompts={"query": "a long prompt " * 9})
+    with pytest.raises(KnownVectorsError, match="the same vector"):
+        examine(config, config.open(Path(), CPU), 0.9999)
+
+
+def test_encoders_with_narrow_cones_are_no_fault():
+    # First tokens of encoders that were only pretrained have cosines of 0.9999 with one another.
+    rng, apart = np.random.default_rng(0), 5e-3
+    cone_PD = np.ones((8, 768)) / 768**0.5 + apart * rng.standard_normal((8, 768)) / 768**0.5
+    unit_PD = cone_PD / np.linalg.norm(cone_PD, axis=1, keepdims=True)
+    assert (unit_PD @ unit_PD.T).min() > 0.9999
+    assert without_direction(cone_PD.astype(np.float32)) == ()
 
 
 def test_expectations_alone_change_the_identity_of_the_step_and_never_a_fingerprint(published: Published):
