@@ -1,5 +1,6 @@
 """Small wheels and an index of them, so that environments are made without any network."""
 
+import base64
 import hashlib
 import zipfile
 from collections.abc import Mapping
@@ -19,12 +20,17 @@ def make_wheel(folder: Path, name: str, version: str, files: Mapping[str, str] =
         f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     record = f"{stem}.dist-info/RECORD"
-    content[record] = "".join(f"{path},,\n" for path in [*content, record])
+    rows = [f"{path},sha256={_hash(text)},{len(text.encode())}\n" for path, text in content.items()]
+    content[record] = "".join(rows) + f"{record},,\n"
     wheel = folder / f"{stem}-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for path, text in content.items():
             archive.writestr(zipfile.ZipInfo(path), text)  # a fixed date: the same files have the same hash
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+
+
+def _hash(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
 
 
 def use_index(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read every byte of artefacts, shards, vectors, releases and records. Exit code 1 if something is damaged."""
+    """Read every byte of artefacts, vectors, releases and all else here. Exit code 1 if something is damaged."""
     workspace = prepare_environment()
     from stella_assets.core.progress import progress_bar
     from stella_assets.lineage.verify import Damaged, verify_files

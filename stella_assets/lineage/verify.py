@@ -1,4 +1,5 @@
-"""Whether everything in a workspace is as it was written: artefacts, shards, links, releases and records, byte by byte.
+"""Whether everything in a workspace is as it was written, byte by byte: artefacts, shards, links, releases, records and
+environments.
 
 The vector store is verified by `stella_assets.teachers.audit`, which needs the teachers for a sample.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stella_assets.core.environments import FLAG, deviations
 from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, open_intact
 from stella_assets.storage.artefacts import DRAFT, SCRATCH
@@ -19,7 +21,7 @@ from stella_assets.storage.checked import SealedFile
 from stella_assets.storage.errors import StorageError
 from stella_assets.storage.files import below
 from stella_assets.storage.releases import Releases
-from stella_assets.storage.removal import set_aside
+from stella_assets.storage.removal import remove_folder, set_aside
 from stella_assets.storage.workspace import Workspace
 from stella_assets.training.start import read_start
 
@@ -58,6 +60,7 @@ def verify_files(workspace: Workspace, on_bytes: Callable[[int], object] = lambd
     yield from _links(workspace)
     yield from _releases(workspace)
     yield from _records(workspace)
+    yield from _environments(workspace)
 
 
 def _artefacts(workspace: Workspace, on_bytes: Callable[[int], object]) -> Iterator[Damaged]:
@@ -133,3 +136,11 @@ def _records(workspace: Workspace) -> Iterator[Damaged]:
             except ValueError as error:
                 place = path.relative_to(workspace.root).as_posix()
                 yield Damaged(place, f"line {number} is not JSON: {error}.", "remove the line")
+
+
+def _environments(workspace: Workspace) -> Iterator[Damaged]:
+    remedy = f"`--repair` removes the environment, and the next run with `{FLAG}` that needs it makes it again"
+    for folder in sorted(path for path in workspace.environments.glob("*") if path.is_dir()):
+        for what in deviations(folder):
+            place = folder.relative_to(workspace.root).as_posix()
+            yield Damaged(place, f"{what}.", remedy, partial(remove_folder, folder, workspace.root))

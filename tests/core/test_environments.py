@@ -19,6 +19,7 @@ from stella_assets.core.environments import EnvironmentConfig, EnvironmentNotAll
 from stella_assets.core.environments.interpreters import OWN_VERSION, find_interpreter
 from stella_assets.core.environments.requirements import parse_requirements
 from stella_assets.core.errors import UserError
+from stella_assets.lineage.verify import verify_files
 from stella_assets.storage.workspace import Workspace
 from tests.wheels import make_wheel, use_index
 
@@ -160,6 +161,7 @@ def test_an_environment_is_made_once_and_holds_exactly_what_is_pinned(
     assert {name: noted["installed"][name] for name in ("outer", "inner-part")} == {"outer": "1.5", "inner-part": "2.0"}
     # numpy is installed where this test runs, also on PYTHONPATH.
     assert run_in(environment.program, "import importlib.util as u; print(u.find_spec('numpy'))") == "None"
+    assert list(verify_files(workspace)) == []
     # The second time nothing is made, so nothing has to be allowed.
     again = Environments(workspace).require(config, "teacher 'old'", said.append)
     assert again == environment
@@ -226,6 +228,11 @@ def replace_package(folder: Path) -> None:
     info.write_text("Metadata-Version: 2.1\nName: outer\nVersion: 9.9\n")
 
 
+def change_marker(folder: Path) -> None:
+    marker = folder / making.MARKER
+    marker.write_text(marker.read_text().replace('"2.0"', '"2.1"'))
+
+
 def remove_marker(folder: Path) -> None:
     (folder / making.MARKER).unlink()
 
@@ -237,6 +244,7 @@ def remove_marker(folder: Path) -> None:
         (remove_package, "has packages that were changed or removed (outer)"),
         (replace_package, "has packages that were changed or removed (outer)"),
         (remove_marker, "was only half made"),
+        (change_marker, "has a damaged record"),
     ],
 )
 def test_a_damaged_environment_is_named_and_made_again(
@@ -251,6 +259,41 @@ def test_a_damaged_environment_is_named_and_made_again(
     lines: list[str] = []
     again = allowed(workspace).require(config, "teacher 'old'", lines.append)
     assert said in lines[0]
+    assert run_in(again.program, "import outer; print(outer.VALUE)") == "7"
+
+
+def module(folder: Path) -> Path:
+    return next((folder / "python").glob("lib/python*/site-packages/outer.py"))
+
+
+def record(folder: Path) -> Path:
+    return next((folder / "python").glob("lib/python*/site-packages/outer*.dist-info/RECORD"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda folder: module(folder).write_text("VALUE = 8\n"), "outer.py was changed"),
+        (lambda folder: module(folder).unlink(), "outer.py is missing"),
+        (lambda folder: record(folder).write_text("\n"), "the RECORD of outer was changed"),
+        (lambda folder: (folder / "requirements.txt").write_text("outer==1.5\n"), "is not the list of requirements"),
+        (change_marker, "environment.json was changed"),
+        (remove_package, "outer was removed"),
+    ],
+)
+def test_verify_names_what_is_damaged_in_an_environment_and_the_next_run_makes_it_again(
+    harm: Callable[[Path], object], said: str, workspace: Workspace, config: EnvironmentConfig
+):
+    environment = allowed(workspace).require(config, "teacher 'old'")
+    assert list(verify_files(workspace)) == []
+    harm(environment.folder)
+    (damaged,) = verify_files(workspace)
+    assert damaged.place == f"environments/{environment.folder.name}"
+    assert said in damaged.what
+    assert "--allow-environments" in damaged.remedy
+    damaged.mend()
+    assert list(verify_files(workspace)) == []
+    again = allowed(workspace).require(config, "teacher 'old'")
     assert run_in(again.program, "import outer; print(outer.VALUE)") == "7"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any, Self
 
 from stella_assets.core.environments.interpreters import find_interpreter
 from stella_assets.core.environments.making import damage, make, program_of
+from stella_assets.core.environments.record import content_key, this_platform
 from stella_assets.core.environments.requirements import Requirement
 from stella_assets.core.environments.settings import EnvironmentConfig
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
 from stella_assets.storage.locks import inherited_lock
 from stella_assets.storage.workspace import Workspace
 
@@ -92,9 +91,8 @@ class Environments:
                 "environment: there is no folder that it could be kept in.", "Give `Compute` the `environments`."
             )
         requirements, version = config.read(), config.python_version
-        # The lines with their hashes, too: other files of the same versions may hold other code.
-        content = [sorted(each.line for each in requirements), version, platform.system(), platform.machine()]
-        folder = self.workspace.environments.absolute() / digest(content)[:16]  # its processes work in other folders
+        name = content_key([each.line for each in requirements], version, this_platform())
+        folder = self.workspace.environments.absolute() / name  # absolute: its processes work in other folders
         return Environment(folder, version, requirements)
 
     def require(

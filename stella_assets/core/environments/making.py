@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from stella_assets.core.environments.interpreters import find_program, version_of
-from stella_assets.core.environments.requirements import Requirement, normal_name
+from stella_assets.core.environments.record import (
+    MARKER,
+    REQUIREMENTS,
+    MarkerError,
+    installed_packages,
+    read_marker,
+    record_digests,
+    seal_marker,
+    this_platform,
+)
+from stella_assets.core.environments.requirements import Requirement
 from stella_assets.core.errors import UserError
 from stella_assets.storage.files import write_atomically
 
-MARKER = "environment.json"
-"""Written last, so an environment without it is only half made."""
-REQUIREMENTS = "requirements.txt"
 SHOWN_LINES = 12
 """Of what an installer says when it fails."""
 
@@ -42,8 +47,11 @@ def damage(folder: Path, version: str) -> str | None:
     # Also true where the Python that it was made from was removed or replaced by another one.
     if version_of(program_of(folder)) != version:
         return f"has a Python {version} that does not start"
-    noted = json.loads((folder / MARKER).read_text(encoding="utf-8"))["installed"]
-    installed = _installed(folder)
+    try:
+        noted = read_marker(folder)["installed"]
+    except MarkerError:
+        return "has a damaged record"
+    installed = _versions(folder)
     changed = sorted(name for name in noted.keys() | installed.keys() if noted.get(name) != installed.get(name))
     return f"has packages that were changed or removed ({', '.join(changed)})" if changed else None
 
@@ -75,12 +83,14 @@ def make(folder: Path, interpreter: str, version: str, requirements: Sequence[Re
         _run(command, folder, descriptor)
     noted: Mapping[str, Any] = {
         "python": version,
+        "platform": this_platform(),
         "requirements": [str(each) for each in requirements],
-        "installed": _installed(folder),
+        "installed": _versions(folder),
+        "records": record_digests(folder),
         "installer": "uv" if uv else "pip",
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_atomically(folder / MARKER, json.dumps(noted, indent=1, sort_keys=True))
+    write_atomically(folder / MARKER, seal_marker(noted))
 
 
 def _with_uv(uv: str, folder: Path, interpreter: str) -> list[list[str]]:
@@ -122,7 +132,5 @@ def _run(command: list[str], folder: Path, descriptor: int) -> None:
         )
 
 
-def _installed(folder: Path) -> dict[str, str]:
-    """Versions of the packages in an environment. Its own Python is not asked: starting it can run their code."""
-    places = [str(place) for place in (folder / "python" / "lib").glob("python*/site-packages")]
-    return {normal_name(each.name): each.version for each in distributions(path=places)}
+def _versions(folder: Path) -> dict[str, str]:
+    return {name: each.version for name, each in installed_packages(folder).items()}
