@@ -37,13 +37,24 @@ def read_note(workspace: Workspace, table: str, name: str) -> str | None:
     Raises:
         StoreError: The place cannot be read.
     """
-    uri = table_uri(workspace, table)
-    if not workspace.remote and not Path(uri).is_dir():
+    if not has_note(workspace, table, name):
         return None
+    uri = table_uri(workspace, table)
     with translate_lance_errors(uri):
         files = session(uri)
-        if not files.contains(f"{NOTES}/{name}"):
-            return None
         with tempfile.NamedTemporaryFile("rb") as file:
             files.download_file(f"{NOTES}/{name}", file.name)
             return Path(file.name).read_text(encoding="utf-8")
+
+
+def has_note(workspace: Workspace, table: str, name: str) -> bool:
+    """Whether a text was kept with a table under a name; its content is not read.
+
+    Raises:
+        StoreError: The place cannot be read.
+    """
+    uri = table_uri(workspace, table)
+    if not workspace.remote:
+        return Path(uri, NOTES, name).is_file()
+    with translate_lance_errors(uri):
+        return bool(session(uri).contains(f"{NOTES}/{name}"))

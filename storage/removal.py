@@ -10,6 +10,8 @@ from stella_assets.storage.files import below, is_left_over
 from stella_assets.storage.workspace import Workspace
 
 TRASH = ".trash"
+COLLECTORS = "garbage"
+"""Name of the lock that collectors of garbage hold."""
 
 
 def remove_folder(folder: Path, root: Path) -> None:

@@ -153,18 +153,34 @@ def gc(
     superseded: Annotated[
         bool, typer.Option("--superseded", help="Also delete snapshots that no current recipe and no release uses.")
     ] = False,
+    drop_imported: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FINGERPRINT", help="Also delete imported vectors, if nothing uses them."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no tag, no release and no current recipe needs."""
+    """Delete what no tag, no release and no current recipe needs. Imported vectors stay until they are named."""
     workspace = prepare_environment()
     from stella_assets.release.alive import collecting, live_artefacts
     from stella_assets.teachers.garbage import collect_garbage, live_vectors
+    from stella_assets.teachers.imported import imported_fingerprints, require_imported
+
+    given_up = drop_imported or []
+    for fingerprint in given_up:
+        require_imported(workspace, fingerprint)
 
     # Of all recipes of the workspace, not only those in recipes/: their links and releases count.
     with collecting(workspace) as builds:
         say_in_use(builds)
         needed = live_vectors(live_artefacts(workspace))
-        garbage = collect_garbage(workspace, needed, dry_run=dry_run, superseded=superseded, in_use=bool(builds))
+        garbage = collect_garbage(
+            workspace, needed, dry_run=dry_run, superseded=superseded, in_use=bool(builds), given_up=given_up
+        )
+    for fingerprint in sorted(set(imported_fingerprints(workspace)) - needed.fingerprints - set(given_up)):
+        note(
+            f"Kept: vectors that were imported under {fingerprint} and that nothing uses; "
+            f"`stella vectors gc --drop-imported {fingerprint}` deletes them."
+        )
     total = sum(item.bytes for item in garbage)
     if as_json:
         print(json.dumps({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]}, indent=1))
@@ -227,7 +243,7 @@ def import_vectors(
     out.print(
         f"{counts['stored']:,} of {counts['rows']:,} vectors stored; {counts['there_already']:,} were there, "
         f"{counts['doubled']:,} are of doubled texts, {counts['changed_by_normalisation']:,} of texts that are not in "
-        f"normal form. Least cosine of the recomputed sample: {counts['least_cosine']}.",
+        f"normal form. Least cosine of the recomputed sample: {counts['least_cosine']}. Garbage collection keeps them.",
         highlight=False,
     )
 

@@ -17,7 +17,7 @@ from stella_assets.evaluation.task_scores import FAMILY as TASK_SCORES
 from stella_assets.release.publish import RELEASE
 from stella_assets.storage.artefacts import MANIFEST, finished
 from stella_assets.storage.locks import file_lock
-from stella_assets.storage.removal import finish_removals
+from stella_assets.storage.removal import COLLECTORS, finish_removals
 from stella_assets.storage.workspace import Workspace
 from stella_assets.training.stage import START
 from stella_assets.training.start import read_start
@@ -72,7 +72,7 @@ def collecting(workspace: Workspace) -> Iterator[Sequence[Lease]]:
         The builds that run or were interrupted. While there is one, tables and shards stay: what a build writes is
         linked by nothing until it ends.
     """
-    with file_lock(workspace, "garbage"):
+    with file_lock(workspace, COLLECTORS):
         finish_removals(workspace)
         remove_expired(workspace)
         yield leases(workspace)

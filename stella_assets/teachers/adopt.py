@@ -11,6 +11,7 @@ import polars as pl
 from stella_assets.core.errors import UserError
 from stella_assets.corpus.text import normalise, text_id
 from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.imported import importing
 from stella_assets.teachers.kinds.base import Role, TeacherModel
 from stella_assets.teachers.vectors import VectorTable
 
@@ -37,7 +38,7 @@ def adopt_vectors(
 
     They are normalised, and a sample is compared with what the teacher makes of the same texts; nothing is stored
     unless every cosine of it is at least 0.999. Texts that normalisation changes are not stored, as their vectors are
-    those of another text.
+    those of another text. Garbage collection keeps the table until a person gives it up: see `imported`.
 
     Args:
         vectors: `[rows, dim]` of any float type.
@@ -91,7 +92,8 @@ def adopt_vectors(
         on_rows(len(places))
         return block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
 
-    stored = table.fill(ids, lambda at: rows[at].tolist(), read_unit)
+    with importing(workspace, model.fingerprint(role), name):
+        stored = table.fill(ids, lambda at: rows[at].tolist(), read_unit)
     return {
         "rows": len(texts),
         "stored": stored,

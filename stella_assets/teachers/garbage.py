@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Set
+from collections.abc import Collection, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from stella_assets.storage.database import table_names
 from stella_assets.storage.garbage import Garbage, clean_table, remove_table
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.concatenate import REFERENCE as SNAPSHOT_REFERENCE
+from stella_assets.teachers.imported import imported_fingerprints
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
 from stella_assets.teachers.tables import SNAPSHOT, STATES, VECTORS, snapshot_tables, teacher_tables
 from stella_assets.teachers.teacher_vectors import REFERENCE, read_reference
@@ -48,12 +49,18 @@ def live_vectors(folders: Iterable[Path]) -> Needed:
 
 
 def collect_garbage(
-    workspace: Workspace, needed: Needed, *, dry_run: bool, superseded: bool, in_use: bool = False
+    workspace: Workspace,
+    needed: Needed,
+    *,
+    dry_run: bool,
+    superseded: bool,
+    in_use: bool = False,
+    given_up: Collection[str] = (),
 ) -> list[Garbage]:
     """Remove what nothing needs, or with `dry_run` only say what that would be.
 
-    Tags keep what they name, and teachers keep all vectors while anything uses them. With `superseded`, the tags of
-    snapshots that no live recipe and no release uses are removed first.
+    Tags keep what they name, and teachers keep all vectors while anything uses them, or if some were imported. With
+    `superseded`, the tags of snapshots that no live recipe and no release uses are removed first.
 
     Args:
         workspace: Where the store is.
@@ -62,6 +69,7 @@ def collect_garbage(
         superseded: Also remove snapshots that are not among `needed`.
         in_use: Whether a build runs or was interrupted. Nothing links to what it writes yet, so then all tables and
             tags stay, and only old versions go.
+        given_up: Fingerprints whose imported vectors keep no table any more.
 
     Returns:
         What was removed, or would be.
@@ -71,7 +79,7 @@ def collect_garbage(
     """
     found: list[Garbage] = []
     tables = table_names(workspace)
-    fingerprints = set(needed.fingerprints)
+    fingerprints = {*needed.fingerprints, *(set(imported_fingerprints(workspace)) - set(given_up))}
     # Snapshots before teachers: a snapshot that stays can only be repaired from its teachers' vectors, so it keeps
     # their tables, too.
     for name in snapshot_tables(tables):

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from stella_assets.core.errors import UserError
 from stella_assets.corpus.text import text_id
 from stella_assets.storage.database import open_table, table_names
 from stella_assets.storage.errors import DiskSpaceError, StoreError, TransferError, VectorError
@@ -22,6 +23,8 @@ from stella_assets.storage.integrity import drop_damaged, verify_table
 from stella_assets.storage.keys import to_keys
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.adopt import AdoptionError, adopt_vectors
+from stella_assets.teachers.garbage import Needed, collect_garbage
+from stella_assets.teachers.imported import imported_fingerprints, require_imported
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot, snapshot_tags
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.transfer import Memmap, export_snapshot
@@ -274,6 +277,25 @@ def test_a_memmap_with_text_lines_is_imported_and_found_by_content(memmap: Memma
     stored = VectorTable(workspace, "echodocument", 8).fetch([text_id(text) for text in TEXTS[::-1]])
     np.testing.assert_allclose(stored, EchoTeacher().encode(TEXTS[::-1], ""), atol=1e-3)
     assert adopt_vectors(vectors, texts, EchoTeacher(), "document", workspace, "echo")["there_already"] == 50
+
+
+def test_no_collector_takes_imported_vectors_until_a_person_gives_them_up(memmap: Memmap, workspace: Workspace):
+    vectors, texts = memmap.open()
+    adopt_vectors(vectors, texts, EchoTeacher(), "document", workspace, "echo")
+    nothing, ids = Needed(frozenset(), frozenset()), [text_id(text) for text in TEXTS]
+    computed = VectorTable(workspace, "computed", 8)
+    computed.fill(ids, lambda at: [ids[i] for i in at], unit_vectors)
+    for superseded in (False, True):
+        collect_garbage(workspace, nothing, dry_run=False, superseded=superseded)
+    assert table_names(workspace) == ["teacher_vectors.echodocument"]
+    assert len(VectorTable(workspace, "echodocument", 8).fetch(ids)) == 50
+    assert imported_fingerprints(workspace) == ["echodocument"]
+    needed = Needed({"echodocument"}, frozenset())
+    assert collect_garbage(workspace, needed, dry_run=False, superseded=True, given_up=["echodocument"]) == []
+    (gone,) = collect_garbage(workspace, nothing, dry_run=False, superseded=False, given_up=["echodocument"])
+    assert (gone.table, gone.bytes > 0) == ("teacher_vectors.echodocument", True)
+    with pytest.raises(UserError, match="echodocument: no vectors were imported"):
+        require_imported(workspace, "echodocument")
 
 
 def test_lines_that_normalisation_changes_or_doubles_are_counted_and_left_out(tmp_path: Path, workspace: Workspace):
