@@ -192,8 +192,9 @@ class Descent(StageConfig):
             self.train_layers, f"the full head and the last {self.train_layers} layers"
         )
         heads = f" and the {MATRYOSHKA} heads" if self.matryoshka_heads else ""
-        size = f"{self.batch_tokens:,} tokens"
-        if self.batch_size:
+        if self.batch_tokens:
+            size = f"{self.batch_tokens:,} tokens"
+        else:
             # How far `min_steps` lowers it is known with the corpus where its texts are counted in passes.
             fixed = self.epochs is None or self.min_steps is None
             size = f"{self.texts_per_batch(0)} texts" if fixed else f"at most {self.batch_size} texts"
