@@ -43,7 +43,7 @@ class EncoderProcess:
 
     Args:
         environment: Where it runs; it exists.
-        settings: Of `encoder_script.py`.
+        settings: Of `encoder_script.py`; `code` names the folders of other repositories, which are copied for it.
         variables: Environment variables that it may see.
         owner: Whose model it is, for messages, e.g. `teacher 'old'`.
 
@@ -59,7 +59,8 @@ class EncoderProcess:
         self._owner, self._environment = owner, environment
         self.home = Path(tempfile.mkdtemp(prefix="stella-encoder-"))
         told = self.home / "settings.json"
-        told.write_text(json.dumps({**settings, "home": str(self.home)}), encoding="utf-8")
+        given = {**settings, "code": self._copy_code(settings["code"]), "home": str(self.home)}
+        told.write_text(json.dumps(given), encoding="utf-8")
         self._log = self.home / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -80,6 +81,19 @@ class EncoderProcess:
         self.close = weakref.finalize(self, _end, self._process, self.home)
         self.description: Mapping[str, Any] = self._receive()
         """Of the model: `dim`, `pooling`, `parameters` and `default_prompt`."""
+
+    def _copy_code(self, repositories: Mapping[str, str]) -> dict[str, str]:
+        """Copies of the Python files of other repositories: what the process runs is what it was given."""
+        copies = {}
+        for repository, folder in repositories.items():
+            copy = self.home / "code" / repository.replace("/", "--").replace(".", "_")
+            for path in Path(folder).rglob("*.py"):
+                target = copy / path.relative_to(folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # The files of the hub's cache are links into it.
+                shutil.copyfile(path, target)
+            copies[repository] = str(copy)
+        return copies
 
     def encode(self, texts: Sequence[str], prompt: str) -> np.ndarray:
         """Unit-norm vectors `[N, D]` float32, in the order of `texts`.

@@ -38,7 +38,7 @@ def load(settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
 
     torch.set_num_threads(settings["threads"])
     dtype = getattr(torch, settings["dtype"])
-    pin_code(settings["model"], settings["code_revision"])
+    pin_code(settings["model"], settings["code"])
     records = record_weights()
     named = [int(part) for part in transformers.__version__.split(".")[:2]]
     given = {name: settings[name] for name in ("model_kwargs", "tokenizer_kwargs", "config_kwargs") if settings[name]}
@@ -76,19 +76,21 @@ def load(settings: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
     return model.eval(), [{**record, "model": None} for record in records]
 
 
-def pin_code(own: str, revision: str | None) -> None:
-    """Load code of other repositories at one commit only: what they publish later is other code."""
+def pin_code(own: str, code: dict[str, str]) -> None:
+    """Load code of other repositories from the folders that came with the settings, and none of any other repository.
+
+    What a cache of the hub has may be other code, or nothing at all.
+    """
     from transformers import dynamic_module_utils
 
     dynamic: Any = dynamic_module_utils
     original = dynamic.get_cached_module_file
 
     def pinned(name: Any, module_file: str, **arguments: Any) -> str:
-        if str(name) != own and not os.path.isdir(name):
-            if revision is None:
-                raise ValueError("%s asks for code of another repository, %s, without `code_revision`" % (own, name))
-            arguments["revision"] = revision
-        return str(original(name, module_file, **arguments))
+        place = code.get(str(name), name)
+        if str(place) != own and not os.path.isdir(place):
+            raise ValueError("%s asks for code of another repository, %s, which its files do not name" % (own, name))
+        return str(original(place, module_file, **arguments))
 
     dynamic.get_cached_module_file = pinned
 

@@ -69,12 +69,18 @@ class IsolatedModel:
         """Where the model's files are."""
         return local_folder(self.config)
 
+    @property
+    def _code(self) -> dict[str, Path]:
+        """Where the code of each repository is that the model's files may name, its own one by its id, too."""
+        own = {self.config.model: self._folder} if self.config.on_hub and self.config.trust_remote_code else {}
+        return own | other_code(self.config)
+
     def settings(self) -> dict[str, Any]:
         """What the encoder is told of the model."""
         return {
             "model": str(self._folder),
             "trust_remote_code": self.config.trust_remote_code,
-            "code_revision": self.config.code_revision,
+            "code": {name: str(folder) for name, folder in self._code.items()},
             "model_kwargs": dict(self.config.model_kwargs),
             "tokenizer_kwargs": dict(self.config.tokenizer_kwargs),
             "config_kwargs": dict(self.config.config_kwargs),
@@ -170,11 +176,23 @@ def local_folder(source: ModelSource) -> Path:
     """
     files = ModelFiles(source)
     check_code(files)
-    for repository in {code.repository for code in named_code(files) if code.repository} - {source.model}:
-        _download(repository, source.code_revision, ["*.py", "*.json"], None)
     if files.folder is not None:
         return files.folder
     return _download(source.model, source.revision, None, list(OTHER_FORMATS))
+
+
+def other_code(source: ModelSource) -> dict[str, Path]:
+    """Folders with the code of other repositories that a model's files name, at the pinned commit, by repository.
+
+    It is downloaded, or found in the cache of the hub.
+
+    Raises:
+        UserError: It cannot be downloaded, or is not trusted or pinned.
+    """
+    files = ModelFiles(source)
+    check_code(files)
+    named = {code.repository for code in named_code(files) if code.repository} - {source.model}
+    return {name: _download(name, source.code_revision, ["*.py"], None) for name in sorted(named)}
 
 
 def _download(repository: str, revision: str | None, only: list[str] | None, without: list[str] | None) -> Path:

@@ -38,6 +38,7 @@ from stella_assets.teachers.kinds import SentenceTransformersTeacher
 from stella_assets.teachers.kinds.base import prompt_role
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
 from tests.models import build
+from tests.models.hub import write_commit
 from tests.snapshots import Corpus
 from tests.teachers.test_teachers import PACKAGED, TEXTS
 from tests.wheels import make_wheel, use_index
@@ -337,6 +338,46 @@ def test_code_that_is_not_the_pinned_code_is_not_run(borrowed: EnvironmentConfig
     (folder / "modeling_new.py").write_text("raise SystemExit('it ran')")
     with pytest.raises(UserError, match="the code in this folder has the digest"):
         teacher.open(Path(), compute).encode(TEXTS, "document")
+
+
+SCALED = """
+from transformers import BertModel
+from .turned import turn
+
+class ScaledModel(BertModel):
+    def forward(self, *args, **kwargs):
+        output = super().forward(*args, **kwargs)
+        output.last_hidden_state = turn(output.last_hidden_state)
+        return output
+"""
+
+
+@pytest.mark.parametrize("place", ["folder", pytest.param("hub", marks=pytest.mark.slow)])
+def test_the_code_of_a_second_repository_is_given_to_the_process_at_its_pinned_commit(
+    place: str, isolated: IsolatedModel, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    folder, environment = build("bert", tmp_path), isolated.config.environment
+    plain = minilm(None, model=str(folder)).open(Path(), compute).encode(TEXTS, "document")
+    config = json.loads((folder / "config.json").read_text())
+    auto_map = {"AutoModel": "org/new.impl--modeling_scaled.ScaledModel"}
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto_map}))
+    code = {"modeling_scaled.py": SCALED, "turned.py": "turn = lambda states: states.roll(1, dims=2)\n"}
+    write_commit(tmp_path / "cache", "org/new.impl", "a" * 40, code)
+    write_commit(tmp_path / "cache", "org/new.impl", "b" * 40, {"modeling_scaled.py": "raise SystemExit('main ran')"})
+    named = {"model": str(folder), "trust_remote_code": True, "code_revision": "a" * 40}
+    if place == "hub":
+        files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+        write_commit(tmp_path / "cache", "org/model", "c" * 40, files)
+        named |= {"model": "org/model", "revision": "c" * 40}
+    settings = IsolatedModel(minilm(environment, **named), environment, compute).settings()
+    # The process finds nothing in a cache: neither this code, nor that to which `main` moved.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    process = EncoderProcess(compute.environments.require(environment, "it"), settings, dict(SHARED), "it")
+    vectors = process.encode(TEXTS, "")
+    np.testing.assert_allclose(vectors, np.roll(plain, 1, axis=1), atol=1e-5)
+    process.close()
 
 
 def with_transformers(environment: EnvironmentConfig, folder: Path) -> EnvironmentConfig:
