@@ -146,6 +146,12 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
             libraries_remedy(files, error, "Correct `model`, or use the libraries that the model's authors name."),
         ) from error
     check_config_kwargs(source, config)
+    if quantised := getattr(config, "quantization_config", None):
+        method = getattr(quantised, "quant_method", None) or dict(quantised).get("quant_method")
+        raise ConfigError(
+            f"{files.name}: its weights are quantised ({method}), so they are not those that were published first.",
+            "Name the checkpoint that it was made of. A teacher's number format is set by `dtype`.",
+        )
     # Code of the time of transformers 4 sets the former name after the present one is read, and so to null.
     if (files.read(files.in_encoder(CONFIG)) or {}).get("rope_parameters") and not config.rope_parameters:
         raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import zipfile
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,31 @@ from stella_assets.core.manifest import digest
 from stella_assets.storage.files import file_digest
 
 CONFIG, MODULES = "config.json", "modules.json"
+ORIGINAL = "Name the folder of the original checkpoint, with weights in safetensors."
+OTHER_KINDS = {
+    "adapter_config.json": (
+        "an adapter (LoRA) without the model that it changes",
+        "Merge the two, e.g. with `merge_and_unload` of peft, save the result with its tokenizer, and name its folder.",
+    ),
+    "*.gguf": (
+        "weights for llama.cpp (GGUF)",
+        ORIGINAL,
+    ),
+    "*.onnx": ("a model exported as ONNX", ORIGINAL),
+    "openvino_model.*": (
+        "a model exported for OpenVINO",
+        ORIGINAL,
+    ),
+    "*.safetensors": (
+        "weights without a configuration",
+        f"Restore {CONFIG} and the files of the tokenizer next to the weights.",
+    ),
+}
+"""What a folder holds that is no checkpoint of transformers, by a file that shows it, and what to do."""
+CHECKPOINTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+"""Files of weights. The model's own code may read any of them."""
+NO_WEIGHTS = re.compile(r"^(adapter_model|openvino_model|optimizer|scheduler|training_args|rng_state)\b")
+"""Files with the same suffixes that hold no whole encoder."""
 PAGE = 4096
 """Bytes that a file system writes at once."""
 
@@ -45,6 +71,11 @@ def source_folder(source: ModelSource) -> Path:
         folder = Path(found.origin).parent / inner
     else:
         folder = source.resolve(source.model)
+    if folder.is_file():
+        raise ModelNotFoundError(
+            f"{folder}: is a file, and `model` names a folder with {CONFIG}, weights and tokenizer.",
+            ORIGINAL if folder.suffix == ".gguf" else "Name the folder of the model.",
+        )
     if not folder.is_dir():
         raise ModelNotFoundError(
             f"{folder}: no such model folder.", "Correct `model`; a relative path counts from the recipe's folder."
@@ -60,12 +91,14 @@ def model_folder(source: ModelSource) -> Path:
     """
     folder = source_folder(source)
     if not (folder / CONFIG).is_file() and not (folder / MODULES).is_file():
-        raise ModelNotFoundError(
-            f"{folder}: it has neither {MODULES} nor {CONFIG}, so it is not a model of SentenceTransformers or "
-            "transformers.",
-            "Correct `model`.",
-        )
+        holds, remedy = _other_kind(folder) or ("no model of SentenceTransformers or transformers", "Correct `model`.")
+        raise ModelNotFoundError(f"{folder}: it has neither {MODULES} nor {CONFIG}: it holds {holds}.", remedy)
     return folder
+
+
+def _other_kind(folder: Path) -> tuple[str, str] | None:
+    """What a folder holds that is no checkpoint, and what to do; None where nothing tells."""
+    return next((said for pattern, said in OTHER_KINDS.items() if any(folder.rglob(pattern))), None)
 
 
 def read_config(folder: Path, name: str = CONFIG) -> Any:
@@ -134,13 +167,15 @@ class ModelFiles:
 
 
 def check_files(folder: Path) -> None:
-    """Refuse a folder whose weights are damaged or incomplete. Only the heads of the files are read.
+    """Refuse a folder whose weights are missing, damaged or incomplete. Only the heads of the files are read.
 
     Raises:
         DamagedFileError: A file is cut off, is not in its format, or does not exist.
+        ModelNotFoundError: There are no weights of an encoder, or only in another format.
     """
     from safetensors import SafetensorError, safe_open
 
+    _require_weights(folder)
     for path in sorted(folder.rglob("*.safetensors")):
         try:
             # Opening compares the head of the file with its size.
@@ -163,6 +198,16 @@ def check_files(folder: Path) -> None:
         for name in sorted(set(read_config(index.parent, index.name).get("weight_map", {}).values())):
             if not (index.parent / name).is_file():
                 raise _damaged(index.parent / name, f"does not exist, and {index.name} names it")
+
+
+def _require_weights(folder: Path) -> None:
+    modules = read_config(folder, MODULES) if (folder / MODULES).is_file() else []
+    encoder = folder / str(modules[0]["path"]).strip("/") if modules else folder
+    found = (path.name for pattern in CHECKPOINTS for path in encoder.glob(pattern))
+    # An index without its files names what is missing, below.
+    if not any(not NO_WEIGHTS.match(name) for name in found) and not any(encoder.glob("*.index.json")):
+        holds, remedy = _other_kind(encoder) or ("a configuration alone", "Copy or download the model again.")
+        raise ModelNotFoundError(f"{encoder}: it has no weights in safetensors: it holds {holds}.", remedy)
 
 
 def in_one_line(error: Exception) -> str:
