@@ -15,10 +15,10 @@ from stella_assets.pipelines.environment import (
     launch_command,
     parallel_steps,
     prepare_environment,
-    recipe_files,
 )
 from stella_assets.pipelines.jobs import forget_every_month, forget_old_runs, promotion_job
 from stella_assets.pipelines.launcher import Launcher
+from stella_assets.pipelines.project import recipe_files
 from stella_assets.pipelines.redistillation import redistil_assets, redistil_automation
 from stella_assets.pipelines.selection import prune_links
 from stella_assets.pipelines.study import STUDY_RUNS, study_assets

@@ -1,4 +1,4 @@
-"""The environment: where the project and its state are, and what to compute with.
+"""The environment: where the state is, and what to compute with.
 
 This is the only file that reads environment variables.
 """
@@ -15,6 +15,7 @@ from stella_assets.core.devices import Compute, available_threads
 from stella_assets.core.engine import ENGINES, Engine, LocalEngine
 from stella_assets.core.environments import Environments
 from stella_assets.core.errors import UserError
+from stella_assets.pipelines.project import link_instance_file, project_root
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -49,21 +50,12 @@ class EnvironmentVariableError(UserError):
     """An environment variable has a value that cannot be used."""
 
 
-def project_root() -> Path:
-    """The folder with `dagster.yaml`: the current one or one above it, else the checkout of this package."""
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if (folder / "dagster.yaml").is_file() and (folder / "recipes").is_dir():
-            return folder
-    return Path(__file__).resolve().parent.parent
-
-
-def recipe_files() -> list[Path]:
-    """The recipes of the project, by name."""
-    return sorted((project_root() / "recipes").glob("*.yaml"))
-
-
 def workspace() -> Workspace:
-    """The folder of all state: `STELLA_HOME`, else `var/` in the project. `STELLA_VECTORS` keeps vectors elsewhere."""
+    """The folder of all state: `STELLA_HOME`, else `var/` in the project. `STELLA_VECTORS` keeps vectors elsewhere.
+
+    Raises:
+        NoProjectError: `STELLA_HOME` is not set, and the current folder is not in a project.
+    """
     root = Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute()
     vectors = os.environ.get("STELLA_VECTORS")
     # Absolute, because processes that steps start may work in another folder.
@@ -125,12 +117,13 @@ def prepare_libraries() -> None:
 
 
 def prepare_environment() -> Workspace:
-    """Prepare libraries, and point Dagster at the project's `dagster.yaml` and at the workspace.
+    """Prepare libraries, and let Dagster keep everything in the workspace, as the project's `dagster.yaml` says.
 
     Returns:
         The workspace; its folder exists and can be written.
 
     Raises:
+        NoProjectError: `STELLA_HOME` is not set, and the current folder is not in a project.
         EnvironmentVariableError: `STELLA_HOME` cannot be used as a folder, or `STELLA_THREADS` is not a whole number
             above 0.
     """
@@ -146,15 +139,11 @@ def prepare_environment() -> Workspace:
         raise EnvironmentVariableError(
             f"{where.root}: cannot be used as STELLA_HOME ({reason}).", "Set STELLA_HOME to a folder of your own."
         )
-    # `dagster.yaml` reads the variable, and so do processes that Dagster starts.
-    os.environ["STELLA_HOME"] = str(where.root)
-    os.environ["DAGSTER_HOME"] = str(instance_folder())
+    link_instance_file(where, postgres=bool(os.environ.get("STELLA_POSTGRES")))
+    # `dagster.yaml` reads the first, and so do processes that Dagster starts. What Dagster writes without being told
+    # where, it writes into the second.
+    os.environ["STELLA_HOME"] = os.environ["DAGSTER_HOME"] = str(where.root)
     return where
-
-
-def instance_folder() -> Path:
-    """The folder whose `dagster.yaml` counts: `deploy/` when `STELLA_POSTGRES` is set."""
-    return project_root() / "deploy" if os.environ.get("STELLA_POSTGRES") else project_root()
 
 
 def check_postgres() -> None:

@@ -22,6 +22,11 @@ def test_a_wheel_installs_one_package_with_all_of_the_code(tmp_path: Path):
         code = {f"stella_assets/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
         assert code
         assert code <= set(names)
+    # What `stella init` writes.
+    recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*") if path.is_file()}
+    assert {f"stella_assets/recipe/{path}" for path in recipes} <= set(names)
+    scaffold = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pipelines/scaffold").rglob("*.*")}
+    assert {f"stella_assets/{path}" for path in scaffold if "__pycache__" not in path} <= set(names)
 
 
 @pytest.mark.parametrize("folder", ["pipelines", "storage"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.markup import escape
 
@@ -12,6 +13,7 @@ from stella_assets.core.errors import EXPECTED
 from stella_assets.pipelines.cli.errors import log_bug, summarise
 from stella_assets.pipelines.cli.printing import note
 from stella_assets.pipelines.environment import workspace
+from stella_assets.pipelines.project import NoProjectError
 from stella_assets.pipelines.remedies import describe
 
 
@@ -32,7 +34,14 @@ def exit_on_errors() -> Iterator[None]:
         note("Stopped. Run the same command again to continue where it stopped.")
         sys.exit(1)
     except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it logs the bug)
-        # `workspace()` creates nothing, so it works where the environment itself is at fault.
-        log = log_bug(workspace().root, bug)
+        log = log_bug(_home(), bug)
         note(f"[bold red]bug[/] {escape(summarise(bug))} The traceback is in {escape(str(log))}")
         sys.exit(1)
+
+
+def _home() -> Path | None:
+    """The workspace's folder; None outside of a project. It is not made here, as the environment may be at fault."""
+    try:
+        return workspace().root
+    except NoProjectError:
+        return None

@@ -14,8 +14,10 @@ from rich.table import Column, Table
 from stella_assets.core.leases import Lease
 from stella_assets.core.runner import Runner
 from stella_assets.pipelines.cli.printing import err, note
-from stella_assets.pipelines.environment import compute, project_root, recipe_files
+from stella_assets.pipelines.environment import compute
+from stella_assets.pipelines.project import project_root, recipe_files
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
+from stella_assets.recipe.built_in import built_in_recipes
 from stella_assets.storage.workspace import Workspace
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
@@ -74,10 +76,11 @@ def find_recipe(argument: str) -> Recipe:
     if path.suffix not in {".yaml", ".yml"} and not path.is_file():
         path = project_root() / "recipes" / f"{argument}.yaml"
         if not path.is_file():
-            known = ", ".join(file.stem for file in recipe_files())
-            raise RecipeError(
-                f"{argument}: no recipe has this name; recipes/ has {known}.", "Give one of these, or a YAML file."
-            )
+            known = ", ".join(file.stem for file in recipe_files()) or "none"
+            remedy = "Give one of these, or a YAML file."
+            if argument in built_in_recipes():
+                remedy = f"`stella init {path.parents[1]} --recipe {argument}` adds the built-in recipe of this name."
+            raise RecipeError(f"{argument}: no recipe has this name; recipes/ has {known}.", remedy)
     return read_recipe(path)
 
 

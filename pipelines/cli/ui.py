@@ -14,7 +14,8 @@ import typer
 from stella_assets.core.errors import UserError
 from stella_assets.pipelines.cli.console import AsJson, make_table
 from stella_assets.pipelines.cli.printing import out
-from stella_assets.pipelines.environment import check_postgres, prepare_environment, project_root
+from stella_assets.pipelines.environment import check_postgres, prepare_environment
+from stella_assets.pipelines.project import project_root
 
 
 class PortError(UserError):
@@ -55,7 +56,7 @@ def ui(port: Annotated[int, typer.Option(help="On 127.0.0.1.")] = 3000) -> None:
     check_postgres()
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-m", "stella_assets.pipelines.definitions", "-h", "127.0.0.1", "-p", str(port)]
-    # `-m stella_assets.pipelines.definitions` is found from here, also where the package is not installed.
+    # Its processes look for the project, and for `.env`, from the current folder.
     os.chdir(project_root())
     # Instead of a child: signals reach Dagster itself, and no parent is left behind.
     os.execv(dagster, [str(dagster), *arguments])  # noqa: S606 (a fixed program of this environment)

@@ -11,7 +11,8 @@ import typer
 
 from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table, people_runner, say_in_use
 from stella_assets.pipelines.cli.printing import note, out, say
-from stella_assets.pipelines.environment import prepare_environment, recipe_files
+from stella_assets.pipelines.environment import prepare_environment
+from stella_assets.pipelines.project import recipe_files
 from stella_assets.recipe import Graph, read_recipe
 from stella_assets.storage.workspace import Workspace
 

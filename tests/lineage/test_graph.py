@@ -11,8 +11,8 @@ import pytest
 
 from stella_assets.core.step import Step
 from stella_assets.pipelines.definitions import build_definitions, job_name, recipe_assets
-from stella_assets.pipelines.environment import project_root
 from stella_assets.pipelines.pools import POOLS
+from stella_assets.pipelines.project import project_root
 from stella_assets.recipe import Graph, Recipe, parse_recipe, read_recipe
 from stella_assets.storage.workspace import Workspace
 

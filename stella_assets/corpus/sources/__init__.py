@@ -12,7 +12,7 @@ from stella_assets.corpus.sources.base import (
     SourcePart,
 )
 from stella_assets.corpus.sources.columns import Columns
-from stella_assets.corpus.sources.files import EncodedFileSource, FileSource
+from stella_assets.corpus.sources.files import EncodedFileSource, FileSource, kind_of_files
 
 import_kinds(__name__, __path__)
 
@@ -28,4 +28,5 @@ __all__ = [
     "Rows",
     "SourceConfig",
     "SourcePart",
+    "kind_of_files",
 ]

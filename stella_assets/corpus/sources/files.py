@@ -13,7 +13,16 @@ from pydantic import Field
 
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
-from stella_assets.corpus.sources.base import FIRST_ROWS, Malformed, Preview, RawText, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.base import (
+    FIRST_ROWS,
+    SOURCES,
+    Malformed,
+    Preview,
+    RawText,
+    Rows,
+    RowSource,
+    SourcePart,
+)
 from stella_assets.corpus.sources.encoded import NAMES
 from stella_assets.corpus.sources.listing import files_in, files_like
 from stella_assets.storage.files import file_digest_unless_changed
@@ -49,6 +58,16 @@ class FileSource(RowSource):
             Texts and malformed rows in the order of the file. An error in `unreadable` ends the file.
         """
 
+    @classmethod
+    def endings(cls) -> list[str]:
+        """How the names of the kind's files end, compressed ones as well."""
+        return [suffix + packed for suffix in cls.suffixes for packed in ("", *NAMES)]
+
+    @classmethod
+    def reads(cls, path: Path) -> bool:
+        """Whether the name of a file is one of the kind's."""
+        return path.name.lower().endswith(tuple(cls.endings()))
+
     def files(self) -> list[Path]:
         """The files, in the order of their names.
 
@@ -56,7 +75,7 @@ class FileSource(RowSource):
             SourceError: No file matches, or one of them is a link to nothing.
         """
         place = self.resolve(self.path)
-        suffixes = [suffix + packed for suffix in self.suffixes for packed in ("", *NAMES)]
+        suffixes = self.endings()
         try:
             # A name that exists is not a pattern, whatever characters it has.
             if place.is_file():
@@ -204,3 +223,23 @@ class EncodedFileSource(FileSource):
                 "Set `encoding`, e.g. to utf-8 or cp1252.",
             ) from None
         return super().preview()
+
+
+def kind_of_files(place: Path) -> type[FileSource]:
+    """The kind of source that reads a file, or all files in a folder, by the ends of their names.
+
+    Args:
+        place: The file or folder.
+
+    Raises:
+        SourceError: It does not exist, no kind reads it, or a folder has files of several kinds.
+    """
+    if not place.exists():
+        raise SourceError(f"{place}: there is no such file or folder.", "Correct the path.")
+    kinds = [kind for kind in SOURCES if issubclass(kind, FileSource)]
+    found = [kind for kind in kinds if (files_in(place, kind.endings()) if place.is_dir() else kind.reads(place))]
+    if len(found) == 1:
+        return found[0]
+    said = "has files of several kinds of sources" if found else "is read by no kind of source"
+    known = ", ".join(suffix for kind in kinds for suffix in kind.suffixes)
+    raise SourceError(f"{place}: {said}.", f"Name a file, or a folder of files, that end in one of {known}.")
