@@ -102,6 +102,23 @@ def test_impossible_stages_are_refused(changes: dict, message: str):
         Descent.model_validate({**DESCENT, **changes})
 
 
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        ({}, "3 steps in batches of 128 texts."),
+        ({"batch_tokens": 2048}, "3 steps in batches of 2,048 tokens."),
+        ({"steps": None, "texts": 5000, "min_steps": 100}, "5,000 texts in batches of 50 texts."),
+        ({"steps": None, "epochs": 1}, "1 pass over the texts, in batches of 128 texts."),
+        (
+            {"steps": None, "epochs": 2.5, "min_texts": 1000, "max_texts": 9000, "min_steps": 9},
+            "2.5 passes over the texts, at least 1,000 texts, at most 9,000 texts, in batches of at most 128 texts.",
+        ),
+    ],
+)
+def test_a_stage_says_how_long_it_trains(length: dict, words: str):
+    assert f": {words} A stage as in" in Descent.model_validate({**DESCENT, **length}).describe()
+
+
 def test_settings_come_back_from_json_as_they_were():
     for raw in (TINY["stages"][2], {"method": "closed_form", "full_head": PUBLISHED}):
         stage = STAGES[raw.get("method", "descent")].model_validate(raw)
