@@ -14,6 +14,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, note_files, open_intact
 from stella_assets.core.leases import take_lease
 from stella_assets.core.manifest import Identity, Manifest, ManifestError, environment, reasons
+from stella_assets.core.progress import progress_in
 from stella_assets.core.step import Artefact, BuildContext, Launch, Log, Result, Step
 from stella_assets.storage.artefacts import MANIFEST, ArtefactStore
 from stella_assets.storage.errors import DamageError
@@ -203,7 +204,7 @@ class Runner:
         inputs = {each: artefact for each in step.dependencies if (artefact := self.find(each))}
         take_lease(scratch, step.recipe, step.name, {each.name: artefact.folder for each, artefact in inputs.items()})
         started = time.monotonic()
-        with PeakMemory() as memory:
+        with PeakMemory() as memory, progress_in(self.log):
             result = step.build(
                 BuildContext(
                     identity.asset,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
+from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import Artefact, Log
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
@@ -179,10 +180,19 @@ class TeacherVectors:
                 said.append(True)
 
         rows = self.teacher.unit_rows
-        return sum(
-            self._fill(role, keys, partial(read, places), compute, rows, say_waiting, log.info)
-            for role, keys, places in _by_role(texts)
-        )
+        # One count for all roles, which encoding moves within a unit, and a worker elsewhere with each unit.
+        with progress_bar(self.count_missing(texts), self.teacher.name, "texts") as bar:
+            stored = 0
+
+            def count(rows: int) -> None:
+                nonlocal stored
+                stored += rows
+                bar.reach(stored)
+
+            return sum(
+                self._fill(role, keys, partial(read, places), compute, rows, say_waiting, log.info, count)
+                for role, keys, places in _by_role(texts)
+            )
 
     def _fill(
         self,
@@ -193,6 +203,7 @@ class TeacherVectors:
         unit_rows: int = UNIT_ROWS,
         on_wait: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda _line: None,
+        count: Callable[[int], None] = lambda _rows: None,
     ) -> int:
         self._prepare(role, compute)
         table = self._stored.table(role)
@@ -200,10 +211,13 @@ class TeacherVectors:
             self._require_known(role, compute, say)
         writer, fingerprint = table.writer, self.fingerprints[role]
 
-        def write(units: Sequence[Positions]) -> Iterable[WrittenUnit]:
+        def write(units: Sequence[Positions]) -> Iterator[WrittenUnit]:
             # A generator: the texts of a unit are read when a worker is free for it.
             planned = (EncodeUnit(role, fingerprint, keys[at], read(at), writer) for at in units)
-            return compute.engine.run(self._worker, planned, compute)
+            count(0)  # the examination has encoded texts, too
+            for written in compute.engine.run(self._worker, planned, compute):
+                count(written.rows)
+                yield written
 
         return table.fill_units(keys, write, compute.engine.workers, unit_rows, on_wait)
 

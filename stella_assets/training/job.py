@@ -23,6 +23,7 @@ from stella_assets.core.devices import Compute, processes
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
 from stella_assets.core.processes import is_alive, note_process
+from stella_assets.core.progress import progress_in
 from stella_assets.core.step import Launch, Log, Result
 from stella_assets.storage.files import write_atomically
 from stella_assets.training.inputs import StageInputs
@@ -85,7 +86,8 @@ def main(path: Path) -> None:
     with ExitStack() as stack:
         log = _open_log(stack, inputs.compute)
         try:
-            result = train_stage(inputs, log)
+            with progress_in(log):
+                result = train_stage(inputs, log)
             answer: dict[str, Any] = {
                 "metrics": dict(result.metrics),
                 "checks": [asdict(check) for check in result.checks],

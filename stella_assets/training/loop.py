@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor
 
-from stella_assets.core.progress import progress_bar
+from stella_assets.core.progress import Pace, duration, progress_bar
 from stella_assets.training.checkpoint import Checkpoints, Progress, gathered, optimizer_tensors, whole
 from stella_assets.training.data import Batch, Reading
 from stella_assets.training.divergence import require_sound
@@ -30,9 +29,6 @@ from stella_assets.training.unfreezing import unfreeze
 
 LOGGED_STEPS = 2000
 """Points of a curve that are kept; with more steps a point is a mean of several."""
-# Long enough for a log of days to stay readable, short enough to see that a run is alive.
-LINE_EVERY = 30.0
-"""Seconds after which the run's log gets a line, checkpoint or not."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +129,16 @@ class _Training:
         if first == 0:
             self._measure(0)
         # After the first measurement: speeds are those of training.
-        clock, last_line = Stopwatch(), time.monotonic()
+        clock, pace = Stopwatch(), Pace()
         recent: list[dict[str, float]] = []
-        with progress_bar(self.steps, self.name, "steps", done=first) as bar:
+        with progress_bar(self.steps, self.name, "steps", done=first, lines=False) as bar:
             for step, batch in enumerate(clock.watch(self._batches(first)), first + 1):
                 self.last_values = self._step(step, batch)
                 recent.append(self.last_values)
                 self.progress.step, self.progress.texts = step, self.progress.texts + len(batch.positions_B)
                 tokens += batch.tokens
                 bar.update()
-                bar.set_postfix_str(_shown(self.last_values), refresh=False)
+                bar.note(_shown(self.last_values))
                 is_checkpoint = step % self.stage.checkpoint_every == 0 or step == self.steps
                 # The mean of recent steps is never carried over a checkpoint, so a resumed run logs the same rows.
                 if is_checkpoint or len(recent) >= self.steps / LOGGED_STEPS:
@@ -154,8 +150,7 @@ class _Training:
                 # None after the last step: the stage is written right away.
                 if is_checkpoint and step < self.steps:
                     self.checkpoints.save(self.progress, writes=self.writes)
-                if self.writes and (is_checkpoint or time.monotonic() - last_line > LINE_EVERY):
-                    last_line = time.monotonic()
+                if self.writes and (pace.due() or step == self.steps):
                     self.context.log.info(self._line(clock.seconds, first, self.progress.texts - before, tokens))
         texts = self.progress.texts - before
         return self._finish(first, texts / clock.seconds, tokens / clock.seconds, clock.waiting / clock.seconds)
@@ -245,7 +240,7 @@ class _Training:
         return (
             f"{self.name}: step {step:,} of {self.steps:,}, loss {_shown(self.last_values)}, dev {dev['value']:.4g} "
             f"at step {dev['step']:,}; {texts / seconds:,.0f} texts/s, {tokens / seconds:,.0f} tokens/s, "
-            f"{_duration(left)} left"
+            f"{duration(left)} left"
         )
 
     def _frozen_states(self) -> np.ndarray | None:
@@ -267,9 +262,3 @@ def _shown(values: Mapping[str, float]) -> str:
     """`8.61 (full/cosine 0.31, ...)`."""
     terms = ", ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "total")
     return f"{values['total']:.4g} ({terms})"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

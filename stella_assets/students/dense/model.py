@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from stella_assets.core.batching import padded_widths, token_budget_batches
 from stella_assets.core.devices import Compute, Dtype
 from stella_assets.core.models import own_format
+from stella_assets.core.progress import progress_bar
 from stella_assets.students.base import FULL, StudentError
 from stella_assets.students.dense.heads import Head
 from stella_assets.students.tokenise import tokenise
@@ -177,10 +178,11 @@ class DenseStudent(nn.Module):
         tokens = tokenise(self.backbone.tokenizer, texts, limit)
         widths = padded_widths(tokens.lengths, limit)
         pooled = np.empty((len(texts), self.hidden), dtype=np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), progress_bar(len(texts), "student", "texts") as bar:
             for batch in token_budget_batches(widths, max_batch_tokens):
                 # A batch begins with its longest text, so the first width is that of the batch.
                 pooled[batch] = self.pool(tokens.batch(batch, int(widths[batch[0]]))).cpu().numpy()
+                bar.update(len(batch))
         return pooled
 
     def encode(self, texts: Sequence[str], head: str = FULL) -> np.ndarray:
