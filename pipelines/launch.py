@@ -209,7 +209,7 @@ def watched(graph: Graph, runner: Runner, handler: logging.Handler) -> Iterator[
         EnvironmentVariableError: `STELLA_POSTGRES` is set and cannot be used.
 
     Example:
-        >>> with watched(graph, runner, people_handler()) as launch:
+        >>> with watched(graph, runner, PeopleHandler()) as launch:
         ...     outcome = launch.materialise(select_steps(graph.steps, runner))
     """
     with open_instance(runner.workspace) as instance:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.markup import escape
-
 from stella_assets.core.errors import EXPECTED
 from stella_assets.pipelines.cli.errors import log_bug, summarise
 from stella_assets.pipelines.cli.printing import note
@@ -27,7 +25,7 @@ def exit_on_errors() -> Iterator[None]:
     try:
         yield
     except EXPECTED as error:
-        note(f"[bold red]error[/] {escape(describe(error))}")
+        note(("error", "bold red"), f" {describe(error)}")
         sys.exit(2)
     except KeyboardInterrupt:
         # Not a bug, and nothing to correct: what was made so far is kept.
@@ -35,7 +33,7 @@ def exit_on_errors() -> Iterator[None]:
         sys.exit(1)
     except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it logs the bug)
         log = log_bug(_home(), bug)
-        note(f"[bold red]bug[/] {escape(summarise(bug))} The traceback is in {escape(str(log))}")
+        note(("bug", "bold red"), f" {summarise(bug)} The traceback is in {log}")
         sys.exit(1)
 
 

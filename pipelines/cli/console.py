@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from stella_assets.core.leases import Lease
 from stella_assets.core.runner import Runner
-from stella_assets.pipelines.cli.printing import err, note
+from stella_assets.pipelines.cli.printing import PeopleHandler, note
 from stella_assets.pipelines.environment import compute
 from stella_assets.pipelines.project import project_root, recipe_files
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
@@ -24,18 +24,11 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML fi
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-def people_handler() -> logging.Handler:
-    """Shows a log on standard error, with the time of each line."""
-    from rich.logging import RichHandler
-
-    return RichHandler(console=err, show_path=False, show_level=False, log_time_format="%H:%M:%S")
-
-
 def people_log() -> logging.Logger:
     """A log that people read next to the output."""
     # Not `getLogger`, which would give every caller the handler of the first one.
     log = logging.Logger("stella", logging.INFO)
-    log.addHandler(people_handler())
+    log.addHandler(PeopleHandler())
     return log
 
 
@@ -57,7 +50,7 @@ def people_runner(workspace: Workspace, allow_environments: bool = False) -> Run
 def say_in_use(builds: Sequence[Lease]) -> None:
     """Say why garbage collection keeps tables and shards."""
     if builds:
-        shown = ", ".join(escape(str(build)) for build in builds[:3])
+        shown = ", ".join(str(build) for build in builds[:3])
         more = f" and {len(builds) - 3} more" if len(builds) > 3 else ""
         note(f"Tables and shards are kept: {shown}{more} is being made, or was interrupted in the last days.")
 
@@ -101,10 +94,12 @@ def make_table(rows: Sequence[Mapping[str, Any]], title: str, right: Sequence[st
     columns = [Column(name, justify="right" if name in right else "left", overflow="fold") for name in rows[0]]
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        table.add_row(*("" if cell is None else format_cell(cell) for cell in row.values()))
+        table.add_row(*(format_cell(cell) for cell in row.values()))
     return table
 
 
-def format_cell(cell: Any) -> str:
-    """A figure with six digits, or text that Rich prints as it is."""
-    return f"{cell:.6g}" if isinstance(cell, float) else str(cell)
+def format_cell(cell: Any) -> str | Text:
+    """A figure with six digits, text that is printed as it is, or what `styled` made."""
+    if isinstance(cell, Text):
+        return cell
+    return "" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else str(cell)

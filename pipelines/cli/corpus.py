@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +16,7 @@ from stella_assets.pipelines.cli.console import (
     quiet_runner,
     say_in_use,
 )
-from stella_assets.pipelines.cli.printing import out, say
+from stella_assets.pipelines.cli.printing import out, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 
@@ -47,16 +46,15 @@ def explain(
     )
     traces = [asdict(trace) for trace in found]
     if as_json:
-        print(json.dumps(traces, indent=1, ensure_ascii=False))
+        print_json(traces)
     for trace in traces if not as_json else ():
-        say(f"[bold]{trace['what']}[/]")
+        say((trace["what"], "bold"))
         for name in ("id", "value", "detail", "source", "origin", "text"):
             if trace[name] not in (None, ""):
-                # Without markup: a text may contain brackets that Rich would read as a style.
-                out.print(f"  {name:7} {trace[name]}", highlight=False, markup=False, soft_wrap=True)
+                say(f"  {name:7} {trace[name]}")
     if not traces:
         if not as_json:
-            out.print("No source of the recipe has this text.")
+            say("No source of the recipe has this text.")
         raise typer.Exit(1)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.markup import escape
-
 from stella_assets.pipelines.cli.errors import write_log
 from stella_assets.pipelines.cli.printing import note
 from stella_assets.pipelines.outcome import Outcome, StepFailure
@@ -16,7 +14,7 @@ from stella_assets.storage.workspace import Workspace
 def print_failed_checks(outcome: Outcome) -> None:
     """Name the checks that did not pass."""
     for failed in outcome.failed_checks:
-        note(f"[bold yellow]check failed[/] {failed.asset} {failed.check}: {escape(failed.found)}")
+        note(("check failed", "bold yellow"), f" {failed.asset} {failed.check}: {failed.found}")
 
 
 def stop_if_failed(outcomes: Sequence[Outcome], workspace: Workspace) -> None:
@@ -45,8 +43,8 @@ def stop_if_failed(outcomes: Sequence[Outcome], workspace: Workspace) -> None:
 
 
 def _print_failure(failure: StepFailure, workspace: Workspace) -> None:
-    text = f"[bold red]failed[/] {escape(failure.asset)}: {escape(failure.message)}"
+    text = f" {failure.asset}: {failure.message}"
     if failure.trace:
         log = write_log(workspace.root, f"{failure.asset}\n\n{failure.trace}")
-        text += f" The traceback is in {escape(str(log))}"
-    note(text)
+        text += f" The traceback is in {log}"
+    note(("failed", "bold red"), text)

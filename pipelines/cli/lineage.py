@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.tree import Tree
 from typer.core import TyperGroup
 
 from stella_assets.core.present import shown_time
 from stella_assets.pipelines.cli.console import AsJson, make_table
-from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.cli.printing import note, out, print_json, say, styled
 from stella_assets.pipelines.environment import prepare_environment
 
 ArtefactArgument = Annotated[
@@ -55,15 +53,15 @@ def show(
         from stella_assets.core.lineage_figure import lineage_figure
 
         svg.write_bytes(lineage_figure(node))
-        say(f"{escape(str(svg))} shows {len(node.all)} artefacts.")
+        say(f"{svg} shows {len(node.all)} artefacts.")
         return
     if as_json:
-        print(json.dumps(node.to_json(), indent=1, ensure_ascii=False))
+        print_json(node.to_json())
         return
     out.print(_tree(node), soft_wrap=True)
     say(f"{len(node.all)} artefacts, made in {node.seconds:,.0f} s")
     for name, values in setups(node).items():
-        say(f"  {name:<22} {escape(', '.join(values))}")
+        say(f"  {name:<22} {', '.join(values)}")
 
 
 @app.command()
@@ -78,7 +76,7 @@ def diff(a: ArtefactArgument, b: ArtefactArgument, as_json: AsJson = False) -> N
         note(f"{a} is a {before.name}, {b} a {now.name}: artefacts that only one depends on are listed, too.")
     found = differences(before, now, workspace)
     if as_json:
-        print(json.dumps([difference.__dict__ for difference in found], indent=1, ensure_ascii=False))
+        print_json([difference.__dict__ for difference in found])
         return
     if before.digest == now.digest:
         say(f"The same artefact, {before.digest}.")
@@ -92,20 +90,20 @@ def _tree(node: Any) -> Tree:
 
     branches: list[Tree] = []
     for depth, at, again in walk(node):
-        label = f"[bold]{escape(at.name)}[/] {at.digest[:12]}"
         if again:
-            label += " [dim]as above[/]"
+            state = ("as above", "dim")
         elif at.manifest is None:
-            label += " [yellow]its files were deleted[/]"
+            state = ("its files were deleted", "yellow")
         else:
-            label += f" [dim]{_made(at)}[/]"
+            state = (_made(at), "dim")
+        label = styled((at.name, "bold"), f" {at.digest[:12]} ", state)
         branch = branches[depth - 1].add(label, highlight=False) if depth else Tree(label, highlight=False)
         # `branches[d]` is the open branch at depth d; deeper ones belong to an earlier artefact.
         branches[depth:] = [branch]
         # Each artefact is expanded once: shared inputs would make the tree grow exponentially.
         if not again:
             for name, digest in at.sources.items():
-                branch.add(f"[cyan]{escape(name)}[/] {escape(digest[:12])}", highlight=False)
+                branch.add(styled((name, "cyan"), f" {digest[:12]}"), highlight=False)
     return branches[0]
 
 

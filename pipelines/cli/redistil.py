@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from stella_assets.pipelines.cli.console import AsJson, RecipeArgument, find_recipe, people_handler, people_runner
-from stella_assets.pipelines.cli.printing import note, say
+from stella_assets.pipelines.cli.console import AsJson, RecipeArgument, find_recipe, people_runner
+from stella_assets.pipelines.cli.printing import PeopleHandler, note, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 
@@ -31,11 +29,11 @@ def run(
     from stella_assets.redistil.redistil import redistil
 
     # Through Dagster, so the UI shows these runs as it shows those of the schedule.
-    with watched(graph, runner, people_handler()) as launch:
+    with watched(graph, runner, PeopleHandler()) as launch:
         entry = redistil(graph, runner, make_all=launch.make_all, force=force)
     # The ledger has the entry now, so the view `redistillations` can show it.
     refresh_views(workspace)
-    say(escape(str(entry)))
+    say(str(entry))
     if entry.verdict in ("rejected", "failed"):
         sys.exit(1)
 
@@ -51,7 +49,7 @@ def gc(
     from stella_assets.redistil.redistil import apply_retention
 
     for line in apply_retention(wanted, workspace, dry_run=dry_run):
-        say(f"{'would be deleted' if dry_run else 'deleted'}: {escape(line)}")
+        say(f"{'would be deleted' if dry_run else 'deleted'}: {line}")
 
 
 @app.command()
@@ -63,9 +61,9 @@ def log(recipe: RecipeArgument, as_json: AsJson = False) -> None:
 
     entries = Ledger(workspace, wanted.name).entries()
     if as_json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=1))
+        print_json([asdict(entry) for entry in entries])
         return
     if not entries:
         note(f"{wanted.name}: was never re-distilled. `stella redistil run {recipe}` does it now.")
     for entry in entries:
-        say(escape(str(entry)))
+        say(str(entry))

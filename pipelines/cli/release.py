@@ -7,11 +7,10 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from stella_assets.core.present import shown_time
 from stella_assets.pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, quiet_runner
-from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.cli.printing import note, out, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 from stella_assets.storage.releases import Releases
@@ -25,7 +24,7 @@ def list_releases(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     releases = _releases(recipe)
     records = [releases.record(name) | {"active": name == releases.active()} for name in releases.names()]
     if as_json:
-        print(json.dumps(records, indent=1))
+        print_json(records)
         return
     shown = [
         {
@@ -58,10 +57,10 @@ def show(
     lineage = json.loads((folder / "lineage.json").read_text(encoding="utf-8"))
     described = {**record, "folder": str(folder), "active": name == releases.active()}
     if as_json:
-        print(json.dumps({**described, "lineage": lineage}, indent=1))
+        print_json({**described, "lineage": lineage})
         return
     for key, value in described.items():
-        say(f"{key:<14} {escape(str(value))}")
+        say(f"{key:<14} {value}")
     rows = [{"artefact": key, "digest": artefact["digest"][:12]} for key, artefact in lineage.items()]
     out.print(make_table(rows, "Made of"))
 
@@ -80,10 +79,10 @@ def promote(
         record = promote_newest(quiet_runner(workspace), release=graph.release, gate=graph.gate, name=name)
     # Exit code 1, not 2: the command was right, but the result is missing or did not pass.
     except NothingToPromoteError as error:
-        note(escape(str(error)))
+        note(str(error))
         sys.exit(1)
     shown = workspace.releases / graph.recipe.name / "current"
-    say(f"[bold]{record['name']}[/] is active now, at {escape(str(shown))}")
+    say((record["name"], "bold"), f" is active now, at {shown}")
 
 
 @app.command()
@@ -93,7 +92,7 @@ def rollback(recipe: RecipeArgument) -> None:
     from stella_assets.release.promotion import roll_back
 
     gone, back = roll_back(workspace, name)
-    say(f"[bold]{back}[/] is active again, instead of {gone}.")
+    say((back, "bold"), f" is active again, instead of {gone}.")
 
 
 def _releases(argument: str) -> Releases:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from stella_assets.core.errors import UserError
 from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table, people_runner
-from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.cli.printing import note, out, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 from stella_assets.storage.files import write_atomically
@@ -64,7 +63,7 @@ def reproduce(
         compared = _make_again(node, graph, workspace, into, quiet=as_json)
     if as_json:
         parts: dict[str, Sequence[Any]] = {"mismatches": mismatching, "damages": damaged, "compared": compared}
-        print(json.dumps({name: [asdict(each) for each in rows] for name, rows in parts.items()}, indent=1))
+        print_json({name: [asdict(each) for each in rows] for name, rows in parts.items()})
     elif compared:
         _print_compared(compared)
     _end(damaged=bool(damaged), other=other, differing=bool(_differing(compared)))
@@ -90,7 +89,7 @@ def _make_again(node: Node, graph: Graph, workspace: Workspace, into: Path | Non
     if into is None and not _differing(compared):
         shutil.rmtree(folder)
     else:
-        note(f"What was made is in {escape(str(folder))}")
+        note(f"What was made is in {folder}")
     return compared
 
 

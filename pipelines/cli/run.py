@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from stella_assets.core.present import shown_time
@@ -21,11 +19,10 @@ from stella_assets.pipelines.cli.console import (
     RecipeArgument,
     find_recipe,
     make_table,
-    people_handler,
     people_runner,
     quiet_runner,
 )
-from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.cli.printing import PeopleHandler, note, out, print_json, say, styled
 from stella_assets.pipelines.environment import compute, prepare_environment
 from stella_assets.pipelines.selection import Selection, prune_links, select_steps, unlinked
 from stella_assets.recipe import Graph
@@ -67,7 +64,7 @@ def run(
         prune_links(graph, runner)
         _print_summary(graph, runner, time.monotonic() - started)
     else:
-        say(f"\n[bold]{wanted.name}[/]: the selected assets exist after {time.monotonic() - started:.1f} s.")
+        say("\n", (wanted.name, "bold"), f": the selected assets exist after {time.monotonic() - started:.1f} s.")
 
 
 def _execute(graph: Graph, selection: Selection, runner: Runner) -> None:
@@ -76,7 +73,7 @@ def _execute(graph: Graph, selection: Selection, runner: Runner) -> None:
     from stella_assets.pipelines.launch import watched
     from stella_assets.pipelines.views import refresh_views
 
-    with watched(graph, runner, people_handler()) as launch:
+    with watched(graph, runner, PeopleHandler()) as launch:
         outcome = launch.materialise(selection)
     refresh_views(runner.workspace)
     print_failed_checks(outcome)
@@ -85,7 +82,7 @@ def _execute(graph: Graph, selection: Selection, runner: Runner) -> None:
 
 def _print_summary(graph: Graph, runner: Runner, seconds: float) -> None:
     name = graph.recipe.name
-    say(f"\n[bold]{name}[/] is complete after {seconds:.1f} s.")
+    say("\n", (name, "bold"), f" is complete after {seconds:.1f} s.")
     _print_scores(runner.read(graph.report))
     folder = runner.workspace.root / name
     # Short where it can be pasted as it is.
@@ -118,12 +115,12 @@ def status(recipe: RecipeArgument) -> None:
         if artefact is None:
             inputs = [each.name for each in step.dependencies if runner.find(each) is None]
             state = f"waits for {inputs[0]}" if inputs else "would be made"
-            table.add_row(step.name, f"[yellow]{state}[/]", "", "", "", "")
+            table.add_row(step.name, styled((state, "yellow")), "", "", "", "")
             continue
         info = artefact.manifest.run_info
         made = shown_time(info["made_at"])
         digest, seconds, memory = artefact.digest[:12], f"{info['seconds']:.1f}", str(info["peak_memory_mib"])
-        table.add_row(step.name, "[green]exists[/]", digest, made, seconds, memory)
+        table.add_row(step.name, styled(("exists", "green")), digest, made, seconds, memory)
     out.print(table)
 
 
@@ -135,7 +132,7 @@ def plan(recipe: RecipeArgument, as_json: AsJson = False) -> None:
 
     planned = make_plan(Graph(wanted), quiet_runner(workspace))
     if as_json:
-        print(json.dumps([asset.__dict__ for asset in planned], indent=1))
+        print_json([asset.__dict__ for asset in planned])
         return
     made = [asset for asset in planned if asset.state == "made"]
     rows = [
@@ -166,7 +163,7 @@ def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
         sys.exit(1)
     found = runner.read(graph.report)
     if as_json:
-        print(found.summary.model_dump_json(indent=1))
+        print_json(found.summary.model_dump(mode="json"))
     else:
         _print_scores(found)
 
@@ -186,7 +183,7 @@ def validate(
     dims = check_recipe(wanted, workspace, _say_preview)
     rehearsed = rehearse_recipe(wanted, dims, compute()) if rehearsal else "The student was not rehearsed."
     target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
-    out.print(
+    say(
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
@@ -196,10 +193,10 @@ def validate(
 
 def _say_preview(name: str, preview: Preview) -> None:
     example = f", the first text is {preview.example!r}" if preview.example else ""
-    say(f"source {name}: {preview.rows:,} rows were looked at{escape(example)}.")
+    say(f"source {name}: {preview.rows:,} rows were looked at{example}.")
     _say_remarks(name, preview)
 
 
 def _say_remarks(name: str, preview: Preview) -> None:
     for remark in preview.remarks:
-        note(f"source {name}: {escape(remark)}.")
+        note(f"source {name}: {remark}.")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from stella_assets.pipelines.cli.console import RecipeArgument, find_recipe, people_handler, people_runner
-from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.cli.console import RecipeArgument, find_recipe, people_runner
+from stella_assets.pipelines.cli.printing import PeopleHandler, note, out, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 from stella_assets.study import STUDY_ASSET
@@ -40,16 +39,16 @@ def study(
     from stella_assets.pipelines.views import refresh_views
 
     outcomes = []
-    with watched(Graph(wanted), people_runner(workspace), people_handler()) as launch:
+    with watched(Graph(wanted), people_runner(workspace), PeopleHandler()) as launch:
         for number, variant in enumerate(variants, 1):
-            note(f"[bold]{number} of {len(variants)}[/]: {escape(variant.name)}")
+            note((f"{number} of {len(variants)}", "bold"), f": {variant.name}")
             # A failing variant does not stop the others; the exit code counts all.
             outcomes.append(launch.study(variant))
         compared = launch.compare_study()
     refresh_views(workspace)
     if compared.succeeded:
         folder = workspace.current(wanted.name, STUDY_ASSET)
-        out.print((folder / "study.md").read_text(encoding="utf-8"), highlight=False, soft_wrap=True)
+        out.print((folder / "study.md").read_text(encoding="utf-8"), soft_wrap=True)
         say(f"  report   {folder}/study.html")
         say("  SQL      stella sql 'SELECT * FROM study'")
     stop_if_failed([*outcomes, compared], workspace)

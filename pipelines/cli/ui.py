@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -13,7 +12,7 @@ import typer
 
 from stella_assets.core.errors import UserError
 from stella_assets.pipelines.cli.console import AsJson, make_table
-from stella_assets.pipelines.cli.printing import out
+from stella_assets.pipelines.cli.printing import out, print_json
 from stella_assets.pipelines.environment import check_postgres, prepare_environment
 from stella_assets.pipelines.project import project_root
 
@@ -34,7 +33,7 @@ def pools(
     with open_instance(workspace) as instance:
         found = set_limits(instance, limits or [])
     if as_json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         rows = [{"pool": name, "limit": limit or "none"} for name, limit in found.items()]
         out.print(make_table(rows, "Steps at once"))

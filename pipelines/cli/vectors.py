@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table, people_runner, say_in_use
-from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.cli.printing import note, out, print_json, say, styled
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.pipelines.project import recipe_files
 from stella_assets.recipe import Graph, read_recipe
@@ -34,7 +33,7 @@ def list_tables(as_json: AsJson = False) -> None:
 
     teachers, snapshots = list_teachers(workspace), list_snapshots(workspace)
     if as_json:
-        print(json.dumps({"store": workspace.vectors, "teachers": teachers, "snapshots": snapshots}, indent=1))
+        print_json({"store": workspace.vectors, "teachers": teachers, "snapshots": snapshots})
         return
     say(f"Store {workspace.vectors}")
     out.print(make_table(teachers, "Teachers", right=("dim", "rows", "MiB")))
@@ -47,7 +46,7 @@ def show(name: Annotated[str, typer.Argument(help="RECIPE, RECIPE@TAG, or a teac
     workspace = prepare_environment()
     from stella_assets.teachers.catalogue import describe
 
-    print(json.dumps(describe(workspace, name), indent=1, ensure_ascii=False))
+    print_json(describe(workspace, name))
 
 
 @app.command()
@@ -60,7 +59,7 @@ def diff(a: SnapshotArgument, b: SnapshotArgument, as_json: AsJson = False) -> N
     before, now = open_snapshot(workspace, a), open_snapshot(workspace, b)
     found = {**compare(before, now), "drift": snapshot_drift(before, now)}
     if as_json:
-        print(json.dumps(found, indent=1))
+        print_json(found)
         return
     say(f"{a} has {len(before):,} texts, {b} has {len(now):,}.")
     out.print(make_table(found["texts"], "Texts by source", right=("added", "removed", "changed")))
@@ -107,16 +106,13 @@ def verify(
 
 
 def _print_audit_json(audit: Any, repaired: list[str]) -> None:
-    print(
-        json.dumps(
-            {
-                "tables": [{k: v for k, v in table.__dict__.items() if k != "damages"} for table in audit.tables],
-                "recomputed": [comparison.__dict__ for comparison in audit.comparisons],
-                "damages": [damage.__dict__ for damage in audit.damages],
-                "repaired": repaired,
-            },
-            indent=1,
-        )
+    print_json(
+        {
+            "tables": [{k: v for k, v in table.__dict__.items() if k != "damages"} for table in audit.tables],
+            "recomputed": [comparison.__dict__ for comparison in audit.comparisons],
+            "damages": [damage.__dict__ for damage in audit.damages],
+            "repaired": repaired,
+        }
     )
 
 
@@ -128,7 +124,7 @@ def _print_audit(audit: Any) -> None:
             "versions": table.versions,
             "files": table.files,
             "MiB": f"{table.bytes / 2**20:,.1f}",
-            "verdict": f"[red]{len(table.damages)} damaged[/]" if table.damages else "[green]intact[/]",
+            "verdict": styled((f"{len(table.damages)} damaged", "red") if table.damages else ("intact", "green")),
         }
         for table in audit.tables
     ]
@@ -145,7 +141,7 @@ def _print_audit(audit: Any) -> None:
 def _print_damages(damages: list[Any]) -> None:
     for damage in damages:
         tags = f" (snapshots {', '.join(damage.tags)})" if damage.tags else ""
-        note(f"[bold red]damaged[/] {damage.table} {damage.place}: {damage.what}{tags}")
+        note(("damaged", "bold red"), f" {damage.table} {damage.place}: {damage.what}{tags}")
 
 
 @app.command()
@@ -184,7 +180,7 @@ def gc(
         )
     total = sum(item.bytes for item in garbage)
     if as_json:
-        print(json.dumps({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]}, indent=1))
+        print_json({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]})
         return
     rows = [{**item.__dict__, "bytes": f"{item.bytes:,}"} for item in garbage]
     out.print(make_table(rows, "Would be deleted" if dry_run else "Deleted", right=("files", "bytes")))
@@ -241,11 +237,10 @@ def import_vectors(
     model = open_teacher(chosen, graph.teachers[teacher], people_runner(workspace))
     with progress_bar(len(lines), "import", "rows") as bar:
         counts = adopt_vectors(rows, lines, model, role, workspace, teacher, bar.update)
-    out.print(
+    say(
         f"{counts['stored']:,} of {counts['rows']:,} vectors stored; {counts['there_already']:,} were there, "
         f"{counts['doubled']:,} are of doubled texts, {counts['changed_by_normalisation']:,} of texts that are not in "
-        f"normal form. Least cosine of the recomputed sample: {counts['least_cosine']}. Garbage collection keeps them.",
-        highlight=False,
+        f"normal form. Least cosine of the recomputed sample: {counts['least_cosine']}. Garbage collection keeps them."
     )
 
 

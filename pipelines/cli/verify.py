@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from stella_assets.pipelines.cli.console import AsJson, people_runner
-from stella_assets.pipelines.cli.printing import note, say
+from stella_assets.pipelines.cli.printing import note, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 
 
@@ -43,7 +41,7 @@ def verify(
     shown: list[Any] = [*found, *vectors]
     if not as_json:
         for each in shown:
-            note(f"[bold red]damaged[/] {escape(each.place)}: {escape(each.what)} Remedy: {escape(each.remedy)}.")
+            note(("damaged", "bold red"), f" {each.place}: {each.what} Remedy: {each.remedy}.")
     left = shown
     if repair and shown:
         for each in found:
@@ -55,7 +53,7 @@ def verify(
         left = [*verify_files(workspace), *audit.damages]
     if as_json:
         rows = [{"place": each.place, "what": each.what, "remedy": each.remedy} for each in shown]
-        print(json.dumps({"damages": rows, "left": len(left)}, indent=1))
+        print_json({"damages": rows, "left": len(left)})
     elif repair and shown:
         say(f"Damaged: {len(shown)}, of which {len(left)} are left. The next run makes again what is missing now.")
     else:
