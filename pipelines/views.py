@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stella_assets.recipe.tables import all_tables
 from stella_assets.storage import views
+from stella_assets.storage.tables import ViewFiles
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def refresh_views(workspace: Workspace) -> list[Path]:
+def refresh_views(workspace: Workspace) -> ViewFiles:
     """Write the DuckDB database of views again, unless it is up to date; docs/sql.md describes the views.
 
     Args:
         workspace: Where state is kept.
 
     Returns:
-        Files that cannot be read and are not part of any view.
+        The files of the views, and those that cannot be read and are not part of any.
     """
     return views.refresh_views(workspace, all_tables())
 

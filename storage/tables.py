@@ -44,6 +44,19 @@ def write_table(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]]
     pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP)
 
 
+@dataclass(frozen=True)
+class ViewFiles:
+    """The files behind views.
+
+    Attributes:
+        read: Those that a view reads.
+        unreadable: Those that cannot be read, and are not part of any view.
+    """
+
+    read: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
+
+
 class View(Protocol):
     """A declared table, as `storage.views` uses it."""
 
@@ -51,8 +64,8 @@ class View(Protocol):
     def name(self) -> str:
         """The view's name."""
 
-    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
-        """The SELECT that the view stands for; files that cannot be read are appended to `unreadable`."""
+    def select(self, workspace: Workspace, found: ViewFiles) -> str:
+        """The SELECT that the view stands for; the files that it reads, or cannot read, are added to `found`."""
 
 
 @dataclass(frozen=True)
@@ -79,21 +92,21 @@ class Table:
         """Write the file into an artefact's folder."""
         write_table(folder / self.file, self.schema, rows)
 
-    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
+    def select(self, workspace: Workspace, found: ViewFiles) -> str:
         """The SELECT over all files of the table."""
         if self.history_input:
-            return self._select_history(workspace, unreadable)
+            return self._select_history(workspace, found)
         # Links, not artefacts: only what a recipe has now is part of the view.
         files = linked(workspace, f"{self.assets}/{self.file}")
         selects = [
             f"SELECT {quote(path.relative_to(workspace.root).parts[0])} AS recipe, * FROM {_parquet(path)}"
             for path in files
-            if self._is_readable(workspace, path, unreadable)
+            if self._is_readable(workspace, path, found)
         ]
         empty = f"SELECT NULL::VARCHAR AS recipe, {_nulls(self.schema)} WHERE false"
         return " UNION ALL BY NAME ".join(selects) or empty
 
-    def _select_history(self, workspace: Workspace, unreadable: list[Path]) -> str:
+    def _select_history(self, workspace: Workspace, found: ViewFiles) -> str:
         """One artefact per digest of the input: the one that a recipe links to, else the newest."""
         current = {link.resolve() for link in linked(workspace, self.assets)}
         manifests = [folder / MANIFEST for folder in finished(workspace, self.assets)]
@@ -102,8 +115,8 @@ class Table:
         # Ascending, because a later entry replaces an earlier one: linked artefacts win, then newer ones.
         for manifest in sorted(manifests, key=lambda path: (path.parent.resolve() in current, times[path])):
             file = manifest.with_name(self.file)
-            if file.is_file() and self._is_readable(workspace, file, unreadable):
-                chosen[self._input_digest(manifest, unreadable)] = file
+            if file.is_file() and self._is_readable(workspace, file, found):
+                chosen[self._input_digest(manifest, found)] = file
         columns = ", ".join(f'"{name}"' for name in self.schema.names)
         selects = [
             f"SELECT {columns}, {file.parent.resolve() in current} AS current FROM {_parquet(file)}"
@@ -113,29 +126,32 @@ class Table:
         empty = f"SELECT {_nulls(self.schema)}, NULL::BOOLEAN AS current WHERE false"
         return " UNION ALL ".join(selects) or empty
 
-    def _input_digest(self, manifest: Path, unreadable: list[Path]) -> str:
+    def _input_digest(self, manifest: Path, found: ViewFiles) -> str:
         """The digest of `history_input`; empty where the manifest does not say."""
         try:
             inputs = json.loads(manifest.read_text(encoding="utf-8"))["identity"]["inputs"]
             return str(inputs.get(self.history_input, ""))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            unreadable.append(manifest)
+            found.unreadable.append(manifest)
             return ""
 
-    def _is_readable(self, workspace: Workspace, path: Path, unreadable: list[Path]) -> bool:
+    def _is_readable(self, workspace: Workspace, path: Path, found: ViewFiles) -> bool:
         # First whether it is as it was written: a damaged page fails only in a query, which cannot name the file.
         if _is_whole(workspace, path):
-            return self._has_schema(path, unreadable)
-        unreadable.append(path)
+            return self._has_schema(path, found)
+        found.unreadable.append(path)
         return False
 
-    def _has_schema(self, path: Path, unreadable: list[Path]) -> bool:
+    def _has_schema(self, path: Path, found: ViewFiles) -> bool:
         try:
             # Names only: one file with other columns would make the whole view fail.
-            return bool(pq.read_schema(path).names == self.schema.names)
+            fits = bool(pq.read_schema(path).names == self.schema.names)
         except (pa.ArrowException, OSError, ValueError):
-            unreadable.append(path)
+            found.unreadable.append(path)
             return False
+        if fits:
+            found.read.append(path)
+        return fits
 
 
 @dataclass(frozen=True)
@@ -164,9 +180,9 @@ class LineTable:
                 file.truncate(end)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
+    def select(self, workspace: Workspace, found: ViewFiles) -> str:
         """The SELECT over all files of the folder; a file with a line that is not JSON is left out."""
-        files = [path for path in sorted((workspace.root / self.folder).glob("*.jsonl")) if _lines(path, unreadable)]
+        files = [path for path in sorted((workspace.root / self.folder).glob("*.jsonl")) if _lines(path, found)]
         if not files:
             return f"SELECT {_nulls(self.schema)} WHERE false"
         columns = {column.name: SQL_TYPES[column.type] for column in self.schema}
@@ -189,11 +205,11 @@ class ManifestTable:
     columns: Mapping[str, str] = field(default_factory=dict)
     mark_current: bool = False
 
-    def select(self, workspace: Workspace, unreadable: list[Path]) -> str:
+    def select(self, workspace: Workspace, found: ViewFiles) -> str:
         """The SELECT over all manifests; one that is not JSON is left out."""
         # `read_json` would refuse all files because of one that is empty or cut short.
         manifests = [folder / MANIFEST for folder in finished(workspace, self.assets)]
-        files = [path for path in manifests if _json_object(path, unreadable)]
+        files = [path for path in manifests if _json_object(path, found)]
         columns = [f'{expression} AS "{name}"' for name, expression in self.columns.items()]
         if self.mark_current:
             # Sorted, as the text of the SELECT decides whether the views are written again.
@@ -220,24 +236,26 @@ def _is_whole(workspace: Workspace, path: Path) -> bool:
     return digest is None or not CheckedFiles(workspace, f"artefacts/{name}", folder).wrong({path.name: digest})
 
 
-def _json_object(path: Path, unreadable: list[Path]) -> bool:
+def _json_object(path: Path, found: ViewFiles) -> bool:
     try:
         if isinstance(json.loads(path.read_bytes()), dict):
+            found.read.append(path)
             return True
     except (OSError, ValueError):
         pass
-    unreadable.append(path)
+    found.unreadable.append(path)
     return False
 
 
-def _lines(path: Path, unreadable: list[Path]) -> bool:
+def _lines(path: Path, found: ViewFiles) -> bool:
     try:
         # A last line without its end is being written, or was cut short by a kill; DuckDB would refuse the file.
         if all(isinstance(json.loads(line), dict) for line in path.read_bytes().splitlines()):
+            found.read.append(path)
             return True
     except (OSError, ValueError):
         pass
-    unreadable.append(path)
+    found.unreadable.append(path)
     return False
 
 
@@ -253,18 +271,18 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _quote_path(path: Path) -> str:
-    """A file's path in SQL; DuckDB reads paths as patterns, and this one matches the file alone."""
+def pattern(path: Path) -> str:
+    """A pattern that matches a file alone; DuckDB reads paths as patterns."""
     # A pattern of one character between brackets matches that character only: `*` becomes `[*]`.
-    return quote(re.sub(r"([*?\[])", r"[\1]", str(path)))
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 def _parquet(path: Path) -> str:
-    return f"read_parquet({_quote_path(path)})"
+    return f"read_parquet({quote(pattern(path))})"
 
 
 def _json(files: Iterable[Path], columns: Mapping[str, str], form: str) -> str:
-    listed = ", ".join(map(_quote_path, files))
+    listed = ", ".join(quote(pattern(path)) for path in files)
     typed = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
     return f"read_json([{listed}], columns={{{typed}}}, format='{form}')"
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stella_assets.storage.files import replace_atomically, write_atomically
-from stella_assets.storage.tables import View
+from stella_assets.storage.tables import View, ViewFiles
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def refresh_views(workspace: Workspace, tables: Iterable[View]) -> list[Path]:
+def refresh_views(workspace: Workspace, tables: Iterable[View]) -> ViewFiles:
     """Write the database of views again, for every recipe of the workspace, unless it is up to date.
 
     A view over files that do not exist yet is empty and has its columns.
@@ -29,13 +28,13 @@ def refresh_views(workspace: Workspace, tables: Iterable[View]) -> list[Path]:
         tables: Declared tables.
 
     Returns:
-        Files that cannot be read and are not part of any view.
+        The files of the views, and those that cannot be read and are not part of any.
     """
-    selects, unreadable = view_definitions(workspace, tables)
+    selects, files = view_definitions(workspace, tables)
     digest = hashlib.sha256(repr(selects).encode()).hexdigest()
     known = workspace.statistics.with_suffix(".sha256")
     if workspace.statistics.is_file() and known.is_file() and known.read_text(encoding="utf-8") == digest:
-        return unreadable
+        return files
     import duckdb
 
     # Removed first: after a kill between the two writes, the digest must not vouch for the old views.
@@ -44,16 +43,16 @@ def refresh_views(workspace: Workspace, tables: Iterable[View]) -> list[Path]:
     with replace_atomically(workspace.statistics) as fresh, duckdb.connect(str(fresh)) as connection:
         _create_views(connection, selects)
     write_atomically(known, digest)
-    return unreadable
+    return files
 
 
-def view_definitions(workspace: Workspace, tables: Iterable[View]) -> tuple[dict[str, str], list[Path]]:
-    """The views by name, each as the SELECT that it stands for; and the files that cannot be read."""
+def view_definitions(workspace: Workspace, tables: Iterable[View]) -> tuple[dict[str, str], ViewFiles]:
+    """The views by name, each as the SELECT that it stands for; and their files."""
     # Absolute paths: the database can be opened from any working folder.
     workspace = Workspace(workspace.root.absolute(), workspace.vectors_uri)
-    unreadable: list[Path] = []
-    selects = {table.name: table.select(workspace, unreadable) for table in tables}
-    return selects, list(dict.fromkeys(unreadable))
+    found = ViewFiles()
+    selects = {table.name: table.select(workspace, found) for table in tables}
+    return selects, ViewFiles(*(list(dict.fromkeys(files)) for files in (found.read, found.unreadable)))
 
 
 def connect_vectors(workspace: Workspace, tables: Iterable[View], vectors: Mapping[str, Any]) -> DuckDBPyConnection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from enum import StrEnum
 from typing import Annotated, Any
@@ -13,14 +12,16 @@ from rich.table import Table
 
 from stella_assets.core.errors import UserError
 from stella_assets.pipelines.cli.console import format_cell
-from stella_assets.pipelines.cli.printing import note, out
+from stella_assets.pipelines.cli.printing import note, out, print_json, visible
+from stella_assets.pipelines.cli.values import csv_value, json_value, unique_names
 from stella_assets.pipelines.environment import prepare_environment
 
 Rows = list[tuple[Any, ...]]
+OPEN = "Add --allow-files if the query is yours: it may then read and write any file, and load extensions."
 
 
 class QueryError(UserError):
-    """A query that DuckDB refuses."""
+    """A query that is refused."""
 
 
 class TableFormat(StrEnum):
@@ -37,39 +38,49 @@ def sql(
     vectors: Annotated[
         str | None, typer.Option(metavar="RECIPE[@TAG]", help="Also the table `vectors` of this snapshot.")
     ] = None,
+    allow_files: Annotated[
+        bool, typer.Option("--allow-files", help="Let the query read and write any file, and load extensions.")
+    ] = False,
 ) -> None:
     """Ask DuckDB about corpus, vectors, training and scores; also while a run is in progress."""
     workspace = prepare_environment()
     import duckdb
 
     from stella_assets.pipelines.views import connect, refresh_views
+    from stella_assets.storage.queries import QueryRefusedError, read_only, restrict
 
     # Steps in progress add files, so the views are renewed before each query.
-    for file in refresh_views(workspace):
+    files = refresh_views(workspace)
+    for file in files.unreadable:
         note(f"{file} cannot be read, so no view has it.")
     with connect(workspace, vectors) as connection:
+        if not allow_files:
+            restrict(connection, files.read)
         try:
-            result = connection.execute(query)
+            result = connection.execute(query) if allow_files else read_only(connection, query)
+            names = [column[0] for column in (result and result.description) or []]
+            rows = result.fetchall() if names else []
+        except (QueryRefusedError, duckdb.PermissionException) as refused:
+            raise QueryError(str(refused), OPEN) from None
         except duckdb.Error as error:
             # Most refused queries name a view that does not exist.
             views = ", ".join(row[0] for row in connection.execute("SHOW TABLES").fetchall())
             raise QueryError(str(error), f"\nViews: {views}") from None
-        names = [column[0] for column in result.description or []]
-        rows = result.fetchall()
-    _print_rows(names, rows, output)
+    _print_rows(unique_names(names), rows, output)
 
 
 def _print_rows(names: list[str], rows: Rows, output: TableFormat) -> None:
     match output:
         case TableFormat.JSON:
-            # `print`, since Rich would wrap lines. Dates and decimals become text.
-            print(json.dumps([dict(zip(names, row, strict=True)) for row in rows], indent=1, default=str))
+            print_json([dict(zip(names, map(json_value, row), strict=True)) for row in rows])
         case TableFormat.CSV:
+            # Exactly what the store has where a program reads it; a terminal would obey control characters.
+            shown = visible if sys.stdout.isatty() else str
             writer = csv.writer(sys.stdout)
-            writer.writerow(names)
-            writer.writerows(rows)
+            writer.writerow(map(shown, names))
+            writer.writerows([shown(csv_value(cell)) for cell in row] for row in rows)
         case TableFormat.TABLE:
             table = Table(*names)
             for row in rows:
-                table.add_row(*("" if cell is None else format_cell(cell) for cell in row))
+                table.add_row(*map(format_cell, row))
             out.print(table)

@@ -76,7 +76,7 @@ def test_a_damaged_file_is_named_and_the_other_files_stay_readable(workspace: Wo
     torn = workspace.artefacts / "vector_stats" / "torn"
     (torn / VECTOR_STATS.file).write_bytes(content)
     (torn / "manifest.json").write_bytes(content[:0])
-    assert set(refresh_views(workspace, TABLES)) == {
+    assert set(refresh_views(workspace, TABLES).unreadable) == {
         damaged.absolute(), (torn / VECTOR_STATS.file).absolute(), (torn / "manifest.json").absolute()
     }  # fmt: skip
     with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
@@ -91,7 +91,7 @@ def test_a_manifest_that_was_cut_short_breaks_no_view(workspace: Workspace, cont
     write_statistics(workspace, "torn", "bbbb")
     damaged = workspace.artefacts / "vector_stats" / "torn" / "manifest.json"
     damaged.write_bytes(content)
-    assert damaged.absolute() in refresh_views(workspace, TABLES)
+    assert damaged.absolute() in refresh_views(workspace, TABLES).unreadable
     with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
         assert connection.execute("SELECT key FROM artefacts").fetchall() == [("whole",)]
         assert connection.execute("SELECT snapshot FROM vector_stats").fetchall() == [("aaaa",)]
@@ -103,7 +103,7 @@ def test_a_record_of_runs_that_cannot_be_read_is_named_and_the_others_stay(works
     record_run(workspace, "r2", {"run_id": "r2", "started_at": "2026-01-02 03:04:05"})
     damaged = workspace.root / "runs" / "r2.jsonl"
     damaged.write_bytes(damaged.read_bytes() + content)
-    assert refresh_views(workspace, TABLES) == [damaged.absolute()]
+    assert refresh_views(workspace, TABLES).unreadable == [damaged.absolute()]
     with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
         assert connection.execute("SELECT run_id FROM runs").fetchall() == [("r1",)]
 
@@ -121,7 +121,7 @@ def test_a_changed_byte_anywhere_in_a_file_leaves_it_out_of_its_view(workspace: 
         flipped = bytearray(content)
         flipped[place // 8] ^= 1 << place % 8
         path.write_bytes(flipped)
-        assert refresh_views(workspace, TABLES) == [path.absolute()]
+        assert refresh_views(workspace, TABLES).unreadable == [path.absolute()]
         with duckdb.connect(str(workspace.statistics), read_only=True) as connection:
             assert connection.execute("SELECT recipe, texts FROM funnel").fetchall() == [("one", 3)]
 
@@ -185,6 +185,6 @@ def test_every_declared_table_becomes_a_view(workspace: Workspace):
     folder = workspace.root / "one" / "paint" / "wall"
     folder.mkdir(parents=True)
     colours.write(folder, [{"colour": "blue"}])
-    selects, unreadable = view_definitions(workspace, [colours])
-    assert unreadable == []
+    selects, files = view_definitions(workspace, [colours])
+    assert files.unreadable == []
     assert duckdb.sql(selects["colours"]).fetchall() == [("one", "blue")]
