@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from stella_assets.core.present import Markdown, Picture, Rows, Schema, Shown, data_uri, markdown_table
+from stella_assets.core.markup import markdown_table, markdown_text
+from stella_assets.core.present import Markdown, Picture, Rows, Schema, Shown, data_uri
 from stella_assets.core.step import Artefact, Presentation
 
 
@@ -28,7 +29,9 @@ def to_metadata(value: Shown) -> Any:
     """
     match value:
         case Picture(png, alt):
-            return dg.MetadataValue.md(f"![{alt}]({data_uri(png)})")  # the UI draws Markdown pictures
+            return dg.MetadataValue.md(
+                f"![{markdown_text(' '.join(alt.split()))}]({data_uri(png)})"
+            )  # the UI draws Markdown pictures
         case Rows(rows):
             return dg.MetadataValue.md(_table(rows))
         case Markdown(text):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
-from stella_assets.pipelines.cli.console import RecipeArgument, find_recipe, people_runner
+from stella_assets.pipelines.cli.console import RecipeArgument, find_recipe, make_table, people_runner
 from stella_assets.pipelines.cli.printing import PeopleHandler, note, out, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
@@ -37,6 +38,8 @@ def study(
     from stella_assets.pipelines.cli.failures import stop_if_failed
     from stella_assets.pipelines.launch import watched
     from stella_assets.pipelines.views import refresh_views
+    from stella_assets.study.compare import table_rows
+    from stella_assets.study.study import JSON_FILE
 
     outcomes = []
     with watched(Graph(wanted), people_runner(workspace), PeopleHandler()) as launch:
@@ -48,7 +51,8 @@ def study(
     refresh_views(workspace)
     if compared.succeeded:
         folder = workspace.current(wanted.name, STUDY_ASSET)
-        out.print((folder / "study.md").read_text(encoding="utf-8"), soft_wrap=True)
+        header, rows = table_rows(json.loads((folder / JSON_FILE).read_text(encoding="utf-8")))
+        out.print(make_table([dict(zip(header, row, strict=True)) for row in rows], "Variants", right=header[1:]))
         say(f"  report   {folder}/study.html")
         say("  SQL      stella sql 'SELECT * FROM study'")
     stop_if_failed([*outcomes, compared], workspace)

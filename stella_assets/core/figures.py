@@ -18,15 +18,18 @@ def figure(width: float, height: float, draw: Callable[[Any], None]) -> bytes:
         height: In inches.
         draw: Draws into a `matplotlib.axes.Axes`.
     """
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Not pyplot: it keeps figures in global state, is not safe in threads, and may choose a display.
-    drawing = Figure(figsize=(width, height), layout="constrained")
-    axes = drawing.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    draw(axes)
-    FigureCanvasAgg(drawing)
     buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=90)
+    # Labels are data, in which `$` begins no formula.
+    with mpl.rc_context({"text.parse_math": False}):
+        drawing = Figure(figsize=(width, height), layout="constrained")
+        axes = drawing.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+        FigureCanvasAgg(drawing)
+        drawing.savefig(buffer, format="png", dpi=90)
     return buffer.getvalue()

@@ -40,7 +40,9 @@ def lineage_figure(node: Node, kind: Literal["png", "svg"] = "svg") -> bytes:
         seconds = f", {at.run_info['seconds']:,.0f} s" if at.run_info else ""
         box = {"boxstyle": "round,pad=0.35", "facecolor": "#f5f7fa", "edgecolor": COLOURS[0]}
         label = f"{words}\n{at.digest[:8]}{seconds}"
-        drawn = axes.text(*places[name], label, ha="center", va="center", fontsize=7, bbox=box, zorder=3)
+        drawn = axes.text(
+            *places[name], label, ha="center", va="center", fontsize=7, bbox=box, zorder=3, parse_math=False
+        )
         boxes[name] = drawn.get_bbox_patch()
     arrow = {"arrowstyle": "-|>", "color": "#9aa5b1", "shrinkA": 0, "shrinkB": 1, "linewidth": 0.8}
     # Arrows that a longer path implies are left out: a corpus is an input of nearly everything.

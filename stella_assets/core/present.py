@@ -52,28 +52,8 @@ def data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]], *, figures: bool = True) -> str:
-    """A table in Markdown. What rows hold is data: a cell cannot end its column or its row.
-
-    Args:
-        header: Names of the columns.
-        rows: One value per column.
-        figures: Whether all columns but the first hold figures, which are set to the right.
-    """
-    # `---:` sets a column to the right in GitHub's Markdown.
-    rules = ["---"] + ["---:" if figures else "---"] * (len(header) - 1)
-    lines = [list(header), rules, *([_cell(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
 def html_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A table in HTML, escaped."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: Any) -> str:
-    shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    # Texts and file names can hold both characters, and Markdown has no other way to quote them in a cell.
-    return shown.replace("|", "\\|").replace("\n", " ")

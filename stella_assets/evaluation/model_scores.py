@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from stella_assets.core.manifest import Check
-from stella_assets.core.present import Markdown, Shown, markdown_table
+from stella_assets.core.markup import markdown_table
+from stella_assets.core.present import Markdown, Shown
 from stella_assets.core.step import Artefact, CheckSpec, Deviation, Group, Presentation, Result
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES
 from stella_assets.evaluation.task_set import MTEB

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.manifest import Check, digest
-from stella_assets.core.present import Markdown, Picture, Shown, markdown_table
+from stella_assets.core.markup import markdown_table
+from stella_assets.core.present import Markdown, Picture, Shown
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.evaluation.reference_scores import read_reference_scores
 from stella_assets.evaluation.render import tables
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from stella_assets.teachers.snapshot import Snapshot
     from stella_assets.teachers.teacher_vectors import TeacherVectors
 
-CODE_VERSION = "5"
+CODE_VERSION = "6"
 SUMMARY_FILE = "report.json"
 SPEEDS_FILE = "speeds.json"
 HTML_FILE = "report.html"

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from stella_assets.core.config import ConfigModel
 from stella_assets.core.errors import UserError
-from stella_assets.core.present import markdown_table
+from stella_assets.core.markup import markdown_table
 from stella_assets.core.registry import Registry
 from stella_assets.corpus.sources import SOURCES
 from stella_assets.evaluation.kinds import TASK_KINDS
@@ -67,7 +67,7 @@ def _table(name: str) -> str:
         raise UserError(f"{PAGE.name}: the recipe has no settings at {name!r}.", "Correct the name of the table.")
     # Kinds share keys with equal cells; a dict keeps one of each, in order.
     rows = dict.fromkeys(cells for model in models for cells in _rows(model).values())
-    return markdown_table(("key", "value", "default", "meaning"), list(rows), figures=False)
+    return markdown_table(("key", "value", "default", "meaning"), list(rows), figures=False, markup=True)
 
 
 def _kinds_table(registry: Registry[Any]) -> str:
@@ -89,10 +89,10 @@ def _kinds_table(registry: Registry[Any]) -> str:
         for cells, of in sorted(names.items(), key=lambda item: first.index(item[0][0]))
         if of
     ]
-    tables = [markdown_table((f"`{registry.key}`", "meaning"), summaries, figures=False)]
+    tables = [markdown_table((f"`{registry.key}`", "meaning"), summaries, figures=False, markup=True)]
     if rows:
         header = ("key", f"of `{registry.key}`", "value", "default", "meaning")
-        tables.append(markdown_table(header, rows, figures=False))
+        tables.append(markdown_table(header, rows, figures=False, markup=True))
     return "\n\n".join(tables)
 
 

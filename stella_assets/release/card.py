@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from stella_assets.core.present import markdown_table
+import yaml
+
+from stella_assets.core.markup import markdown_table
 from stella_assets.core.step import Artefact
 from stella_assets.core.templates import render
 from stella_assets.corpus.sources.base import SourceConfig
@@ -67,6 +69,7 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         __package__,
         "model_card.md.j2",
         name=recipe,
+        front_matter=_front_matter(recipe, inputs, summary),
         description=inputs.description,
         recipe_digest=inputs.recipe_digest,
         release=inputs.settings,
@@ -74,9 +77,7 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         teachers=len(inputs.teachers),
         dims=figures.dims,
         parameters=figures.parameters,
-        released=summary.model(inputs.stages[-1].name, inputs.settings.dimension),
         tasks=summary.tasks,
-        datasets=hub_datasets(inputs.sources),
         decontaminated=[chosen.name for chosen in inputs.decontaminate.sets] if inputs.decontaminate else [],
         training_datasets=training_datasets(inputs.sources, inputs.teachers),
         licence_table=markdown_table(["licence of the text", "texts"], figures.licences),
@@ -86,6 +87,40 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         teacher_table=markdown_table(asked, teachers),
         lineage_table=markdown_table(["artefact", "digest", "code version"], lineage),
     )
+
+
+def without_front_matter(card: str) -> str:
+    """The part of a card that people read."""
+    # No value of the front matter can begin a line with the mark: it would be indented.
+    return card.partition("\n---\n")[2]
+
+
+def _front_matter(recipe: str, inputs: ReleaseInputs, summary: Summary) -> str:
+    """What the hub reads of a card, as YAML."""
+    released = summary.model(inputs.stages[-1].name, inputs.settings.dimension)
+    results = [
+        {
+            "task": {"type": task.type},
+            "dataset": {
+                "name": task.task,
+                "type": f"mteb/{task.task}" if task.data == "hub" else task.task,
+                "revision": task.revision,
+            },
+            "metrics": [{"type": task.metric, "value": round(100 * released.scores[task.task], 3)}],
+        }
+        for task in summary.tasks
+    ]
+    datasets = hub_datasets(inputs.sources)
+    described = {
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "license": inputs.settings.licence.lower(),
+        "tags": ["sentence-transformers", "feature-extraction", "distillation", "matryoshka", "mteb"],
+        **({"datasets": datasets} if datasets else {}),
+        "model-index": [{"name": recipe, "results": results}],
+    }
+    # By a writer of YAML: licences, revisions and names of tasks are data, and `1e5` would be a number.
+    return yaml.safe_dump(described, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def how_to_use(student: DenseConfig, settings: ReleaseSettings, dims: Sequence[int]) -> str:
@@ -103,7 +138,8 @@ def how_to_use(student: DenseConfig, settings: ReleaseSettings, dims: Sequence[i
         __package__,
         "model_use.md.j2",
         trust=", trust_remote_code=True" if student.trust_remote_code else "",
-        prompts=student.prompts,
+        # As Python writes them, since spaces at the end count.
+        prompts={name: json.dumps(prompt, ensure_ascii=False) for name, prompt in student.prompts.items()},
         release=settings,
         other=next((dim for dim in dims if dim != settings.dimension), None),
         # Transformer and Pooling come before them.

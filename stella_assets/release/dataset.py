@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.present import markdown_table
+from stella_assets.core.markup import markdown_table
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Step
 from stella_assets.core.templates import render

@@ -14,14 +14,14 @@ from stella_assets.core.present import Markdown, Rows, Shown
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
 from stella_assets.core.trace import Tracer
 from stella_assets.evaluation.held_out import probe_texts
-from stella_assets.release.card import CardFigures, model_card, model_meta
+from stella_assets.release.card import CardFigures, model_card, model_meta, without_front_matter
 from stella_assets.release.inputs import ReleaseInputs
 from stella_assets.release.loaders import AGREEMENT, DRIFTED, INT8, agreement, compare_loaders, require_same
 from stella_assets.release.tables import RELEASED_VECTORS
 from stella_assets.storage.tables import write_table
 
 RELEASE = "release"
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 DRIFT_FILE = "vectors.parquet"
 LINEAGE_FILE = "lineage.json"
 CARD_FILE = "README.md"
@@ -84,7 +84,7 @@ def release_step(recipe: str, *, inputs: ReleaseInputs) -> Step[Path]:
 def _show(artefact: Artefact) -> Mapping[str, Shown]:
     card = (artefact.folder / CARD_FILE).read_text(encoding="utf-8")
     loaders = pq.read_table(artefact.folder / DRIFT_FILE).to_pylist()
-    return {"loaders": Rows(loaders), "model_card": Markdown(card.split("---\n", 2)[-1])}
+    return {"loaders": Rows(loaders), "model_card": Markdown(without_front_matter(card))}
 
 
 def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Result:

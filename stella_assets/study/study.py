@@ -8,7 +8,8 @@ from typing import Any
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
-from stella_assets.core.present import Markdown, Picture, Shown, data_uri, html_table, markdown_table
+from stella_assets.core.markup import markdown_table
+from stella_assets.core.present import Markdown, Picture, Shown, data_uri, html_table
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, upstream
 from stella_assets.core.templates import render
@@ -18,7 +19,7 @@ from stella_assets.study.compare import Row, compare, table_rows
 from stella_assets.study.tables import STUDY
 from stella_assets.study.variants import Variant, derive
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 TABLE_FILE = "study.md"
 JSON_FILE = "study.json"
 HTML_FILE = "study.html"

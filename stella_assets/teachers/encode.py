@@ -14,6 +14,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.environments.sandbox import can_close_network
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check
+from stella_assets.core.markup import markdown_text
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
@@ -66,7 +67,8 @@ def teacher_step(recipe: str, *, teacher: TeacherConfig, corpus: Step[CorpusText
         build=lambda context: _embed_corpus(teacher, corpus, context),
         presentation=Presentation(
             group="teachers",
-            description=f"Vectors of {teacher.link()} ({teacher.kind}, {teacher.licence}); a text is encoded once.",
+            description=f"Vectors of {teacher.link()} ({teacher.kind}, {markdown_text(teacher.licence)}); "
+            "a text is encoded once.",
             kinds=frozenset({"lancedb"}) | teacher.icons,
             checks=(UNIT_NORM,),
             show=_show,

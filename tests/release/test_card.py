@@ -1,17 +1,24 @@
 """What the model card tells people to do gives them the right vectors."""
 
+import ast
+import copy
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from stella_assets.core.devices import Compute
-from stella_assets.release.card import how_to_use
+from stella_assets.recipe import Graph
+from stella_assets.recipe.read import parse_recipe
+from stella_assets.release.card import CardFigures, how_to_use, model_card, without_front_matter
+from stella_assets.release.inputs import ReleaseInputs
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import DenseConfig
 from tests.conftest import TINY
+from tests.core.test_markup import HOSTILE, structure, summary_of, tokens
 from tests.models import TEXTS
 
 
@@ -57,3 +64,54 @@ def test_the_card_says_whether_the_models_own_code_has_to_be_trusted(tmp_path: P
     trusted = settings(tmp_path, trust_remote_code=True, revision="0" * 40)
     card = how_to_use(trusted, release, [24, 3])
     assert card.count('SentenceTransformer("path/to/this/folder", trust_remote_code=True)') == 2
+
+
+def card_of(text: str, raw: dict[str, Any]) -> str:
+    """The card of a release whose free texts are all the same."""
+    raw |= {"description": text}
+    raw["release"]["licence"] = text
+    for teacher in raw["teachers"]:
+        teacher["licence"] = text
+    raw["student"]["prompts"] = {"query": text}
+    raw["student"]["query_prompts"] = ["query"]
+    raw["evaluation"]["prompts"] = {"query": "query"}
+    recipe = parse_recipe(raw, Path("tiny.yaml"))
+    graph = Graph(recipe)
+    inputs = ReleaseInputs(
+        description=recipe.description,
+        recipe_digest=recipe.digest,
+        settings=recipe.release.model_copy(update={"dimension": 8}),
+        student=recipe.student,
+        teachers=recipe.teachers,
+        sources=recipe.corpus.sources,
+        decontaminate=None,
+        corpus=graph.corpus,
+        vectors=graph.teachers,
+        concatenation=graph.concatenation,
+        # The summary has one stage.
+        stages=graph.stages[:1],
+        report=graph.report,
+        gate=graph.gate,
+    )
+    loaders = [{"loader": text, "dimension": 8, "mean_cosine": 1.0}]
+    dims = {teacher.name: 8 for teacher in recipe.teachers}
+    return model_card("tiny", inputs, CardFigures([8], 10**6, loaders, summary_of(text), [(text, 3)], dims, []))
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_card_shows_data_and_obeys_none(kind: str, raw: dict[str, Any]):
+    text = HOSTILE[kind]
+    card, harmless = card_of(text, copy.deepcopy(raw)), card_of("plain", copy.deepcopy(raw))
+    assert structure(without_front_matter(card)) == structure(without_front_matter(harmless))
+    front = yaml.safe_load(card.removeprefix("---\n").partition("\n---\n")[0])
+    assert list(front) == ["library_name", "pipeline_tag", "license", "tags", "model-index"]
+    assert front["license"] == text.lower()
+    [result] = front["model-index"][0]["results"]
+    assert result["dataset"] == {"name": text, "type": f"mteb/{text}", "revision": text}
+    assert result["metrics"] == [{"type": text, "value": 50.0}]
+    code = [token.content for token in tokens(card) if token.type == "fence"]
+    assert len(code) == 1
+    [prompt] = [
+        c.content for t in tokens(card) for c in t.children or () if c.type == "code_inline" and c.content[0] == '"'
+    ]
+    assert ast.literal_eval(prompt) == text

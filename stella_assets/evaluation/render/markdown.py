@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stella_assets.core.present import markdown_table
+from stella_assets.core.markup import markdown_table
 from stella_assets.core.templates import render
 from stella_assets.evaluation.render.page import Page
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
+from urllib.parse import quote
 
 import numpy as np
 from pydantic import Field
@@ -244,7 +245,7 @@ class PublishedTeacher(TeacherConfig, ModelSource):
         """Its name; with a link to its commit on the hub if it is there."""
         if not self.on_hub:
             return super().link()
-        return f"[{self.name}](https://huggingface.co/{self.model}/tree/{self.revision})"
+        return f"[{self.name}](https://huggingface.co/{quote(self.model)}/tree/{quote(str(self.revision))})"
 
 
 def fingerprint_of(description: Mapping[str, Any]) -> str:

@@ -1,0 +1,60 @@
+"""Data in Markdown: what comes from recipes, texts and files is shown as it is, and is no markup of the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+# Of inline markup: emphasis, code, links, pictures, strike-through, formulas, cells, and the escape itself. An
+# underscore between letters is none, and names are full of them.
+INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
+# At the start of a line: headings, items of lists, and lines that make a heading of the one before.
+BLOCK = re.compile(r"^[ \t]*(?:(#{1,6}|[-+]|\d+[.)])(?=\s|$)|([-=])(?=[-=\s]*$))", re.MULTILINE)
+
+
+def markdown_text(value: Any) -> str:
+    """A value as it is read, with nothing that Markdown or HTML would take for markup.
+
+    Args:
+        value: Data, of any length.
+    """
+    # Entities, as not every reader of Markdown knows `\\<`.
+    text = INLINE.sub(r"\\\g<0>", escape(str(value), quote=False))
+    # Indented lines would be code.
+    text = re.sub(r"(?<=\n)[ \t]+", "", text)
+    return BLOCK.sub(lambda found: found.group().lstrip()[:-1] + "\\" + found.group()[-1], text)
+
+
+def markdown_code(value: Any) -> str:
+    """A value as inline code, whatever it holds."""
+    text = " ".join(str(value).splitlines())
+    # As many backticks as the value does not have in a row; spaces at both ends are not part of the code.
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    padded = f" {text} " if longest or text[:1] == " " == text[-1:] else text
+    return f"{fence}{padded}{fence}"
+
+
+def markdown_table(
+    header: Sequence[str], rows: Sequence[Sequence[Any]], *, figures: bool = True, markup: bool = False
+) -> str:
+    """A table in Markdown. What rows hold is data: a cell cannot end its column or its row, or add markup.
+
+    Args:
+        header: Names of the columns.
+        rows: One value per column.
+        figures: Whether all columns but the first hold figures, which are set to the right.
+        markup: Whether cells are Markdown of our own, and no data.
+    """
+    # `---:` sets a column to the right in GitHub's Markdown.
+    rules = ["---"] + ["---:" if figures else "---"] * (len(header) - 1)
+    cells = [[_cell(value, markup) for value in row] for row in (header, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rules, *cells[1:]))
+
+
+def _cell(value: Any, markup: bool) -> str:
+    shown = "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    line = " ".join(shown.splitlines())
+    return line.replace("|", "\\|") if markup else markdown_text(line)
