@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from stella_assets.pipelines.cli.printing import say
 
@@ -31,8 +30,8 @@ def init(
     else:
         content = own_recipe(folder, name or recipe_name(folder), texts, column)
     for place in write_project(folder, content):
-        say(f"  {escape(str(place))}")
+        say(f"  {place}")
     made = next(iter(content)).stem
     # Short where it can be pasted as it is.
-    go = "" if folder == Path.cwd() else f"cd {escape(str(folder))} && "
+    go = "" if folder == Path.cwd() else f"cd {folder} && "
     say(f"Next: {go}stella validate {made}, then stella run {made}")

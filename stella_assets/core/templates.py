@@ -12,15 +12,16 @@ def render(package: str, template: str, **values: Any) -> str:
 
     Args:
         package: That has the folder `templates`.
-        template: The file's name. Values are data, and escaped: in `*.html.j2` as HTML, in others as Markdown. What
-            is markup already is `markupsafe.Markup`, or passes the filter `safe`; `code` makes inline code of Markdown.
+        template: The file's name. Values are data, and escaped: in `*.html.j2` as HTML, in `*.md.j2` as Markdown.
+            What is markup already is `markupsafe.Markup`, or passes the filter `safe`; `code` makes inline code of
+            Markdown. Nothing is escaped in other files.
         values: What the template names.
     """
     from jinja2 import Environment, PackageLoader, select_autoescape
     from markupsafe import Markup
 
     # Jinja's default rule goes by the last suffix, which is `.j2` here. It has no rule for Markdown.
-    finalize = None if template.endswith("html.j2") else _as_markdown
+    finalize = _as_markdown if template.endswith("md.j2") else None
     templates = Environment(
         loader=PackageLoader(package), autoescape=select_autoescape(["html.j2"]), trim_blocks=True, finalize=finalize
     )
