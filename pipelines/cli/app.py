@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from stella_assets.pipelines.cli import corpus, lineage, redistil, release, vectors
+from stella_assets.pipelines.cli.evaluate import evaluate
 from stella_assets.pipelines.cli.init import init
 from stella_assets.pipelines.cli.renamed import CommandGroup
 from stella_assets.pipelines.cli.reproduce import reproduce
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Distil a small text-embedding model from several large ones, with lineage that can be trusted.",
 )
-for command in (init, run, study, status, plan, report, sql, validate, verify, pools, ui, reproduce):
+for command in (init, run, study, status, plan, report, evaluate, sql, validate, verify, pools, ui, reproduce):
     app.command()(command)
 for name, group in (
     ("corpus", corpus.app),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import Embedder, MeasuredEmbedder, StudentEmbedder
     from stella_assets.evaluation.settings import EvaluationSettings
     from stella_assets.students.base import StudentConfig
-    from stella_assets.students.dense.settings import DenseConfig, SavedStudent
+    from stella_assets.students.dense.settings import SavedStudent
     from stella_assets.teachers.kinds.base import TeacherConfig
     from stella_assets.teachers.teacher_vectors import TeacherVectors
 
@@ -116,12 +116,12 @@ def concatenation_scores_step(
     return _scores_step(recipe, CONCATENATION, settings, dependencies, build)
 
 
-def base_model_scores_step(recipe: str, *, student: DenseConfig, tasks: Step[TaskSet]) -> Scores:
-    """The step `scores/base_model`: the student's base model as its authors ship it.
+def base_model_scores_step(recipe: str, *, student: ModelSource, tasks: Step[TaskSet]) -> Scores:
+    """The step `scores/base_model`: the student's base model, or any other, as its authors ship it.
 
     Args:
         recipe: Name of the recipe.
-        student: Its settings.
+        student: Settings that name the model.
         tasks: What it is scored on.
     """
 
@@ -213,11 +213,9 @@ def score_student(
 ) -> Result:
     """Score a student at some heads, and measure its size and speed. A teacher's are measured with its vectors."""
     result = score_models(recipe, [(model, embedder) for embedder in embedders], tasks, context)
-    measured = {
-        "parameters": {str(embedder.dim): embedder.parameters() for embedder in embedders},
-        # The encoder is the same for all heads.
-        "texts_per_second": embedders[0].texts_per_second(tasks.probe_texts()),
-    }
+    measured: dict[str, Any] = {"parameters": {str(embedder.dim): embedder.parameters() for embedder in embedders}}
+    if probe := tasks.probe_texts():
+        measured["texts_per_second"] = embedders[0].texts_per_second(probe)  # the encoder is the same for all heads
     return replace(result, metrics={**result.metrics, **measured})
 
 

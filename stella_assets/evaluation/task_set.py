@@ -63,19 +63,19 @@ class TaskSet:
         return pq.read_table(self.folder / TASKS.file).to_pylist()
 
     def probe_texts(self) -> list[str]:
-        """Texts to measure the speed of models and to calibrate quantizations with."""
+        """Texts to measure the speed of models and to calibrate quantizations with; none without a corpus."""
         import pyarrow.parquet as pq
 
         return pq.read_table(self.folder / PROBE_FILE).column("text").to_pylist()
 
 
-def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[CorpusTexts]) -> Step[TaskSet]:
+def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[CorpusTexts] | None) -> Step[TaskSet]:
     """The step `evaluation_tasks`.
 
     Args:
         recipe: Name of the recipe.
         evaluation: The settings.
-        corpus: The texts that held-out tasks are made from.
+        corpus: The texts that held-out tasks are made from; None where only mteb's own tasks are asked for.
 
     Returns:
         A step whose artefact reads as a `TaskSet`.
@@ -100,7 +100,7 @@ def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[Corp
             "custom_tasks": [task.settings("path") for task in evaluation.custom_tasks],
             "splits": {name: {k: list(v) for k, v in splits.items()} for name, splits in evaluation.splits.items()},
         },
-        dependencies=(corpus,),
+        dependencies=(corpus,) if corpus else (),
         external_versions=external_versions,
         read=read,
         build=partial(_write_tasks, evaluation, corpus),
@@ -115,14 +115,16 @@ def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[Corp
     )
 
 
-def _write_tasks(evaluation: EvaluationSettings, corpus: Step[CorpusTexts], context: BuildContext) -> Result:
+def _write_tasks(evaluation: EvaluationSettings, corpus: Step[CorpusTexts] | None, context: BuildContext) -> Result:
     import polars as pl
 
-    texts = context.read(corpus)
-    checks = []
-    if HELD_OUT in evaluation.tasks:
-        checks.append(write_held_out(evaluation.held_out, texts, context.folder, context.log))
-    pl.DataFrame({"text": probe_texts(texts)}).write_parquet(context.folder / PROBE_FILE)
+    checks, probe = [], []
+    if corpus is not None:
+        texts = context.read(corpus)
+        if HELD_OUT in evaluation.tasks:
+            checks.append(write_held_out(evaluation.held_out, texts, context.folder, context.log))
+        probe = probe_texts(texts)
+    pl.DataFrame({"text": probe}, schema={"text": pl.String}).write_parquet(context.folder / PROBE_FILE)
     rows = []
     for task in list_tasks(evaluation, context.folder):
         for part in task.scored_parts():
