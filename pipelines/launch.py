@@ -19,13 +19,11 @@ from stella_assets.core.step import Step
 from stella_assets.pipelines.asset_factory import asset_key, materialization
 from stella_assets.pipelines.console_log import console_logger
 from stella_assets.pipelines.definitions import build_definitions, job_name, study_job_name
-from stella_assets.pipelines.environment import check_postgres
+from stella_assets.pipelines.instance import open_instance
 from stella_assets.pipelines.outcome import Outcome, outcome_of
 from stella_assets.pipelines.selection import Selection, select_steps, unlinked
 from stella_assets.pipelines.study import STUDY_RUNS, partitions_name
 from stella_assets.recipe import Graph
-from stella_assets.storage.locks import file_lock
-from stella_assets.storage.workspace import Workspace
 from stella_assets.study import STUDY_ASSET
 from stella_assets.study.variants import Variant
 
@@ -37,27 +35,6 @@ PARENT_TAG = "stella/parent_run"
 
 class FailedCheckError(UserError):
     """A blocking check failed, so a step that was asked for was not made."""
-
-
-@contextmanager
-def open_instance(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
-    """The UI's instance. Opening creates its SQLite files; two processes must not both do so.
-
-    Args:
-        workspace: Where state is kept; `DAGSTER_HOME` is set already.
-
-    Yields:
-        The instance; it is closed at the end of the block.
-
-    Raises:
-        EnvironmentVariableError: `STELLA_POSTGRES` is set and cannot be used.
-    """
-    check_postgres()
-    # SQLite reports a locked or half-migrated database when two processes create its tables.
-    with file_lock(workspace, "dagster"):
-        instance = dg.DagsterInstance.get()
-    with instance:
-        yield instance
 
 
 @dataclass(frozen=True)
