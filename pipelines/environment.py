@@ -43,7 +43,9 @@ SHARED_VARIABLES = (
     "OPENBLAS_L2_SIZE",
 )
 """Environment variables that an encoder in an environment of its own sees."""
-POSTGRES_FORM = "Write it as postgresql+psycopg2://user:password@host/database."
+POSTGRES_FORM = (
+    "Write it as postgresql+psycopg2://user:password@host/database, with %40 for @ and %2F for / in the password."
+)
 
 
 class EnvironmentVariableError(UserError):
@@ -159,9 +161,12 @@ def check_postgres() -> None:
 
     try:
         url = sa.make_url(address)
-    except sa.exc.ArgumentError:
-        # Neither the address nor the cause, which quotes it: both contain the password.
-        raise EnvironmentVariableError("STELLA_POSTGRES: is not an address of a database.", POSTGRES_FORM) from None
+    # The latter for a port that is not a number.
+    except (sa.exc.ArgumentError, ValueError):
+        url = None
+    # With a second @, a part of the password would be taken for the host. Neither the address nor the cause is shown.
+    if url is None or address.count("@") > 1:
+        raise EnvironmentVariableError("STELLA_POSTGRES: is not an address of a database.", POSTGRES_FORM)
     # Only this driver is installed with the extra `postgres`.
     if url.drivername != "postgresql+psycopg2":
         raise EnvironmentVariableError(f"STELLA_POSTGRES: begins with {url.drivername}://.", POSTGRES_FORM)
@@ -180,11 +185,24 @@ def _connect(url: sa.URL) -> None:
             "Run `pip install -c constraints.txt -e '.[postgres]'`.",
         ) from None
     except sa.exc.OperationalError as error:
-        shown = url.render_as_string(hide_password=True)
-        reason = str(error.orig).strip().splitlines()[0]
+        reason = _without_secrets(str(error.orig), url)
+        place = f"{url.host or 'the local socket'}{f':{url.port}' if url.port else ''}"
         raise EnvironmentVariableError(
-            f"STELLA_POSTGRES: nothing answers at {shown} ({reason}).", "Start the database, or correct the address."
+            f"STELLA_POSTGRES: nothing answers at {place} ({reason}).", "Start the database, or correct the address."
         ) from None
+    # The driver refuses an option or a character, and may quote a part of any value.
+    except (sa.exc.SQLAlchemyError, ValueError, TypeError):
+        raise EnvironmentVariableError(
+            "STELLA_POSTGRES: the driver does not accept its options.", POSTGRES_FORM
+        ) from None
+
+
+def _without_secrets(text: str, url: sa.URL) -> str:
+    """The first line of a message, without the password and without the values of options, which may be passwords."""
+    values = [value for given in url.query.values() for value in ([given] if isinstance(given, str) else given)]
+    for secret in sorted(filter(None, [url.password, url.database, *values]), key=len, reverse=True):
+        text = text.replace(str(secret), "***")
+    return next(iter(text.strip().splitlines()), "no reason given")
 
 
 def _allows_environments() -> bool:

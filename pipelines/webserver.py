@@ -131,4 +131,6 @@ def accepts(path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    typer.run(serve)
+    command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # a pretty one may show variables
+    command.command()(serve)
+    command()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,34 @@ def test_parallel_steps_are_a_number(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STELLA_PARALLEL", "four")
     with pytest.raises(EnvironmentVariableError, match=r"STELLA_PARALLEL 'four': .* e.g. 4"):
         environment.parallel_steps()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+psycopg2://u:hunter2@127.0.0.1:1/x",
+        "postgresql+psycopg2://u@127.0.0.1:1/x?password=hunter2",
+        "postgresql+psycopg2://u@127.0.0.1:1/x?p%61ssword=hunt%65r2",
+        "postgresql+psycopg2://u@127.0.0.1:1/x?PASSWORD=hunter2",
+        "postgresql+psycopg2://u@127.0.0.1:1/x?sslpassword=hunter2&sslmode=hunter2",
+        "postgresql+psycopg2://u@127.0.0.1:1/x?dsn=hunter2%20x",
+        "postgresql+psycopg2://u@127.0.0.1:1/x?dsn=password%3Dhunter2",
+        "postgresql+psycopg2://u@127.0.0.1:1/x?application_name=%00hunter2",
+        "postgresql+psycopg2://u@127.0.0.1:1/password=hunter2 dbname=x",
+        "postgresql+psycopg2://u@127.0.0.1:hunter2/x",
+        "postgresql+psycopg2://u:a@hunter2@127.0.0.1:1/x",
+        "postgresql+psycopg2://u:a@hunter2/b@127.0.0.1:1/x",
+        "postgresql+psycopg2://u:a/hunter2@127.0.0.1:1/x",
+        "postgresql+psycopg2://u:a@b:hunter2@127.0.0.1:1/x",
+        "postgresql://u:hunter2@127.0.0.1:1/x",
+        "host=127.0.0.1 password=hunter2 dbname=x",
+        "hunter2",
+    ],
+)
+def test_no_form_of_an_address_shows_its_password(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STELLA_POSTGRES", address)
+    with pytest.raises(EnvironmentVariableError, match=r"^STELLA_POSTGRES: ") as refused:
+        environment.check_postgres()
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "hunter2" not in shown
+    assert refused.value.remedy
