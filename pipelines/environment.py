@@ -16,6 +16,7 @@ from stella_assets.core.engine import ENGINES, Engine, LocalEngine
 from stella_assets.core.environments import Environments
 from stella_assets.core.errors import UserError
 from stella_assets.pipelines.project import link_instance_file, project_root
+from stella_assets.storage.removal import finish_removals
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ def prepare_libraries() -> None:
 def prepare_environment() -> Workspace:
     """Prepare libraries, and let Dagster keep everything in the workspace, as the project's `dagster.yaml` says.
 
+    What killed processes left in the workspace is removed.
+
     Returns:
         The workspace; its folder exists and can be written.
 
@@ -141,6 +144,7 @@ def prepare_environment() -> Workspace:
         raise EnvironmentVariableError(
             f"{where.root}: cannot be used as STELLA_HOME ({reason}).", "Set STELLA_HOME to a folder of your own."
         )
+    finish_removals(where)
     link_instance_file(where, postgres=bool(os.environ.get("STELLA_POSTGRES")))
     # `dagster.yaml` reads the first, and so do processes that Dagster starts. What Dagster writes without being told
     # where, it writes into the second.

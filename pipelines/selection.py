@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.runner import Runner
@@ -60,16 +59,16 @@ def select_steps(wanted: Sequence[Step[Any]], runner: Runner) -> Selection:
 
 
 def unlinked(selection: Selection, runner: Runner) -> Steps:
-    """The steps that no run executes, and of which the recipe has another artefact, or none, until it is linked.
+    """The steps that no run executes, and whose artefact the recipe does not have until it is linked.
+
+    Also those whose link was made, but not its run's last step: a kill came between the two.
 
     Args:
         selection: As `select_steps` gives it.
         runner: Finds artefacts.
     """
     executed = set(selection.executed)
-    found = [step for step in selection.steps if step not in executed]
-    # Both sides are resolved: the workspace may itself be reached through a link.
-    return [step for step in found if _linked(step, runner) != runner.require(step).folder.resolve()]
+    return [step for step in selection.steps if step not in executed and not runner.is_linked(step)]
 
 
 def prune_links(graph: Graph, runner: Runner) -> None:
@@ -80,11 +79,6 @@ def prune_links(graph: Graph, runner: Runner) -> None:
         runner: Of the workspace.
     """
     runner.prune_links(graph.recipe.name, graph.steps, keep=[STUDY_ASSET])
-
-
-def _linked(step: Step[Any], runner: Runner) -> Path:
-    """The artefact that the recipe has for a step."""
-    return runner.workspace.current(step.recipe, step.name).resolve()
 
 
 def _is_closed(step: Step[Any], runner: Runner) -> bool:

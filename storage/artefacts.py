@@ -61,6 +61,10 @@ class ArtefactStore:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def has_scratch(self, asset: str, key: str) -> bool:
+        """Whether a build left something for the case of an interruption."""
+        return self.path(asset, f"{key}{SCRATCH}").exists()
+
     def remove_scratch(self, asset: str, key: str) -> None:
         """Remove what a build left for the case of an interruption, after its artefact is durable and linked."""
         shutil.rmtree(self.path(asset, f"{key}{SCRATCH}"), ignore_errors=True)

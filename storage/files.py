@@ -66,9 +66,9 @@ def below(root: Path) -> Iterator[Path]:
 
 
 def is_left_over(path: Path) -> bool:
-    """Whether a file is a temporary one of `replace_atomically` whose process is gone."""
+    """Whether a file or link is a temporary one of `replace_atomically` whose process is gone."""
     pid = path.name.rpartition(".")[2]
-    if not path.name.startswith(".") or not pid.isdigit() or path.is_dir():
+    if not path.name.startswith(".") or not pid.isdigit() or (path.is_dir() and not path.is_symlink()):
         return False
     try:
         os.kill(int(pid), 0)

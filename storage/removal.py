@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
-from stella_assets.storage.files import below, is_left_over
+from stella_assets.storage.files import is_left_over
 from stella_assets.storage.workspace import Workspace
 
 TRASH = ".trash"
@@ -21,13 +23,12 @@ def remove_folder(folder: Path, root: Path) -> None:
         folder: What to remove; it may be gone already.
         root: A folder above it on the same disk; its `.trash` takes what is being deleted.
     """
-    trash = root / TRASH
-    trash.mkdir(parents=True, exist_ok=True)
-    moved = trash / f"{uuid.uuid4().hex}-{folder.name}"
-    try:
-        folder.rename(moved)
-    except FileNotFoundError:  # another process removed it first
-        return
+    moved = root / TRASH / f"{uuid.uuid4().hex}-{folder.name}"
+    # Another process may remove the trash at any moment, or the folder.
+    while folder.exists():
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            folder.rename(moved)
     shutil.rmtree(moved, ignore_errors=True)
 
 
@@ -40,11 +41,19 @@ def set_aside(folder: Path, root: Path) -> Path:
 
 
 def finish_removals(workspace: Workspace) -> None:
-    """Delete what killed removals left behind, and temporary files whose writer is gone."""
-    for root in {workspace.root, *([] if workspace.remote else [Path(workspace.vectors)])}:
+    """Delete what killed removals left behind, and temporary files whose writer is gone.
+
+    Args:
+        workspace: Where. In artefacts and tables nothing is looked for: drafts go as a whole, and collectors know what
+            belongs to a table.
+    """
+    vectors = Path(workspace.vectors)
+    for root in {workspace.root, *([] if workspace.remote else [vectors])}:
         shutil.rmtree(root / TRASH, ignore_errors=True)
-    for folder in (workspace.root, workspace.artefacts, workspace.shards, workspace.checked, workspace.releases):
-        # Of the root only its own files: the folders in it are looked at one by one.
-        for path in folder.glob(".*.*") if folder == workspace.root else below(folder):
+    stores = {workspace.artefacts, workspace.environments, vectors}
+    for place, folders, files in os.walk(workspace.root):
+        for path in (Path(place, name) for name in (*folders, *files)):
             if is_left_over(path):
-                path.unlink(missing_ok=True)
+                with suppress(OSError):  # another process was faster, or it belongs to somebody else
+                    path.unlink()
+        folders[:] = [name for name in folders if Path(place, name) not in stores]

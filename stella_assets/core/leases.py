@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,24 +71,30 @@ def leases(workspace: Workspace, now: float | None = None) -> list[Lease]:
     return [lease for folder in folders if _is_in_force(folder, lease := _read(folder), now)]
 
 
-def remove_expired(workspace: Workspace, now: float | None = None) -> None:
-    """Remove what interrupted builds left that nobody went on with for days.
+def remove_expired(workspace: Workspace, now: float | None = None, linked: Collection[Path] = ()) -> None:
+    """Remove what interrupted builds left that nobody went on with for days, or that nobody needs to go on with.
 
     Args:
         workspace: Where artefacts are made.
         now: The time, in seconds; by default the present.
+        linked: Folders of artefacts that some recipe has. A build that was killed after it had linked its artefact
+            needs nothing more.
     """
     for folder in [path for path in below(workspace.artefacts) if path.name.endswith((SCRATCH, DRAFT))]:
         # A draft has no lease of its own: the scratch folder of the same build lies next to it.
-        if not any(_is_in_force(each, _read(each), now) for each in (folder, folder.with_suffix(SCRATCH))):
+        both = (folder, folder.with_suffix(SCRATCH))
+        done = folder.with_suffix("") in linked and not any(_is_running(_read(each)) for each in both)
+        if done or not any(_is_in_force(each, _read(each), now) for each in both):
             remove_folder(folder, workspace.root)
 
 
+def _is_running(lease: Lease) -> bool:
+    # Of a process on another host nothing is known.
+    return lease.host == socket.gethostname() and is_alive(lease.process)
+
+
 def _is_in_force(folder: Path, lease: Lease, now: float | None) -> bool:
-    # On another host, nothing is known of the process, so its age alone decides.
-    if lease.host == socket.gethostname() and is_alive(lease.process):
-        return True
-    return _changed_at(folder) > (time.time() if now is None else now) - GRACE_DAYS * 86_400
+    return _is_running(lease) or _changed_at(folder) > (time.time() if now is None else now) - GRACE_DAYS * 86_400
 
 
 def _read(folder: Path) -> Lease:

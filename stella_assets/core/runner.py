@@ -163,7 +163,6 @@ class Runner:
             self._artefacts[known] = replace(artefact, reused=True)  # from now on
             if link:
                 self.link(step)
-            # Last: checkpoints are needed until the artefact is durable, and the lease until the recipe has it.
             self.store.remove_scratch(step.stored_as, identity.key)
         return artefact
 
@@ -183,8 +182,18 @@ class Runner:
         return artefact
 
     def link(self, step: Step[Any]) -> None:
-        """Make a step's artefact what its recipe has."""
-        self.store.point(step.recipe, step.name, step.stored_as, self.identity(step).key)
+        """Make a step's artefact, which exists, what its recipe has, and remove what its build left."""
+        key = self.identity(step).key
+        self.store.point(step.recipe, step.name, step.stored_as, key)
+        # Last: checkpoints are needed until the artefact is durable, and the lease until the recipe has it.
+        self.store.remove_scratch(step.stored_as, key)
+
+    def is_linked(self, step: Step[Any]) -> bool:
+        """Whether a step's artefact, which exists, is what its recipe has, and nothing of its build is left."""
+        # Both sides are resolved: the workspace may itself be reached through a link.
+        linked = self.workspace.current(step.recipe, step.name).resolve()
+        left = self.store.has_scratch(step.stored_as, self.identity(step).key)
+        return linked == self.require(step).folder.resolve() and not left
 
     def prune_links(self, recipe: str, steps: Iterable[Step[Any]], keep: Iterable[str] = ()) -> None:
         """Remove the recipe's links to assets that it no longer has.

@@ -74,7 +74,7 @@ def collecting(workspace: Workspace) -> Iterator[Sequence[Lease]]:
     """
     with file_lock(workspace, COLLECTORS):
         finish_removals(workspace)
-        remove_expired(workspace)
+        remove_expired(workspace, linked=linked_artefacts(workspace))
         yield leases(workspace)
 
 

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.leases import leases, remove_expired
+from stella_assets.core.leases import leases, remove_expired, take_lease
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.corpus.text import text_id
+from stella_assets.pipelines.selection import select_steps, unlinked
 from stella_assets.redistil.retention import collect_garbage
 from stella_assets.release.alive import collecting, live_artefacts
 from stella_assets.storage.artefacts import finished
 from stella_assets.storage.database import open_table, table_names
-from stella_assets.storage.removal import TRASH
+from stella_assets.storage.removal import TRASH, finish_removals, remove_folder
 from stella_assets.storage.shards import ShardStore, free_shards
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import garbage
@@ -124,14 +125,55 @@ def test_a_collector_that_was_killed_blocks_nobody(workspace: Workspace):
     assert not any(workspace.root.rglob(TRASH))
 
 
-def test_temporary_files_go_with_their_writer(workspace: Workspace):
-    folder = workspace.shards / "cleaned" / "0a"
-    folder.mkdir(parents=True)
-    dead, mine = folder / ".0a.parquet.999999999", folder / f".0b.parquet.{os.getpid()}"
+@pytest.mark.parametrize("folder", ["shards/cleaned/0a", "checked/artefacts/corpus", "locks", "starts", "tiny", "."])
+def test_temporary_files_and_links_go_with_their_writer(workspace: Workspace, folder: str):
+    place = workspace.root / folder
+    place.mkdir(parents=True, exist_ok=True)
+    dead, link, mine = (place / name for name in (".a.1.999999999", ".b.1.999999999", f".c.1.{os.getpid()}"))
     for path in (dead, mine):
         path.write_bytes(b"half")
-    collect_all(workspace)
-    assert (dead.exists(), mine.exists()) == (False, True)
+    link.symlink_to(workspace.root)  # a temporary link, e.g. to an artefact
+    finish_removals(workspace)
+    assert [path.name for path in place.glob(".*")] == [mine.name]
+
+
+def test_a_folder_is_removed_also_while_others_empty_the_trash(tmp_path: Path):
+    def remove(number: int) -> None:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        remove_folder(folder, tmp_path)
+        assert not folder.exists()
+
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(remove, number) for number in range(300)]
+        calls += [pool.submit(finish_removals, Workspace(tmp_path)) for _ in range(300)]
+        for call in calls:
+            call.result()
+
+
+def test_a_build_that_was_killed_after_its_artefact_was_linked_holds_no_lease(
+    workspace: Workspace, log: logging.Logger
+):
+    step = Step("tiny", "made", "1", {}, lambda _context: Result())
+
+    def kill_at_the_end() -> Runner:
+        runner = Runner(workspace, log)
+        made = runner.make(step)
+        scratch = runner.store.scratch("made", made.folder.name)
+        take_lease(scratch, "tiny", "made", {})
+        lease = scratch / "lease.json"
+        lease.write_text(lease.read_text().replace(f'"{os.getpid()}@', '"999999999@'))
+        assert leases(workspace) != []
+        return Runner(workspace, log)
+
+    selection = select_steps([step], runner := kill_at_the_end())
+    assert (selection.executed, unlinked(selection, runner)) == ([], [step])
+    runner.link(step)  # as the next run does
+    assert (leases(workspace), unlinked(selection, runner)) == ([], [])
+    runner = kill_at_the_end()
+    with collecting(workspace) as builds:
+        assert builds == []
+    assert runner.find(step) is not None
 
 
 def test_collectors_and_a_run_do_not_fail_one_another(workspace: Workspace, log: logging.Logger):
