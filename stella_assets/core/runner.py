@@ -29,6 +29,10 @@ class NotMaterialisedError(UserError):
     """A step needs an artefact that this recipe has not made yet."""
 
 
+class InputsChangedError(UserError):
+    """What a run reads outside the pipeline changed while it was under way."""
+
+
 class Runner:
     """Finds and makes artefacts. It remembers what it found, so it serves one run or less.
 
@@ -205,7 +209,25 @@ class Runner:
         """
         self.store.prune_links(recipe, {*keep, *(step.name for step in steps)})
 
+    def _require_unchanged(self, step: Step[Any]) -> None:
+        """Refuse to build where what had to succeed before was tried with other files than those that are there now.
+
+        Raises:
+            InputsChangedError: They changed while the run was under way.
+        """
+        for each in step.order_after:
+            if each.external_versions is None or each not in self._external:
+                continue
+            asked, now = self._external[each], each.external_versions(self.workspace)
+            if changed := sorted(name for name in asked.keys() | now.keys() if asked.get(name) != now.get(name)):
+                raise InputsChangedError(
+                    f"{step.recipe}/{step.name}: {', '.join(changed)} changed during this run, after {each.name} was "
+                    "made.",
+                    "Run the same command again: what depends on it is made again, and nothing else.",
+                )
+
     def _build(self, step: Step[Any], identity: Identity) -> Artefact:
+        self._require_unchanged(step)
         draft, scratch = (
             self.store.draft(step.stored_as, identity.key),
             self.store.scratch(step.stored_as, identity.key),

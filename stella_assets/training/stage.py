@@ -10,7 +10,7 @@ from stella_assets.core.present import Picture, Shown
 from stella_assets.core.seeds import seed_of
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Deviation, Presentation, Result, Step
 from stella_assets.storage.workspace import Workspace
-from stella_assets.students import DenseConfig, SavedStudent
+from stella_assets.students import DenseConfig, SavedStudent, StudentError
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.training.inputs import StageInputs
 from stella_assets.training.job import run_as_job
@@ -23,6 +23,8 @@ from stella_assets.training.train import MODEL_FOLDER, train_stage
 
 # Part of the identity of every stage: a new value trains all of them again.
 CODE_VERSION = "4"
+TOKENISED_WITH = "source:student"
+"""Of the tokens' identity: the base model."""
 START = "start"
 """The external version of the first stage that names what it continues from."""
 DEV_LOSS_FELL = CheckSpec("dev_loss_fell", "The loss on held-out texts is lower than before the stage.")
@@ -69,6 +71,8 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
 
     def build(context: BuildContext) -> Result:
         snapshot = context.artefact(concatenation)
+        if previous is None:
+            _require_same_base(student, context.artefact(tokens))
         inputs = StageInputs(
             name=family,  # part of the output, which stages of any prefix share
             stage=stage,
@@ -128,6 +132,15 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         estimate=lambda _runner, last: stage.estimate(last),
         compare=compare,
     )
+
+
+def _require_same_base(student: DenseConfig, tokens: Artefact) -> None:
+    """The tokens of one model mean nothing to another, and files can be replaced while a run is under way."""
+    if tokens.manifest.identity.inputs[TOKENISED_WITH] != model_digest(student):
+        raise StudentError(
+            f"student.model {student.model}: its files changed after the texts were tokenised.",
+            "Run the same command again: what depends on them is made again.",
+        )
 
 
 def _external_versions(recipe: str, student: DenseConfig, workspace: Workspace) -> dict[str, str]:
