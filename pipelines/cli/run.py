@@ -178,16 +178,17 @@ def validate(
     """Check a recipe, its files, models and dimensions, and rehearse its student, without making anything."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_recipe, environment_states, rehearse_recipe, remarks
+    from stella_assets.recipe.preflight import check_recipe, environment_states, model_states, rehearse_recipe, remarks
 
     dims = check_recipe(wanted, workspace, _say_preview)
+    hub = model_states(wanted)
     rehearsed = rehearse_recipe(wanted, dims, compute()) if rehearsal else "The student was not rehearsed."
     target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
     say(
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
-    for line in [rehearsed, *remarks(wanted), *environment_states(wanted, compute().environments)]:
+    for line in [rehearsed, *hub, *remarks(wanted), *environment_states(wanted, compute().environments)]:
         note(line)
 
 

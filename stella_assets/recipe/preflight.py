@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments import Environments
+from stella_assets.core.models import hub_states
 from stella_assets.corpus.clean import load_identifier
 from stella_assets.corpus.evaluation_sets import set_digest
 from stella_assets.corpus.sources import Preview
@@ -145,6 +146,16 @@ def environment_states(recipe: Recipe, environments: Environments) -> list[str]:
         for teacher in recipe.teachers
         if (own := teacher.own_environment())
     ]
+
+
+def model_states(recipe: Recipe) -> list[str]:
+    """What `validate` says of models of the hub, one line each. None is downloaded.
+
+    Raises:
+        HubError: The hub answers that it has no such model.
+    """
+    teachers = {f"teacher {each.name!r}": model for each in recipe.teachers if (model := each.published_model())}
+    return hub_states({"student": recipe.student, **teachers})
 
 
 def _check_dimensions(recipe: Recipe, target: int) -> None:

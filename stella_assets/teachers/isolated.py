@@ -15,7 +15,7 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute, Dtype, best_device_name
 from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.errors import UserError
-from stella_assets.core.models import LoadError, ModelFiles, check_code, check_files, encoder_format, named_code
+from stella_assets.core.models import UNREAD, LoadError, ModelFiles, check_code, check_files, encoder_format, named_code
 from stella_assets.core.models.weights import check_names
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.encoder_process import EncoderError, EncoderProcess
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 TEXTS_AT_ONCE = 4096
 """Between two movements of the progress bar; their vectors are one file on the way."""
-OTHER_FORMATS = ("onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf")
-"""Of weights that the encoder does not read, and that need not be downloaded."""
 
 
 class IsolatedModel:
@@ -178,7 +176,7 @@ def local_folder(source: ModelSource) -> Path:
     check_code(files)
     if files.folder is not None:
         return files.folder
-    return _download(source.model, source.revision, None, list(OTHER_FORMATS))
+    return _download(source.model, source.revision, None, list(UNREAD))
 
 
 def other_code(source: ModelSource) -> dict[str, Path]:

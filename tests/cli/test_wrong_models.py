@@ -133,8 +133,18 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "weights alone": (named("student", "model.safetensors"), "weights without a configuration", "Restore config.json"),
 }
 """By fault: what makes it, a part of what has to be said of it, and a part of the remedy."""
-VALID: dict[str, Change] = {"pickle": student(as_pickle)}
-"""Tensors in a pickle are read without running any of it, so these older checkpoints are taken."""
+VALID: dict[str, tuple[Change, str]] = {
+    # Tensors in a pickle are read without running any of it.
+    "an older checkpoint": (student(as_pickle), "The student was not rehearsed"),
+    "a model of the hub without a network": (
+        lambda raw, _published, _parent: raw["teachers"].append(
+            {"name": "own", "kind": "static", "licence": "MIT", "model": "org/table", "revision": "main"}
+        ),
+        "teacher 'own': org/table at 'main', a name that can be moved; its own code is not run; it is not in the "
+        "cache; a run would download it",
+    ),
+}
+"""What is taken, and a part of what is said of it."""
 
 
 def recipe_of(published: Published, folder: Path) -> dict[str, Any]:
@@ -159,13 +169,13 @@ def validated(published: Published, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("wrong")
     (folder / "a.txt").write_text("\n".join(f"A sentence about {i} and its square {i * i}." for i in range(40)))
     places = {}
-    for number, (name, change) in enumerate({**{name: case[0] for name, case in WRONG.items()}, **VALID}.items()):
+    for number, (name, change) in enumerate({name: case[0] for name, case in {**WRONG, **VALID}.items()}.items()):
         raw = recipe_of(published, folder)
         change(raw, published, folder)
         kind = "valid" if name in VALID else "wrong"
         places[name] = folder / f"{kind}_{number}.yaml"
         places[name].write_text(yaml.safe_dump({"name": f"{kind}_{number}", **raw}))
-    environment = {**os.environ, "STELLA_HOME": str(folder / "home"), "COLUMNS": "1000"}
+    environment = {**os.environ, "STELLA_HOME": str(folder / "home"), "COLUMNS": "1000", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", VALIDATE, *map(str, places.values())]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -183,5 +193,7 @@ def test_a_model_that_cannot_be_used_is_refused_with_the_reason_and_a_remedy(fau
 
 
 @pytest.mark.parametrize("case", VALID)
-def test_an_older_checkpoint_is_taken(case: str, validated: Any):
-    assert validated(case)["code"] == 0, validated(case)
+def test_a_model_that_can_be_used_is_taken(case: str, validated: Any):
+    found = validated(case)
+    assert found["code"] == 0, found
+    assert VALID[case][1] in found["said"]

@@ -1,6 +1,7 @@
 """Models of SentenceTransformers and transformers: where they lie, what identifies them, and how they are loaded."""
 
 from stella_assets.core.models.code import CodeError, check_code, code_digest, named_code
+from stella_assets.core.models.hub import UNREAD, HubError, hub_states
 from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
 from stella_assets.core.models.libraries import LoadError, explained_code
 from stella_assets.core.models.load import load_module, load_sentence_transformer, without_cycle
@@ -33,8 +34,10 @@ __all__ = [
     "CONFIG",
     "CONTENT_SUFFIXES",
     "MODULES",
+    "UNREAD",
     "CodeError",
     "ConfigError",
+    "HubError",
     "LoadError",
     "ModelFiles",
     "ModelNotFoundError",
@@ -47,6 +50,7 @@ __all__ = [
     "encoder_format",
     "explained_code",
     "files_digest",
+    "hub_states",
     "load_config",
     "load_module",
     "load_sentence_transformer",

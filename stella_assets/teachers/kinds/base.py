@@ -202,6 +202,10 @@ class TeacherConfig(ConfigModel):
         """Names of mteb's tasks whose data it was trained on; None where that is not known."""
         return None
 
+    def published_model(self) -> ModelSource | None:
+        """Where its model is; None for a teacher without a model of its authors."""
+        return None
+
     def link(self) -> str:
         """Its name in Markdown, with a link to its page if it has one."""
         return f"`{self.name}`"
@@ -225,6 +229,10 @@ class PublishedTeacher(TeacherConfig, ModelSource):
     def base_folder(self) -> Path | None:
         """The recipe's folder."""
         return self.resolve(".")
+
+    def published_model(self) -> ModelSource | None:
+        """Itself."""
+        return self
 
     def known_cosines(self) -> Sequence[ExpectedCosine]:
         """Its `expected_cosines`."""
