@@ -40,8 +40,10 @@ class BaseModelEmbedder:
         # A teacher of the same model in all but the recipe: both load and encode by one code.
         settings = {name: getattr(source, name) for name in ModelSource.model_fields}
         of_kind = {"kind": "sentence_transformers", "name": "base_model", "licence": "", "max_length": NO_LIMIT}
-        folder = source.resolve(".")
-        teacher = SentenceTransformersTeacher.model_validate(settings | of_kind, context={"folder": folder})
+        # In float32, as students are scored.
+        teacher = SentenceTransformersTeacher.model_validate(
+            settings | of_kind | {"dtype": "float32"}, context={"folder": source.resolve(".")}
+        )
         self._model = SentenceTransformersModel(teacher, compute)
 
     @cached_property

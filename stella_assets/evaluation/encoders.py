@@ -189,11 +189,13 @@ class PooledStates:
     """A student's pooled states by text, kept in the store; every head projects the same ones.
 
     Args:
-        student: Whose encoder computes the states that are not stored yet.
+        student: Whose encoder computes the states that are not stored yet, from now on in float32, as in the libraries
+            that people load a release with.
         workspace: Where they are stored.
     """
 
     def __init__(self, student: DenseStudent, workspace: Workspace) -> None:
+        student.dtype = "float32"
         self.student = student
         # The heads are not part of it: all heads, and stages that freeze the encoder, share the pooled states.
         self.fingerprint = encoder_digest(student)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 CODE_VERSION = "2"
-# Of its own: other models' scores do not change with how the base model is loaded.
-BASE_MODEL_CODE_VERSION = "3"
+# Of their own: other models' scores do not change with how these are loaded.
+BASE_MODEL_CODE_VERSION, STUDENT_CODE_VERSION = "4", "3"
 CONCATENATION, BASE_MODEL = "concatenation", "base_model"
 
 SOURCE_KEYS = frozenset(ModelSource.model_fields)
@@ -167,7 +167,8 @@ def stage_scores_step(
         embedders = stage_embedders(stage, prompts, context, all_heads=all_heads)
         return score_student(recipe, model, embedders, context.read(tasks), context)
 
-    return _scores_step(recipe, model, {"prompts": dict(prompts)}, (tasks, stage), build)
+    settings = {"prompts": dict(prompts)}
+    return _scores_step(recipe, model, settings, (tasks, stage), build, code_version=STUDENT_CODE_VERSION)
 
 
 def stage_embedders(

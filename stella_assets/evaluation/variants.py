@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stella_assets.evaluation.settings import EvaluationSettings
     from stella_assets.students.dense.settings import SavedStudent
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from stella_assets.storage.releases import Releases
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL, DenseConfig
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 ACTIVE = "active_release"
 """Its name among the scored models, and among the step's external versions."""
 NO_RELEASE = "none"

@@ -47,7 +47,7 @@ def compare_loaders(
         student: In float32: loaders compute so, and bfloat16 autocast would be a difference of its own.
         folder: What was saved of it.
         texts: Without prompts; the first ones are compared.
-        prompts: Of the student.
+        prompts: Of the student, by name.
         scratch: For the files that the processes exchange.
         trust: Whether the clean process may run the model's own code.
 
@@ -60,7 +60,9 @@ def compare_loaders(
     import torch
 
     compared = list(texts[:COMPARED_TEXTS])
-    compared += [prompt + text for prompt in prompts.values() for text in compared[:PROMPTED_TEXTS]]
+    # Several names may have the same prompt, and the empty one is none.
+    different = dict.fromkeys(filter(None, prompts.values()))
+    compared += [prompt + text for prompt in different for text in compared[:PROMPTED_TEXTS]]
     loaded = vectors_of_release(folder, compared, scratch, trust_remote_code=trust)
     pooled_BH = torch.from_numpy(student.encode_pooled(compared)).to(student.device)
     rows = []

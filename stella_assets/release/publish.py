@@ -50,12 +50,14 @@ def release_step(recipe: str, *, inputs: ReleaseInputs) -> Step[Path]:
             # Without the gate: another threshold does not change the files.
             "release": inputs.settings.settings("gate"),
             "prompts": dict(inputs.student.prompts),
+            "measured_prompts": dict(inputs.prompts),
             "teachers": [{"name": t.name, "licence": t.licence, "weight": t.weight} for t in inputs.teachers],
         },
         dependencies=(
             inputs.corpus,
             *inputs.vectors.values(),
             inputs.concatenation,
+            inputs.tasks,
             *inputs.stages,
             inputs.report,
         ),
@@ -88,6 +90,8 @@ def _show(artefact: Artefact) -> Mapping[str, Shown]:
 
 
 def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Result:
+    from stella_assets.evaluation.prompts import published_prompts
+
     student = context.read(inputs.stages[-1]).load(context.compute)
     dims, chosen = list(student.dimensions.values()), inputs.settings.dimension
     if chosen not in dims:
@@ -95,7 +99,8 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
             f"release.dimension {chosen}: the student has heads of {', '.join(map(str, dims))} dimensions.",
             "Name one of these, or add it to student.matryoshka_dims.",
         )
-    student.save(context.folder, student.head_of(chosen), inputs.student.prompts)
+    prompts = published_prompts(inputs.student.prompts, inputs.prompts, context.read(inputs.tasks).open())
+    student.save(context.folder, student.head_of(chosen), prompts)
     _write_lineage(context)
     # Loaders compute in float32, so the student must not be compared in bfloat16 autocast.
     student.dtype = "float32"
@@ -106,7 +111,7 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
         export_onnx(student, chosen, context.folder)
     # The clean process runs the model's code only if the recipe trusts it.
     texts, trust = probe_texts(context.read(inputs.corpus)), inputs.student.trust_remote_code
-    loaders = compare_loaders(student, context.folder, texts, inputs.student.prompts, context.scratch, trust=trust)
+    loaders = compare_loaders(student, context.folder, texts, prompts, context.scratch, trust=trust)
     # A broken folder must not exist as an artefact: the build fails, and a check would only report.
     require_same(RELEASE, loaders)
     write_table(context.folder / DRIFT_FILE, RELEASED_VECTORS, loaders)

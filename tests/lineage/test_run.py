@@ -22,6 +22,7 @@ import pytest
 
 from stella_assets.core.manifest import Manifest, file_digest
 from stella_assets.core.runner import Runner
+from stella_assets.evaluation.task_set import TaskSet
 from stella_assets.lineage.find import find_artefact
 from stella_assets.lineage.plan import plan
 from stella_assets.lineage.reproduce import Reproduction
@@ -140,6 +141,22 @@ def test_the_release_loads_in_sentence_transformers_by_its_link(finished: Run):
     card = (finished.workspace / "tiny/release/README.md").read_text()
     for part in ("| minilm | sentence_transformers | 384 | 1 | Apache-2.0 |", "s2p_query", "| stage_3 |"):
         assert part in card
+
+
+def test_a_stranger_who_calls_mteb_on_the_release_gets_the_scores_of_the_report(finished: Run):
+    import mteb
+    from mteb.models import SentenceTransformerEncoderWrapper
+
+    scored = json.loads(finished.stella("report", "RECIPE", "--json").stdout)["models"]
+    (reported,) = (model["scores"] for model in scored if (model["name"], model["dimension"]) == ("stage_3", 64))
+    model = SentenceTransformerEncoderWrapper(str(finished.workspace / "tiny/release"), device="cpu")
+    opened = TaskSet(finished.workspace / "tiny/evaluation_tasks", read_recipe(finished.recipe).evaluation).open()
+    assert {task.name for task in opened} == set(reported)
+    for task in opened:
+        results = mteb.evaluate(model, task.load(), cache=None, co2_tracker=False, show_progress_bar=False)
+        assert float(results.task_results[0].get_score()) == pytest.approx(reported[task.name], abs=1e-4), task.name
+    vectors = model.model.encode_query(["shortest path"])
+    np.testing.assert_allclose(vectors, model.model.encode(["Query: shortest path"]), atol=1e-6)
 
 
 def test_every_manifest_names_the_exact_digests_of_its_inputs(finished: Run):
