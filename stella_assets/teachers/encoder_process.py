@@ -85,8 +85,8 @@ class EncoderProcess:
     def _copy_code(self, repositories: Mapping[str, str]) -> dict[str, str]:
         """Copies of the Python files of other repositories: what the process runs is what it was given."""
         copies = {}
-        for repository, folder in repositories.items():
-            copy = self.home / "code" / repository.replace("/", "--").replace(".", "_")
+        for number, (repository, folder) in enumerate(repositories.items()):
+            copy = self.home / "code" / f"repository_{number}"  # a name of a Python package
             for path in Path(folder).rglob("*.py"):
                 target = copy / path.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
