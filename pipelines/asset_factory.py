@@ -9,9 +9,10 @@ import dagster as dg
 from stella_assets.core.errors import EXPECTED
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Group, Presentation, Step
+from stella_assets.pipelines.environment import workspace
 from stella_assets.pipelines.launcher import Launcher
 from stella_assets.pipelines.metadata import artefact_metadata, common_metadata
-from stella_assets.pipelines.remedies import describe
+from stella_assets.pipelines.remedies import describe, full_disk
 from stella_assets.pipelines.run_record import recorded
 
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -100,8 +101,11 @@ def failing_as_dagster_expects() -> Iterator[None]:
     """Turn errors that a person can correct into a failure that is marked so, and that is not retried."""
     try:
         yield
-    except EXPECTED as error:
-        raise dg.Failure(description=describe(error), metadata={USER_ERROR: True}, allow_retries=False) from error
+    except Exception as error:
+        wrong = error if isinstance(error, EXPECTED) else full_disk(error, workspace().root)
+        if wrong is None:
+            raise
+        raise dg.Failure(description=describe(wrong), metadata={USER_ERROR: True}, allow_retries=False) from error
 
 
 def launchpad_config(op: str, config: dg.Config) -> dict[str, Any]:

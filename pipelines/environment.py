@@ -6,6 +6,7 @@ This is the only file that reads environment variables.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ SHARED_VARIABLES = (
 POSTGRES_FORM = (
     "Write it as postgresql+psycopg2://user:password@host/database, with %40 for @ and %2F for / in the password."
 )
+# Databases take the first ones for parts of an address or for patterns of names, and cannot open the others.
+UNUSABLE = re.compile("[%?*\\\\\\[\\]{}\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class EnvironmentVariableError(UserError):
@@ -134,6 +137,13 @@ def prepare_environment() -> Workspace:
     """
     prepare_libraries()
     where = workspace()
+    if unusable := UNUSABLE.search(str(where.root)):
+        # As Python writes it: a terminal would obey a control character.
+        raise EnvironmentVariableError(
+            f"STELLA_HOME {str(where.root)!a}: {unusable.group()!a} must not be in its path, because SQLite, DuckDB or "
+            "Lance would take the path for another one.",
+            "Set STELLA_HOME to another folder.",
+        )
     try:
         where.root.mkdir(parents=True, exist_ok=True)
         # An existing folder that is read-only passes `mkdir`, and would fail in the middle of a run.

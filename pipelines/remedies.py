@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 from stella_assets.core.errors import UserError
 from stella_assets.storage import errors as storage
 
@@ -34,3 +37,23 @@ def remedy_of(error: Exception) -> str:
     # In the order of inheritance, so the nearest type comes first.
     remedies = (REMEDIES[kind] for kind in type(error).__mro__ if kind in REMEDIES)
     return next(remedies, DEFAULT_REMEDY if isinstance(error, storage.StorageError) else "")
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
+"""What SQLite, DuckDB and Lance say, whose errors have no number."""
+
+
+def full_disk(error: BaseException, root: Path) -> storage.DiskSpaceError | None:
+    """The error of a full disk, if that is why something failed; else None.
+
+    Args:
+        error: What was raised, by any library.
+        root: Of the workspace.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in FULL or any(words in str(cause).lower() for words in FULL_WORDS):
+            return storage.DiskSpaceError(f"{root}: there is no space left on this disk.", root)
+        cause = cause.__cause__ or cause.__context__
+    return None

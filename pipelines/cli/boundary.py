@@ -12,7 +12,7 @@ from stella_assets.pipelines.cli.errors import log_bug, summarise
 from stella_assets.pipelines.cli.printing import note
 from stella_assets.pipelines.environment import workspace
 from stella_assets.pipelines.project import NoProjectError
-from stella_assets.pipelines.remedies import describe
+from stella_assets.pipelines.remedies import describe, full_disk
 
 
 @contextmanager
@@ -32,7 +32,11 @@ def exit_on_errors() -> Iterator[None]:
         note("Stopped. Run the same command again to continue where it stopped.")
         sys.exit(1)
     except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it logs the bug)
-        log = log_bug(_home(), bug)
+        home = _home()
+        if home and (full := full_disk(bug, home)):
+            note(("error", "bold red"), f" {describe(full)}")
+            sys.exit(2)
+        log = log_bug(home, bug)
         note(("bug", "bold red"), f" {summarise(bug)} The traceback is in {log}")
         sys.exit(1)
 

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from stella_assets.core.devices import available_threads
 from stella_assets.core.engine import LocalEngine, ProcessesEngine
@@ -103,6 +104,31 @@ def test_parallel_steps_are_a_number(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STELLA_PARALLEL", "four")
     with pytest.raises(EnvironmentVariableError, match=r"STELLA_PARALLEL 'four': .* e.g. 4"):
         environment.parallel_steps()
+
+
+@pytest.mark.parametrize(
+    "name", ["a%41b", "100%", "a?b=c", "a\nb", "a\x1b[31mb", "a\udcffb", "[a]", "{a,b}", "a*", "a\\b"]
+)
+def test_a_home_whose_name_a_database_would_misread_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STELLA_HOME", str(tmp_path / name))
+    with pytest.raises(EnvironmentVariableError, match="must not be in its path") as refused:
+        prepare_environment()
+    assert str(refused.value).isascii()
+    assert str(refused.value).isprintable()
+    assert refused.value.remedy == "Set STELLA_HOME to another folder."
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a b", "a'b\"c", "a#b;c&d|e", "h\u00e9\u65e5", "$HOME ~", "s3:", "-rf", "e\u0301!"])
+def test_a_home_may_have_any_other_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STELLA_HOME", str(tmp_path / name))
+    workspace = prepare_environment()
+    engine = sa.create_engine(f"sqlite:///{workspace.root / 'x.db'}")
+    with engine.connect() as connection:
+        connection.execute(sa.text("create table t (a int)"))
+    assert (tmp_path / name / "x.db").is_file()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,20 @@
 """What a person can correct ends with a remedy and exit code 2; a bug with exit code 1 and a traceback in a file."""
 
+import errno
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from stella_assets.core.errors import UserError
+from stella_assets.pipelines.asset_factory import USER_ERROR, failing_as_dagster_expects
+from stella_assets.pipelines.cli.boundary import exit_on_errors
 from stella_assets.pipelines.remedies import REMEDIES, describe
 from stella_assets.storage.errors import DamageError, DiskSpaceError, StorageError
 from tests.conftest import write_recipe
@@ -82,6 +87,31 @@ def test_a_mistake_that_a_step_finds_ends_with_exit_code_2_and_no_traceback(raw:
     assert "cleaned_texts: docs: has no texts. Name another package." in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "workspace" / "logs").exists()
+
+
+FULL_DISK = [
+    OSError(errno.ENOSPC, "No space left on device", "x.npy"),
+    RuntimeError("LanceError(IO): No space left on device (os error 28)"),
+    sqlite3.OperationalError("database or disk is full"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+]
+
+
+@pytest.mark.parametrize("error", FULL_DISK, ids=repr)
+def test_a_full_disk_is_named_whichever_library_finds_it(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("STELLA_HOME", str(tmp_path))
+    said = f"{tmp_path}: there is no space left on this disk. Free some space, or set STELLA_HOME to a folder on a"
+    with pytest.raises(SystemExit) as ended, exit_on_errors():
+        raise ValueError("written halfway") from error
+    assert (ended.value.code, said in capsys.readouterr().err, list(tmp_path.iterdir())) == (2, True, [])
+    with pytest.raises(dg.Failure) as failed, failing_as_dagster_expects():
+        raise error
+    assert failed.value.description.startswith(said)
+    assert USER_ERROR in failed.value.metadata
+    with pytest.raises(ValueError, match="a bug"), failing_as_dagster_expects():
+        raise ValueError("a bug")
 
 
 def test_a_bug_in_the_command_itself_has_its_traceback_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
