@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 from stella_assets.core.errors import UserError
@@ -51,9 +52,13 @@ def full_disk(error: BaseException, root: Path) -> storage.DiskSpaceError | None
         error: What was raised, by any library.
         root: Of the workspace.
     """
+    found = storage.DiskSpaceError(f"{root}: there is no space left on this disk.", root)
+    # SQLite also says "disk I/O error", and others nothing of the disk.
+    if root.exists() and shutil.disk_usage(root).free == 0:
+        return found
     cause: BaseException | None = error
     while cause is not None:
         if getattr(cause, "errno", None) in FULL or any(words in str(cause).lower() for words in FULL_WORDS):
-            return storage.DiskSpaceError(f"{root}: there is no space left on this disk.", root)
+            return found
         cause = cause.__cause__ or cause.__context__
     return None
