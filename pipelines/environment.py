@@ -233,7 +233,7 @@ def _threads() -> int:
         return _positive("STELLA_THREADS", 1, "Give the number of threads of one process, e.g. 8.")
     # A list such as `4,2` is valid for OpenMP, but gives no single number; the default counts then.
     words = os.environ.get("OMP_NUM_THREADS", "")
-    return int(words) if words.isdigit() and int(words) > 0 else available_threads()
+    return int(words) if words.isascii() and words.isdigit() and int(words) > 0 else available_threads()
 
 
 def _engine() -> Engine:
@@ -260,6 +260,6 @@ def _engine() -> Engine:
 
 def _positive(name: str, default: int, remedy: str) -> int:
     words = os.environ.get(name) or str(default)
-    if not words.isdigit() or int(words) < 1:
+    if not (words.isascii() and words.isdigit()) or int(words) < 1:
         raise EnvironmentVariableError(f"{name} {words!r}: is not a whole number above 0.", remedy)
     return int(words)

@@ -16,6 +16,7 @@ import yaml
 
 from stella_assets.core.errors import UserError
 from stella_assets.recipe import Recipe, RecipeError, parse_recipe
+from stella_assets.recipe.yaml_file import load_yaml
 
 UNCHANGED = "as it is"
 FORM = "Write PATH=VALUE; PATH=VALUE; seed=N."
@@ -67,7 +68,7 @@ class Variant:
             if not found or not path or not value:
                 raise VariantError(f"{name!r}: {part.strip()!r} is not of the form PATH=VALUE.", FORM)
             if path == "seed":
-                seed = int(value) if value.isdigit() else -1
+                seed = int(value) if _is_number(value) else -1
                 if seed < 0:
                     raise VariantError(f"{name!r}: seed {value!r} is not a whole number.", FORM)
             else:
@@ -100,7 +101,10 @@ def read_grid(grid: Sequence[str], seeds: int, *, each: bool = False) -> list[Va
             raise VariantError(
                 f"--grid {item!r}: is not of the form PATH=VALUE,VALUE.", "E.g. `stages.*.learning_rate=x0.5,x2`."
             )
-        columns.append([(path, value) for value in _split(values)])
+        chosen = _split(values)
+        if not chosen:
+            raise VariantError(f"--grid {item!r}: has no value.", "E.g. `stages.*.learning_rate=x0.5,x2`.")
+        columns.append([(path, value) for value in chosen])
     # The empty change is the recipe as it is: single changes are compared with it.
     if each:
         changes = [(), *((change,) for column in columns for change in column)]
@@ -171,16 +175,27 @@ def _places(holder: Any, keys: Sequence[str]) -> Iterator[tuple[Any, Any]]:
 
 
 def _in_list(key: str, holder: list[Any]) -> bool:
-    return key.isdigit() and int(key) < len(holder)
+    return _is_number(key) and int(key) < len(holder)
+
+
+def _is_number(word: str) -> bool:
+    # `isdigit` alone is true of `²`, which `int` refuses.
+    return word.isascii() and word.isdigit()
 
 
 def _changed(old: Any, value: str, path: str) -> Any:
-    if value.startswith("x") and value[1:2].isdigit():
+    if value.startswith("x") and _is_number(value[1:2]):
         if old is None:
             return None  # e.g. a stage in closed form, which has no learning rate
         if isinstance(old, bool) or not isinstance(old, int | float):
             raise VariantError(f"{path}={value}: {old!r} is not a number to multiply.", "Write the value itself.")
-        product = old * float(value[1:])
-        # Counts stay whole and above 0, e.g. a batch size.
-        return max(1, round(product)) if isinstance(old, int) else product
-    return yaml.safe_load(value)
+        try:
+            product = old * float(value[1:])
+            # Counts stay whole and above 0, e.g. a batch size.
+            return max(1, round(product)) if isinstance(old, int) else product
+        except (ValueError, OverflowError):
+            raise VariantError(f"{path}={value}: is not a number after `x`.", "E.g. x0.5 for half.") from None
+    try:
+        return load_yaml(value)
+    except yaml.YAMLError:
+        raise VariantError(f"{path}={value}: the value is not YAML.", "Close its brackets and quotes.") from None

@@ -116,7 +116,7 @@ else:
 
 def _each_or_by_dimension(raw: Any) -> str:
     # YAML gives dimensions as integers, JSON as text; no loss has a number for a name.
-    keyed = isinstance(raw, dict) and raw and all(str(key).isdigit() for key in raw)
+    keyed = isinstance(raw, dict) and raw and all(str(key).isascii() and str(key).isdigit() for key in raw)
     return "by_dimension" if keyed else "each"
 
 

@@ -1,5 +1,6 @@
 """Variants: what a grid asks for, names that describe a variant completely, and mistakes that are reported early."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,28 @@ def test_a_change_that_the_recipe_refuses_is_reported(tiny: Recipe, change: tupl
 def test_a_name_that_describes_no_variant_is_refused(name: str):
     with pytest.raises(VariantError):
         Variant.parse(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("stages.1.steps", "x2abc"), "is not a number after `x`"),
+        (("stages.1.steps", "x1e400"), "is not a number after `x`"),
+        (("stages.1.steps", "[1"), "the value is not YAML"),
+        (("stages.1.steps", "x²"), "valid integer"),
+        (("stages.².steps", "3"), "has no such key"),
+        (("stages.1.full_head", "{[a]: 1}"), "the value is not YAML"),
+    ],
+)
+def test_a_value_that_cannot_be_read_is_named_with_its_path(tiny: Recipe, change: tuple[str, str], said: str):
+    with pytest.raises(VariantError, match=re.escape(said)) as refused:
+        derive(tiny, Variant((change,)))
+    assert change[0] in refused.value.message
+    assert refused.value.remedy
+
+
+def test_a_grid_without_a_value_and_a_seed_that_is_no_number_are_refused():
+    with pytest.raises(VariantError, match="--grid 'a=,': has no value"):
+        read_grid(["a=,"], 1)
+    with pytest.raises(VariantError, match="seed '²' is not a whole number"):
+        Variant.parse("a=1; seed=²")
