@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from stella_assets.core.errors import UserError
+
 MOST = 10**12
 """Of anything that is counted. Larger numbers are mistakes, and libraries cannot hold some of them."""
 
@@ -77,8 +79,18 @@ class PathAware(ConfigModel):
 
         Args:
             path: As written in the recipe; `~` is the home folder.
+
+        Raises:
+            UserError: No file can have this path.
         """
-        return (self._folder / Path(path).expanduser()).absolute()
+        try:
+            resolved = (self._folder / Path(path).expanduser()).absolute()
+            resolved.is_file()  # raises where the system refuses the path itself
+        except RuntimeError:
+            raise UserError(f"{path}: this computer has no such user.", "Write the whole path.") from None
+        except OSError as error:
+            raise UserError(f"{path:.100}: cannot be a path ({error.strerror}).", "Correct the path.") from None
+        return resolved
 
     def with_values(self, **values: object) -> Self:
         """A copy with some values replaced; its paths still count from the same folder."""

@@ -14,27 +14,17 @@ from stella_assets.core.config import ConfigModel
 from stella_assets.core.errors import UserError
 from stella_assets.recipe.former_keys import current_name, current_value
 from stella_assets.recipe.recipe import Recipe
+from stella_assets.recipe.yaml_file import load_yaml
 
 Place = tuple[Any, ...]
+LONGEST_VALUE = 200
+"""Characters of a value that a message shows."""
+KINDS = {type(None): "an empty file", list: "a list"}
+REMEDY = "Correct the recipe; docs/recipe.md lists every key and its values."
 
 
 class RecipeError(UserError):
     """A recipe that cannot be run, with the file, the key, the value and the remedy."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML without keys that silently replace earlier ones."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            # YAML 1.2 forbids duplicate keys, but PyYAML keeps the last one: a setting would be lost without a
-            # message.
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -69,16 +59,21 @@ def read_raw(path: Path) -> dict[str, Any]:
         RecipeError: The file is missing, or is not a YAML mapping.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
+        # Not opened before: a pipe would wait for a writer.
+        if path.exists() and not path.is_file():
+            raise RecipeError(f"{path}: is not a file.", "Give a YAML file or a name from recipes/.")
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: there is no such recipe.", "Give a YAML file or a name from recipes/.") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}).", "Give a YAML file that can be read.") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 at byte {error.start}.", "Save the recipe as UTF-8.") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML. {error}", "Correct it there.") from None
     if not isinstance(raw, dict):
         raise RecipeError(
-            f"{path}: a recipe is a mapping of keys to values, this is {type(raw).__name__}.",
+            f"{path}: a recipe is a mapping of keys to values, this is {KINDS.get(type(raw), 'a single value')}.",
             "See docs/recipe.md for an example.",
         )
     return raw
@@ -101,7 +96,7 @@ def parse_recipe(raw: dict[str, Any], path: Path) -> Recipe:
         return Recipe.model_validate(raw, context={"folder": path.parent.resolve()})
     except ValidationError as error:
         lines = [f"{path}: {line}" for line in explain(error, raw)]
-        raise RecipeError("\n".join(lines), "") from None
+        raise RecipeError("\n".join(lines), REMEDY) from None
 
 
 def explain(error: ValidationError, raw: Mapping[str, Any]) -> list[str]:
@@ -186,14 +181,23 @@ def _explain(place: Place, item: Any, value: Any) -> str:
             said = "this key is required. Add it; docs/recipe.md lists the kinds."
         case "union_tag_invalid":
             place, value = (*place, str(context["discriminator"]).strip("'")), context["tag"]
-            said = f"there is no {value!r}. Take one of {context['expected_tags']}."
+            said = f"there is no {_short(value)}. Take one of {context['expected_tags']}."
         case _:
-            shown = f" (value: {value!r})" if isinstance(value, str | int | float | bool | None) else ""
+            shown = f" (value: {_short(value)})" if isinstance(value, str | int | float | bool | None) else ""
             said = f"{item['msg'].removeprefix('Value error, ')}{shown}."
     # A former value is also an invalid tag or choice, so its rename replaces any message from above.
     if now := current_value(place, value):
         said = f"{value!r} is called {now!r} now. Rename it."
     return f"{'.'.join(map(str, place)) or 'recipe'}: {said}"
+
+
+def _short(value: Any) -> str:
+    """A value as Python writes it, cut where nobody would read on."""
+    try:
+        written = repr(value)
+    except ValueError:  # Python does not write numbers of thousands of digits
+        return "a number of thousands of digits"
+    return written if len(written) <= LONGEST_VALUE else f"{written[:LONGEST_VALUE]}..."
 
 
 def _unknown_key(place: Place) -> str:

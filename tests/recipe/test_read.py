@@ -9,6 +9,7 @@ import pytest
 from stella_assets.recipe import RecipeError, read_recipe
 from stella_assets.recipe.former_keys import FORMER_KEYS, FORMER_VALUES
 from stella_assets.recipe.presets import expand_preset
+from stella_assets.recipe.read import REMEDY
 from stella_assets.training.stages import STAGES
 from tests.conftest import write_recipe
 
@@ -155,7 +156,7 @@ def test_a_mistake_in_the_only_source_is_the_only_message(tmp_path: Path, raw: R
     raw["corpus"]["sources"] = [{"name": "docs", "kind": "csv", "path": "x"}]
     message = refusal(tmp_path, raw)
     place = f"{tmp_path}/tiny.yaml: corpus.sources.0.licence"
-    assert message == f"{place}: this key is required. Add it; docs/recipe.md says what it means."
+    assert message == f"{place}: this key is required. Add it; docs/recipe.md says what it means. {REMEDY}"
     raw["teachers"] = [{"name": "a", "kind": "lsa"}]
     assert "at least 1 item" not in refusal(tmp_path, raw)
 

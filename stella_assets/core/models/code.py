@@ -52,10 +52,12 @@ def named_code(files: ModelFiles) -> list[NamedCode]:
         if "auto_map" in (files.source.config_kwargs if name == CONFIG else files.source.tokenizer_kwargs):
             continue
         path = files.in_encoder(name)
-        for key, value in ((files.read(path) or {}).get("auto_map") or {}).items():
-            # A tokenizer has two classes, of which one may be null.
-            references = [value] if isinstance(value, str) else value
-            found += [NamedCode(path, f"auto_map.{key}", reference) for reference in references if reference]
+        named = (files.read(path) or {}).get("auto_map") or {}
+        # A tokenizer has two classes, of which one may be null; former ones have no key.
+        classes = named if isinstance(named, dict) else {"tokenizer": named}
+        for key, value in classes.items():
+            references = value if isinstance(value, list) else [value]
+            found += [NamedCode(path, f"auto_map.{key}", str(reference)) for reference in references if reference]
     for module in files.modules:
         if not module["type"].startswith(LIBRARY):
             found.append(NamedCode(MODULES, "type", module["type"]))

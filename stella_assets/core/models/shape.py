@@ -12,7 +12,7 @@ from stella_assets.core.devices import Compute, Dtype, DtypeChoice
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import check_code, pinned_code
 from stella_assets.core.models.libraries import OLD_CODE, libraries_remedy
-from stella_assets.core.models.source import CONFIG, ModelFiles, in_one_line, read_config
+from stella_assets.core.models.source import CONFIG, RESTORE, ModelFiles, in_one_line, read_config
 
 OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mluke", "mpnet", "roberta", "roberta-prelayernorm",
@@ -140,7 +140,7 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
     try:
         with pinned_code(source):
             config = AutoConfig.from_pretrained(name, **arguments, **source.config_kwargs)
-    except (OSError, ValueError, KeyError, *OLD_CODE, StrictDataclassError) as error:
+    except (OSError, ValueError, LookupError, ArithmeticError, *OLD_CODE, StrictDataclassError) as error:
         raise ConfigError(
             f"{files.name}: transformers cannot read {files.in_encoder(CONFIG)} ({in_one_line(error)}).",
             libraries_remedy(files, error, "Correct `model`, or use the libraries that the model's authors name."),
@@ -231,9 +231,12 @@ def modules_width(files: ModelFiles) -> int | None:
     for module in reversed(files.modules[1:]):
         path = str(module["path"]).strip("/")
         config = files.read(f"{path}/{CONFIG}" if path else CONFIG) or {}
-        stated = next((int(config[key]) for key in WIDTHS if key in config), None)
-        if stated is not None:
-            return stated * pooling_modes(config)
+        stated = next((config[key] for key in WIDTHS if key in config), None)
+        if stated is None:
+            continue
+        if not isinstance(stated, int) or isinstance(stated, bool) or stated < 1:
+            raise ConfigError(f"{files.name}: {path}/{CONFIG} states no width ({stated!r:.50}).", RESTORE)
+        return stated * pooling_modes(config)
     return None
 
 
@@ -241,6 +244,6 @@ def pooling_modes(config: Mapping[str, Any]) -> int:
     """How many poolings a module's configuration concatenates; 1 for a module that does not pool."""
     named = config.get("pooling_mode")
     if named is not None:
-        return 1 if isinstance(named, str) else len(named)
+        return len(named) if isinstance(named, list | tuple) else 1
     # Before sentence-transformers 5.5 each mode had a flag.
     return max(1, sum(value is True for key, value in config.items() if key.startswith("pooling_mode_")))

@@ -41,6 +41,7 @@ CHECKPOINTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Files of weights. The model's own code may read any of them."""
 NO_WEIGHTS = re.compile(r"^(adapter_model|openvino_model|optimizer|scheduler|training_args|rng_state)\b")
 """Files with the same suffixes that hold no whole encoder."""
+RESTORE = "Restore the model's folder."
 PAGE = 4096
 """Bytes that a file system writes at once."""
 
@@ -104,16 +105,34 @@ def _other_kind(folder: Path) -> tuple[str, str] | None:
 def read_config(folder: Path, name: str = CONFIG) -> Any:
     """A JSON file of a model's folder.
 
+    Returns:
+        A mapping; of `modules.json`, a list of mappings that have a `path` and a `type`.
+
     Raises:
-        ModelNotFoundError: There is no such file, or it is not JSON.
+        ModelNotFoundError: There is no such file, or it is not JSON of this form.
     """
     path = folder / name
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path}: no such file.", "Correct `model`, or restore the folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelNotFoundError(f"{path}: is not JSON ({error}).", "Restore the model's folder.") from None
+    except OSError as error:
+        raise ModelNotFoundError(f"{path}: cannot be read ({error.strerror}).", RESTORE) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ModelNotFoundError(f"{path}: is not JSON from {place} on.", RESTORE) from None
+    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, or nested without end
+        raise ModelNotFoundError(f"{path}: is not JSON.", RESTORE) from None
+    if Path(name).name == MODULES:
+        if not isinstance(content, list) or not all(map(_is_module, content)):
+            raise ModelNotFoundError(f"{path}: is not a list of modules with `path` and `type`.", RESTORE)
+    elif not isinstance(content, dict):
+        raise ModelNotFoundError(f"{path}: is not a mapping of names to values.", RESTORE)
+    return content
+
+
+def _is_module(module: Any) -> bool:
+    return isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("path", "type"))
 
 
 class ModelFiles:

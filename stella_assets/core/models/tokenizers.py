@@ -8,7 +8,7 @@ from typing import Any
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import pinned_code
-from stella_assets.core.models.libraries import OLD_CODE, libraries_remedy
+from stella_assets.core.models.libraries import libraries_remedy
 from stella_assets.core.models.shape import encoder_arguments, read_shape
 from stella_assets.core.models.source import ModelFiles, in_one_line
 
@@ -43,10 +43,14 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
         settings = settings or files.read(files.in_encoder(file)) or {}
     _require_merges(files)
     own = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
+    if not isinstance(own, dict):
+        raise TokenizerError(f"{files.name}: the tokenizer's arguments are not a mapping.", "Restore the folder.")
     try:
         with pinned_code(source):
             tokenizer = AutoTokenizer.from_pretrained(name, **{**own, **arguments, **source.tokenizer_kwargs})
-    except (OSError, ValueError, *OLD_CODE) as error:
+    except UserError:
+        raise
+    except Exception as error:
         raise TokenizerError(
             f"{files.name}: the tokenizer cannot be loaded ({in_one_line(error)}).",
             libraries_remedy(files, error, "Restore the files of the tokenizer."),
