@@ -68,7 +68,11 @@ def below(root: Path) -> Iterator[Path]:
 def is_left_over(path: Path) -> bool:
     """Whether a file or link is a temporary one of `replace_atomically` whose process is gone."""
     pid = path.name.rpartition(".")[2]
-    if not path.name.startswith(".") or not pid.isdigit() or (path.is_dir() and not path.is_symlink()):
+    if (
+        not path.name.startswith(".")
+        or not (pid.isascii() and pid.isdigit())
+        or (path.is_dir() and not path.is_symlink())
+    ):
         return False
     try:
         os.kill(int(pid), 0)
