@@ -65,6 +65,7 @@ def scored(graph: Graph, runner: Runner) -> dict[str, str]:
     return dict(pl.DataFrame(rows).select("task", "type").iter_rows())
 
 
+@pytest.mark.slow
 def test_custom_tasks_alone_lead_to_a_release(
     small: dict[str, Any], data: Path, tmp_path: Path, one_workspace: Workspace, log: logging.Logger
 ):

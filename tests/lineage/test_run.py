@@ -362,6 +362,7 @@ def test_a_release_is_not_made_again_from_another_recipe(finished: Run, tmp_path
     assert (mismatch["before"], mismatch["now"]) == (0.0003, 0.0001)
 
 
+@pytest.mark.slow
 def test_a_different_result_is_measured_and_distinguished_from_what_depends_on_it(finished: Run, tmp_path: Path):
     """A workspace in which everything exists already, except scores that differ."""
     fresh, log = linked_copy(finished, tmp_path / "fresh"), logging.getLogger("test")

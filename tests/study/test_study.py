@@ -34,6 +34,7 @@ def test_the_best_variant_comes_first_with_its_spread_over_seeds():
     assert (compared[2]["lowest"], compared[2]["highest"]) == pytest.approx((50, 52))
 
 
+@pytest.mark.slow
 def test_a_study_runs_its_variants_as_partitions_and_compares_them(raw: dict, tmp_path: Path):
     raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 400}
     raw["teachers"] = raw["teachers"][1:]

@@ -110,6 +110,7 @@ def test_a_launched_stage_gives_the_result_of_one_inside_the_run(
     assert len(digests) == (1 if launcher == "one process" else 2)
 
 
+@pytest.mark.slow
 def test_a_refusal_is_reported_as_one_of_the_run(recipe: Path, tmp_path: Path):
     recipe.write_text(recipe.read_text().replace("batch_size: 32", "batch_size: 3000"))
     refused = run(recipe, tmp_path / "workspace", "python")
