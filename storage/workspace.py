@@ -88,6 +88,11 @@ class Workspace:
         """Python environments of their own for models, `environments/<digest>/`."""
         return self.root / "environments"
 
+    @property
+    def probes(self) -> Path:
+        """What probes of recipes have measured; it may be deleted, and is then measured again."""
+        return self.root / ".probes"
+
     def require_space(self, needed_bytes: int, purpose: str, folder: Path | str | None = None) -> None:
         """Check that the disk that will be written has room, with a tenth to spare.
 

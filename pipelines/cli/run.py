@@ -18,10 +18,10 @@ from stella_assets.pipelines.cli.console import (
     AsJson,
     RecipeArgument,
     find_recipe,
-    make_table,
     people_runner,
     quiet_runner,
 )
+from stella_assets.pipelines.cli.costs import cost_table, predict, say_costs, total_line
 from stella_assets.pipelines.cli.printing import PeopleHandler, note, out, print_json, say, styled
 from stella_assets.pipelines.environment import compute, prepare_environment
 from stella_assets.pipelines.selection import Selection, prune_links, select_steps, unlinked
@@ -56,6 +56,10 @@ def run(
     check_environments(encoding, runner.compute.environments)
     reused = len(selection.steps) - len(selection.missing)
     note(f"{wanted.name}: {reused} of {len(selection.steps)} artefacts are reused.")
+    if selection.missing:
+        missing = {step.name for step in selection.missing}
+        planned = [each for each in predict(graph, runner, probe=not select) if each.asset in missing]
+        say_costs(planned, runner.compute.describe())
     # Opening Dagster takes seconds; a complete recipe needs no run.
     if selection.executed or unlinked(selection, runner):
         _execute(graph, selection, runner)
@@ -124,34 +128,23 @@ def status(recipe: RecipeArgument) -> None:
     out.print(table)
 
 
-def plan(recipe: RecipeArgument, as_json: AsJson = False) -> None:
-    """List what the next run would make, why, and how long it would take at the speed of past runs."""
+def plan(
+    recipe: RecipeArgument,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Measure a few texts and steps where no past run tells the time.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List what the next run would make, why, and what it would cost: texts, steps, time, memory and disk."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.lineage.plan import plan as make_plan
-
-    planned = make_plan(Graph(wanted), quiet_runner(workspace))
+    planned = predict(Graph(wanted), quiet_runner(workspace), probe=estimate)
     if as_json:
         print_json([asset.__dict__ for asset in planned])
         return
-    made = [asset for asset in planned if asset.state == "made"]
-    rows = [
-        {
-            "asset": asset.asset,
-            "because": "\n".join(asset.because),
-            "work": asset.work,
-            "seconds": "?" if asset.seconds is None else f"{asset.seconds:,.0f}",
-        }
-        for asset in made
-    ]
-    if rows:
-        out.print(make_table(rows, f"{wanted.name}: would be made", right=("seconds",)))
-    unknown = sum(asset.seconds is None for asset in made)
-    # A lower bound while some are unknown; the line says how many.
-    seconds = sum(asset.seconds or 0 for asset in made)
-    more = f", not counting {unknown} that no past run tells the time of" if unknown else ""
-    existing = f"{len(planned) - len(made)} of {len(planned)} artefacts exist"
-    say(f"{existing}; the others take about {seconds:,.0f} s{more}." if made else f"{existing}.")
+    if any(asset.state == "made" for asset in planned):
+        out.print(cost_table(planned, f"{wanted.name}: would be made", reasons=True))
+    say(total_line(planned))
 
 
 def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
@@ -188,6 +181,9 @@ def validate(
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
+    planned = predict(Graph(wanted), quiet_runner(workspace), probe=rehearsal)
+    out.print(cost_table(planned, f"{wanted.name}: a run would make"))
+    say(total_line(planned))
     for line in [rehearsed, *hub, *remarks(wanted), *environment_states(wanted, compute().environments)]:
         note(line)
 

@@ -60,6 +60,10 @@ class Compute:
         name = self.device_name or best_device_name()
         return "bfloat16" if computes_in_bfloat16(name.split(":")[0]) else "float32"
 
+    def describe(self) -> str:
+        """Device and threads, e.g. `cpu, 8 threads`: times of one such description can be compared."""
+        return f"{self.device_name or best_device_name()}, {self.threads} thread{'s' * (self.threads != 1)}"
+
     def autocast(self, dtype: Dtype) -> AbstractContextManager[Any]:
         """A context for the forward pass: matrix products in bfloat16, or nothing for float32."""
         import torch

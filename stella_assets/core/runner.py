@@ -266,6 +266,7 @@ class Runner:
                 "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - started, 2),
                 "peak_memory_mib": memory.peak_mib,
+                "device": self.compute.describe(),
                 **environment(),
             },
         )

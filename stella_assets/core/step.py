@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -23,6 +23,7 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 Launch = Callable[[Sequence[str]], None]
 """Runs Python with these arguments in processes of their own, and waits for them."""
 
+FIXED_SECONDS = 1.0
 Group = Literal["corpus", "teachers", "training", "evaluation", "release"]
 """In the order that data flows."""
 
@@ -95,16 +96,44 @@ class Presentation:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How many texts the corpus of a recipe has, or is expected to have, by split."""
+
+    texts: int
+    train: int
+    dev: int
+    test: int
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What building an artefact would cost.
 
     Attributes:
         work: In words, e.g. `1,200 of 10,000 texts to embed`; empty where it has no such measure.
-        seconds: By the speed of past runs; None where none tells.
+        seconds: By the speed of past runs or of a probe; None where none tells.
+        memory_mib: Peak memory of the process.
+        disk_mib: At most, while it is made.
+        money: What others charge for it, in dollars.
+        texts: To embed, to encode or to train on, repetitions included.
+        steps: Of training.
     """
 
     work: str = ""
     seconds: float | None = None
+    memory_mib: int | None = None
+    disk_mib: float | None = None
+    money: float = 0.0
+    texts: int | None = None
+    steps: int | None = None
+
+    def measured(self, last: Manifest | None) -> Estimate:
+        """With the memory of the last artefact of its like, and the space of vectors where it has some."""
+        if last is None:
+            return self
+        dim, texts = last.metrics.get("dim"), self.texts or last.metrics.get("rows") or last.metrics.get("texts")
+        disk = texts * dim * 2 / 2**20 if dim and texts else self.disk_mib  # 2 bytes per float16
+        return replace(self, memory_mib=last.run_info.get("peak_memory_mib"), disk_mib=disk)
 
 
 @dataclass(frozen=True)
@@ -189,7 +218,9 @@ class Step(Generic[T_co]):
         family: Where artefacts of its kind are stored; steps of one family with equal inputs share an artefact.
         pool: Of a pool, only a limited number of steps run at once, over all runs.
         priority: A higher one runs first among steps that are ready.
-        estimate: What a build would cost, from the last artefact of its like and what is stored already.
+        estimate: What a build would cost, from the last artefact of its like, the size of the corpus and what is stored
+            already.
+        tells: Whether an artefact of its family is so alike that its time tells that of this step.
         compare: How far two of its artefacts lie apart, in two workspaces; None where only equal bytes are accepted.
     """
 
@@ -207,7 +238,8 @@ class Step(Generic[T_co]):
     family: str = ""
     pool: str | None = None
     priority: int = 0
-    estimate: Callable[[Runner, Manifest | None], Estimate] | None = None
+    estimate: Callable[[Runner, Manifest | None, Size | None], Estimate] | None = None
+    tells: Callable[[Manifest], bool] = lambda _manifest: True
     compare: Callable[[Artefact, Workspace, Artefact, Workspace], Deviation] | None = None
 
     @property
@@ -222,6 +254,30 @@ class Step(Generic[T_co]):
         for each in self.dependencies:
             names[each] = each.name if each.stored_as in names.values() else each.stored_as
         return names
+
+    @property
+    def group(self) -> Group | None:
+        """Its part of the pipeline; None for a part of another artefact."""
+        return self.presentation.group if self.presentation else None
+
+    def estimated(self, runner: Runner, last: Manifest | None, size: Size | None) -> Estimate:
+        """What a build would cost.
+
+        Args:
+            runner: Finds what exists.
+            last: The last artefact of its like; None where there is none.
+            size: Of the corpus; None where it is not known.
+        """
+        if self.estimate is not None:
+            return self.estimate(runner, last, size).measured(last)
+        if last is None:
+            return Estimate()
+        seconds, before = float(last.run_info["seconds"]), last.metrics.get("texts") or last.metrics.get("rows")
+        if before and size:
+            # What every build takes, e.g. to load libraries, does not grow with the corpus.
+            fixed = min(seconds, FIXED_SECONDS)
+            seconds = fixed + (seconds - fixed) * size.texts / before
+        return Estimate(seconds=seconds, texts=size.texts if before and size else None).measured(last)
 
     @property
     def version(self) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from stella_assets.core.manifest import Manifest, reasons
 from stella_assets.core.runner import Runner
-from stella_assets.core.step import Estimate, Step
+from stella_assets.core.step import Size, Step
+from stella_assets.lineage.probe import ROUGH, Probe
 from stella_assets.recipe import Graph
 from stella_assets.storage.artefacts import MANIFEST, finished
 
 State = Literal["exists", "made"]
+PAST_RUNS = 3
+"""The middle one of these tells: a run next to others is slower than it would be alone."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,13 @@ class Planned:
         state: Whether it `exists`, or would be `made`.
         because: Why it would be made.
         work: How much, e.g. in texts or steps; empty where there is no such measure or nothing to do.
-        seconds: How long it would take, from the last run of its kind; None where no past run tells.
+        seconds: How long it would take; None where neither a past run nor a probe tells.
+        memory_mib: Peak memory of the process.
+        disk_mib: On the disk at most, while it is made.
+        money: What others charge for it, in dollars.
+        texts: To embed, to encode or to train on, repetitions included.
+        steps: Of training.
+        source: What tells the time, e.g. `2 past runs`; empty where nothing does.
     """
 
     asset: str
@@ -31,14 +40,21 @@ class Planned:
     because: tuple[str, ...] = ()
     work: str = ""
     seconds: float | None = 0.0
+    memory_mib: int | None = None
+    disk_mib: float | None = None
+    money: float = 0.0
+    texts: int | None = None
+    steps: int | None = None
+    source: str = ""
 
 
-def plan(graph: Graph, runner: Runner) -> list[Planned]:
+def plan(graph: Graph, runner: Runner, probe: Probe | None = None) -> list[Planned]:
     """What a run would do with each asset. Nothing is made, and no model is loaded.
 
     Args:
         graph: Of the recipe.
         runner: Finds artefacts.
+        probe: What tells where no past run does.
 
     Returns:
         One entry per step, inputs first.
@@ -47,32 +63,57 @@ def plan(graph: Graph, runner: Runner) -> list[Planned]:
         UserError: A source or a teacher does not exist, or cannot be read.
     """
     planned: dict[Step[Any], Planned] = {}
+    size = size_of(graph, runner) or (probe.size if probe else None)
     for step in graph.steps:
         # Inputs come first in `graph.steps`, so their plans are known.
-        planned[step] = _plan_step(step, runner, planned)
+        planned[step] = _plan_step(step, runner, planned, size, probe)
     return list(planned.values())
 
 
-def _plan_step(step: Step[Any], runner: Runner, planned: dict[Step[Any], Planned]) -> Planned:
+def size_of(graph: Graph, runner: Runner) -> Size | None:
+    """The size of the recipe's corpus, if it is made as the recipe is now."""
+    corpus = getattr(graph, "corpus", None)
+    made = runner.find(corpus) if corpus else None
+    if made is None:
+        return None
+    texts = made.manifest.metrics
+    return Size(texts["texts"], *(texts.get(f"texts_{split}", 0) for split in ("train", "dev", "test")))
+
+
+def _plan_step(
+    step: Step[Any], runner: Runner, planned: dict[Step[Any], Planned], size: Size | None, probe: Probe | None
+) -> Planned:
     if runner.find(step) is not None:
         return Planned(step.name, "exists")
     # Whatever these become, the digest of the step's inputs changes.
     follows = [name for each, name in step.input_names.items() if planned[each].state == "made"]
     # `identity` would refuse: inputs are missing.
-    because = reasons(runner.known_identity(step), runner.before(step), follows)
-    last = _last_of_its_kind(step, runner)
-    if step.estimate is not None:
-        estimate = step.estimate(runner, last)
+    because = tuple(reasons(runner.known_identity(step), runner.before(step), follows))
+    if past := _past(step, runner):
+        found = sorted(
+            (step.estimated(runner, each, size) for each in past), key=lambda estimate: estimate.seconds or 0.0
+        )
+        estimate, source = found[len(found) // 2], "a past run" if len(past) == 1 else f"{len(past)} past runs"
+    elif probe and step.stored_as in probe.steps:
+        estimate, source = probe.steps[step.stored_as], "a rule of thumb" if step.name in ROUGH else "a probe"
     else:
-        estimate = Estimate(seconds=float(last.run_info["seconds"]) if last else None)
-    return Planned(step.name, "made", tuple(because), estimate.work, estimate.seconds)
+        estimate, source = step.estimated(runner, None, size), ""
+    known = asdict(estimate)
+    return Planned(step.name, "made", because, **known, source=source if estimate.seconds is not None else "")
 
 
-def _last_of_its_kind(step: Step[Any], runner: Runner) -> Manifest | None:
-    """What the recipe had for the step; else the newest artefact of its family, of any recipe."""
+def _past(step: Step[Any], runner: Runner) -> list[Manifest]:
+    """Up to three of the newest artefacts whose time tells that of the step, what the recipe had for it first."""
     before = runner.before(step)
-    if before is not None:
-        return before
-    paths = [folder / MANIFEST for folder in finished(runner.workspace, step.stored_as)]
+    folders = finished(runner.workspace, step.stored_as)
     # By the time of the file: reading every manifest only for its date would make a quick command slow.
-    return Manifest.read(max(paths, key=lambda path: path.stat().st_mtime)) if paths else None
+    newest = sorted(folders, key=lambda folder: (folder / MANIFEST).stat().st_mtime, reverse=True)[:PAST_RUNS]
+    found = [before] if before else []
+    found += [
+        manifest
+        for folder in newest
+        if (manifest := Manifest.read(folder / MANIFEST)).digest not in {each.digest for each in found}
+    ]
+    here = runner.compute.describe()
+    # Older versions did not note the device.
+    return [each for each in found[:PAST_RUNS] if each.run_info.get("device", here) == here and step.tells(each)]

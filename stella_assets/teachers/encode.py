@@ -13,7 +13,7 @@ import numpy as np
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments.sandbox import can_close_network
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import Check
+from stella_assets.core.manifest import Check, plain
 from stella_assets.core.markup import markdown_text
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.runner import Runner
@@ -80,7 +80,8 @@ def teacher_step(recipe: str, *, teacher: TeacherConfig, corpus: Step[CorpusText
         is_available=has_vectors,
         pool=POOL,
         # The lambda reads `step` when it is called, after the assignment.
-        estimate=lambda runner, last: estimate_encoding(step, teacher.fitted, corpus, runner, last),
+        estimate=lambda runner, last, size: estimate_encoding(step, teacher.fitted, corpus, runner, last, size),
+        tells=lambda last: plain(teacher.identity_settings()) == last.identity.settings,
         compare=lambda *artefacts: compare_vectors(corpus, *artefacts),
     )
     return step

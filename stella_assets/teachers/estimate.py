@@ -6,13 +6,18 @@ from typing import Any
 
 from stella_assets.core.manifest import Identity, Manifest, plain
 from stella_assets.core.runner import Runner
-from stella_assets.core.step import Artefact, Estimate, Step
+from stella_assets.core.step import Artefact, Estimate, Size, Step
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 
 def estimate_encoding(
-    step: Step[TeacherVectors], fitted: bool, corpus: Step[CorpusTexts], runner: Runner, last: Manifest | None
+    step: Step[TeacherVectors],
+    fitted: bool,
+    corpus: Step[CorpusTexts],
+    runner: Runner,
+    last: Manifest | None,
+    size: Size | None,
 ) -> Estimate:
     """Count the texts that have no vector of this teacher.
 
@@ -22,13 +27,16 @@ def estimate_encoding(
         corpus: Makes the corpus; one that is still to be made has no texts to count.
         runner: Finds what exists.
         last: The last artefact of the step's kind; it knows the speed.
+        size: Of the corpus to be made; None where it is not known.
 
     Returns:
         The texts to encode in words, and the seconds that they take; None where no speed was measured.
     """
     made = runner.find(corpus)
     if made is None:
-        return Estimate("the texts that are new")
+        if size is None:
+            return Estimate("the texts that are new")
+        return Estimate(f"{size.texts:,} texts to embed", _seconds(last, size.texts), texts=size.texts)
     texts = corpus.read(made, runner.workspace)
     # The pessimistic answer, unless the store is known to hold vectors of exactly this teacher.
     missing = len(texts)
@@ -37,8 +45,15 @@ def estimate_encoding(
         # Its reference names the tables, so no model is loaded to compute a fingerprint.
         folder = runner.workspace.current(step.recipe, step.name).resolve()
         missing = step.read(Artefact(step.stored_as, folder, before), runner.workspace).count_missing(texts)
-    speed = last.metrics["texts_per_second"] if last else None
-    return Estimate(f"{missing:,} of {len(texts):,} texts to embed", missing / speed if speed else None)
+    return Estimate(f"{missing:,} of {len(texts):,} texts to embed", _seconds(last, missing), texts=missing)
+
+
+def _seconds(last: Manifest | None, texts: int) -> float | None:
+    """What was measured besides encoding, e.g. loading the model, and the texts at the measured speed."""
+    if last is None:
+        return None
+    speed, encoded = last.metrics["texts_per_second"], last.metrics.get("embedded_now", 0)
+    return max(0.0, float(last.run_info["seconds"]) - encoded / speed) + texts / speed
 
 
 def _same_but_for(corpus: Step[Any], before: Identity, now: Identity) -> bool:

@@ -18,6 +18,7 @@ together.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -52,12 +53,14 @@ class Fit:
         ridge_lambda: Of the ridge regression.
         exponent: Of the variance rescaling.
         tried: Dev loss of each ridge lambda, without rescaling, and of each exponent with the best of them.
+        texts_per_second: Of the pass over the texts.
         log: One row per measured value, of the table `training_log`: before, as step 0, and after, as step 1.
     """
 
     ridge_lambda: float
     exponent: float
     tried: dict[str, float]
+    texts_per_second: float
     log: list[dict[str, Any]]
 
 
@@ -89,7 +92,9 @@ def fit_full_head(
     # Nothing takes a gradient here; the head is marked so that the manifest counts what was trained.
     train_only(student, 0, [FULL])
     train = data["train"] if texts is None else data["train"].first(texts)
+    started = time.monotonic()
     equations, t_SD = _sum_up(student, train, name)
+    texts_per_second = len(train) / (time.monotonic() - started)
     measure = Measurement(objective, data["dev"], measure_spread(train), student.device)
     # The encoder does not change, so each of the dozen candidates needs only the head's product with these states.
     # Keys are identities, as batches hold tensors; `measure` keeps the batches alive, so no identity is used again.
@@ -123,7 +128,8 @@ def fit_full_head(
         for term, value in values.items()
     ]
     tried = {f"ridge_lambda {key:g}": value for key, value in losses.items()}
-    return Fit(ridge_lambda, exponent, tried | {f"exponent {key:g}": value for key, value in rescaled.items()}, log)
+    tried |= {f"exponent {key:g}": value for key, value in rescaled.items()}
+    return Fit(ridge_lambda, exponent, tried, texts_per_second, log)
 
 
 def _sum_up(student: DenseStudent, train: TrainingData, name: str) -> tuple[NormalEquations, Tensor]:

@@ -16,9 +16,9 @@ from stella_assets.training.data import Batch, Reading, TrainingData
 from stella_assets.training.gram import gram
 from stella_assets.training.objective import Objective, stage_loss
 from stella_assets.training.plan import GROUP_COST
+from stella_assets.training.sizes import DEV_TEXTS
 from stella_assets.training.targets import Spread
 
-DEV_TEXTS = 1024
 DEV_BATCH = 128
 """Losses over pairs depend on the batch size, so every stage is measured with the same one."""
 NEIGHBOURS = 10

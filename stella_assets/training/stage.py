@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stella_assets.core.manifest import Manifest, plain
 from stella_assets.core.models import model_digest
 from stella_assets.core.present import Picture, Shown
 from stella_assets.core.seeds import seed_of
@@ -129,7 +130,8 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         order_after=() if rehearsal is None else (rehearsal,),
         external_versions=None if previous else lambda workspace: _external_versions(recipe, student, workspace),
         pool="training",
-        estimate=lambda _runner, last: stage.estimate(last),
+        estimate=lambda _runner, last, size: stage.estimate(last, size),
+        tells=lambda last: last.run_info.get("recipe") == recipe and _trains_alike(last, stage, student),
         compare=compare,
     )
 
@@ -141,6 +143,13 @@ def _require_same_base(student: DenseConfig, tokens: Artefact) -> None:
             f"student.model {student.model}: its files changed after the texts were tokenised.",
             "Run the same command again: what depends on them is made again.",
         )
+
+
+def _trains_alike(last: Manifest, stage: StageConfig, student: DenseConfig) -> bool:
+    """Whether the time of a stage tells that of another one: the same student, and as many of its layers train."""
+    then = last.identity.settings
+    same = then["stage"].get("train_layers") == stage.train_layers and then["stage"]["method"] == stage.method
+    return bool(same and then["student"] == plain(student.settings("model", "revision")))
 
 
 def _external_versions(recipe: str, student: DenseConfig, workspace: Workspace) -> dict[str, str]:

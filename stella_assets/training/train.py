@@ -12,6 +12,7 @@ from stella_assets.core.step import Log, Result
 from stella_assets.students import FULL
 from stella_assets.teachers.semantic_duplicates import rows_left_out
 from stella_assets.training.inputs import StageInputs
+from stella_assets.training.sizes import STATES
 from stella_assets.training.stages.base import Outcome, StageContext
 from stella_assets.training.tables import TRAINING_LOG
 from stella_assets.training.tokens import TokenTable
@@ -26,10 +27,6 @@ MODEL_FOLDER = "model"
 # A sample, as the decomposition is dense: `[S, D]` float32 is in memory at once.
 PRINCIPAL_SAMPLE = 4096
 """Texts whose targets decide where Matryoshka heads start."""
-# A checkpoint has the weights, two moments of AdamW and the moving average. Two of them are kept, with a draft next to
-# them until it is whole, and two copies of the best weights. The artefact is smaller than a draft, and written later.
-STATES = 3 * 4 + 2
-"""Sizes of the student that its optimiser and its checkpoints take on the disk, at most."""
 
 
 def train_stage(inputs: StageInputs, log: Log) -> Result:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,7 +14,7 @@ from stella_assets.core.config import ConfigModel
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.registry import Registry
-from stella_assets.core.step import Estimate, Log
+from stella_assets.core.step import Estimate, Log, Size
 from stella_assets.students import DenseConfig
 from stella_assets.training.head_losses import HeadLosses, MatryoshkaLosses
 
@@ -182,13 +182,26 @@ class StageConfig(ConfigModel):
     def describe(self) -> str:
         """What it trains, in a sentence of Markdown."""
 
-    def estimate(self, last: Manifest | None) -> Estimate:
+    def estimate(self, last: Manifest | None, size: Size | None) -> Estimate:
         """What running it would cost, from the last artefact of its like.
 
         Args:
             last: Manifest of that artefact; None where there is none.
+            size: Of the corpus; None where it is not known.
         """
+        del size
         return Estimate("", float(last.run_info["seconds"]) if last else None)
+
+    def shortened(self, steps: int, batch_size: int, train: int) -> Self:
+        """The same stage for a few steps, as a probe trains it; itself where the corpus alone decides its length.
+
+        Args:
+            steps: How many.
+            batch_size: Texts of a batch at most.
+            train: Training texts of the whole corpus.
+        """
+        del steps, batch_size, train
+        return self
 
     @abstractmethod
     def run(self, context: StageContext) -> Outcome:

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from stella_assets.core.config import Positive
 from stella_assets.core.manifest import Manifest
-from stella_assets.core.step import Estimate
+from stella_assets.core.step import Estimate, Size
 from stella_assets.students import DenseConfig
 from stella_assets.training.stages.base import JASPER, STAGES, Outcome, StageConfig, StageContext
 
@@ -40,9 +40,13 @@ class ClosedForm(StageConfig):
         """See `StageConfig.describe`."""
         return f"Fits the full head by ridge regression on the frozen encoder's states, in place of {JASPER}."
 
-    def estimate(self, last: Manifest | None) -> Estimate:
-        """The time of the last one; see `StageConfig.estimate`."""
-        return Estimate("fitted in one pass", super().estimate(last).seconds)
+    def estimate(self, last: Manifest | None, size: Size | None) -> Estimate:
+        """The time of the last one, and that of the texts by its speed; see `StageConfig.estimate`."""
+        texts = min(filter(None, (self.texts, size.train if size else None)), default=None)
+        seconds = super().estimate(last, size).seconds
+        if last and seconds and texts and (rate := last.metrics.get("texts_per_second")):
+            seconds = max(0.0, seconds - last.metrics["texts_train"] / rate) + texts / rate
+        return Estimate("fitted in one pass", seconds, texts=texts)
 
     def run(self, context: StageContext) -> Outcome:
         """Fit the full head in place; see `stella_assets.training.closed_form`."""
@@ -57,6 +61,7 @@ class ClosedForm(StageConfig):
                 "method": self.method,
                 "ridge_lambda": fit.ridge_lambda,
                 "exponent": fit.exponent,
+                "texts_per_second": round(fit.texts_per_second, 1),
                 "tried": {name: round(loss, 4) for name, loss in fit.tried.items()},
             },
         )

@@ -11,9 +11,10 @@ from pydantic import Field, model_validator
 from stella_assets.core.config import MOST, Fraction, Positive, Weight
 from stella_assets.core.devices import processes
 from stella_assets.core.manifest import Manifest
-from stella_assets.core.step import Estimate
+from stella_assets.core.step import Estimate, Size
 from stella_assets.students import DenseConfig
 from stella_assets.training.head_losses import MatryoshkaHeads, MatryoshkaLosses
+from stella_assets.training.sizes import DEV_TEXTS, STATES
 from stella_assets.training.stages.base import JASPER, STAGES, Outcome, StageConfig, StageContext, StageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 SMALLEST_BATCH = 16
 DEFAULT_BATCH = 128
+FEW_STEPS = 10
+"""Below as many steps, loading takes most of the time of a stage."""
+FORWARD_SPEED = 3
+"""How many times as fast texts are measured as trained on: without the pass back, which takes about twice the first."""
 OPTIMIZER_FILE = "optimizer.safetensors"
 MATRYOSHKA = "[Matryoshka](https://arxiv.org/abs/2205.13147)"
 KEPT_RULES = {"best": "lowest dev loss (`total`), the earliest of equal ones", "last": "the last step"}
@@ -207,24 +212,49 @@ class Descent(StageConfig):
         most = f", at most {self.max_texts:,} texts" if self.max_texts else ""
         return f"{self.epochs:g} pass{'es' if self.epochs != 1 else ''} over the texts{least}{most},"
 
-    def estimate(self, last: Manifest | None) -> Estimate:
+    def shortened(self, steps: int, batch_size: int, train: int) -> Self:
+        """A few of its own steps, without a checkpoint between them; see `StageConfig.shortened`."""
+        batch = self.texts_per_batch(train)
+        length = {"texts": None, "epochs": None, "min_texts": None, "max_texts": None, "min_steps": None}
+        return self.model_copy(
+            update={
+                **length,
+                "steps": steps,
+                "batch_size": min(batch, batch_size) if batch else None,
+                "checkpoint_every": max(self.checkpoint_every, steps),
+            }
+        )
+
+    def estimate(self, last: Manifest | None, size: Size | None) -> Estimate:
         """Steps and texts, and the time by the last run's speed; see `StageConfig.estimate`."""
         metrics = last.metrics if last else {}
-        train = metrics.get("texts_train", 0)
         # A length in passes is known with the corpus; that of the last run stands for it.
-        batch, texts = (
-            (self.texts_per_batch(train), self.texts_to_see(train)) if train or self.epochs is None else (0, 0)
-        )
+        train = size.train if size else metrics.get("texts_train", 0)
+        known = bool(train) or self.epochs is None
+        batch, texts = (self.texts_per_batch(train), self.texts_to_see(train)) if known else (None, None)
         texts = texts or (self.steps * batch if self.steps and batch else None)
         steps = self.steps or (round(texts / batch) if texts and batch else None)
         parts = [f"{steps:,} steps" if steps else "", f"{batch} texts" if batch else ""]
         work = " of ".join(filter(None, parts)) or (f"{texts:,} texts" if texts else self._length().rstrip(","))
-        seconds = super().estimate(last).seconds
-        # By texts where they are known, as the time of a step grows with its batch.
-        for wanted, done in ((texts, metrics.get("texts_seen")), (steps, metrics.get("steps"))):
-            if wanted and done and seconds:
-                return Estimate(work, seconds * wanted / done)
-        return Estimate(work)
+        seconds, disk = None, metrics.get("parameters", 0) * 4 * STATES / 2**20 or None
+        if last and metrics.get("steps", FEW_STEPS) < FEW_STEPS and texts:
+            seconds = self._seconds_from_few_steps(last, texts, steps or 0, size)
+        elif last:
+            # By texts where they are known, as the time of a step grows with its batch.
+            for wanted, done in ((texts, metrics.get("texts_seen")), (steps, metrics.get("steps"))):
+                if wanted and done and seconds is None:
+                    seconds = float(last.run_info["seconds"]) * wanted / done
+        return Estimate(work, seconds, disk_mib=disk, texts=texts, steps=steps)
+
+    def _seconds_from_few_steps(self, last: Manifest, texts: int, steps: int, size: Size | None) -> float:
+        """Of a probe most of the time is loading; its rate is that of training."""
+        rate = float(last.metrics["texts_per_second"])
+        loading = max(0.0, float(last.run_info["seconds"]) - last.metrics["texts_seen"] / rate)
+        # A frozen encoder reads each text once.
+        trained = texts if self.train_layers != 0 or size is None else min(texts, size.train)
+        dev = min(DEV_TEXTS, size.dev) if size else 0
+        measured = dev * (1 + steps / self.checkpoint_every) / FORWARD_SPEED
+        return loading + (trained + measured) / rate
 
     def run(self, context: StageContext) -> Outcome:
         """Train in place, continuing from the newest checkpoint; see `stella_assets.training.loop`."""

@@ -1,0 +1,99 @@
+"""A recipe says what it will cost before it is run: by its sources, and by a few of its own texts and steps."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Estimate, Size
+from stella_assets.corpus import look as looks
+from stella_assets.corpus.look import expected_size, largest_size, look
+from stella_assets.lineage.plan import plan
+from stella_assets.lineage.probe import (
+    Probe,
+    can_probe,
+    is_worth_a_probe,
+    known_probe,
+    make_probe,
+)
+from stella_assets.recipe import Graph, Recipe, read_recipe
+from stella_assets.storage.artefacts import finished
+from stella_assets.storage.workspace import Workspace
+from tests.conftest import write_recipe
+
+
+def own_texts(folder: Path, raw: dict[str, Any], count: int, **source: Any) -> Recipe:
+    """The tiny recipe on texts of one's own, without a limit."""
+    rows = (json.dumps({"text": f"Text {i} says what {'its authors ' * (i % 7)}know of it."}) for i in range(count))
+    (folder / "own.jsonl").write_text("\n".join(rows))
+    own = {"name": "own", "kind": "jsonl", "path": "./own.jsonl", "licence": "MIT", **source}
+    raw["corpus"] = {"sources": [own], "test": 0.1, "dev": 0.05}
+    return read_recipe(write_recipe(folder, raw))
+
+
+@pytest.mark.parametrize(
+    ("source", "texts"), [({}, 3000), ({"weight": 0.5}, 1500), ({"limit": 400}, 400), ({"limit": 9999}, 3000)]
+)
+def test_the_size_of_the_corpus_is_known_before_it_is_made(
+    source: dict[str, Any], texts: int, tmp_path: Path, raw: dict[str, Any]
+):
+    recipe = own_texts(tmp_path, raw, 3000, **source)
+    size = expected_size(recipe.corpus, look(recipe.corpus))
+    assert size == Size(texts, texts - texts // 10 - texts // 20, texts // 20, texts // 10)
+    assert (size_of_limits := largest_size(recipe.corpus)) is None or size_of_limits.texts == source["limit"]
+
+
+def test_sources_that_are_too_long_to_count_are_estimated_from_their_bytes(
+    tmp_path: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    recipe = own_texts(tmp_path, raw, 20_000)
+    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.005)
+    size = expected_size(recipe.corpus, look(recipe.corpus))
+    assert 15_000 < size.texts < 40_000
+
+
+def test_a_small_run_is_not_worth_a_probe_and_a_model_of_the_hub_is_not_downloaded_for_one(
+    tiny: Recipe, raw: dict[str, Any], tmp_path: Path
+):
+    graph = Graph(tiny)
+    assert not is_worth_a_probe(graph, Size(700, 455, 35, 210))
+    assert is_worth_a_probe(graph, Size(7000, 4550, 350, 2100))
+    assert can_probe(tiny)
+    raw["teachers"][0] |= {"model": "someone/theirs", "revision": "0" * 40}
+    assert not can_probe(read_recipe(write_recipe(tmp_path, raw)))
+
+
+def test_a_fresh_recipe_is_planned_from_its_probe(tiny: Recipe, workspace: Workspace, log: logging.Logger):
+    graph, runner = Graph(tiny), Runner(workspace, log)
+    known = Probe(
+        Size(700, 455, 35, 210), {"stage_2": Estimate("12 steps", 5.0, 800, 9.0), "release": Estimate("", 4.0)}
+    )
+    planned = {each.asset: each for each in plan(graph, runner, known)}
+    stage = planned["stage_2"]
+    assert (stage.seconds, stage.memory_mib, stage.disk_mib, stage.source) == (5.0, 800, 9.0, "a probe")
+    assert (planned["release"].seconds, planned["release"].source) == (4.0, "a rule of thumb")
+    # What the probe does not tell is still known in texts and steps.
+    assert (planned["stage_1"].work, planned["stage_1"].seconds) == ("40 steps of 32 texts", None)
+    assert planned["teacher_vectors/minilm"].work == "700 texts to embed"
+
+
+@pytest.mark.slow
+def test_a_probe_tells_every_step_of_a_run_and_leaves_no_artefact(
+    tiny: Recipe, workspace: Workspace, log: logging.Logger
+):
+    graph, runner = Graph(tiny), Runner(workspace, log)
+    assert known_probe(graph, runner) is None
+    found = make_probe(graph, runner, look(tiny.corpus))
+    assert found is not None
+    assert found.size.texts == 700
+    assert known_probe(graph, Runner(workspace, log)) == found
+    planned = {each.asset: each for each in plan(graph, runner, found)}
+    assert all(each.seconds is not None and each.source for each in planned.values())
+    assert (planned["stage_1"].steps, planned["stage_1"].texts) == (40, 1280)
+    assert planned["stage_3"].memory_mib > 100
+    assert finished(workspace) == []
+    other = tiny.model_copy(update={"seed": 5})
+    assert known_probe(Graph(other), Runner(workspace, log)) is None
