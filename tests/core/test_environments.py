@@ -343,3 +343,11 @@ def test_a_kill_in_the_middle_leaves_nothing_that_is_used(workspace: Workspace, 
     assert "was only half made" in lines[1]
     assert environment.damage() is None
     assert run_in(environment.program, "import outer; print(outer.VALUE)") == "7"
+
+
+def test_a_list_in_a_file_is_named_and_not_written_out(workspace: Workspace, tmp_path: Path):
+    path = tmp_path / "many.txt"
+    path.write_text("\n".join(f"package-{number}==1.{number} --hash=sha256:{0:064}" for number in range(59)))
+    state = Environments(workspace).state(EnvironmentConfig(requirements=str(path)))
+    assert f" with 59 packages of {path}; " in state
+    assert "package-1==" not in state

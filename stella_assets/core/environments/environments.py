@@ -145,7 +145,11 @@ class Environments:
         reason = environment.damage()
         allowed = "allowed" if self.allowed else f"not allowed without {FLAG}"
         state = f"{reason}, and making it is {allowed}" if reason else "exists"
-        return f"{environment}; {environment.folder} {state}"
+        # A list in a file is long, and several teachers may share it.
+        listed = isinstance(config.requirements, str)
+        packages = f"{len(environment.requirements)} packages of {config.requirements}"
+        what = f"Python {environment.version} with {packages}" if listed else str(environment)
+        return f"{what}; {environment.folder} {state}"
 
     def _require_allowed(self, environment: Environment, owner: str, reason: str) -> None:
         if not self.allowed:
