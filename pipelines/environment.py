@@ -30,6 +30,7 @@ QUIET = {
     "LANCE_LOG": "error",
     "LANCEDB_LOG": "error",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "true",
 }

@@ -160,3 +160,20 @@ def test_no_form_of_an_address_shows_its_password(address: str, monkeypatch: pyt
     shown = "".join(traceback.format_exception(refused.value))
     assert "hunter2" not in shown
     assert refused.value.remedy
+
+
+def test_onnx_runtime_reports_nothing_and_writes_no_identifier_of_the_machine(tmp_path: Path):
+    code = (
+        "from stella_assets.pipelines.environment import prepare_libraries\n"
+        "prepare_libraries()\n"
+        "import onnxruntime\n"
+        "from onnx import TensorProto, helper\n"
+        "values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in 'xy']\n"
+        "graph = helper.make_graph([helper.make_node('Relu', ['x'], ['y'])], 'graph', values[:1], values[1:])\n"
+        "model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=9)\n"
+        "onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])\n"
+    )
+    env = os.environ | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    env.pop("ORT_DISABLE_TELEMETRY", None)  # set by another test of this process
+    subprocess.run([sys.executable, "-c", code], env=env, check=True)
+    assert list(tmp_path.iterdir()) == []
