@@ -57,7 +57,7 @@ def ui(
     workspace = prepare_environment()
     check_names(allow_host or [])
     check_address(host, port)
-    # Its processes look for the project, and for `.env`, from the current folder.
+    # Its processes look for the project from the current folder upwards.
     os.chdir(project_root())
     from stella_assets.pipelines.services import run_ui
 

@@ -13,7 +13,8 @@ import yaml
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.templates import render
-from stella_assets.corpus.sources import kind_of_files
+from stella_assets.corpus.errors import SourceError
+from stella_assets.corpus.sources import SourceConfig, kind_of_files
 from stella_assets.corpus.sources.python_docs import docstring_texts
 from stella_assets.pipelines.project import INSTANCE_FILE, SCAFFOLD, is_project
 from stella_assets.recipe import parse_recipe
@@ -89,8 +90,17 @@ def _own_source(folder: Path, texts: Path, column: str | None) -> dict[str, obje
         source["columns"] = {"text": column}
     source["licence"] = "proprietary"
     # By its absolute path: the folder that the relative one counts from may not exist yet.
-    kind.model_validate(source | {"path": str(texts)}).check()
+    _check(kind.model_validate(source | {"path": str(texts)}))
     return source
+
+
+def _check(source: SourceConfig) -> None:
+    try:
+        source.check()
+    except SourceError as error:
+        if "columns" not in type(source).model_fields:
+            raise
+        raise ScaffoldError(error.message, "Name the column of the texts with --column, or correct the file.") from None
 
 
 def built_in_recipe(name: str) -> Content:

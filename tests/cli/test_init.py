@@ -68,7 +68,7 @@ def test_texts_in_the_project_move_with_it(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [
-        ("id,body\n1,A text.\n", (), "text"),
+        ("id,body\n1,A text.\n", (), "the row has id, body. Name the column of the texts with --column"),
         ("text\nA text.\n", ("--column", "words"), "words"),
         ("text\nA text.\n", ("--name", "artefacts"), "artefacts"),
         ("text\nA text.\n", ("--name", "Not A Name"), "Not A Name"),
