@@ -1,5 +1,6 @@
 """What is installed claims one name."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -7,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +47,17 @@ def test_the_folders_at_the_top_are_imported_under_one_name(folder: str):
         )
     ]
     assert found == []
+
+
+def test_a_tag_publishes_the_version_of_the_one_place_that_has_it():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "publish.yml").read_text("utf-8"))
+    steps = [step["run"] for step in workflow["jobs"]["build"]["steps"] if "run" in step]
+    check = next(step for step in steps if "GITHUB_REF_NAME" in step)
+    for tag, code in ((f"v{project['version']}", 0), ("v99.0.0", 1)):
+        done = subprocess.run(["bash", "-c", check], cwd=ROOT, env={**os.environ, "GITHUB_REF_NAME": tag}, check=False)
+        assert done.returncode == code
+    assert workflow["jobs"]["publish"]["permissions"] == {"id-token": "write"}
 
 
 def test_the_command_and_the_definitions_are_in_the_installed_package():
