@@ -23,7 +23,7 @@ Log = logging.Logger | logging.LoggerAdapter[Any]
 Launch = Callable[[Sequence[str]], None]
 """Runs Python with these arguments in processes of their own, and waits for them."""
 
-FIXED_SECONDS = 1.0
+FIXED_SECONDS, FEW_TEXTS = 1.0, 1000
 Group = Literal["corpus", "teachers", "training", "evaluation", "release"]
 """In the order that data flows."""
 
@@ -274,8 +274,8 @@ class Step(Generic[T_co]):
             return Estimate()
         seconds, before = float(last.run_info["seconds"]), last.metrics.get("texts") or last.metrics.get("rows")
         if before and size:
-            # What every build takes, e.g. to load libraries, does not grow with the corpus.
-            fixed = min(seconds, FIXED_SECONDS)
+            # What every build takes, e.g. to load libraries, does not grow with the corpus; of few texts it is all.
+            fixed = seconds if before < FEW_TEXTS else min(seconds, FIXED_SECONDS)
             seconds = fixed + (seconds - fixed) * size.texts / before
         return Estimate(seconds=seconds, texts=size.texts if before and size else None).measured(last)
 

@@ -79,8 +79,9 @@ def test_a_step_that_counts_texts_takes_longer_for_more_of_them():
     def last(**metrics: int) -> Any:
         return SimpleNamespace(run_info={"seconds": 11.0, "peak_memory_mib": 7}, metrics=metrics)
 
-    size, any_step = Size(400, 340, 20, 40), step("cleaned_texts")
-    found = any_step.estimated(None, last(texts=100, dim=8), size)
-    assert (found.seconds, found.memory_mib, found.disk_mib) == (41.0, 7, 400 * 8 * 2 / 2**20)
+    size, any_step = Size(8000, 6800, 400, 800), step("cleaned_texts")
+    found = any_step.estimated(None, last(texts=2000, dim=8), size)
+    assert (found.seconds, found.memory_mib, found.disk_mib) == (41.0, 7, 8000 * 8 * 2 / 2**20)
+    assert any_step.estimated(None, last(texts=200), size).seconds == 11.0  # loading took most of it
     assert any_step.estimated(None, last(), size).seconds == 11.0
     assert any_step.estimated(None, None, size) == Estimate()
