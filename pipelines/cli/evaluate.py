@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,7 @@ from stella_assets.evaluation.scores import base_model_scores_step
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.evaluation.task_set import TaskSet, check_tasks, tasks_step
 from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table, people_runner
-from stella_assets.pipelines.cli.printing import note, out, say
+from stella_assets.pipelines.cli.printing import note, out, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 
@@ -58,7 +57,7 @@ def evaluate(
     rows = [{key: row[key] for key in SHOWN} for row in scores.rows().iter_rows(named=True)]
     mean = sum(row["score"] for row in rows) / len(rows)
     if as_json:
-        print(json.dumps({"model": model, "mean": mean, "scores": rows, **scores.metrics}, indent=1))
+        print_json({"model": model, "mean": mean, "scores": rows, **scores.metrics})
         return
     shown = [row | {"score": f"{100 * row['score']:.2f}"} for row in rows]
     out.print(make_table(shown, model, right=("score",)))

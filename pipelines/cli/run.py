@@ -94,7 +94,7 @@ def _print_summary(graph: Graph, runner: Runner, seconds: float) -> None:
     say(f"  report   {shown}/{graph.report.name}/report.html")
     say(f"  model    {shown}/{graph.release.name}")
     say("  SQL      stella sql 'SELECT * FROM scores'")
-    say("  UI       make ui")
+    say("  UI       stella ui")
 
 
 def _print_scores(report: Report) -> None:
