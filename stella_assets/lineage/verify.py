@@ -71,7 +71,14 @@ def _artefacts(workspace: Workspace, on_bytes: Callable[[int], object]) -> Itera
             on_bytes(sum((folder / file).stat().st_size for file in artefact.manifest.files))
         except DamagedArtefactError as damaged:
             place = folder.relative_to(workspace.root).as_posix()
-            yield Damaged(place, damaged.message, NEXT_RUN, partial(set_aside, folder, workspace.root))
+            yield Damaged(place, damaged.message, NEXT_RUN, partial(_take_away, workspace, folder))
+
+
+def _take_away(workspace: Workspace, folder: Path) -> None:
+    set_aside(folder, workspace.root)
+    for link in _links(workspace):  # those of recipes that had it; the next run links what it makes
+        assert link.mend is not None, "links that lead nowhere can be removed"
+        link.mend()
 
 
 def _is_artefact(root: Path, path: Path) -> bool:
@@ -101,7 +108,9 @@ def _links(workspace: Workspace) -> Iterator[Damaged]:
             if path.is_symlink() and not path.exists():
                 place = path.relative_to(workspace.root).as_posix()
                 what = f"{path} is a link to {path.readlink()}, where nothing is."
-                yield Damaged(place, what, "the next run of the recipe links it again", path.unlink)
+                yield Damaged(
+                    place, what, "the next run of the recipe links it again", partial(path.unlink, missing_ok=True)
+                )
 
 
 def _releases(workspace: Workspace) -> Iterator[Damaged]:

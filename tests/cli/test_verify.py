@@ -54,6 +54,17 @@ def test_a_whole_home_is_whole(home: Workspace):
     assert (done.returncode, done.stdout.strip()) == (0, "Nothing is damaged."), done.stderr
 
 
+def test_a_repair_of_an_artefact_leaves_no_link_behind_and_is_done_at_once(workspace: Workspace, log: logging.Logger):
+    made = Runner(workspace, log).make(RELEASE)
+    flip(made.folder / "model.safetensors")
+    repaired = stella(workspace, "--repair")
+    assert repaired.returncode == 0, repaired.stdout
+    assert "Damaged: 1, of which 0 are left." in repaired.stdout
+    assert not workspace.current("tiny", "release").is_symlink()
+    assert Runner(workspace, log).make(RELEASE).digest == made.digest
+    assert stella(workspace).returncode == 0
+
+
 def test_everything_that_is_damaged_is_named_and_taken_out_of_the_way(home: Workspace, log: logging.Logger):
     artefact = home.current("tiny", "release").resolve()
     shard = ShardStore(home, "cleaned").path("0a")
