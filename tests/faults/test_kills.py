@@ -123,3 +123,15 @@ def test_a_full_disk_is_reported_and_what_was_committed_stays(workspace: Workspa
     assert "the disk is full" in said
     assert "Nothing that was committed is lost" in said
     require_whole(workspace, 50)
+
+
+@pytest.mark.slow
+def test_commands_that_were_killed_are_completed_by_the_same_command(tmp_path: Path):
+    """Twelve kills, alone and beside a second process; `python -m tests.faults.kills` has more, over all commands."""
+    command = [sys.executable, "-m", "tests.faults.kills", str(tmp_path / "story"), "12", "0", "short"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    outcomes = [line for line in done.stdout.splitlines() if "Outcome(" in line]
+    assert len(outcomes) == 12
+    assert sum("second=''" in line for line in outcomes) == 6
+    assert all("faults=[]" in line for line in outcomes)

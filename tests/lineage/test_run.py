@@ -92,13 +92,18 @@ def assets(manifests: Iterable[Path]) -> list[Path]:
     return [path for path in manifests if "task_scores" not in path.parts]
 
 
-def test_a_second_run_recomputes_nothing(finished: Run):
+def test_a_second_run_recomputes_nothing_and_grows_nothing(finished: Run):
+    def sizes() -> dict[Path, int]:
+        return {path: path.stat().st_size for path in finished.workspace.rglob("*") if path.is_file()}
+
+    before = sizes()
     made_at = {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")}
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
     assert "tiny: 24 of 24 artefacts are reused." in done.stderr
     assert len(assets(made_at)) == 24
     assert {path: path.stat().st_mtime_ns for path in finished.workspace.glob("artefacts/**/manifest.json")} == made_at
+    assert sizes() == before
 
 
 def test_the_report_has_every_model_dimension_and_retention(finished: Run):
