@@ -13,6 +13,7 @@ from stella_assets.pipelines.cli.printing import note, out, print_json, say, sty
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.pipelines.project import recipe_files
 from stella_assets.recipe import Graph, read_recipe
+from stella_assets.recipe.read import read_raw
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def audited_recipes(workspace: Workspace, names: Sequence[str] | None) -> list[A
 
 def _graphs_that_were_run(workspace: Workspace) -> list[Graph]:
     """The recipes of the project that have a corpus here."""
-    # By folder first: a recipe that was never run may name files that do not exist here.
-    paths = [path for path in recipe_files() if (workspace.root / path.stem).is_dir()]
+    # By name first: a recipe that was never run may name files that do not exist here.
+    paths = [path for path in recipe_files() if (workspace.root / str(read_raw(path).get("name"))).is_dir()]
     graphs = [Graph(read_recipe(path)) for path in paths]
     return [graph for graph in graphs if workspace.current(graph.recipe.name, graph.corpus.name).exists()]

@@ -11,6 +11,8 @@ from yaml.constructor import ConstructorError
 MOST_NODES = 100_000
 """Of a recipe, with every alias written out. A few aliases of aliases stand for more than fits in memory."""
 DEEPEST = 50
+LONGEST_BITS = 64
+"""Of an integer. Python cannot even write out one of some thousand digits."""
 
 
 def load_yaml(text: str) -> Any:
@@ -66,6 +68,8 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(f"this cannot be read as {node.tag.rpartition(':')[2]}", node) from None
         if isinstance(value, str) and ("\0" in value or any("\ud800" <= each <= "\udfff" for each in value)):
             raise _refusal("this text has null, or half of a surrogate pair, which no file can hold", node)
+        if isinstance(value, int) and value.bit_length() > LONGEST_BITS:
+            raise _refusal(f"this integer has more than {LONGEST_BITS} bits", node)
         return value
 
 

@@ -66,7 +66,7 @@ def source_folder(source: ModelSource) -> Path:
         found = importlib.util.find_spec(package)
         if found is None or found.origin is None:
             raise ModelNotFoundError(
-                f"{source.model}: Python package {package!r} is not installed.",
+                f"{source.model[:200]}: Python package {package[:100]!r} is not installed.",
                 "Install it with pip, or name another model.",
             )
         folder = Path(found.origin).parent / inner

@@ -82,7 +82,7 @@ def package_versions(packages: Sequence[str]) -> dict[str, str]:
             versions[package] = platform.python_version() if package == STANDARD_LIBRARY else metadata.version(package)
         except metadata.PackageNotFoundError:
             raise SourceError(
-                f"corpus source python_docs: package {package!r} is not installed in this environment.",
+                f"corpus source python_docs: package {package[:100]!r} is not installed in this environment.",
                 "Install it with pip, or remove it from `packages`.",
             ) from None
     return versions
