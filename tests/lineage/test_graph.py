@@ -45,8 +45,8 @@ study: study_runs
 scores/active_release: evaluation_tasks
 release_gate: evaluation_report scores/active_release scores/base_model scores/concatenation scores/stage_1 \
 scores/stage_2 scores/stage_3 scores/teacher_lsa scores/teacher_minilm
-release: concatenated_vectors corpus evaluation_report release_gate stage_1 stage_2 stage_3 teacher_vectors/lsa \
-teacher_vectors/minilm
+release: concatenated_vectors corpus evaluation_report evaluation_tasks release_gate stage_1 stage_2 stage_3 \
+teacher_vectors/lsa teacher_vectors/minilm
 """
 GROUPS = {
     "tiny_1_corpus": 3,
