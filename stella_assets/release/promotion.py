@@ -40,22 +40,32 @@ def promote_newest(
         DamagedArtefactError: Its files or those of the gate are not as they were made.
         ReleaseError: The name is taken.
     """
-    recipe = release.recipe
+    recipe, workspace = release.recipe, runner.workspace
     # Found by the recipe as it is now: a release of older settings is not promoted by accident.
     artefact, judged = runner.find(release), runner.find(gate)
     if judged is not None:
-        open_intact(runner.workspace, judged.folder, thorough=True)
+        open_intact(workspace, judged.folder, thorough=True)
     # The gate first: where it is closed, that is also why there is no release.
     if judged is not None and (failed := failed_verdicts(runner.read(gate))):
         raise NothingToPromoteError(
             f"recipe {recipe!r}: the gate is closed. {'; '.join(failed)}.",
             "Improve the student, or change `release.gate` in the recipe.",
         )
+    # The gate was open when it was promoted. A command that was killed right after that is repeated like this.
+    if artefact is not None and judged is None and _is_active(artefact, workspace, recipe, name):
+        return promote_release(artefact, recipe, workspace, Releases(workspace, recipe).active())
     if artefact is None or judged is None:
         raise NothingToPromoteError(
             f"recipe {recipe!r}: there is no release for it as it is.", f"Run `stella run {recipe}` first."
         )
-    return promote_release(artefact, recipe, runner.workspace, name)
+    return promote_release(artefact, recipe, workspace, name)
+
+
+def _is_active(artefact: Artefact, workspace: Workspace, recipe: str, name: str | None) -> bool:
+    """Whether this artefact is the active release, under this name if one is given."""
+    releases = Releases(workspace, recipe)
+    active = releases.active()
+    return active is not None and name in (None, active) and releases.record(active)["key"] == artefact.folder.name
 
 
 def promote_release(artefact: Artefact, recipe: str, workspace: Workspace, name: str | None) -> Mapping[str, Any]:

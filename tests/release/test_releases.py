@@ -9,7 +9,7 @@ from stella_assets.core.intact import DamagedArtefactError
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Result, Step
 from stella_assets.release.active import ReleaseGoneError, active_folder
-from stella_assets.release.promotion import promote_release, roll_back
+from stella_assets.release.promotion import NothingToPromoteError, promote_newest, promote_release, roll_back
 from stella_assets.storage.errors import ReleaseError
 from stella_assets.storage.releases import Releases
 from stella_assets.storage.workspace import Workspace
@@ -127,3 +127,28 @@ def test_a_damaged_release_is_neither_promoted_nor_active_again(workspace, log):
     victim.write_text("weighty")
     with pytest.raises(ReleaseGoneError, match=r"model\.safetensors was changed.*rollback demo"):
         active_folder("demo", workspace)
+
+
+def test_a_promotion_that_was_killed_at_its_end_can_be_repeated(workspace, log):
+    metrics = {"mean_score": 1.0, "dimensions": 2, "licence": "MIT"}
+    release = Step("demo", "release", "1", {}, lambda _context: Result(metrics=metrics))
+    gate = Step(
+        "demo",
+        "release_gate",
+        "1",
+        {},
+        lambda _context: Result(),
+        read=lambda _artefact, _workspace: [],
+        # As of the real gate, which compares with the active release.
+        external_versions=lambda workspace: {"active": str(Releases(workspace, "demo").active())},
+    )
+    for step in (release, gate):
+        Runner(workspace, log).make(step)
+
+    def promote(name: str | None):
+        return promote_newest(Runner(workspace, log), release=release, gate=gate, name=name)
+
+    first = promote("v1")
+    assert promote("v1") == promote(None) == first
+    with pytest.raises(NothingToPromoteError, match="Run `stella run demo` first"):
+        promote("v2")
