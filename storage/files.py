@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Iterator
@@ -54,6 +55,35 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a draft to write into; when the block ends without an error, it becomes `folder` in one rename.
+
+    A killed writer leaves a hidden folder next to it, which the next one for the same folder replaces.
+
+    Args:
+        folder: It must be empty or not exist.
+
+    Yields:
+        The draft.
+
+    Raises:
+        OSError: Somebody put a file into the folder meanwhile; nothing of it is lost.
+    """
+    # In the same parent, so that the rename stays within one file system.
+    draft = folder.absolute().with_name(f".{folder.absolute().name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        apply_umask(draft)
+        if folder.exists():
+            folder.rmdir()
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def below(root: Path) -> Iterator[Path]:

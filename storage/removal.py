@@ -44,16 +44,14 @@ def finish_removals(workspace: Workspace) -> None:
     """Delete what killed removals left behind, and temporary files whose writer is gone.
 
     Args:
-        workspace: Where. In artefacts and tables nothing is looked for: drafts go as a whole, and collectors know what
-            belongs to a table.
+        workspace: Where. In artefacts nothing is looked for: drafts go as a whole.
     """
-    vectors = Path(workspace.vectors)
-    for root in {workspace.root, *([] if workspace.remote else [vectors])}:
+    skipped = {workspace.artefacts, workspace.environments}
+    for root in {workspace.root, *([] if workspace.remote else [Path(workspace.vectors)])}:
         shutil.rmtree(root / TRASH, ignore_errors=True)
-    stores = {workspace.artefacts, workspace.environments, vectors}
-    for place, folders, files in os.walk(workspace.root):
-        for path in (Path(place, name) for name in (*folders, *files)):
-            if is_left_over(path):
-                with suppress(OSError):  # another process was faster, or it belongs to somebody else
-                    path.unlink()
-        folders[:] = [name for name in folders if Path(place, name) not in stores]
+        for place, folders, files in os.walk(root):
+            for path in (Path(place, name) for name in (*folders, *files)):
+                if is_left_over(path):
+                    with suppress(OSError):  # another process was faster, or it belongs to somebody else
+                        path.unlink()
+            folders[:] = [name for name in folders if Path(place, name) not in skipped]

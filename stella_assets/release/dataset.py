@@ -21,6 +21,7 @@ from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.tables import TEXTS
 from stella_assets.corpus.tally import SPLITS
 from stella_assets.storage.codecs import vectors_to_arrow
+from stella_assets.storage.files import new_folder
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 # With 4,096 float16 dimensions, the vectors of a shard take 0.8 GB.
@@ -81,12 +82,22 @@ def export_dataset(
         raise ExportError(
             f"teacher {unknown[0]!r}: the recipe does not have it.", f"It has {', '.join(inputs.vectors)}."
         )
+    with new_folder(to) as draft:
+        _write_dataset(inputs, draft, {name: runner.read(inputs.vectors[name]) for name in teachers}, runner, on_rows)
+    return [to / "README.md", *sorted((to / "data").iterdir())]
+
+
+def _write_dataset(
+    inputs: DatasetInputs,
+    to: Path,
+    columns: Mapping[str, TeacherVectors],
+    runner: Runner,
+    on_rows: Callable[[int], object],
+) -> None:
     texts = runner.read(inputs.corpus)
-    columns = {name: runner.read(inputs.vectors[name]) for name in teachers}
     # One column only: the texts themselves are read batch by batch.
     splits = np.concatenate([np.asarray(batch.column(0).to_pylist()) for batch in texts.scan(["split"])])
-    (to / "data").mkdir(parents=True)
-    files = []
+    (to / "data").mkdir()
     for split in SPLITS:
         rows = np.flatnonzero(splits == split)
         # Rounded up. An empty split gets one empty shard, so that `load_dataset` knows it.
@@ -94,11 +105,7 @@ def export_dataset(
         for number in range(count):
             path = to / "data" / f"{split}-{number:05d}-of-{count:05d}.parquet"
             _write(path, texts, rows[number * SHARD_ROWS :][:SHARD_ROWS], columns, on_rows)
-            files.append(path)
-    card = to / "README.md"
-    # The card comes last: a folder without one was not finished.
-    card.write_text(_card(inputs, runner, columns), encoding="utf-8")
-    return [card, *files]
+    (to / "README.md").write_text(_card(inputs, runner, columns), encoding="utf-8")
 
 
 def _write(

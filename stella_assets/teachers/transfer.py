@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from stella_assets.storage.codecs import block_rows, vectors_to_arrow
 from stella_assets.storage.errors import TransferError
-from stella_assets.storage.files import apply_umask
+from stella_assets.storage.files import new_folder
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR, Snapshot
 
 Format = Literal["parquet", "npy", "safetensors"]
@@ -62,10 +62,14 @@ def export_snapshot(
         raise TransferError(f"teacher {unknown[0]!r}: the snapshot has {', '.join(snapshot.layout.teachers)}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TransferError(f"{folder}: is not an empty folder. Name a new one.", folder)
-    # In the same parent, so that the rename is atomic: a killed export leaves a hidden folder, not half a result.
-    draft = folder.with_name(f".{folder.name}.draft")
-    _remove(draft)
-    draft.mkdir(parents=True)
+    with new_folder(folder) as draft:
+        _write_export(snapshot, draft, form, names, on_rows)
+    return sorted(folder.iterdir())
+
+
+def _write_export(
+    snapshot: Snapshot, draft: Path, form: Format, names: list[str], on_rows: Callable[[int], None]
+) -> None:
     dims = [snapshot.layout.dim_of(name) for name in names]
     blocks = _blocks(snapshot, names, sum(dims), on_rows)
     match form:
@@ -86,18 +90,6 @@ def export_snapshot(
     }
     # Unit vectors and weights are kept apart, so that a reader can weight them differently.
     (draft / "vectors.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    apply_umask(draft)
-    if folder.exists():
-        # Fails where somebody put a file there meanwhile, and then nothing is lost.
-        folder.rmdir()
-    draft.rename(folder)
-    return sorted(folder.iterdir())
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _blocks(

@@ -10,6 +10,7 @@ from stella_assets.storage.files import (
     file_digest,
     file_digest_unless_changed,
     link_atomically,
+    new_folder,
     replace_atomically,
     write_atomically,
 )
@@ -55,3 +56,15 @@ def test_a_digest_is_computed_once_and_again_when_the_file_changes(tmp_path: Pat
     os.utime(path, ns=(0, 1))
     assert file_digest_unless_changed(path) == file_digest(path) != first
     assert len(computed) == 2
+
+
+def test_a_folder_is_there_as_a_whole_or_not_at_all(tmp_path: Path):
+    (tmp_path / ".out.draft").mkdir()
+    (tmp_path / ".out.draft" / "old").write_text("of a killed writer")
+    with pytest.raises(IsADirectoryError), new_folder(tmp_path / "out") as draft:
+        draft.write_text("fails")
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "out") as draft:
+        (draft / "whole").write_text("")
+        assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["whole"]
