@@ -53,7 +53,7 @@ def story() -> list[Command]:
         Command(("release", "promote", "kills", "--name", "first")),
         Command(("pools", "training=2")),
         Command(("redistil", "run", "kills"), lambda project: project.add_texts(1)),
-        Command(("release", "rollback", "kills"), is_done=lambda project: _active(project) == "first", once=True),
+        Command(("release", "rollback", "kills"), is_done=_is_active("first"), once=True),
         Command(("release", "promote", "kills", "--name", "third")),
         Command(("study", "kills", "--grid", "stages.1.steps=4", "--seeds", "1")),
         Command(("vectors", "verify", "--repair"), lambda project: project.flip("lancedb/teacher_vectors.*/data/*")),
@@ -93,6 +93,10 @@ def _import() -> tuple[str, ...]:
 
 def _exists(path: str) -> Callable[[Project], bool]:
     return lambda project: (project.root / path).exists()
+
+
+def _is_active(name: str) -> Callable[[Project], bool]:
+    return lambda project: _active(project) == name
 
 
 def _active(project: Project) -> str:
@@ -312,7 +316,8 @@ def plan(told: Story, kills: int, seed: int) -> Iterator[tuple[int, float, tuple
         place = order.pop()
         same = told.commands[place].arguments
         seconds = [*CALM, *(() if told.commands[place].once else (same,))]
-        if place >= told.finished():
+        damaged = any("--repair" in told.commands[each].arguments for each in (place - 1, place))
+        if place >= told.finished() and not damaged:
             seconds += LATER
         if "--repair" in same:
             seconds.remove(("verify",))  # it finds the damage that is to be repaired
