@@ -1,4 +1,4 @@
-"""Whether the last stage is better than the base model for every seed: the demo's recipe, one run per seed.
+"""How much the student's gain over the base model varies with the seed: the demo's recipe, one run per seed.
 
     python -m benchmarks.seeds [--seeds 3]
 
@@ -49,7 +49,6 @@ def main(seeds: int = 3, recipe: Path = ROOT / "recipes" / "demo.yaml") -> None:
         "seeds",
         {"runs": rows, "gain_mean": round(statistics.mean(gains), 2), "gain_spread": round(max(gains) - min(gains), 2)},
     )
-    assert min(gains) > 0, "for some seed the student is not better than the base model"
 
 
 if __name__ == "__main__":
