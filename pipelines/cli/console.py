@@ -15,12 +15,26 @@ from stella_assets.core.leases import Lease
 from stella_assets.core.runner import Runner
 from stella_assets.pipelines.cli.printing import PeopleHandler, note
 from stella_assets.pipelines.environment import compute
-from stella_assets.pipelines.project import project_root, recipe_files
+from stella_assets.pipelines.project import NoProjectError, project_root, recipe_files
 from stella_assets.recipe import Recipe, RecipeError, read_recipe
 from stella_assets.recipe.built_in import built_in_recipes
 from stella_assets.storage.workspace import Workspace
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of one in recipes/.")]
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """The recipes of the project whose names begin so, for the shell; outside of a project it completes files."""
+    try:
+        return [file.stem for file in recipe_files() if file.stem.startswith(incomplete)]
+    except NoProjectError:
+        return []
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", help="A YAML file, or the name of one in recipes/.", autocompletion=complete_recipe
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 

@@ -28,8 +28,8 @@ class ShowUnlessNamed(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put `show` before words that are not a command."""
-        # `--help` is of the group itself.
-        if args and args[0] not in self.commands and args[0] != "--help":
+        # Help is of the group itself.
+        if args and args[0] not in self.commands and args[0] not in {"-h", "--help"}:
             args = ["show", *args]
         return super().parse_args(ctx, args)
 
