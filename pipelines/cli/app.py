@@ -15,6 +15,7 @@ from stella_assets.pipelines.cli import corpus, lineage, redistil, release, vect
 from stella_assets.pipelines.cli.evaluate import evaluate
 from stella_assets.pipelines.cli.init import init
 from stella_assets.pipelines.cli.printing import say
+from stella_assets.pipelines.cli.recipes import recipes
 from stella_assets.pipelines.cli.renamed import CommandGroup
 from stella_assets.pipelines.cli.reproduce import reproduce
 from stella_assets.pipelines.cli.run import plan, report, run, status, validate
@@ -47,7 +48,7 @@ def stella(
 
 
 PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
-    "Set up": (init, validate, ui, pools),
+    "Set up": (init, recipes, validate, ui, pools),
     "Make": (run, plan, study, ("redistil", redistil.app)),
     "Look": (status, report, sql, ("corpus", corpus.app), ("lineage", lineage.app)),
     "Compare and release": (evaluate, ("release", release.app), reproduce),
