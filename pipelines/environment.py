@@ -46,6 +46,8 @@ SHARED_VARIABLES = (
     "OPENBLAS_L2_SIZE",
 )
 """Environment variables that an encoder in an environment of its own sees."""
+_set_here: dict[str, str] = {}
+"""What `prepare_libraries` has set, which is not the user's word."""
 POSTGRES_FORM = (
     "Write it as postgresql+psycopg2://user:password@host/database, with %40 for @ and %2F for / in the password."
 )
@@ -102,7 +104,22 @@ def compute(allow_environments: bool = False) -> Compute:
     """
     shared = tuple((name, os.environ[name]) for name in SHARED_VARIABLES if name in os.environ)
     environments = Environments(workspace(), allow_environments or _allows_environments(), shared)
-    return Compute(threads=_threads(), engine=_engine(), environments=environments)
+    return Compute(threads=threads()[0], engine=_engine(), environments=environments)
+
+
+def threads() -> tuple[int, str]:
+    """How many threads of the CPU one process uses, and where the number comes from.
+
+    Raises:
+        EnvironmentVariableError: `STELLA_THREADS` is not a whole number above 0.
+    """
+    if os.environ.get("STELLA_THREADS"):
+        return _positive("STELLA_THREADS", 1, "Give the number of threads of one process, e.g. 8."), "STELLA_THREADS"
+    # A list such as `4,2` is valid for OpenMP, but gives no single number; the default counts then.
+    words = os.environ.get("OMP_NUM_THREADS", "")
+    if words.isascii() and words.isdigit() and int(words) > 0 and words != _set_here.get("OMP_NUM_THREADS"):
+        return int(words), "OMP_NUM_THREADS"
+    return available_threads(), "the CPUs that this process may use"
 
 
 def prepare_libraries() -> None:
@@ -116,9 +133,10 @@ def prepare_libraries() -> None:
     """
     # BLAS, tokenizers and polars would otherwise each start as many threads as the machine has cores, also in a
     # container.
-    threads = str(_threads())
+    number = str(threads()[0])
     for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, threads)
+        if name not in os.environ:
+            os.environ[name] = _set_here[name] = number
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
 
@@ -163,15 +181,21 @@ def prepare_environment() -> Workspace:
     return where
 
 
-def check_postgres() -> None:
+def check_postgres(timeout: int = 10) -> str | None:
     """Make sure that the database of `STELLA_POSTGRES` answers, if one is set. Its password is never shown.
+
+    Args:
+        timeout: Seconds to wait for an answer.
+
+    Returns:
+        Its host and port; None where none is set.
 
     Raises:
         EnvironmentVariableError: The address is malformed, a package is missing, or nothing answers there.
     """
     address = os.environ.get("STELLA_POSTGRES")
     if not address:
-        return
+        return None
     import sqlalchemy as sa
 
     try:
@@ -185,15 +209,20 @@ def check_postgres() -> None:
     # Only this driver is installed with the extra `postgres`.
     if url.drivername != "postgresql+psycopg2":
         raise EnvironmentVariableError(f"STELLA_POSTGRES: begins with {url.drivername}://.", POSTGRES_FORM)
-    _connect(url)
+    _connect(url, timeout)
+    return _place(url)
 
 
-def _connect(url: sa.URL) -> None:
+def _place(url: sa.URL) -> str:
+    return f"{url.host or 'the local socket'}{f':{url.port}' if url.port else ''}"
+
+
+def _connect(url: sa.URL, timeout: int) -> None:
     import sqlalchemy as sa
 
     try:
         # A short limit: a wrong host would otherwise block for minutes.
-        sa.create_engine(url, connect_args={"connect_timeout": 10}).connect().close()
+        sa.create_engine(url, connect_args={"connect_timeout": timeout}).connect().close()
     except ModuleNotFoundError as error:
         raise EnvironmentVariableError(
             f"STELLA_POSTGRES: needs the package {error.name}.",
@@ -201,9 +230,9 @@ def _connect(url: sa.URL) -> None:
         ) from None
     except sa.exc.OperationalError as error:
         reason = _without_secrets(str(error.orig), url)
-        place = f"{url.host or 'the local socket'}{f':{url.port}' if url.port else ''}"
         raise EnvironmentVariableError(
-            f"STELLA_POSTGRES: nothing answers at {place} ({reason}).", "Start the database, or correct the address."
+            f"STELLA_POSTGRES: nothing answers at {_place(url)} ({reason}).",
+            "Start the database, or correct the address.",
         ) from None
     # The driver refuses an option or a character, and may quote a part of any value.
     except (sa.exc.SQLAlchemyError, ValueError, TypeError):
@@ -227,14 +256,6 @@ def _allows_environments() -> bool:
             f"STELLA_ALLOW_ENVIRONMENTS {words!r}: is neither 0 nor 1.", "Give 1 to allow them."
         )
     return words == "1"
-
-
-def _threads() -> int:
-    if os.environ.get("STELLA_THREADS"):
-        return _positive("STELLA_THREADS", 1, "Give the number of threads of one process, e.g. 8.")
-    # A list such as `4,2` is valid for OpenMP, but gives no single number; the default counts then.
-    words = os.environ.get("OMP_NUM_THREADS", "")
-    return int(words) if words.isascii() and words.isdigit() and int(words) > 0 else available_threads()
 
 
 def _engine() -> Engine:

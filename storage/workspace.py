@@ -109,7 +109,7 @@ class Workspace:
         if "://" in place:
             return
         # The nearest existing folder, because a folder yet to be made may belong to another mounted disk.
-        free = shutil.disk_usage(_nearest_existing(Path(place))).free
+        free = shutil.disk_usage(nearest_existing(Path(place))).free
         if free < needed_bytes * RESERVE:
             raise DiskSpaceError(
                 f"{place}: {purpose} needs about {needed_bytes / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free.",
@@ -117,7 +117,7 @@ class Workspace:
             )
 
 
-def _nearest_existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """The folder itself, or the nearest one above it that exists: the disk that it will be made on."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from stella_assets.pipelines.cli import corpus, lineage, redistil, release, vectors
+from stella_assets.pipelines.cli.doctor import doctor
 from stella_assets.pipelines.cli.evaluate import evaluate
 from stella_assets.pipelines.cli.init import init
 from stella_assets.pipelines.cli.printing import say
@@ -48,7 +49,7 @@ def stella(
 
 
 PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
-    "Set up": (init, recipes, validate, ui, pools),
+    "Set up": (init, recipes, doctor, validate, ui, pools),
     "Make": (run, plan, study, ("redistil", redistil.app)),
     "Look": (status, report, sql, ("corpus", corpus.app), ("lineage", lineage.app)),
     "Compare and release": (evaluate, ("release", release.app), reproduce),

@@ -75,7 +75,7 @@ def _state(source: ModelSource, timeout: float) -> str:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    if _is_cached(source):
+    if is_cached(source):
         return "it is in the cache"
     try:
         info = HfApi().model_info(source.model, revision=source.revision, files_metadata=True, timeout=timeout)
@@ -105,7 +105,7 @@ def _read_files(names: Mapping[str, int]) -> list[str]:
     return [name for name in kept if not (name.endswith(".bin") and PurePosixPath(name).parent in safe)]
 
 
-def _is_cached(source: ModelSource) -> bool:
+def is_cached(source: ModelSource) -> bool:
     """Whether the cache has a configuration and all weights of the revision."""
     from huggingface_hub import try_to_load_from_cache
 
