@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from stella_assets.core.manifest import Manifest, reasons
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Size, Step
-from stella_assets.lineage.probe import ROUGH, Probe
+from stella_assets.lineage.probe import Probe, by_rule
 from stella_assets.recipe import Graph
 from stella_assets.storage.artefacts import MANIFEST, finished
 
@@ -64,9 +65,10 @@ def plan(graph: Graph, runner: Runner, probe: Probe | None = None) -> list[Plann
     """
     planned: dict[Step[Any], Planned] = {}
     size = size_of(graph, runner) or (probe.size if probe else None)
+    rules = by_rule(graph) if probe else {}
     for step in graph.steps:
         # Inputs come first in `graph.steps`, so their plans are known.
-        planned[step] = _plan_step(step, runner, planned, size, probe)
+        planned[step] = _plan_step(step, runner, planned, size, probe, rules)
     return list(planned.values())
 
 
@@ -81,7 +83,12 @@ def size_of(graph: Graph, runner: Runner) -> Size | None:
 
 
 def _plan_step(
-    step: Step[Any], runner: Runner, planned: dict[Step[Any], Planned], size: Size | None, probe: Probe | None
+    step: Step[Any],
+    runner: Runner,
+    planned: dict[Step[Any], Planned],
+    size: Size | None,
+    probe: Probe | None,
+    rules: Collection[Step[Any]],
 ) -> Planned:
     if runner.find(step) is not None:
         return Planned(step.name, "exists")
@@ -95,7 +102,7 @@ def _plan_step(
         )
         estimate, source = found[len(found) // 2], "a past run" if len(past) == 1 else f"{len(past)} past runs"
     elif probe and step.stored_as in probe.steps:
-        estimate, source = probe.steps[step.stored_as], "a rule of thumb" if step.name in ROUGH else "a probe"
+        estimate, source = probe.steps[step.stored_as], "a rule of thumb" if step in rules else "a probe"
     else:
         estimate, source = step.estimated(runner, None, size), ""
     known = asdict(estimate)

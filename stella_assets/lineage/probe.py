@@ -13,11 +13,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Manifest, digest
 from stella_assets.core.runner import Runner
-from stella_assets.core.step import Estimate, Size, upstream
+from stella_assets.core.step import Estimate, Size, Step, upstream
 from stella_assets.corpus.look import SAMPLE, Looked, expected_size
 from stella_assets.corpus.sources import SOURCES, RawText
 from stella_assets.evaluation.settings import HELD_OUT
@@ -30,11 +31,6 @@ LARGEST_BATCH = 128
 STEPS = 3
 WORTH_A_PROBE = 5_000
 """Texts to embed and to train on, below which a run is not much longer than a probe."""
-ROUGH = {
-    "rehearsal": 15.0, "evaluation_tasks": 5.0, "scores/active_release": 1.0, "evaluation_report": 3.0,
-    "release_gate": 1.0, "release": 15.0,
-}  # fmt: skip
-"""Seconds of steps that do not depend on the corpus, for small models on two cores."""
 PER_SCORE = 0.5
 """Seconds of a task at one dimension, in addition to the texts that it encodes."""
 HELD_OUT_TEXTS = 2.5
@@ -53,6 +49,18 @@ class Probe:
 
     size: Size
     steps: dict[str, Estimate]
+
+
+def by_rule(graph: Graph) -> dict[Step[Any], float]:
+    """Seconds of the steps that do not depend on the corpus, for small models on two cores."""
+    return {
+        graph.rehearsal: 15.0,
+        graph.tasks: 5.0,
+        graph.active_scores: 1.0,
+        graph.report: 3.0,
+        graph.gate: 1.0,
+        graph.release: 15.0,
+    }
 
 
 def known_probe(graph: Graph, runner: Runner) -> Probe | None:
@@ -178,11 +186,12 @@ def _speeds(small: Graph, inside: Runner, texts: list[str]) -> dict[str, float]:
 def _estimates(
     graph: Graph, runner: Runner, size: Size, made: dict[str, Manifest], speeds: dict[str, float]
 ) -> Iterator[tuple[str, Estimate]]:
+    rules = by_rule(graph)
     for step in graph.steps:
         if step.stored_as in made:
             yield step.stored_as, step.estimated(runner, made[step.stored_as], size)
-        elif step.name in ROUGH:
-            yield step.name, Estimate(seconds=ROUGH[step.name])
+        elif step in rules:
+            yield step.stored_as, Estimate(seconds=rules[step])
     encoded = _texts_to_score(graph.recipe, size)
     trains = {
         stage.stored_as: config.train_layers for stage, config in zip(graph.stages, graph.recipe.stages, strict=True)

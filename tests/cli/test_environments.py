@@ -46,7 +46,7 @@ def test_an_environment_is_announced_by_validate_and_refused_by_run_before_any_w
     valid = stella("validate", str(recipe), "--no-rehearsal")
     assert valid.returncode == 0, valid.stderr
     assert "teacher 'minilm' needs Python 3" in valid.stderr
-    assert needed in valid.stderr
+    assert "with 1 package of old.txt" in valid.stderr
     assert "was not made yet, and making it is not allowed without --allow-environments" in valid.stderr
     refused = stella("run", str(recipe))
     assert refused.returncode == 2

@@ -20,7 +20,7 @@ from stella_assets.storage.workspace import Workspace
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace with a view of Parquet files, reached over a link, and one of JSON lines."""
-    workspace = Workspace(tmp_path / "home [1]*")
+    workspace = Workspace(tmp_path / "a home of Zoë's")
     folder = workspace.root / "artefacts" / "corpus" / "abc"
     folder.mkdir(parents=True)
     FUNNEL.write(folder, [{"source": "docs", "rule": "kept", "texts": 7}])

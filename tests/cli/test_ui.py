@@ -156,7 +156,8 @@ def test_sigterm_ends_every_process_also_where_a_script_started_it(ui: Ui):
     ui.process.send_signal(signal.SIGTERM)
     _, left = psutil.wait_procs(family, timeout=60)
     assert left == []
-    assert ui.script.stdout.read() == "0\n"
+    # The daemon writes its log there, too, when it has time for it.
+    assert ui.script.stdout.read().splitlines()[-1] == "0"
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", ui.port)) != 0
 

@@ -19,7 +19,23 @@ from stella_assets.core.manifest import digest
 from stella_assets.teachers.kinds import StaticTeacher
 
 CPU = Compute("cpu", threads=1)
-WORDS = ["sort", "an", "array", "open", "a", "network", "connection", "graph", "path", "short", *"0123456789"]
+WORDS = [
+    "sort",
+    "an",
+    "array",
+    "open",
+    "a",
+    "network",
+    "connection",
+    "graph",
+    "path",
+    "short",
+    *"0123456789",
+    "file",
+    "query",
+    "most",
+    "first",
+]
 TEXTS = ["sort an array", "open a network connection", "a short path", "graph", "short graph path sort"]
 DIM = 6
 
@@ -161,7 +177,7 @@ def test_what_is_not_a_static_model_is_refused_before_anything_is_computed(tmp_p
     with pytest.raises(UserError, match=r"tokenizer.json: no such file.*`tokenizer`"):
         teacher(broken).check()
     short = model2vec(tmp_path / "short", embeddings=table(4))
-    with pytest.raises(UserError, match=r"has 20 tokens, .* has 4\. Name the tokenizer"):
+    with pytest.raises(UserError, match=r"has 24 tokens, .* has 4\. Name the tokenizer"):
         opened(teacher(short)).encode(TEXTS, "document")
 
 

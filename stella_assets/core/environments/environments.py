@@ -147,7 +147,8 @@ class Environments:
         state = f"{reason}, and making it is {allowed}" if reason else "exists"
         # A list in a file is long, and several teachers may share it.
         listed = isinstance(config.requirements, str)
-        packages = f"{len(environment.requirements)} packages of {config.requirements}"
+        count = len(environment.requirements)
+        packages = f"{count} package{'s' if count > 1 else ''} of {config.requirements}"
         what = f"Python {environment.version} with {packages}" if listed else str(environment)
         return f"{what}; {environment.folder} {state}"
 
