@@ -20,6 +20,7 @@ from stella_assets.pipelines.cli.recipes import recipes
 from stella_assets.pipelines.cli.renamed import CommandGroup
 from stella_assets.pipelines.cli.reproduce import reproduce
 from stella_assets.pipelines.cli.run import plan, report, run, status, validate
+from stella_assets.pipelines.cli.search import search
 from stella_assets.pipelines.cli.sql import sql
 from stella_assets.pipelines.cli.study import study
 from stella_assets.pipelines.cli.ui import pools, ui
@@ -51,7 +52,7 @@ def stella(
 PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
     "Set up": (init, recipes, doctor, validate, ui, pools),
     "Make": (run, plan, study, ("redistil", redistil.app)),
-    "Look": (status, report, sql, ("corpus", corpus.app), ("lineage", lineage.app)),
+    "Look": (status, report, search, sql, ("corpus", corpus.app), ("lineage", lineage.app)),
     "Compare and release": (evaluate, ("release", release.app), reproduce),
     "Store": (("vectors", vectors.app), verify),
 }

@@ -62,7 +62,15 @@ class BaseModelEmbedder:
 
     def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float16: stored ones are read, others are computed and stored."""
-        prompt = self.prompt(request)
+        return self.embed_with(texts, self.prompt(request))
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The authors' prompts, by name."""
+        return dict(self._model.model.prompts)
+
+    def embed_with(self, texts: Sequence[str], prompt: str | None) -> np.ndarray:
+        """Unit vectors `[len(texts), dim]` float16 of texts after a prompt; None for the authors' default."""
         role = OWN_DEFAULT if prompt is None else prompt_role(prompt)
         # The prompt is in the fingerprint and not in the text: a model may leave it out of the pooling.
         table = StateTable(self._workspace, self._model.fingerprint(role), self.dim)
