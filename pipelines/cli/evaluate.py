@@ -65,10 +65,8 @@ def evaluate(
 
 
 def _model(model: str, revision: str | None) -> ModelSource:
-    # A folder that exists is meant, also without `./`.
-    place = str(Path(model).expanduser().absolute()) if Path(model).expanduser().is_dir() else model
     try:
-        return ModelSource.model_validate({"model": place, "revision": revision})
+        return ModelSource.model_validate({"model": model, "revision": revision}, context={"folder": Path.cwd()})
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise EvaluationError(f"{model}: {reason}.", "Give a folder that exists, or --revision.") from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -111,6 +112,10 @@ SETTLED = {
 """Arguments of `from_pretrained` that other settings, the environment or the loader decide."""
 
 
+ELSEWHERE = ("./", "../", "/", "~", "package:")
+"""Begins a `model` that is a folder, whether it exists or not, or a part of a package."""
+
+
 def _is_empty(value: object) -> bool:
     return not value
 
@@ -118,8 +123,9 @@ def _is_empty(value: object) -> bool:
 class ModelSource(PathAware):
     """A model in the format of SentenceTransformers or transformers: a folder, a hub id, or part of a package.
 
-    `model` is a folder when it starts with `./`, `../`, `/` or `~`. `package:NAME/FOLDER` is a folder inside an
-    installed Python package. Anything else is a hub id, which needs a `revision`.
+    `model` is a folder when it starts with `./`, `../`, `/` or `~`, and without a `revision` also when there is such a
+    folder. `package:NAME/FOLDER` is a folder inside an installed Python package. Anything else is a hub id, which needs
+    a `revision`.
 
     Code that comes with a model is run only where the recipe trusts it, and only the code that it pins: a hub's by
     `revision`, a folder's by `code_digest`, and that of another repository, which the model's configuration may name,
@@ -160,17 +166,28 @@ class ModelSource(PathAware):
         exclude_if=_is_empty,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _recognise_folder(cls, given: Any, info: ValidationInfo) -> Any:
+        model = given.get("model") if isinstance(given, Mapping) else None
+        if not isinstance(model, str) or not model or model.startswith(ELSEWHERE) or given.get("revision"):
+            return given
+        # A hub id without a revision is refused, so no recipe changes its meaning when a folder appears. Not
+        # `Path.is_dir`, which raises for names that no file can have.
+        found = os.path.isdir(Path((info.context or {}).get("folder", ""), model))  # noqa: PTH112
+        return {**given, "model": f"./{model}"} if found else given
+
     @property
     def on_hub(self) -> bool:
         """Whether the model comes from a hub."""
-        return not self.model.startswith(("./", "../", "/", "~", "package:"))
+        return not self.model.startswith(ELSEWHERE)
 
     @model_validator(mode="after")
     def _require_pin(self) -> Self:
         if self.on_hub and not self.revision:
             raise ValueError(
                 f"model {self.model!r} is read as a hub id, and those need `revision: <commit>`; "
-                f"a folder starts with ./, e.g. ./{self.model}"
+                f"there is no folder of this name in {self.resolve('.')}"
             )
         if self.code_revision is not None and not re.fullmatch(COMMIT, self.code_revision):
             raise ValueError("code_revision needs to be a full commit hash of 40 hexadecimal digits")

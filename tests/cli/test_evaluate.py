@@ -71,6 +71,7 @@ def test_a_folder_is_found_without_a_dot_before_it(data: Path):
         ((MINILM, "--tasks", "held_out"), "Give --recipe"),
         ((MINILM, "--tasks", "STSBenchmrk"), "Did you mean"),
         (("no-such-folder", "--tasks", "STSBenchmark"), "--revision"),
+        (("x" * 300, "--tasks", "STSBenchmark"), "--revision"),
         ((MINILM, "--tasks", "SICK-R", "--data", "data"), "contains no data of mteb's task SICK-R"),
     ],
 )

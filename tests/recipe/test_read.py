@@ -22,6 +22,32 @@ def refusal(tmp_path: Path, raw: Raw) -> str:
     return str(caught.value)
 
 
+def test_a_model_without_a_dot_before_it_is_the_folder_that_exists(tmp_path: Path, raw: Raw):
+    def read(**values: str) -> Any:
+        raw["teachers"][0] |= {"model": "models/house", **values}
+        raw["student"]["model"] = "models/house"
+        return read_recipe(write_recipe(tmp_path, raw))
+
+    with pytest.raises(RecipeError, match="read as a hub id"):
+        read()
+    (tmp_path / "models" / "house").mkdir(parents=True)
+    recipe = read()
+    for each in (recipe.student, recipe.teachers[0]):
+        assert not each.on_hub
+        assert each.resolve(each.model) == tmp_path / "models" / "house"
+    raw["student"]["model"] = raw["teachers"][0]["model"] = "./models/house"
+    assert read_recipe(write_recipe(tmp_path, raw)).digest == recipe.digest
+    # With a commit it is of the hub, also where a folder has the name.
+    raw["student"]["model"] = "./models/house"
+    raw["teachers"][0] |= {"model": "models/house", "revision": "0" * 40}
+    assert read_recipe(write_recipe(tmp_path, raw)).teachers[0].on_hub
+
+
+def test_a_name_that_no_folder_can_have_is_refused_as_every_other_one(tmp_path: Path, raw: Raw):
+    raw["teachers"][0]["model"] = "x" * 300
+    assert "read as a hub id" in refusal(tmp_path, raw)
+
+
 def test_a_misspelt_key_is_named_with_the_likely_one(tmp_path: Path, raw: Raw):
     raw["stages"][1]["learning_rat"] = raw["stages"][1].pop("learning_rate")
     message = refusal(tmp_path, raw)
@@ -34,7 +60,7 @@ MISTAKES: dict[str, tuple[Callable[[Raw], Any], list[str]]] = {
     "negative steps": (lambda r: r["stages"][0].update(steps=-3), ["stages.0.steps", "greater than 0", "-3"]),
     "hub id without revision": (
         lambda r: r["teachers"][0].update(model="org/name"),
-        ["teachers.0", "revision: <commit>", "./org/name"],
+        ["teachers.0", "'org/name' is read as a hub id", "revision: <commit>", "no folder of this name in"],
     ),
     "remote code without a commit": (
         lambda r: r["teachers"][0].update(model="org/name", revision="main", trust_remote_code=True),
