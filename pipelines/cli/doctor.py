@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from stella_assets.core.devices import best_device_name
+from stella_assets.core.engine import ENGINES
 from stella_assets.core.errors import EXPECTED
 from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table
 from stella_assets.pipelines.cli.printing import note, out, print_json, say
@@ -101,6 +102,12 @@ def _threads() -> str:
     return f"{number}, from {origin}"
 
 
+def _engine() -> str:
+    settings = compute().engine.settings()
+    kind = settings.pop(ENGINES.key)
+    return ", ".join([kind, *(f"{name} {value}" for name, value in settings.items())])
+
+
 def _memory() -> str:
     import psutil
 
@@ -131,7 +138,7 @@ def _database() -> str:
 MACHINE: dict[str, Callable[[], str]] = {
     "system": lambda: f"{platform()}, Python {python_version()}",
     "device": best_device_name,
-    "engine": lambda: compute().engine.kind,
+    "engine": _engine,
     "threads": _threads,
     "memory": _memory,
     "project": lambda: str(find_project(Path.cwd()) or "none"),
