@@ -21,6 +21,7 @@ REMEDIES: dict[type[storage.StorageError], str] = {
     storage.VectorError: "Correct the teacher or the file that the vectors come from.",
     storage.DiskSpaceError: "Free some space, or set STELLA_HOME to a folder on a larger disk.",
     storage.ReleaseError: "`stella release list RECIPE` shows the releases.",
+    storage.NoReleaseError: "`stella release list RECIPE` shows the releases.",
     storage.MissingReleaseError: "Promote another release: `stella release list RECIPE` shows them.",
     storage.TransferError: "Correct the options, or the files that they name.",
 }

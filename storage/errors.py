@@ -62,6 +62,10 @@ class ReleaseError(StorageError):
     """A release cannot be promoted, shown or restored."""
 
 
+class NoReleaseError(ReleaseError):
+    """There is no such release, or none to go back to."""
+
+
 class MissingReleaseError(ReleaseError):
     """The files of a release are gone."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.storage.artefacts import MANIFEST
-from stella_assets.storage.errors import MissingReleaseError, ReleaseError
+from stella_assets.storage.errors import MissingReleaseError, NoReleaseError, ReleaseError
 from stella_assets.storage.files import link_atomically, write_atomically
 from stella_assets.storage.locks import file_lock
 from stella_assets.storage.workspace import Workspace
@@ -65,7 +65,7 @@ class Releases:
         path = self._folder / f"{name}.json"
         if not path.is_file():
             known = ", ".join(self.names()) or "none yet"
-            raise ReleaseError(f"recipe {self._recipe!r}: has no release {name!r}; it has {known}.", path)
+            raise NoReleaseError(f"recipe {self._recipe!r}: has no release {name!r}; it has {known}.", path)
         try:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if record["name"] == name and isinstance(record["number"], int) and record["key"]:
@@ -168,7 +168,7 @@ class Releases:
             previous = self.record(active)["previous"] if active else None
             if active is None or previous is None:
                 shown = f"{active!r} is the first release" if active else "nothing was promoted yet"
-                raise ReleaseError(f"recipe {self._recipe!r}: {shown}, so there is nothing to go back to.")
+                raise NoReleaseError(f"recipe {self._recipe!r}: {shown}, so there is nothing to go back to.")
             # Raises if its files are gone: the active link must never lead to nothing.
             check(self.folder(previous))
             link_atomically(self._folder / ACTIVE_LINK, previous)

@@ -7,23 +7,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stella_assets.core.errors import EXPECTED
+from stella_assets.core.errors import EXPECTED, MissingResultError
 from stella_assets.pipelines.cli.errors import log_bug, summarise
 from stella_assets.pipelines.cli.printing import note
 from stella_assets.pipelines.environment import workspace
 from stella_assets.pipelines.project import NoProjectError
 from stella_assets.pipelines.remedies import describe, full_disk
+from stella_assets.storage.errors import MissingKeysError, MissingReleaseError, MissingSnapshotError, NoReleaseError
+
+MISSING = (MissingResultError, MissingSnapshotError, MissingKeysError, NoReleaseError, MissingReleaseError)
+"""The command was right, and what it asks for was not made yet, or is gone."""
 
 
 @contextmanager
 def exit_on_errors() -> Iterator[None]:
     """Report what the block raises, and end the process.
 
-    The exit code is 2 for an error that a person can correct, and 1 for anything else. The traceback of a bug is
-    written to a log file; only its path and one line are printed.
+    The exit code is 1 for a result that is missing, 2 for any other error that a person can correct, and 1 for a bug,
+    whose traceback is written to a log file; only its path and one line are printed.
     """
     try:
         yield
+    except MISSING as error:
+        note(("error", "bold red"), f" {describe(error)}")
+        sys.exit(1)
     except EXPECTED as error:
         note(("error", "bold red"), f" {describe(error)}")
         sys.exit(2)

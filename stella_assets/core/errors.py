@@ -29,5 +29,9 @@ class UserError(StellaError):
         return type(self), (self.message, self.remedy)  # errors of worker processes are pickled
 
 
+class MissingResultError(UserError):
+    """A result that was asked for was not made yet, or is gone: nothing has to be corrected, but something run."""
+
+
 EXPECTED = (StellaError, StorageError)
 """What the command line reports in one line, without a traceback. `ValueError` is not among them: it may be a bug."""

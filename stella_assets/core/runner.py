@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 
 from stella_assets.core.devices import Compute
-from stella_assets.core.errors import UserError
+from stella_assets.core.errors import MissingResultError, UserError
 from stella_assets.core.intact import DamagedArtefactError, note_files, open_intact
 from stella_assets.core.leases import take_lease
 from stella_assets.core.manifest import Identity, Manifest, ManifestError, environment, reasons
@@ -25,7 +25,7 @@ from stella_assets.storage.workspace import Workspace
 T = TypeVar("T")
 
 
-class NotMaterialisedError(UserError):
+class NotMaterialisedError(MissingResultError):
     """A step needs an artefact that this recipe has not made yet."""
 
 

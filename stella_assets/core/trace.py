@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from stella_assets.core.errors import UserError
+from stella_assets.core.errors import MissingResultError, UserError
 from stella_assets.core.lineage import Node, input_names, setup, walk
 from stella_assets.core.manifest import Manifest
 from stella_assets.storage.artefacts import MANIFEST, finished
@@ -25,6 +25,10 @@ Tagged = Callable[[str], Mapping[str, Path]]
 
 class TraceError(UserError):
     """Words that name no artefact, or several."""
+
+
+class MissingArtefactError(TraceError, MissingResultError):
+    """Words that name an artefact that is not there."""
 
 
 class Tracer:
@@ -73,7 +77,7 @@ class Tracer:
         if found:
             shown = ", ".join(str(folder.relative_to(self._workspace.artefacts)) for folder in found)
             raise TraceError(f"{words}: {len(found)} artefacts begin with these digits: {shown}.", "Give more of them.")
-        raise TraceError(
+        raise MissingArtefactError(
             f"{words}: there is no such artefact in {self._workspace.root}.",
             "Give RECIPE/ASSET as `stella status RECIPE` lists them, RECIPE@RELEASE, a folder, or six digits of a "
             "digest.",
@@ -90,7 +94,7 @@ class Tracer:
             shown = ", ".join(tag for tag in tagged if tag.startswith(name))
             raise TraceError(f"{recipe}@{name}: {len(folders)} snapshots begin with this: {shown}.", "Give more of it.")
         known = ", ".join([*releases.names(), *tagged])
-        raise TraceError(
+        raise MissingArtefactError(
             f"{recipe}@{name}: no release or snapshot of this name.",
             f"Recipe {recipe!r} has {known}." if known else f"Recipe {recipe!r} has none yet.",
         )

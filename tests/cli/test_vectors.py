@@ -77,7 +77,7 @@ def test_list_and_show_explain_teachers_and_snapshots(store: Store):
     }
     assert teacher.items() >= expected.items()
     unknown = store.vectors("show", "nothing")
-    assert unknown.returncode == 2
+    assert unknown.returncode == 1
     assert "it has those of tiny" in unknown.stderr
 
 

@@ -311,7 +311,7 @@ def test_lineage_goes_down_to_the_sources(finished: Run, tmp_path: Path):
     assert finished.stella("lineage", "tiny/scores/stage_3", "--svg", str(picture)).returncode == 0
     assert all(f">{name}<" in picture.read_text() for name in ("corpus", "stage_1", "stage_2"))
     unknown = finished.stella("lineage", "tiny@v7")
-    assert unknown.returncode == 2
+    assert unknown.returncode == 1
     assert "no release or snapshot of this name" in unknown.stderr
 
 
@@ -429,7 +429,7 @@ def test_a_release_is_promoted_listed_shown_and_not_rolled_back_beyond_the_first
     shown = json.loads(finished.stella("release", "show", "RECIPE", "v1", "--json").stdout)
     assert shown["lineage"]["stage_3"]["digest"] == finished.manifest("stage_3")["digest"]
     refused = finished.stella("release", "rollback", "RECIPE")
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "nothing to go back to" in refused.stderr
     done = finished.stella("run", "RECIPE")
     assert done.returncode == 0
