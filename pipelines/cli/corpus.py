@@ -86,7 +86,10 @@ def export(
 
 
 @app.command()
-def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False) -> None:
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Delete the shards of texts that are not part of any recipe's current corpus; they are made again when needed."""
     workspace = prepare_environment()
     from stella_assets.corpus.shards import live_shards
@@ -96,4 +99,7 @@ def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what 
     with collecting(workspace) as builds:
         say_in_use(builds)
         freed = [] if builds else free_shards(workspace, live_shards(live_artefacts(workspace)), dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "deleted": freed})
+        return
     out.print(make_table(freed, "Would be deleted" if dry_run else "Deleted", right=("files", "MiB")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -109,23 +109,31 @@ def _print_scores(report: Report) -> None:
     say(f"Gain over the base model: {report.gain.value:+.2f} points (95%: {low:+.2f} to {high:+.2f}).")
 
 
-def status(recipe: RecipeArgument) -> None:
+def status(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """List the artefacts of the recipe: which exist, and which the next run would make."""
     workspace = prepare_environment()
     runner = quiet_runner(workspace)
     table = Table(Column("asset", no_wrap=True), "state", "digest", "made at", "seconds", "MiB")
+    rows: list[dict[str, Any]] = []
     for step in Graph(find_recipe(recipe)).steps:
         artefact = runner.find(step)
         if artefact is None:
             inputs = [each.name for each in step.dependencies if runner.find(each) is None]
             state = f"waits for {inputs[0]}" if inputs else "would be made"
             table.add_row(step.name, styled((state, "yellow")), "", "", "", "")
+            rows.append({"asset": step.name, "state": "waits" if inputs else "would be made", "waits_for": inputs})
             continue
         info = artefact.manifest.run_info
+        rows.append(
+            {"asset": step.name, "state": "exists", "digest": artefact.digest, "folder": artefact.folder, **info}
+        )
         made = shown_time(info["made_at"])
         digest, seconds, memory = artefact.digest[:12], f"{info['seconds']:.1f}", str(info["peak_memory_mib"])
         table.add_row(step.name, styled(("exists", "green")), digest, made, seconds, memory)
-    out.print(table)
+    if as_json:
+        print_json(rows)
+    else:
+        out.print(table)
 
 
 def plan(

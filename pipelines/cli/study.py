@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from stella_assets.pipelines.cli.console import RecipeArgument, find_recipe, make_table, people_runner
-from stella_assets.pipelines.cli.printing import PeopleHandler, note, out, say
+from stella_assets.pipelines.cli.console import AsJson, RecipeArgument, find_recipe, make_table, people_runner
+from stella_assets.pipelines.cli.printing import PeopleHandler, note, out, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
 from stella_assets.study import STUDY_ASSET
@@ -24,6 +25,7 @@ def study(
     each: Annotated[
         bool, typer.Option("--each", help="Change one path at a time, in addition to the recipe as it is.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compare settings: run the recipe's variants with several seeds, as partitions, and write table and plots."""
     workspace = prepare_environment()
@@ -38,7 +40,6 @@ def study(
     from stella_assets.pipelines.cli.failures import stop_if_failed
     from stella_assets.pipelines.launch import watched
     from stella_assets.pipelines.views import refresh_views
-    from stella_assets.study.compare import table_rows
     from stella_assets.study.study import JSON_FILE
 
     outcomes = []
@@ -51,8 +52,17 @@ def study(
     refresh_views(workspace)
     if compared.succeeded:
         folder = workspace.current(wanted.name, STUDY_ASSET)
-        header, rows = table_rows(json.loads((folder / JSON_FILE).read_text(encoding="utf-8")))
-        out.print(make_table([dict(zip(header, row, strict=True)) for row in rows], "Variants", right=header[1:]))
-        say(f"  report   {folder}/study.html")
-        say("  SQL      stella sql 'SELECT * FROM study'")
+        _print_study(json.loads((folder / JSON_FILE).read_text(encoding="utf-8")), folder, as_json)
     stop_if_failed([*outcomes, compared], workspace)
+
+
+def _print_study(found: Any, folder: Path, as_json: bool) -> None:
+    from stella_assets.study.compare import table_rows
+
+    if as_json:
+        print_json(found)
+        return
+    header, rows = table_rows(found)
+    out.print(make_table([dict(zip(header, row, strict=True)) for row in rows], "Variants", right=header[1:]))
+    say(f"  report   {folder}/study.html")
+    say("  SQL      stella sql 'SELECT * FROM study'")
