@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,24 +176,34 @@ def validate(
         bool,
         typer.Option(help="Also save, export, load and train the untouched student, which takes some 15 s."),
     ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Check a recipe, its files, models and dimensions, and rehearse its student, without making anything."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
     from stella_assets.recipe.preflight import check_recipe, environment_states, model_states, rehearse_recipe, remarks
 
-    dims = check_recipe(wanted, workspace, _say_preview)
+    previews: dict[str, Preview] = {}
+    # Said at once where people read: a later check may take its time, or fail.
+    dims = check_recipe(wanted, workspace, previews.__setitem__ if as_json else _say_preview)
     hub = model_states(wanted)
     rehearsed = rehearse_recipe(wanted, dims, compute()) if rehearsal else "The student was not rehearsed."
+    planned = predict(Graph(wanted), quiet_runner(workspace), probe=rehearsal)
+    lines = [rehearsed, *hub, *remarks(wanted), *environment_states(wanted, compute().environments)]
+    if as_json:
+        sources = {name: asdict(preview) for name, preview in previews.items()}
+        steps = [asset.__dict__ for asset in planned]
+        said = {"recipe": wanted.name, "digest": wanted.digest, "dimensions": dims, "sources": sources}
+        print_json({**said, "plan": steps, "remarks": lines})
+        return
     target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
     say(
         f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
-    planned = predict(Graph(wanted), quiet_runner(workspace), probe=rehearsal)
     out.print(cost_table(planned, f"{wanted.name}: a run would make"))
     say(total_line(planned))
-    for line in [rehearsed, *hub, *remarks(wanted), *environment_states(wanted, compute().environments)]:
+    for line in lines:
         note(line)
 
 
