@@ -70,6 +70,7 @@ def run_broken(error: str, raw: dict[str, Any], folder: Path) -> subprocess.Comp
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.slow
 def test_a_bug_in_a_step_ends_with_exit_code_1_and_its_traceback_in_a_file(raw: dict[str, Any], tmp_path: Path):
     done = run_broken("ValueError('this is a bug')", raw, tmp_path)
     assert done.returncode == 1, done.stderr

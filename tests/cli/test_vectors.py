@@ -126,6 +126,7 @@ def test_gc_shows_what_it_would_delete_and_deletes_it(store: Store):
     assert list(snapshot_tags(store.workspace, "tiny")) == [first, second]  # tags keep them
 
 
+@pytest.mark.slow
 def test_exported_vectors_can_be_imported_again(store: Store, tmp_path: Path):
     done = store.vectors("export", "tiny", "--to", str(tmp_path / "out"), "--format", "npy")
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,8 @@ KINDS = [block for block in BLOCKS if "register" in block]
 USE = """
 import logging, sys
 from pathlib import Path
+import pytest
+
 from stella_assets.core.devices import Compute
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
@@ -48,6 +50,7 @@ print("USED", table["task"].unique().to_list(), table["dimension"].unique().sort
 """
 
 
+@pytest.mark.slow
 def test_every_kind_of_thing_has_an_example_that_a_recipe_can_use(tmp_path: Path):
     registries = {re.search(r"@(\w+)\.register", block)[1] for block in KINDS}
     assert registries == {"SOURCES", "TEACHERS", "LOSSES", "STAGES", "STUDENTS", "TASK_KINDS", "ENGINES"}

@@ -19,6 +19,7 @@ def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
     )
 
 
+@pytest.mark.slow
 def test_a_custom_teacher_is_one_class(tmp_path: Path):
     done = run(EXAMPLES / "own_teacher.py", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -31,6 +32,7 @@ def test_a_custom_loss_is_one_class(tmp_path: Path):
     assert "dev loss" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_python_api_makes_a_graph_and_finds_it_again_the_second_time(tmp_path: Path):
     first, second = (run(EXAMPLES / "python_api.py", tmp_path) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr

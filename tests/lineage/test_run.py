@@ -329,6 +329,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_a_vector_or_a_weight_is_found_and_named(finished: Run, tmp_path: Path):
     check = ("reproduce", "tiny", "--recipe", str(finished.recipe), "--check")
     whole = finished.stella(*check)

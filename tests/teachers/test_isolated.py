@@ -110,6 +110,7 @@ def test_the_fingerprint_has_the_versions_of_the_environment(isolated: IsolatedM
     assert isolated.config.identity_settings() == here.identity_settings()
 
 
+@pytest.mark.slow
 def test_dense_layers_lengths_and_formats_are_those_of_the_recipe(
     borrowed: EnvironmentConfig, compute: Compute, tmp_path: Path
 ):

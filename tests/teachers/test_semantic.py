@@ -129,6 +129,7 @@ def test_no_stage_trains_on_the_later_of_two_texts_that_mean_the_same(recipe: Re
     assert made["stage_1"].manifest.metrics["texts_train"] == trained_on
 
 
+@pytest.mark.slow
 def test_texts_like_an_evaluation_text_are_listed_and_stay(recipe: Recipe, workspace: Workspace):
     made = made_of(recipe, workspace)
     suspects = pl.read_parquet(made["contamination_suspects"].folder / "suspects.parquet").to_dicts()

@@ -86,6 +86,7 @@ def test_a_stage_needs_only_plain_values(inputs: StageInputs):
     assert StageInputs.from_json(written).to_json() == written
 
 
+@pytest.mark.slow
 def test_a_stage_in_a_process_of_its_own_writes_the_same_files(
     inputs: StageInputs, tmp_path: Path, log: logging.Logger
 ):
