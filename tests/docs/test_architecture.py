@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -13,8 +15,6 @@ KINDS = [block for block in BLOCKS if "register" in block]
 USE = """
 import logging, sys
 from pathlib import Path
-import pytest
-
 from stella_assets.core.devices import Compute
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
