@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +100,16 @@ def test_a_probe_tells_every_step_of_a_run_and_leaves_no_artefact(
     assert finished(workspace) == []
     other = tiny.model_copy(update={"seed": 5})
     assert known_probe(Graph(other), Runner(workspace, log)) is None
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_new_project_is_estimated_before_its_first_run(tmp_path: Path):
+    stella = str(Path(sys.executable).with_name("stella"))
+    environment = {**os.environ, "STELLA_HOME": str(tmp_path / "home")}
+    subprocess.run([stella, "init", "x"], check=True, cwd=tmp_path, env=environment, capture_output=True)
+    command = [stella, "plan", "x", "--estimate", "--json"]
+    done = subprocess.run(command, check=True, cwd=tmp_path / "x", env=environment, capture_output=True, text=True)
+    assert "nothing could be measured" not in done.stderr
+    steps = {step["asset"]: step for step in json.loads(done.stdout)}
+    assert steps["stage_2"]["source"] == "a probe"
+    assert all(step["seconds"] is not None for step in steps.values())

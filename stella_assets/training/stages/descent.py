@@ -221,6 +221,8 @@ class Descent(StageConfig):
                 **length,
                 "steps": steps,
                 "batch_size": min(batch, batch_size) if batch else None,
+                # Without its warm-up, a step at the full rate may diverge. What is learnt does not matter.
+                "learning_rate": self.learning_rate / 1000,
                 "checkpoint_every": max(self.checkpoint_every, steps),
             }
         )
