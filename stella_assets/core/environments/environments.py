@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -120,8 +120,8 @@ class Environments:
             # Asked again: another run may have made it meanwhile.
             if (reason := environment.damage()) is None:
                 return environment
-            count = len(environment.requirements)
-            say(f"{owner}: environment {environment.folder} {reason}; it is made with {count} pinned packages.")
+            packages = _packages(environment.requirements)
+            say(f"{owner}: environment {environment.folder} {reason}; it is made with {packages}, pinned.")
             interpreter = find_interpreter(config.interpreter)
             make(environment.folder, interpreter, environment.version, environment.requirements, descriptor)
         say(f"{owner}: environment {environment.folder} is made.")
@@ -147,8 +147,7 @@ class Environments:
         state = f"{reason}, and making it is {allowed}" if reason else "exists"
         # A list in a file is long, and several teachers may share it.
         listed = isinstance(config.requirements, str)
-        count = len(environment.requirements)
-        packages = f"{count} package{'s' if count > 1 else ''} of {config.requirements}"
+        packages = f"{_packages(environment.requirements)} of {config.requirements}"
         what = f"Python {environment.version} with {packages}" if listed else str(environment)
         return f"{what}; {environment.folder} {state}"
 
@@ -160,3 +159,7 @@ class Environments:
                 f"If you trust these packages, run `stella run` with {FLAG}, or set {VARIABLE}=1 for the UI, schedules "
                 "and other commands.",
             )
+
+
+def _packages(requirements: Sequence[Requirement]) -> str:
+    return f"{len(requirements)} package{'' if len(requirements) == 1 else 's'}"
