@@ -342,7 +342,7 @@ def ended(case: Case, workspace: Workspace) -> Result:
         remedy = getattr(error, "remedy", "") or remedy_of(error)
         # Each mistake has a line, and one change may make many mistakes.
         longest = max(map(len, said.splitlines()), default=0)
-        faults = {"without a remedy": not remedy.strip(), "raw message": RAW.search(ours), "long": longest > 2000}
+        faults = {"without a remedy": not remedy.strip(), "raw message": RAW.search(ours), "long": longest > 5000}
         return Result(case, ", ".join(fault for fault, found in faults.items() if found) or "refused", said)
     except Exception:  # noqa: BLE001 (this is what the test looks for)
         return Result(case, "traceback", traceback.format_exc())
