@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from stella_assets.core.config import is_number
 from stella_assets.core.devices import Compute, available_threads
 from stella_assets.core.engine import ENGINES, Engine, LocalEngine
 from stella_assets.core.environments import Environments
@@ -117,7 +118,7 @@ def threads() -> tuple[int, str]:
         return _positive("STELLA_THREADS", 1, "Give the number of threads of one process, e.g. 8."), "STELLA_THREADS"
     # A list such as `4,2` is valid for OpenMP, but gives no single number; the default counts then.
     words = os.environ.get("OMP_NUM_THREADS", "")
-    if words.isascii() and words.isdigit() and int(words) > 0 and words != _set_here.get("OMP_NUM_THREADS"):
+    if is_number(words) and int(words) > 0 and words != _set_here.get("OMP_NUM_THREADS"):
         return int(words), "OMP_NUM_THREADS"
     return available_threads(), "the CPUs that this process may use"
 
@@ -282,6 +283,6 @@ def _engine() -> Engine:
 
 def _positive(name: str, default: int, remedy: str) -> int:
     words = os.environ.get(name) or str(default)
-    if not (words.isascii() and words.isdigit()) or int(words) < 1:
+    if not is_number(words) or int(words) < 1:
         raise EnvironmentVariableError(f"{name} {words!r}: is not a whole number above 0.", remedy)
     return int(words)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from stella_assets.core.config import is_number
 from stella_assets.core.errors import UserError
 
 POOLS = ("encoding", "training")
@@ -32,7 +33,7 @@ def set_limits(instance: dg.DagsterInstance, wanted: Sequence[str]) -> dict[str,
     limits = {}
     for words in wanted:
         name, _, limit = words.partition("=")
-        if name not in POOLS or not (limit.isascii() and limit.isdigit()) or int(limit) < 1:
+        if name not in POOLS or not is_number(limit) or int(limit) < 1:
             raise PoolError(
                 f"{words}: is not of the form POOL=LIMIT.",
                 f"Write e.g. training=2. The pools are {', '.join(POOLS)}.",

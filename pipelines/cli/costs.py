@@ -66,7 +66,7 @@ def cost_table(planned: Sequence[Planned], title: str, reasons: bool = False) ->
         title: Above it.
         reasons: Whether it says why each is made.
     """
-    made = [each for each in planned if each.state == "made"]
+    made = _made(planned)
     costs_money = any(each.money for each in made)
     rows = [
         {
@@ -86,7 +86,7 @@ def cost_table(planned: Sequence[Planned], title: str, reasons: bool = False) ->
 
 def total_line(planned: Sequence[Planned]) -> str:
     """How long all of it takes, and how sure that is."""
-    made = [each for each in planned if each.state == "made"]
+    made = _made(planned)
     existing = f"{len(planned) - len(made)} of {len(planned)} artefacts exist"
     if not made:
         return f"{existing}."
@@ -96,7 +96,8 @@ def total_line(planned: Sequence[Planned]) -> str:
     # A lower bound while some are unknown; the line says how many.
     more = f", not counting {unknown} whose time nothing tells" if unknown else ""
     money = sum(each.money for each in made)
-    return f"{existing}; the others take about {_total(made)}{more}{f', and {money:,.2f} dollars' if money else ''}."
+    dollars = f", and {money:,.2f} dollars" if money else ""
+    return f"{existing}; the others take about {duration(_seconds(made))}{more}{dollars}."
 
 
 def say_costs(planned: Sequence[Planned], device: str) -> None:
@@ -106,7 +107,7 @@ def say_costs(planned: Sequence[Planned], device: str) -> None:
         planned: All steps.
         device: What it computes with.
     """
-    made = [each for each in planned if each.state == "made"]
+    made = _made(planned)
     for each in made:
         # The steps that take long, or do something that people count.
         if each.seconds is not None and (each.work or each.seconds >= 1):
@@ -120,7 +121,7 @@ def say_costs(planned: Sequence[Planned], device: str) -> None:
             note(f"  {each.asset} ({each.work}): unknown time")
     if made:
         note(f"{total_line(planned)} Device: {device}.")
-    if (seconds := sum(each.seconds or 0 for each in made)) > LONG_SECONDS:
+    if (seconds := _seconds(made)) > LONG_SECONDS:
         longest = max(made, key=lambda each: each.seconds or 0)
         shorter = next((words for name, words in SHORTER.items() if longest.asset.startswith(name)), "a faster device")
         note(
@@ -129,5 +130,10 @@ def say_costs(planned: Sequence[Planned], device: str) -> None:
         )
 
 
-def _total(made: Sequence[Planned]) -> str:
-    return duration(sum(each.seconds or 0 for each in made))
+def _made(planned: Sequence[Planned]) -> list[Planned]:
+    return [each for each in planned if each.state == "made"]
+
+
+def _seconds(made: Sequence[Planned]) -> float:
+    """What is known of the time, so a lower bound."""
+    return sum(each.seconds or 0 for each in made)

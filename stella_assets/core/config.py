@@ -25,6 +25,11 @@ MOST = 10**12
 """Of anything that is counted. Larger numbers are mistakes, and libraries cannot hold some of them."""
 
 
+def is_number(word: str) -> bool:
+    """Whether a word is a whole number in ASCII digits. `isdigit` alone is true of `²`, which `int` refuses."""
+    return word.isascii() and word.isdigit()
+
+
 def _require_countable(value: int) -> int:
     if value > MOST:
         raise ValueError(f"more than {MOST:,}; give a smaller number")

@@ -74,8 +74,7 @@ def plan(graph: Graph, runner: Runner, probe: Probe | None = None) -> list[Plann
 
 def size_of(graph: Graph, runner: Runner) -> Size | None:
     """The size of the recipe's corpus, if it is made as the recipe is now."""
-    corpus = getattr(graph, "corpus", None)
-    made = runner.find(corpus) if corpus else None
+    made = runner.find(graph.corpus)
     if made is None:
         return None
     texts = made.manifest.metrics

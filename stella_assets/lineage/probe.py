@@ -85,8 +85,8 @@ def is_worth_a_probe(graph: Graph, size: Size) -> bool:
 
 def can_probe(recipe: Recipe) -> bool:
     """Whether all models are on this machine, without environments of their own, which take minutes to make."""
-    models = [recipe.student, *recipe.teachers]
-    return not any(getattr(model, "on_hub", False) or getattr(model, "environment", None) for model in models)
+    on_hub = any(model.on_hub for model in recipe.published_models().values())
+    return not (on_hub or any(teacher.own_environment() for teacher in recipe.teachers))
 
 
 def make_probe(graph: Graph, runner: Runner, looked: Sequence[Looked]) -> Probe | None:

@@ -25,8 +25,7 @@ def missing(recipe: Recipe, environments: Environments) -> Iterator[str]:
     checks += [load_identifier] if recipe.corpus.clean.languages else []
     for check in checks:
         yield from _refusal(check)
-    models = {f"teacher {each.name!r}": model for each in recipe.teachers if (model := each.published_model())}
-    for owner, model in {"student": recipe.student, **models}.items():
+    for owner, model in recipe.published_models().items():
         yield from (f"{owner}: {line}" for line in _of_model(model))
     for teacher in recipe.teachers:
         if own := teacher.own_environment():

@@ -154,8 +154,7 @@ def model_states(recipe: Recipe) -> list[str]:
     Raises:
         HubError: The hub answers that it has no such model.
     """
-    teachers = {f"teacher {each.name!r}": model for each in recipe.teachers if (model := each.published_model())}
-    return hub_states({"student": recipe.student, **teachers})
+    return hub_states(recipe.published_models())
 
 
 def _check_dimensions(recipe: Recipe, target: int) -> None:

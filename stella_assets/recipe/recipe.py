@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stella_assets.core.config import ConfigModel, Name, Seed, doubled
+from stella_assets.core.config import ConfigModel, ModelSource, Name, Seed, doubled
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.settings import CorpusSettings
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
@@ -149,6 +149,11 @@ class Recipe(ConfigModel):
         return self.student.matryoshka_heads == "prefix" or any(
             stage.trains_matryoshka_heads for stage in self.stages[:stages]
         )
+
+    def published_models(self) -> dict[str, ModelSource]:
+        """The models of the student and of the teachers, by what uses them, as messages name it."""
+        teachers = {f"teacher {each.name!r}": model for each in self.teachers if (model := each.published_model())}
+        return {"student": self.student, **teachers}
 
     def taught_by(self, stages: int | None = None) -> tuple[str, ...]:
         """Names of the teachers that the first stages learn from, in the order of the concatenation.

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from stella_assets.core.config import is_number
 from stella_assets.core.errors import UserError
 from stella_assets.recipe import Recipe, RecipeError, parse_recipe
 from stella_assets.recipe.yaml_file import load_yaml
@@ -68,7 +69,7 @@ class Variant:
             if not found or not path or not value:
                 raise VariantError(f"{name!r}: {part.strip()!r} is not of the form PATH=VALUE.", FORM)
             if path == "seed":
-                seed = int(value) if _is_number(value) else -1
+                seed = int(value) if is_number(value) else -1
                 if seed < 0:
                     raise VariantError(f"{name!r}: seed {value!r} is not a whole number.", FORM)
             else:
@@ -175,16 +176,11 @@ def _places(holder: Any, keys: Sequence[str]) -> Iterator[tuple[Any, Any]]:
 
 
 def _in_list(key: str, holder: list[Any]) -> bool:
-    return _is_number(key) and int(key) < len(holder)
-
-
-def _is_number(word: str) -> bool:
-    # `isdigit` alone is true of `²`, which `int` refuses.
-    return word.isascii() and word.isdigit()
+    return is_number(key) and int(key) < len(holder)
 
 
 def _changed(old: Any, value: str, path: str) -> Any:
-    if value.startswith("x") and _is_number(value[1:2]):
+    if value.startswith("x") and is_number(value[1:2]):
         if old is None:
             return None  # e.g. a stage in closed form, which has no learning rate
         if isinstance(old, bool) or not isinstance(old, int | float):

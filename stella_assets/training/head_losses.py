@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from stella_assets.core.config import ConfigModel, Positive, Weight
+from stella_assets.core.config import ConfigModel, Positive, Weight, is_number
 from stella_assets.training.losses import LOSSES, LossConfig
 
 
@@ -116,7 +116,7 @@ else:
 
 def _each_or_by_dimension(raw: Any) -> str:
     # YAML gives dimensions as integers, JSON as text; no loss has a number for a name.
-    keyed = isinstance(raw, dict) and raw and all(str(key).isascii() and str(key).isdigit() for key in raw)
+    keyed = isinstance(raw, dict) and raw and all(is_number(str(key)) for key in raw)
     return "by_dimension" if keyed else "each"
 
 

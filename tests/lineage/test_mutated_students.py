@@ -21,6 +21,7 @@ from tests.lineage.test_architectures import recipe_of
 from tests.models.mutations import MUTATIONS, Mutation, mutated, tensors
 
 Published = Callable[[str], Path]
+Base = tuple[Path, Graph, Workspace]
 pytestmark = pytest.mark.slow
 
 CHOSEN = {
@@ -46,6 +47,14 @@ def graph_of(name: str, folder: Path, **pins: Any) -> Graph:
     # Whether a score is gained is not what this is about, and an export takes long.
     raw["release"]["onnx"] = False
     return Graph(parse_recipe(raw, folder.parent / "table.yaml"))
+
+
+@pytest.fixture
+def base(published: Published, tmp_path: Path) -> Base:
+    """The folder of a base model that may be changed, and a recipe with it in a workspace of its own."""
+    folder = tmp_path / "base"
+    shutil.copytree(published("bert"), folder)
+    return folder, graph_of("bert", folder), Workspace(tmp_path / "workspace")
 
 
 def make(runner: Runner, steps: list[Step[Any]]) -> None:
@@ -81,12 +90,8 @@ def replace_weights(folder: Path) -> None:
     tensors(lambda found: [found[name].mul_(-1) for name in found if "word_embeddings" in name])(folder)
 
 
-def test_a_base_model_that_is_replaced_after_the_rehearsal_is_not_trained(
-    published: Published, tmp_path: Path, log: logging.Logger
-):
-    folder = tmp_path / "base"
-    shutil.copytree(published("bert"), folder)
-    graph, workspace = graph_of("bert", folder), Workspace(tmp_path / "workspace")
+def test_a_base_model_that_is_replaced_after_the_rehearsal_is_not_trained(base: Base, log: logging.Logger):
+    folder, graph, workspace = base
     runner = Runner(workspace, log, Compute("cpu", threads=1))
     make(runner, [step for step in upstream(graph.stages[0]) if step is not graph.stages[0]])
     replace_weights(folder)
@@ -101,12 +106,8 @@ def test_a_base_model_that_is_replaced_after_the_rehearsal_is_not_trained(
     )
 
 
-def test_a_base_model_that_is_replaced_after_the_texts_were_tokenised_is_not_trained(
-    published: Published, tmp_path: Path, log: logging.Logger
-):
-    folder = tmp_path / "base"
-    shutil.copytree(published("bert"), folder)
-    graph, workspace = graph_of("bert", folder), Workspace(tmp_path / "workspace")
+def test_a_base_model_that_is_replaced_after_the_texts_were_tokenised_is_not_trained(base: Base, log: logging.Logger):
+    folder, graph, workspace = base
     runner, later = Runner(workspace, log, Compute("cpu", threads=1)), (graph.rehearsal, graph.stages[0])
     make(runner, [step for step in upstream(graph.stages[0]) if step not in later])
     replace_weights(folder)
@@ -116,11 +117,9 @@ def test_a_base_model_that_is_replaced_after_the_texts_were_tokenised_is_not_tra
 
 
 def test_a_base_model_that_is_replaced_after_training_leaves_the_weights_of_the_release_as_they_were(
-    published: Published, tmp_path: Path, log: logging.Logger
+    base: Base, log: logging.Logger
 ):
-    folder = tmp_path / "base"
-    shutil.copytree(published("bert"), folder)
-    graph, workspace = graph_of("bert", folder), Workspace(tmp_path / "workspace")
+    folder, graph, workspace = base
     runner = Runner(workspace, log, Compute("cpu", threads=1))
     make(runner, upstream(graph.stages[-1]))
     trained = load_file(runner.read(graph.stages[-1]).folder / "model.safetensors")

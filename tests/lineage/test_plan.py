@@ -20,9 +20,13 @@ def step(name: str, *dependencies: Step[Any], **more: Any) -> Step[Any]:
     return Step("toy", name, "1", build=build, dependencies=dependencies, **{"settings": {}, **more})
 
 
+def graph_of(*steps: Step[Any]) -> Any:
+    """What a plan reads of a graph. Its corpus was not made, so nothing is known of its size."""
+    return SimpleNamespace(steps=list(steps), corpus=step("corpus", settings={"made": "never"}))
+
+
 def planned(workspace: Workspace, log: logging.Logger, *steps: Step[Any]) -> dict[str, Planned]:
-    graph: Any = SimpleNamespace(steps=list(steps))
-    return {each.asset: each for each in plan(graph, Runner(workspace, log))}
+    return {each.asset: each for each in plan(graph_of(*steps), Runner(workspace, log))}
 
 
 def test_existing_artefacts_are_not_made_and_the_others_say_why(workspace: Workspace, log: logging.Logger):
@@ -68,8 +72,7 @@ def test_the_middle_of_three_past_runs_on_this_device_tells(workspace: Workspace
     assert (found.seconds, found.source) == (30, "3 past runs")
     found = planned(workspace, log, stage(0, tells=lambda last: last.identity.settings["seconds"] < 50))["stage"]
     assert (found.seconds, found.source) == (30, "2 past runs")
-    graph: Any = SimpleNamespace(steps=[stage(0)])
-    (elsewhere,) = plan(graph, Runner(workspace, log, Compute(device_name="cuda:7")))
+    (elsewhere,) = plan(graph_of(stage(0)), Runner(workspace, log, Compute(device_name="cuda:7")))
     assert (elsewhere.seconds, elsewhere.source) == (None, "")
 
 
