@@ -26,7 +26,8 @@ def remove_folder(folder: Path, root: Path) -> None:
     moved = root / TRASH / f"{uuid.uuid4().hex}-{folder.name}"
     # Another process may remove the trash at any moment, or the folder.
     while folder.exists():
-        moved.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # there, and gone before `mkdir` looked whether it is a folder
+            moved.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             folder.rename(moved)
     shutil.rmtree(moved, ignore_errors=True)

@@ -165,7 +165,7 @@ def test_an_environment_is_made_once_and_holds_exactly_what_is_pinned(
     # The second time nothing is made, so nothing has to be allowed.
     again = Environments(workspace).require(config, "teacher 'old'", said.append)
     assert again == environment
-    assert [line.rsplit(" ", 2)[-2:] for line in said] == [["pinned", "packages."], ["is", "made."]]
+    assert [line.rsplit(" ", 2)[-2:] for line in said] == [["packages,", "pinned."], ["is", "made."]]
 
 
 def test_other_hashes_or_another_python_are_another_environment_but_only_versions_decide_vectors(
