@@ -18,6 +18,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
+from stella_assets.teachers.terms import Terms
 
 Role = str
 """What decides the prompt: the role of a text, `query` or `document`, or a prompt itself; see `prompt_role`."""
@@ -204,6 +205,10 @@ class TeacherConfig(ConfigModel):
 
     def published_model(self) -> ModelSource | None:
         """Where its model is; None for a teacher without a model of its authors."""
+        return None
+
+    def stated_terms(self) -> Terms | None:
+        """What its provider allows; None for a model that runs here, whose licence says it."""
         return None
 
     def link(self) -> str:
