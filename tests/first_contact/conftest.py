@@ -29,7 +29,7 @@ TINY = {
     "stages: robust": "stages: [{method: closed_form, train_layers: 0, full_head: {cosine: 1}}]",
     "keep_layers: [0, 2, 4]": "keep_layers: [0]",
     "matryoshka_dims: [128, 64]": "matryoshka_dims: [128, 64]\n  matryoshka_heads: prefix",
-    "gate: {max_base_regression: 2}": "gate: {max_base_regression: null, max_task_regression: null}",
+    "gate: {max_base_regression: 15}": "gate: {max_base_regression: null, max_task_regression: null}",
 }
 """Changes of the recipe that `stella init` writes: one layer and one pass, for a run of a minute."""
 
