@@ -1,0 +1,175 @@
+"""The client of an embedding service: texts in, answers out as they come, within limits and budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+
+import httpx2
+import numpy as np
+
+from stella_assets.teachers.api.answers import Answer, Refusal
+from stella_assets.teachers.api.budget import Budget
+from stella_assets.teachers.api.count import bound_tokens
+from stella_assets.teachers.api.dialects.base import Dialect
+from stella_assets.teachers.api.errors import ApiError
+from stella_assets.teachers.api.exchange import Counts, Exchange, Line, RefusedError, StoppedError
+from stella_assets.teachers.api.key import Key
+from stella_assets.teachers.api.limits import Limits
+from stella_assets.teachers.api.packing import Batch, Packer
+from stella_assets.teachers.api.rate import Pace
+from stella_assets.teachers.api.retry import RetryPolicy
+
+REFUSED_AT_FIRST = 8
+"""Texts that a service refuses one by one, before it has answered any, until its settings are taken for the cause."""
+OnAnswer = Callable[[Answer], None]
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+class ApiClient:
+    """Asks one service for vectors. What it learns of the service's pace is kept between calls.
+
+    Args:
+        service: Dialect and model.
+        key: None for a server that needs none.
+        limits: Over the defaults of the dialect.
+        policy: How long a request is tried.
+        count: An upper bound of the tokens of a text.
+        say: Gets a line when something takes long.
+
+    Attributes:
+        limits: With the defaults of the dialect.
+
+    Example:
+        >>> client = ApiClient(OpenAiDialect(dialect="openai", model="text-embedding-3-small"), key)
+        >>> refusals = client.embed(["one", "two"], "document", answers.append, Budget(max_tokens=1000))
+    """
+
+    def __init__(
+        self,
+        service: Dialect,
+        key: str | None,
+        limits: Limits | None = None,
+        policy: RetryPolicy | None = None,
+        count: Callable[[str], int] = bound_tokens,
+        say: Callable[[str], None] = _silent,
+    ) -> None:
+        self.limits = (limits or Limits()).over(service.limits())
+        self._count = count
+        self._packer = Packer(self.limits)
+        self._exchange = Exchange(
+            service, None if key is None else Key(key), Pace(self.limits), policy or RetryPolicy(), say
+        )
+
+    @property
+    def dim(self) -> int | None:
+        """Dimensions of the vectors; None before the first answer, where the settings do not say."""
+        return self._exchange.dim
+
+    @property
+    def counts(self) -> Counts:
+        """What was done so far."""
+        return self._exchange.counts
+
+    def embed(self, texts: Sequence[str], role: str, on_answer: OnAnswer, budget: Budget) -> list[Refusal]:
+        """Ask for the vectors of texts.
+
+        Args:
+            texts: With their prompts.
+            role: `query`, `document`, or a prompt.
+            on_answer: Is called with each answered request, in the order of answers, before the next one is read.
+            budget: What may be spent. What is billed is counted in it.
+
+        Returns:
+            The texts that the service does not take, in their order; all others were answered.
+
+        Raises:
+            ApiError: The service refuses what another try does not mend, or does not answer.
+            BudgetError: The next request could exceed the budget.
+            Exception: What `on_answer` raises. In each case requests in flight are answered first.
+        """
+        call = _Call(self._exchange, self._packer, texts, role, on_answer, budget)
+        main = call.run(self.limits, [self._count(text) for text in texts])
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            asyncio.run(main)
+        else:  # called from a notebook, whose loop is running in this thread
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(copy_context().run, asyncio.run, main).result()
+        return sorted(call.refusals, key=lambda refusal: refusal.position)
+
+
+class _Call:
+    """One call of `ApiClient.embed`."""
+
+    def __init__(
+        self, exchange: Exchange, packer: Packer, texts: Sequence[str], role: str, on_answer: OnAnswer, budget: Budget
+    ) -> None:
+        self._exchange, self._packer, self._texts, self._role = exchange, packer, texts, role
+        self._on_answer, self._budget = on_answer, budget
+        self.refusals: list[Refusal] = []
+        self._failure: Exception | None = None
+
+    async def run(self, limits: Limits, tokens: Sequence[int]) -> None:
+        """Send all batches, `limits.concurrency` of them at once."""
+        batches = self._packer.batches(self._texts, tokens)
+        many = limits.concurrency or 1
+        connections = httpx2.Limits(max_connections=many, max_keepalive_connections=many)
+        async with httpx2.AsyncClient(timeout=limits.timeout, limits=connections) as http:
+            line = Line(http, self._budget)
+            await asyncio.gather(*(self._work(line, batches) for _ in range(many)))
+        if self._failure is not None:
+            raise self._failure
+
+    async def _work(self, line: Line, batches: Iterator[Batch]) -> None:
+        try:
+            for batch in batches:
+                await self._embed(line, batch)
+                if line.stopped.is_set():
+                    return
+        except StoppedError:
+            return
+        except Exception as error:  # noqa: BLE001  # raised by `run`, when what is in flight and paid has been read
+            self._failure = self._failure or error
+            line.stopped.set()
+
+    async def _embed(self, line: Line, batch: Batch) -> None:
+        """Have a batch answered; one that is refused in halves, until the guilty text stands alone."""
+        try:
+            await self._ask(line, batch)
+        except RefusedError as refused:
+            if len(batch.positions) == 1:
+                self._set_aside(batch.positions[0], refused)
+                return
+            before = len(self.refusals)
+            for half in batch.halves():
+                await self._embed(line, half)
+            if len(self.refusals) == before:
+                # No text is guilty, so it was their number.
+                self._packer.items = min(self._packer.items, len(batch.halves()[0].positions))
+
+    async def _ask(self, line: Line, batch: Batch) -> None:
+        budget, bound = self._budget, batch.total
+        # What is in flight counts at its upper bound, and its answer may make room.
+        while not budget.admits(bound) and budget.in_flight:
+            await line.sleep(0.02)
+        budget.reserve(bound)
+        try:
+            texts = [self._texts[position] for position in batch.positions]
+            parsed = await self._exchange.ask(line, texts, self._role, bound)
+        finally:
+            budget.settle(bound, 0)
+        positions = np.asarray(batch.positions, dtype=np.int64)
+        self._on_answer(Answer(positions, parsed.vectors, parsed.tokens or 0, parsed.request_id))
+
+    def _set_aside(self, position: int, refused: RefusedError) -> None:
+        self.refusals.append(Refusal(position, f"status {refused.status}: {refused.problem.message}"))
+        if self._exchange.counts.answered == 0 and len(self.refusals) >= min(REFUSED_AT_FIRST, len(self._texts)):
+            error = self._exchange.refusal(refused.status, refused.problem)
+            raise ApiError(f"{error.message} It refuses every text, one by one.", error.remedy)

@@ -1,0 +1,285 @@
+"""One request, sent until it is answered or known not to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from stella_assets.teachers.api.answers import Parsed, unit_vectors
+from stella_assets.teachers.api.budget import Budget
+from stella_assets.teachers.api.dialects.base import Dialect, Problem
+from stella_assets.teachers.api.errors import AnswerError, ApiError
+from stella_assets.teachers.api.key import Key
+from stella_assets.teachers.api.rate import Pace
+from stella_assets.teachers.api.retry import ABOUT_TEXTS, TOO_MANY, RetryPolicy, asked_wait, is_passing
+
+REMEDIES = {
+    400: "Correct the settings of `service`.",
+    401: "Set the environment variable that `key` names to a valid key.",
+    402: "Add credit to the account.",
+    403: "Ask the owner of the account for access to this model, or use another key.",
+    404: "Correct `model` or `base_url`.",
+    TOO_MANY: "Add credit or raise the account's limit, and run it again; what was answered is kept.",
+}
+REMEDY = "Look at the service's documentation of this error."
+GO_ON = "Run it again later; what was answered is kept, and nothing of it is sent again."
+SETTINGS = frozenset({"model", "dimensions", "encoding_format", "output_dimension", "output_dtype", "task"})
+"""Parts of a request that are not texts."""
+LONG_WAIT = 5.0
+"""Seconds of a wait that a person is told of."""
+
+
+class RefusedError(Exception):
+    """The service does not take the texts of a request, or not so many at once.
+
+    Args:
+        status: Of the answer.
+        problem: What it says.
+    """
+
+    def __init__(self, status: int, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.status, self.problem = status, problem
+
+
+class StoppedError(Exception):
+    """Another request failed for good, so this one is not sent again."""
+
+
+class PassingError(Exception):
+    """A try failed in a way that another one may mend.
+
+    Args:
+        words: What happened.
+        too_many: Whether the service refused it as one request too many.
+        asked: Seconds that it asks to wait.
+        unusable: The answer's fault, where there was one.
+    """
+
+    def __init__(
+        self,
+        words: str,
+        too_many: bool = False,
+        asked: float | None = None,
+        unusable: AnswerError | None = None,
+    ) -> None:
+        super().__init__(words)
+        self.words, self.too_many, self.asked, self.unusable = words, too_many, asked, unusable
+
+
+@dataclass
+class Counts:
+    """What a client did.
+
+    Attributes:
+        requests: Sent, with those that were sent again.
+        answered: With vectors that are good.
+        texts: Whose vectors are good.
+        tokens: As billed.
+        too_many: Requests that were refused with 429.
+        retried: Requests that were sent again, for any reason.
+    """
+
+    requests: int = 0
+    answered: int = 0
+    texts: int = 0
+    tokens: int = 0
+    too_many: int = 0
+    retried: int = 0
+
+
+@dataclass
+class Line:
+    """What the requests of one call share.
+
+    Attributes:
+        http: Connections.
+        budget: What may be spent.
+        turn: Held by the request that is sent next.
+        stopped: Set when one request failed for good.
+    """
+
+    http: httpx2.AsyncClient
+    budget: Budget
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            StoppedError: Another request fails meanwhile.
+        """
+        try:
+            await asyncio.wait_for(self.stopped.wait(), seconds)
+        except TimeoutError:
+            return
+        raise StoppedError
+
+
+class Exchange:
+    """Sends requests of one service, each until it is answered.
+
+    Args:
+        service: How to ask, and how to read answers.
+        key: None for a server that needs none.
+        pace: When to send.
+        policy: How long to try.
+        say: Gets a line when something takes long.
+
+    Attributes:
+        dim: Dimensions of the vectors; None before the first answer, where the settings do not say.
+        counts: What was done.
+    """
+
+    def __init__(
+        self, service: Dialect, key: Key | None, pace: Pace, policy: RetryPolicy, say: Callable[[str], None]
+    ) -> None:
+        self._service, self._key, self._pace, self._policy, self._say = service, key, pace, policy, say
+        self.dim = service.dim()
+        self.counts = Counts()
+        # Tokens that were billed, and what was their upper bound.
+        self._billed, self._bounds = 0, 0
+
+    async def ask(self, line: Line, texts: Sequence[str], role: str, bound: int) -> Parsed:
+        """The unit vectors of the texts of one request.
+
+        Args:
+            line: Connections and budget.
+            texts: With their prompts.
+            role: Of all.
+            bound: Of their tokens.
+
+        Returns:
+            Unit vectors, and the tokens that were billed.
+
+        Raises:
+            RefusedError: The service does not take one of the texts, or not so many.
+            ApiError: It refuses for another reason, or gives no answer that can be used.
+            StoppedError: Another request failed.
+        """
+        request = self._service.request(texts, role)
+        body = json.dumps(request.body, ensure_ascii=False).encode()
+        headers = {"Content-Type": "application/json", **request.headers}
+        if self._key is not None:
+            headers |= self._service.authorise(self._key.reveal())
+        message = line.http.build_request("POST", self._service.base_url + request.path, content=body, headers=headers)
+        began, tries, unusable = self._pace.clock(), 0, 0
+        while True:
+            expected = await self._admit(line, len(texts), bound)
+            sent = self._pace.clock()
+            try:
+                reply = await self._send(line, message)
+                return self._read(reply, len(texts), expected, bound, line.budget)
+            except PassingError as error:
+                failure = error
+            tries += 1
+            unusable += failure.unusable is not None
+            wait = self._policy.wait(tries, failure.asked)
+            if failure.too_many:
+                self.counts.too_many += 1
+                self._pace.refused(sent, wait)
+            self._give_up(failure, tries, unusable, self._pace.clock() - began + wait)
+            if wait >= LONG_WAIT:
+                self._say(f"{self._service.base_url}: {failure.words}; the next try is in {wait:.0f} s.")
+            self.counts.retried += 1
+            await line.sleep(wait)
+
+    async def _admit(self, line: Line, texts: int, bound: int) -> float:
+        # First come, first served: small requests would else always come before a large one.
+        async with line.turn:
+            while True:
+                expected = bound * (self._billed / self._bounds if self._bounds else 1.0)
+                wait = self._pace.delay(texts, expected)
+                if line.stopped.is_set():
+                    raise StoppedError
+                if wait <= 0:
+                    self._pace.take(texts, expected)
+                    return expected
+                # Answers that come meanwhile give tokens back.
+                await line.sleep(min(wait, 0.1))
+
+    async def _send(self, line: Line, message: httpx2.Request) -> httpx2.Response:
+        self.counts.requests += 1
+        try:
+            reply = await line.http.send(message)
+        except httpx2.RequestError as error:
+            raise PassingError(f"{type(error).__name__} {error}".strip()) from None
+        self._pace.learn(reply.headers)
+        if reply.status_code == 200:
+            return reply
+        status, problem = reply.status_code, self._problem(reply)
+        if status in ABOUT_TEXTS and problem.param not in SETTINGS:
+            raise RefusedError(status, problem)
+        if not is_passing(status, reply.headers) or (status == TOO_MANY and self._service.is_exhausted(problem)):
+            raise self.refusal(status, problem)
+        raise PassingError(f"status {status}: {problem.message}", status == TOO_MANY, asked_wait(reply.headers))
+
+    def _read(self, reply: httpx2.Response, count: int, expected: float, bound: int, budget: Budget) -> Parsed:
+        try:
+            parsed = _parsed(self._service, reply, count)
+            billed = bound if parsed.tokens is None else parsed.tokens
+            self._billed, self._bounds = self._billed + billed, self._bounds + bound
+            self._pace.settle(expected, billed)
+            # An answer that cannot be used is billed, too.
+            budget.settle(0, billed)
+            self.counts.tokens += billed
+            vectors = unit_vectors(parsed.vectors, self.dim)
+        except AnswerError as error:
+            if not error.passing:
+                raise self._unusable(error) from None
+            raise PassingError(f"an answer that cannot be used: {error.reason}", unusable=error) from None
+        self.dim = vectors.shape[1]
+        self.counts.answered += 1
+        self.counts.texts += count
+        return Parsed(vectors, billed, parsed.request_id or reply.headers.get("x-request-id", ""))
+
+    def _problem(self, reply: httpx2.Response) -> Problem:
+        try:
+            body: Any = reply.json()
+        except ValueError:
+            body = reply.text
+        problem = self._service.problem(body)
+        words = " ".join(problem.message.split()) or reply.reason_phrase
+        words = self._key.hide(words) if self._key is not None else words
+        return Problem(words[:300].rstrip("."), problem.code, problem.param)
+
+    def refusal(self, status: int, problem: Problem) -> ApiError:
+        """What a person reads of an error that another try does not mend."""
+        return ApiError(
+            f"{self._service.base_url} refuses with status {status}: {problem.message}.", REMEDIES.get(status, REMEDY)
+        )
+
+    def _unusable(self, error: AnswerError) -> ApiError:
+        return ApiError(
+            f"{self._service.base_url} gives an answer that cannot be used: {error.reason}.",
+            "Nothing of it is stored. Correct `model` or `dimensions`, or look at the server.",
+        )
+
+    def _give_up(self, failure: PassingError, tries: int, unusable: int, seconds: float) -> None:
+        policy = self._policy
+        if failure.unusable is not None and unusable >= policy.answers:
+            raise self._unusable(failure.unusable)
+        if seconds <= policy.patience and (failure.too_many or tries < policy.tries):
+            return
+        wish = f" It asks to wait for {failure.asked:,.0f} s." if (failure.asked or 0) > policy.longest else ""
+        raise ApiError(
+            f"{self._service.base_url} did not answer a request in {tries} tries; the last: {failure.words}.{wish}",
+            GO_ON,
+        )
+
+
+def _parsed(service: Dialect, reply: httpx2.Response, count: int) -> Parsed:
+    try:
+        answer = reply.json()
+    except ValueError:
+        raise AnswerError("it is not JSON") from None
+    try:
+        return service.parse(answer, count)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise AnswerError("it has no vectors where its documentation says") from None

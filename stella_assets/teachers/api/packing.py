@@ -1,0 +1,79 @@
+"""Texts into requests, within the limits of a service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from stella_assets.teachers.api.limits import Limits
+
+BODY_BYTES = 4_096
+"""Of a request in addition to its texts."""
+TEXT_BYTES = 512
+"""Of a text in addition to itself: commas, and what some services want said with every text."""
+# A request of a whole minute's tokens would be refused if anything else was sent in that minute.
+REQUESTS_OF_A_MINUTE = 8
+"""Requests that the tokens of a minute are spread over, at least."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of one request.
+
+    Attributes:
+        positions: Into the texts that were given.
+        tokens: Of each, an upper bound.
+    """
+
+    positions: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """Tokens of all, an upper bound."""
+        return sum(self.tokens)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """The batch in two."""
+        middle = (len(self.positions) + 1) // 2
+        first = Batch(self.positions[:middle], self.tokens[:middle])
+        return first, Batch(self.positions[middle:], self.tokens[middle:])
+
+
+class Packer:
+    """Cuts texts into batches, in their order.
+
+    Args:
+        limits: With the defaults of the dialect.
+
+    Attributes:
+        items: Texts of a request; lowered when a service turns out to take fewer.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        shares = [limits.items or 1, limits.texts_per_minute or limits.items or 1]
+        self.items = min(shares)
+        tokens = [limits.request_tokens, limits.tokens_per_minute and limits.tokens_per_minute // REQUESTS_OF_A_MINUTE]
+        self._tokens = min((limit for limit in tokens if limit), default=None)
+        self._bytes = limits.request_bytes
+
+    def batches(self, texts: Sequence[str], tokens: Sequence[int]) -> Iterator[Batch]:
+        """The batches, made when they are asked for.
+
+        Args:
+            texts: With their prompts.
+            tokens: Of each, an upper bound. One that is above the limit of a request goes alone: the bound may be
+                far above the truth, and the service says so if it is not.
+        """
+        start = 0
+        while start < len(texts):
+            end, total, size = start, 0, BODY_BYTES
+            while end < len(texts) and end - start < self.items:
+                total += tokens[end]
+                size += TEXT_BYTES + (len(json.dumps(texts[end], ensure_ascii=False).encode()) if self._bytes else 0)
+                if end > start and ((self._tokens and total > self._tokens) or (self._bytes and size > self._bytes)):
+                    break
+                end += 1
+            yield Batch(tuple(range(start, end)), tuple(tokens[start:end]))
+            start = end

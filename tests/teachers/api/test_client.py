@@ -1,0 +1,102 @@
+"""The client against a server that answers, refuses and fails in the protocol of OpenAI."""
+
+import numpy as np
+import pytest
+
+from stella_assets.teachers.api.answers import Answer
+from stella_assets.teachers.api.budget import Budget
+from stella_assets.teachers.api.client import ApiClient
+from stella_assets.teachers.api.dialects.openai import OpenAiDialect
+from stella_assets.teachers.api.errors import ApiError, BudgetError
+from stella_assets.teachers.api.limits import Limits
+from stella_assets.teachers.api.retry import RetryPolicy
+from tests.api_server import Fault, StandIn, hash_encoder
+
+KEY = "sk-marker-1234567890"
+QUICK = RetryPolicy(first=0.01)
+TEXTS = [f"text number {number}" for number in range(100)]
+
+
+def client(address: str, key: str | None = KEY, policy: RetryPolicy = QUICK, **limits: int) -> ApiClient:
+    service = OpenAiDialect(dialect="openai", model="any", base_url=f"{address}/openai/v1")
+    return ApiClient(service, key, Limits(**{"items": 8, **limits}), policy)
+
+
+def embed(asked: ApiClient, texts: list[str] = TEXTS, budget: Budget | None = None) -> tuple[np.ndarray, list[Answer]]:
+    """Vectors in the order of texts; NaN where there is none."""
+    answers: list[Answer] = []
+    asked.embed(texts, "document", answers.append, budget or Budget())
+    vectors = np.full((len(texts), answers[0].vectors.shape[1]), np.nan, dtype=np.float32)
+    for answer in answers:
+        vectors[answer.positions] = answer.vectors
+    return vectors, answers
+
+
+def test_every_text_gets_the_vector_that_the_model_has_for_it():
+    with StandIn(key=KEY).running() as address:
+        vectors, answers = embed(client(address))
+    np.testing.assert_allclose(vectors, hash_encoder()(TEXTS), atol=1e-6)
+    assert sorted(np.concatenate([answer.positions for answer in answers])) == list(range(100))
+    assert sum(answer.tokens for answer in answers) == 500
+    assert all(answer.request_id.startswith("req-") for answer in answers)
+
+
+@pytest.mark.parametrize("spoil", ["nan", "zeros", "missing", "double", "beyond", "ragged"])
+def test_an_answer_that_is_spoilt_once_is_asked_for_again(spoil: str):
+    stand_in = StandIn(key=KEY, faults=[Fault(spoil=spoil)])
+    with stand_in.running() as address:
+        asked = client(address)
+        vectors, _ = embed(asked)
+    np.testing.assert_allclose(vectors, hash_encoder()(TEXTS), atol=1e-6)
+    assert asked.counts.retried == 1
+
+
+def test_rows_are_placed_by_their_index():
+    with StandIn(key=KEY, faults=[Fault(spoil="reorder")] * 13).running() as address:
+        vectors, _ = embed(client(address))
+    np.testing.assert_allclose(vectors, hash_encoder()(TEXTS), atol=1e-6)
+
+
+def test_the_text_that_is_refused_is_set_aside_and_the_others_go_through():
+    texts = [*TEXTS[:13], "this text is forbidden", *TEXTS[13:]]
+    answers: list[Answer] = []
+    with StandIn(key=KEY, marker="forbidden").running() as address:
+        (refusal,) = client(address).embed(texts, "document", answers.append, Budget())
+    assert (refusal.position, refusal.reason) == (13, "status 400: the input was flagged by a filter")
+    placed = np.concatenate([answer.positions for answer in answers])
+    assert sorted(placed) == [*range(13), *range(14, 101)]
+
+
+def test_a_server_that_takes_fewer_texts_at_once_is_asked_for_fewer():
+    stand_in = StandIn(key=KEY, max_items=4)
+    with stand_in.running() as address:
+        vectors, _ = embed(client(address, items=16, concurrency=1))
+    assert np.isfinite(vectors).all()
+    # 16, 8 and 4 were tried once.
+    assert stand_in.counts.refused == 3
+
+
+def test_what_a_budget_does_not_cover_is_not_sent():
+    stand_in = StandIn(key=KEY)
+    budget = Budget(max_cost=0.0005, price=0.5)
+    answers: list[Answer] = []
+    with stand_in.running() as address, pytest.raises(BudgetError, match="max_cost"):
+        client(address).embed([text * 4 for text in TEXTS], "document", answers.append, budget)
+    assert budget.spent == stand_in.counts.tokens == sum(answer.tokens for answer in answers)
+    assert 0 < (budget.cost or 0) <= 0.0005
+
+
+def test_answers_that_were_paid_are_handed_over_before_an_error_ends_the_call():
+    stand_in = StandIn(key=KEY, faults=[Fault(403, message="no access"), *[Fault(delay=0.2)] * 3])
+    answers: list[Answer] = []
+    with stand_in.running() as address, pytest.raises(ApiError, match="no access"):
+        client(address, concurrency=4).embed(TEXTS, "document", answers.append, Budget())
+    assert stand_in.counts.answered == len(answers) == 3
+
+
+def test_a_wrong_key_is_said_without_showing_it():
+    with StandIn(key="another").running() as address, pytest.raises(ApiError) as caught:
+        embed(client(address))
+    assert "401" in str(caught.value)
+    assert KEY not in str(caught.value)
+    assert KEY not in repr(client(address).__dict__)
