@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from stella_assets.storage.errors import AccessError, FormatError, MissingSnapshotError, StoreError
 from stella_assets.storage.files import write_atomically
@@ -156,6 +157,26 @@ def table_tags(workspace: Workspace, name: str) -> dict[str, int]:
     # The version decides between tags that were made at the same moment.
     ordered = sorted(tags, key=lambda tag: (tags[tag]["created_at"], tags[tag]["version"]))
     return {tag: int(tags[tag]["version"]) for tag in ordered}
+
+
+def set_tag(workspace: Workspace, name: str, tag: str, version: int) -> None:
+    """Have a tag name a version of a table, whether the tag is new or not.
+
+    Raises:
+        StoreError: The table cannot be written.
+    """
+    import lance
+
+    uri = table_uri(workspace, name)
+    # Lance makes the folder of a plain path's tags under the percent-encoded path: a folder too many next to a path
+    # like `/home/zoë`, or an error where it must not be made. The object store of local files makes none.
+    dataset = lance.dataset(uri if workspace.remote else f"file-object-store://{quote(str(Path(uri).absolute()))}")
+    with translate_lance_errors(uri):
+        # Tags belong to the table, not to a version, so any version of the dataset will do.
+        if tag in dataset.tags.list():
+            dataset.tags.update(tag, version)
+        else:
+            dataset.tags.create(tag, version)
 
 
 def has_tag(workspace: Workspace, name: str, tag: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stella_assets.storage.database import open_table, table_uri
+from stella_assets.storage.database import open_table, set_tag, table_uri
 from stella_assets.storage.integrity import restore_readable
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
@@ -120,7 +120,8 @@ class SnapshotWriter:
             # names.
             version = self._commit(schema, fragments, [unit.dead for unit in plan.reused], len(texts))
             # Last: readers find snapshots by tag only, so an unfinished one cannot be read.
-            self._tag(tag, version)
+            set_tag(self._workspace, self.name, tag, version)
+            seal_version(self.uri, tag)
         written = tuple(t.name for t in teachers if t.name not in plan.kept_teachers)
         return Written(version, len(texts), len(plan.new_positions), written)
 
@@ -197,16 +198,6 @@ class SnapshotWriter:
             if path := fragment.deletion_file():
                 write_digest(self.uri, path, sizes[path], fragment.physical_rows)
         return dataset
-
-    def _tag(self, tag: str, version: int) -> None:
-        # Tags belong to the table, not to a version, so any version of the dataset will do.
-        dataset = open_table(self._workspace, self.name)
-        with translate_lance_errors(self.uri):
-            if tag in dataset.tags.list():
-                dataset.tags.update(tag, version)
-            else:
-                dataset.tags.create(tag, version)
-        seal_version(self.uri, tag)
 
 
 def _select(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from stella_assets.storage.codecs import Binary, Codec, FixedVectors, RaggedVectors, Scalars
-from stella_assets.storage.database import count_rows, has_tag, open_table
+from stella_assets.storage.database import count_rows, has_tag, open_table, set_tag, table_tags
 from stella_assets.storage.errors import MissingKeysError, StoreError, VectorError
+from stella_assets.storage.garbage import clean_table
 from stella_assets.storage.integrity import verify_table
 from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import to_ids, to_keys
@@ -199,3 +200,17 @@ def test_a_tag_is_seen_when_its_version_is_there(workspace: Workspace):
     for manifest in Path(dataset.uri).glob("_versions/*.manifest"):
         manifest.unlink()
     assert not has_tag(workspace, "t", "one")
+
+
+@pytest.mark.parametrize("name", ["zoë", "50 % #1", "a?b=c", "d'or"])
+def test_a_home_of_any_name_is_the_only_folder_that_is_written(tmp_path: Path, name: str):
+    workspace = Workspace(tmp_path / name)
+    table = KeyedTable(workspace, "lengths", Scalars())
+    table.fill(IDS[:2], lambda at: at, lambda at: at.astype(np.float32), unit_rows=1)
+    for version in (1, 2, 1):
+        set_tag(workspace, "lengths", "kept", version)
+        assert table_tags(workspace, "lengths") == {"kept": version}
+        assert has_tag(workspace, "lengths", "kept")
+    clean_table(workspace, "lengths", ["kept"], dry_run=False)
+    assert table_tags(workspace, "lengths") == {}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
