@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from stella_assets.students.base import StudentConfig
     from stella_assets.students.dense.settings import SavedStudent
     from stella_assets.teachers.kinds.base import TeacherConfig
+    from stella_assets.teachers.snapshot import Snapshot
     from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 CODE_VERSION = "2"
@@ -88,6 +89,7 @@ def concatenation_scores_step(
     *,
     teachers: Sequence[TeacherConfig],
     vectors: Mapping[str, Step[TeacherVectors]],
+    concatenation: Step[Snapshot],
     tasks: Step[TaskSet],
 ) -> Scores:
     """The step `scores/concatenation`: what students learn from.
@@ -96,6 +98,7 @@ def concatenation_scores_step(
         recipe: Name of the recipe.
         teachers: Settings of the teachers, in the order of the concatenation.
         vectors: By teacher.
+        concatenation: How the teachers are joined.
         tasks: What it is scored on.
     """
 
@@ -103,8 +106,10 @@ def concatenation_scores_step(
         from stella_assets.evaluation.teacher_encoders import ConcatenationEmbedder, TeacherEmbedder
 
         parts = [TeacherEmbedder(context.read(vectors[teacher.name]), context.compute) for teacher in teachers]
+        layout = context.read(concatenation).layout.of([teacher.name for teacher in teachers])
         # One teacher's concatenation is its own vectors: with its identity, no task is scored twice.
-        embedder = parts[0] if len(parts) == 1 else ConcatenationEmbedder(parts)
+        alone = len(parts) == 1 and layout.mean_of(layout.teachers[0]) is None
+        embedder = parts[0] if alone else ConcatenationEmbedder(parts, layout)
         return score_models(recipe, [(CONCATENATION, embedder)], context.read(tasks), context)
 
     settings = {
@@ -112,7 +117,7 @@ def concatenation_scores_step(
         "weights": [teacher.weight for teacher in teachers],
         "prompts": [dict(teacher.task_prompts()) for teacher in teachers],
     }
-    dependencies = (tasks, *(vectors[teacher.name] for teacher in teachers))
+    dependencies = (tasks, concatenation, *(vectors[teacher.name] for teacher in teachers))
     return _scores_step(recipe, CONCATENATION, settings, dependencies, build)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from stella_assets.core.manifest import digest
 from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity
-from stella_assets.teachers.concatenate import concatenate
 from stella_assets.teachers.kinds.base import prompt_role
+from stella_assets.teachers.snapshot import Layout
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 if TYPE_CHECKING:
@@ -63,19 +63,23 @@ class ConcatenationEmbedder:
 
     Args:
         teachers: In the order of the concatenation.
+        layout: Of the same teachers: their weights, and the means that are taken from the vectors of any text.
 
     References:
         Zhang et al., "Jasper and Stella: distillation of SOTA embedding models", arXiv:2412.19048.
     """
 
-    def __init__(self, teachers: Sequence[TeacherEmbedder]) -> None:
+    def __init__(self, teachers: Sequence[TeacherEmbedder], layout: Layout) -> None:
         self._teachers = teachers
-        self._weights = [teacher.vectors.teacher.weight for teacher in teachers]
-        self.dim = sum(teacher.dim for teacher in teachers)
+        self._layout = layout
+        self.dim = layout.dim
 
     def identity(self) -> EncoderIdentity:
-        """The fingerprints of all teachers, and their weights."""
-        return EncoderIdentity("concatenation", digest([[t.identity().weights for t in self._teachers], self._weights]))
+        """The fingerprints of all teachers, their weights, and the means of those that are centred."""
+        layout = self._layout
+        means = {name: mean.tolist() for name in layout.teachers if (mean := layout.mean_of(name)) is not None}
+        parts = [[t.identity().weights for t in self._teachers], list(layout.weights), *([means] if means else [])]
+        return EncoderIdentity("concatenation", digest(parts))
 
     def prompt(self, request: EncodeRequest) -> str | None:
         """All teachers' prompts, for the record; each teacher uses its own."""
@@ -85,4 +89,5 @@ class ConcatenationEmbedder:
 
     def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float32."""
-        return concatenate([teacher.embed(texts, request) for teacher in self._teachers], self._weights)
+        vectors = [teacher.embed(texts, request) for teacher in self._teachers]
+        return self._layout.targets(np.concatenate(vectors, axis=1))

@@ -199,7 +199,7 @@ class Graph:
         }
         # Of what the student learns: a teacher that no stage learns from is scored by itself only.
         scores[CONCATENATION] = concatenation_scores_step(
-            name, teachers=self._taught, vectors=self.teachers, tasks=self.tasks
+            name, teachers=self._taught, vectors=self.teachers, concatenation=self.concatenation, tasks=self.tasks
         )
         scores[BASE_MODEL] = base_model_scores_step(name, student=recipe.student, tasks=self.tasks)
         for number, stage in enumerate(self.stages, 1):

@@ -11,7 +11,7 @@ from stella_assets.storage.database import open_table, table_names
 from stella_assets.storage.errors import MissingSnapshotError
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.known_vectors import describe_known
-from stella_assets.teachers.snapshot import Snapshot, current_snapshot, snapshot_tags
+from stella_assets.teachers.snapshot import Layout, Snapshot, current_snapshot, snapshot_tags
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET, VECTORS, snapshot_tables, teacher_tables
 from stella_assets.teachers.vectors import ABOUT, COLUMN
 
@@ -58,9 +58,7 @@ def list_snapshots(workspace: Workspace) -> list[dict[str, Any]]:
                     "version": version,
                     "rows": len(snapshot),
                     "dim": layout.dim,
-                    "teachers": ", ".join(
-                        f"{t} {d} x {w:g}" for t, d, w in zip(layout.teachers, layout.dims, layout.weights, strict=True)
-                    ),
+                    "teachers": ", ".join(f"{name} {_joined(layout, name)}" for name in layout.teachers),
                     "MiB": round(_bytes(snapshot.dataset) / 2**20, 1),
                     "current": "yes" if tag == now else "",
                 }
@@ -123,7 +121,7 @@ def describe(workspace: Workspace, name: str) -> dict[str, Any]:
         "version": snapshot.version,
         "rows": len(snapshot),
         "columns": {field.name: str(field.type) for field in dataset.schema},
-        "layout": snapshot.layout.__dict__,
+        "layout": snapshot.layout.describe(),
         "fingerprints": snapshot.fingerprints,
         "lineage": snapshot.lineage,
         "units": len(dataset.get_fragments()),
@@ -184,4 +182,10 @@ def _about_teacher(snapshot: Snapshot, name: str) -> str | None:
     if name not in snapshot.layout.teachers:
         return None
     prints = ", ".join(f"{role} {f[:8]}" for role, f in sorted(snapshot.fingerprints[name].items()))
-    return f"{snapshot.layout.dim_of(name)} dims x {snapshot.layout.weight_of(name):g}: {prints}"
+    return f"{_joined(snapshot.layout, name, ' dims')}: {prints}"
+
+
+def _joined(layout: Layout, name: str, unit: str = "") -> str:
+    """How a teacher is joined, e.g. `384 x 0.5, centred`."""
+    centred = "" if layout.mean_of(name) is None else ", centred"
+    return f"{layout.dim_of(name)}{unit} x {layout.weight_of(name):g}{centred}"

@@ -1,56 +1,25 @@
-"""Step `concatenated_vectors`: the target `t = norm(concat(w_1 t_1, w_2 t_2, ...))` (arXiv 2412.19048, section 2.1).
-
-With unit vectors t_k, the cosine of two targets is the mean of the teachers' cosines weighted with w_k squared.
-"""
+"""Step `concatenated_vectors`: a snapshot of all teachers' vectors, and how they are joined to what students learn."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-
-import numpy as np
 
 from stella_assets.core.manifest import Check
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.teachers.centre import measure_centre
 from stella_assets.teachers.kinds.base import TeacherConfig
-from stella_assets.teachers.snapshot import VECTOR, Snapshot, has_snapshot
+from stella_assets.teachers.snapshot import VECTOR, Layout, Snapshot, has_snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import SNAPSHOTS_ASSET
 from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 REFERENCE = "snapshot.json"
 COMPLETE = CheckSpec("every_text_has_a_vector", "The table has as many rows as the corpus has texts.")
-
-
-def concatenate(vectors: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Concatenate vectors by weight and normalise: `norm(concat(w_1 norm(t_1), w_2 norm(t_2), ...))`.
-
-    Args:
-        vectors: One block `[n, dim_k]` per teacher, of any float type; no row may be zero.
-        weights: One per teacher, above 0.
-
-    Returns:
-        `[n, sum of dim_k]` float32, rows of unit norm.
-
-    References:
-        arXiv 2412.19048, section 2.1.
-
-    Example:
-        >>> concatenate([np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])], [1.0, 1.0]).round(3)
-        array([[0.707, 0.   , 0.   , 0.707]], dtype=float32)
-    """
-    parts = []
-    for block, weight in zip(vectors, weights, strict=True):
-        block_f32 = block.astype(np.float32)
-        # Stored vectors are of unit norm up to float16; without this the error would change the weights a little.
-        parts.append(block_f32 * (weight / np.linalg.norm(block_f32, axis=1, keepdims=True)))
-    joined = np.concatenate(parts, axis=1)
-    return joined / np.linalg.norm(joined, axis=1, keepdims=True)
 
 
 def concatenation_step(
@@ -79,11 +48,13 @@ def concatenation_step(
             "table": recipe,
             "teachers": [teacher.name for teacher in teachers],
             "weights": [teacher.weight for teacher in teachers],
+            "center": [teacher.center for teacher in teachers],
         },
         build=lambda context: _write_snapshot(recipe, recipe_digest, teachers, vectors, corpus, context),
         presentation=Presentation(
             group="teachers",
-            description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, a tagged version of a "
+            description="What the student learns: `norm(concat(w1 t1, w2 t2, ...))`, each t centred where "
+            "its teacher needs it: a tagged version of a "
             "[LanceDB](https://lancedb.com) table.",
             kinds=frozenset({"lancedb"}),
             checks=(COMPLETE,),
@@ -104,9 +75,7 @@ def _write_snapshot(
     context: BuildContext,
 ) -> Result:
     texts = context.read(corpus)
-    columns = [
-        TeacherColumn.of(teacher.name, teacher.weight, context.read(vectors[teacher.name])) for teacher in teachers
-    ]
+    columns = [_column(teacher, vectors, texts, context, joined=len(teachers) > 1) for teacher in teachers]
     dim = sum(column.dim for column in columns)
     # 2 bytes per float16. Asked for before anything is written: a full disk would be found hours later.
     context.workspace.require_space(
@@ -131,11 +100,11 @@ def _write_snapshot(
     reference = {
         "table": writer.name,
         "tag": context.key,
-        "layout": asdict(snapshot.layout),
+        "layout": snapshot.layout.to_json(),
         "teachers": digests,
     }
     (context.folder / REFERENCE).write_text(json.dumps(reference, indent=1, sort_keys=True))
-    rows = len(snapshot)
+    rows, layout = len(snapshot), snapshot.layout.describe()
     return Result(
         metrics={
             "rows": rows,
@@ -144,9 +113,29 @@ def _write_snapshot(
             "table": writer.name,
             "tag": context.key,
             "lance_version": written.version,
+            "mean_cosines": layout["mean_cosines"],
+            "centred": [name for name, centred in zip(layout["teachers"], layout["centred"], strict=True) if centred],
         },
         checks=(Check(COMPLETE.name, rows == len(texts), f"{rows:,} rows for {len(texts):,} texts"),),
     )
+
+
+def _column(
+    teacher: TeacherConfig,
+    vectors: Mapping[str, Step[TeacherVectors]],
+    texts: CorpusTexts,
+    context: BuildContext,
+    *,
+    joined: bool,
+) -> TeacherColumn:
+    stored = context.read(vectors[teacher.name])
+    centre = measure_centre(teacher.name, teacher.center, texts, stored.fetch, joined=joined)
+    if centre.mean_D is not None:
+        context.log.info(
+            f"{SNAPSHOTS_ASSET}: two texts have a mean cosine of {centre.mean_cosine:.2f} by {teacher.name}, so it is "
+            f"joined without its mean (center: {str(teacher.center).lower()})"
+        )
+    return TeacherColumn.of(teacher.name, teacher.weight, stored, centre)
 
 
 def _lineage(recipe: str, recipe_digest: str, context: BuildContext) -> dict[str, object]:
@@ -162,6 +151,9 @@ def _lineage(recipe: str, recipe_digest: str, context: BuildContext) -> dict[str
 
 
 def _show(artefact: Artefact) -> Mapping[str, Shown]:
-    layout = json.loads((artefact.folder / REFERENCE).read_text())["layout"]
-    teachers = zip(layout["teachers"], layout["dims"], layout["weights"], strict=True)
-    return {"layout": Rows([{"column": VECTOR + name, "dim": dim, "weight": weight} for name, dim, weight in teachers])}
+    written = json.loads((artefact.folder / REFERENCE).read_text())["layout"]
+    layout = Layout.from_json(written).describe()
+    keys = ("teachers", "dims", "weights", "mean_cosines", "centred")
+    rows = zip(*(layout[key] for key in keys), strict=True)
+    columns = ("column", "dim", "weight", "mean_cosine", "centred")
+    return {"layout": Rows([dict(zip(columns, (VECTOR + name, *rest), strict=True)) for name, *rest in rows])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from stella_assets.storage.keys import to_keys
 from stella_assets.storage.units import data_file
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.audit import Audit, AuditedRecipe, encoded_teachers
+from stella_assets.teachers.concatenate import REFERENCE
+from stella_assets.teachers.snapshot import Layout
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import (
     SNAPSHOT,
@@ -118,23 +121,24 @@ def _repair_snapshots(workspace: Workspace, recipe: str, damages: list[Damage]) 
 
 
 def _materials(workspace: Workspace, recipe: str, tag: str) -> tuple[CorpusTexts, list[TeacherColumn], dict[str, Any]]:
-    """What a snapshot was made of: its artefact names texts, teachers and weights, for old snapshots, too.
+    """What a snapshot was made of: its artefact names texts, teachers and layout, for old snapshots, too.
 
     Raises:
         _MaterialsGoneError: One of them is gone.
     """
     folder = workspace.artefacts / SNAPSHOTS_ASSET / tag
-    if not (folder / MANIFEST).is_file():
+    if not all((folder / name).is_file() for name in (MANIFEST, REFERENCE)):
         raise _MaterialsGoneError(f"its artefact {folder} is gone")
     # Inputs by digest, not the recipe's current ones: the recipe may have changed since.
     node = Tracer(workspace).of_folder(folder)
     assert node.manifest is not None
     identity, inputs = node.manifest.identity, node.named_inputs
     columns = []
-    for name, weight in zip(identity.settings["teachers"], identity.settings["weights"], strict=True):
+    layout = Layout.from_json(json.loads((folder / REFERENCE).read_text(encoding="utf-8"))["layout"])
+    for name in layout.teachers:
         reference = read_reference(_folder_of(inputs.pop(teacher_asset(name))))
         vectors = reference.open(workspace)
-        columns.append(TeacherColumn.of(name, weight, vectors))
+        columns.append(TeacherColumn.of(name, layout.weight_of(name), vectors, layout.centres.get(name)))
     (corpus,) = inputs.values()  # a snapshot is made of teachers' vectors and one corpus
     lineage = {"recipe": recipe, "asset": SNAPSHOTS_ASSET, "key": tag, "inputs": dict(identity.inputs)}
     return CorpusTexts(_folder_of(corpus)), columns, lineage

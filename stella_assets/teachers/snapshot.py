@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from typing import Any
@@ -23,6 +23,7 @@ from stella_assets.storage.keys import to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.table_files import require_whole
 from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.joining import Centre, concatenate
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET
 
 TEXT_COLUMNS = ("id", "text", "source", "section", "role", "split")
@@ -37,6 +38,7 @@ class Layout:
         teachers: Names, in the order of the concatenation.
         dims: Dimensions of each.
         weights: `w_k` of each, as the recipe has them.
+        centres: Where each one's vectors lie, by name; empty where it was not measured.
 
     References:
         arXiv 2412.19048, section 2.1.
@@ -45,6 +47,30 @@ class Layout:
     teachers: tuple[str, ...]
     dims: tuple[int, ...]
     weights: tuple[float, ...]
+    # Not compared: a centre holds an array.
+    centres: Mapping[str, Centre] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Layout:
+        """From what `to_json` gave. A snapshot of an earlier version has no centres."""
+        teachers, dims, weights = (tuple(written[key]) for key in ("teachers", "dims", "weights"))
+        centres = {name: Centre.from_json(each) for name, each in written.get("centres", {}).items()}
+        return cls(teachers, dims, weights, centres)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values: all that is needed to make the concatenation of new vectors."""
+        centres = {name: centre.to_json() for name, centre in self.centres.items()}
+        return {"teachers": self.teachers, "dims": self.dims, "weights": self.weights, "centres": centres}
+
+    def describe(self) -> dict[str, Any]:
+        """For people: without the means themselves."""
+        return {
+            "teachers": self.teachers,
+            "dims": self.dims,
+            "weights": self.weights,
+            "mean_cosines": tuple(self.mean_cosine_of(teacher) for teacher in self.teachers),
+            "centred": tuple(self.mean_of(teacher) is not None for teacher in self.teachers),
+        }
 
     @property
     def dim(self) -> int:
@@ -54,7 +80,8 @@ class Layout:
     def of(self, teachers: Collection[str]) -> Layout:
         """The layout of some of its teachers, in the same order."""
         rows = zip(self.teachers, self.dims, self.weights, strict=True)
-        return Layout(*zip(*(row for row in rows if row[0] in teachers), strict=True))
+        names, dims, weights = zip(*(row for row in rows if row[0] in teachers), strict=True)
+        return Layout(names, dims, weights, self.centres)
 
     def leading(self, teachers: Collection[str] | None) -> int:
         """How many of the first dimensions belong to some of its teachers; None for all teachers."""
@@ -71,14 +98,22 @@ class Layout:
         """`w_k` of a teacher."""
         return self.weights[self.teachers.index(teacher)]
 
-    def scales(self) -> np.ndarray:
-        """Factors `[dim]` float32 that make unit norm of unit vectors side by side.
+    def mean_of(self, teacher: str) -> np.ndarray | None:
+        """The mean `[dim]` that is taken from a teacher's vectors; None where they are joined as they are."""
+        return self.centres[teacher].mean_D if teacher in self.centres else None
 
-        `norm(concat(w_k t_k))` is `concat(w_k t_k) / norm(w)`, as every t_k is of unit norm.
+    def mean_cosine_of(self, teacher: str) -> float | None:
+        """Mean cosine of two training texts by a teacher, where it was measured."""
+        return self.centres[teacher].mean_cosine if teacher in self.centres else None
+
+    def targets(self, vectors_ND: np.ndarray) -> np.ndarray:
+        """What a student learns of texts: `[N, dim]` float32 of unit norm.
+
+        Args:
+            vectors_ND: Vectors of all teachers side by side, as a snapshot holds them.
         """
-        # In float64, rounded once.
-        weights = np.array(self.weights) / np.linalg.norm(self.weights)
-        return np.repeat(weights, self.dims).astype(np.float32)
+        blocks = np.split(vectors_ND, np.cumsum(self.dims)[:-1], axis=1)
+        return concatenate(blocks, self.weights, [self.mean_of(teacher) for teacher in self.teachers])
 
 
 def snapshot_schema(
@@ -87,7 +122,7 @@ def snapshot_schema(
     """The table's schema, with layout and lineage in the metadata, so that a copied folder explains itself.
 
     Args:
-        layout: Teachers, dims and weights.
+        layout: Teachers, dims, weights and centres.
         lineage: What the snapshot was made of.
         fingerprints: For each teacher, its fingerprint by role; kept with the column.
 
@@ -102,7 +137,7 @@ def snapshot_schema(
         fields.append(pa.field(VECTOR + teacher, pa.list_(pa.float16(), dim), metadata=about))
     metadata = {
         "stella.format": str(FORMAT),
-        "stella.layout": json.dumps(layout.__dict__),
+        "stella.layout": json.dumps(layout.to_json()),
         "stella.lineage": json.dumps(dict(lineage), sort_keys=True),
     }
     return pa.schema(fields, metadata=metadata)
@@ -118,7 +153,7 @@ class Snapshot:
 
     Example:
         >>> snapshot = Snapshot.open(workspace, "demo", current_snapshot(workspace, "demo"))
-        >>> target = snapshot.vectors(snapshot.rows("train")[:32]) * snapshot.layout.scales()
+        >>> target = snapshot.layout.targets(snapshot.vectors(snapshot.rows("train")[:32]))
         >>> target.shape == (32, snapshot.layout.dim)
         True
     """
@@ -127,7 +162,7 @@ class Snapshot:
         self._dataset = dataset
         metadata = dataset.schema.metadata
         self.version = int(dataset.version)
-        self.layout = Layout(**{k: tuple(v) for k, v in json.loads(metadata[b"stella.layout"]).items()})
+        self.layout = Layout.from_json(json.loads(metadata[b"stella.layout"]))
         self.lineage: dict[str, Any] = json.loads(metadata[b"stella.lineage"])
         self.fingerprints: dict[str, dict[str, str]] = {
             teacher: json.loads(dataset.schema.field(VECTOR + teacher).metadata[b"stella.fingerprints"])
@@ -212,7 +247,7 @@ class Snapshot:
     def vectors(self, rows: Sequence[int] | np.ndarray, teachers: Sequence[str] | None = None) -> np.ndarray:
         """Unit vectors of the teachers side by side, one contiguous block `[len(rows), sum of dims]` float16.
 
-        `layout.scales()` makes the student's target of a block with all teachers.
+        `layout.targets` makes the student's targets of a block with all teachers.
 
         Args:
             rows: Row numbers, in any order.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stella_assets.storage.codecs import block_rows, vectors_to_numpy
+from stella_assets.teachers.joining import centred
 from stella_assets.teachers.measures import (
     COSINE_EDGES,
     NEIGHBOURS,
@@ -20,7 +21,7 @@ from stella_assets.teachers.measures import (
     rounded,
     unit,
 )
-from stella_assets.teachers.snapshot import VECTOR, Snapshot
+from stella_assets.teachers.snapshot import VECTOR, Layout, Snapshot
 
 ALL = "*"
 """Stands for all sources."""
@@ -53,9 +54,15 @@ def measure_snapshot(
     for teacher, gathered in accumulators.items():
         # The first SAMPLE_ROWS are of all sources alike; the rest over-represents small sources.
         in_first = samples[teacher][: min(SAMPLE_ROWS, len(snapshot))]
-        stats.append(_row(teacher, ALL, gathered.result(slice(None), in_first)))
+        is_centred = any(_is_centred(snapshot.layout, name) for name in _parts_of(teacher, snapshot.layout))
+        stats.append(_row(teacher, ALL, is_centred, gathered.result(slice(None), in_first)))
         stats += [
-            _row(teacher, source, gathered.result(g, samples[teacher][sample_groups == g][:SOURCE_SAMPLE_ROWS]))
+            _row(
+                teacher,
+                source,
+                is_centred,
+                gathered.result(g, samples[teacher][sample_groups == g][:SOURCE_SAMPLE_ROWS]),
+            )
             for g, source in enumerate(sources)
         ]
     dimensions = [
@@ -69,9 +76,18 @@ def measure_snapshot(
     }
 
 
-def _row(teacher: str, source: str, stats: VectorStats) -> dict[str, Any]:
+def _row(teacher: str, source: str, is_centred: bool, stats: VectorStats) -> dict[str, Any]:
     kind = CONCATENATION if teacher == CONCATENATION else "teacher"
-    return {"teacher": teacher, "kind": kind, "source": source, **asdict(stats)}
+    return {"teacher": teacher, "kind": kind, "source": source, "centred": is_centred, **asdict(stats)}
+
+
+def _is_centred(layout: Layout, teacher: str) -> bool:
+    return layout.mean_of(teacher) is not None
+
+
+def _parts_of(name: str, layout: Layout) -> tuple[str, ...]:
+    """The teachers of a row of the statistics."""
+    return layout.teachers if name == CONCATENATION else (name,)
 
 
 def _sources(snapshot: Snapshot) -> tuple[list[str], np.ndarray]:
@@ -92,6 +108,8 @@ def _accumulate(
 ) -> dict[str, Accumulator]:
     layout = snapshot.layout
     accumulators = {name: Accumulator(sources, dim) for name, dim in zip(layout.teachers, layout.dims, strict=True)}
+    # Centred vectors are other vectors, whose sums do not follow from those of the stored ones.
+    around = {name: Accumulator(sources, layout.dim_of(name)) for name in layout.teachers if _is_centred(layout, name)}
     joined = Accumulator(sources, layout.dim)
     weights = np.array(layout.weights) / np.linalg.norm(layout.weights)
     done = 0
@@ -99,8 +117,11 @@ def _accumulate(
     for batch in snapshot.scan(columns, block_rows(layout.dim)):
         groups = groups_N[done : done + len(batch)]
         squares = np.zeros(len(batch))
-        for number, gathered in enumerate(accumulators.values()):
-            norms = gathered.add(vectors_to_numpy(batch.column(number)), groups)
+        for number, (name, gathered) in enumerate(accumulators.items()):
+            block = vectors_to_numpy(batch.column(number))
+            norms = gathered.add(block, groups)
+            if name in around:
+                norms = around[name].add(centred(block, layout.mean_of(name)), groups)
             # |concat(w_k t_k)|^2 = sum of w_k^2 |t_k|^2: the concatenation itself is never formed.
             squares += (weights[number] * norms) ** 2
         # A row that is broken in one teacher is broken in the concatenation.
@@ -114,7 +135,10 @@ def _accumulate(
         on_rows(len(batch))
     joined.rows_G += next(iter(accumulators.values())).rows_G
     # The sum of concatenations is the concatenation of sums.
-    joined.sums_GD = np.concatenate([a.sums_GD for a in accumulators.values()], axis=1) * layout.scales()
+    parts = {**accumulators, **around}
+    joined.sums_GD = np.concatenate(
+        [weight * parts[name].sums_GD for name, weight in zip(layout.teachers, weights, strict=True)], axis=1
+    )
     return {**accumulators, CONCATENATION: joined}
 
 
@@ -132,8 +156,7 @@ def _sample(snapshot: Snapshot, groups: np.ndarray) -> tuple[np.ndarray, dict[st
     of_each = min(SOURCE_SAMPLE_ROWS, 2 * SAMPLE_ROWS // (int(groups.max(initial=0)) + 1))
     rows = np.concatenate([lots[:SAMPLE_ROWS], lots[(place[lots] < of_each) & ~first[lots]]])
     samples = {teacher: unit(snapshot.vectors(rows, [teacher])) for teacher in snapshot.layout.teachers}
-    scales = snapshot.layout.scales()
-    samples[CONCATENATION] = unit(np.concatenate(list(samples.values()), axis=1) * scales)
+    samples[CONCATENATION] = snapshot.layout.targets(np.concatenate(list(samples.values()), axis=1))
     return rows, samples
 
 

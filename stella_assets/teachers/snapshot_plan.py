@@ -18,6 +18,7 @@ from stella_assets.storage.codecs import vectors_to_arrow
 from stella_assets.storage.keys import to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.units import data_file
+from stella_assets.teachers.joining import Centre
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class TeacherColumn:
         weight: Its weight in the concatenation.
         fingerprints: Its fingerprint by role: what its vectors depend on.
         fetch: Gives unit vectors `[n, dim]` for n ids and their roles.
+        centre: Where its vectors lie; None where that was not measured, and nothing is taken away.
     """
 
     name: str
@@ -61,11 +63,14 @@ class TeacherColumn:
     weight: float
     fingerprints: Mapping[str, str]
     fetch: Callable[[list[str], list[str]], np.ndarray]
+    centre: Centre | None = None
 
     @classmethod
-    def of(cls, name: str, weight: float, vectors: TeacherVectors | VectorsByRole) -> TeacherColumn:
+    def of(
+        cls, name: str, weight: float, vectors: TeacherVectors | VectorsByRole, centre: Centre | None
+    ) -> TeacherColumn:
         """A teacher's column, read from its vectors."""
-        return cls(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch)
+        return cls(name, vectors.dim, weight, vectors.fingerprints, vectors.fetch, centre)
 
 
 @dataclass
@@ -197,5 +202,5 @@ def _same_column(base: Any, teacher: TeacherColumn) -> bool:
         return False
     field = base.schema.field(index)
     held = json.loads((field.metadata or {}).get(b"stella.fingerprints", b"null"))
-    # Weights are not compared: columns hold unit vectors, and weights are in the layout.
+    # Weights and centres are not compared: columns hold unit vectors as they were made, and the layout has the rest.
     return bool(field.type.list_size == teacher.dim and held == dict(teacher.fingerprints))

@@ -103,6 +103,7 @@ class SnapshotWriter:
             tuple(teacher.name for teacher in teachers),
             tuple(teacher.dim for teacher in teachers),
             tuple(teacher.weight for teacher in teachers),
+            {teacher.name: teacher.centre for teacher in teachers if teacher.centre},
         )
         schema = snapshot_schema(layout, lineage, {teacher.name: teacher.fingerprints for teacher in teachers})
         with file_lock(self._workspace, self.name, self._on_wait):

@@ -26,7 +26,7 @@ from stella_assets.teachers.tables import (
 )
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 WHOLE = CheckSpec("no_nan_or_zero_rows", "No vector holds NaN or only zeros.")
 
 
@@ -95,7 +95,8 @@ def _show(artefact: Artefact) -> Mapping[str, Shown]:
     metrics: Mapping[str, Any] = artefact.manifest.metrics
     stats, agreement = metrics["vectors"], metrics["agreement"]
     similarities = pq.read_table(artefact.folder / SIMILARITIES.file).to_pylist()
-    columns = ["teacher", "source", "rows", "mean_cosine", "effective_rank", "norm_mean", "nan_rows", "zero_rows"]
+    columns = ["teacher", "source", "rows", "mean_cosine", "centred", "effective_rank", "norm_mean"]
+    columns += ["nan_rows", "zero_rows"]
     by_source = pq.read_table(artefact.folder / VECTOR_STATS.file, columns=columns).to_pylist()
     return {
         **_figures("mean_cosine", {row["teacher"]: row["mean_cosine"] for row in stats}),

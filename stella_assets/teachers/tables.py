@@ -73,7 +73,7 @@ VECTOR_STATS = _statistics(
         {
             "recipe": TEXT, "snapshot": TEXT, "teacher": TEXT, "kind": TEXT, "source": TEXT, "rows": INT, "dim": INT,
             "norm_mean": REAL, "norm_std": REAL, "nan_rows": INT, "zero_rows": INT, "mean_cosine": REAL,
-            "std_cosine": REAL, "effective_rank": REAL, "sampled_rows": INT,
+            "std_cosine": REAL, "effective_rank": REAL, "sampled_rows": INT, "centred": FLAG,
         }
     ),
 )  # fmt: skip
@@ -124,6 +124,8 @@ SNAPSHOTS = declare(
             "dim": "CAST(metrics->>'$.dim' AS BIGINT)",
             "teachers": "CAST(identity->'$.settings.teachers' AS VARCHAR[])",
             "weights": "CAST(identity->'$.settings.weights' AS DOUBLE[])",
+            "mean_cosines": "CAST(metrics->'$.mean_cosines' AS DOUBLE[])",
+            "centred": "CAST(metrics->'$.centred' AS VARCHAR[])",
             "corpus_digest": "identity->'$.inputs'->>'corpus'",
             "digest": "digest",
             "made_at": "CAST(run_info->>'$.made_at' AS TIMESTAMP)",

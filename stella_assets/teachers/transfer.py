@@ -35,8 +35,8 @@ def export_snapshot(
 ) -> list[Path]:
     """Write a snapshot's texts and vectors, in the order of ids, in blocks.
 
-    `vectors.json` names the layout: teachers, dims, weights, lineage. Parquet has one column per teacher; npy and
-    safetensors have the teachers side by side, `[rows, sum of dims]` float16, and the texts in `texts.parquet`.
+    `vectors.json` names the layout: teachers, dims, weights, means and lineage. Parquet has one column per teacher;
+    npy and safetensors have the teachers side by side, `[rows, sum of dims]` float16, and the texts in `texts.parquet`.
 
     Args:
         snapshot: What to export.
@@ -79,16 +79,18 @@ def _write_export(
             _write_npy(draft, len(snapshot), sum(dims), blocks)
         case "safetensors":
             _write_safetensors(draft, len(snapshot), sum(dims), blocks)
-    weights = [snapshot.layout.weight_of(name) for name in names]
+    layout = snapshot.layout
+    means = [None if (mean := layout.mean_of(name)) is None else mean.tolist() for name in names]
+    weights = [layout.weight_of(name) for name in names]
     description = {
         "rows": len(snapshot),
         "dtype": "float16",
         "unit_norm": "each teacher's part",
-        "layout": {"teachers": names, "dims": dims, "weights": weights},
+        "layout": {"teachers": names, "dims": dims, "weights": weights, "means": means},
         "fingerprints": {name: snapshot.fingerprints[name] for name in names},
         "lineage": snapshot.lineage,
     }
-    # Unit vectors and weights are kept apart, so that a reader can weight them differently.
+    # Unit vectors, weights and means are kept apart, so that a reader can join them differently.
     (draft / "vectors.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -21,27 +21,37 @@ from stella_assets.training.gram import gram
 class Targets:
     """The vectors of a batch's texts by the teachers that a stage learns from."""
 
-    def __init__(self, blocks: Sequence[Tensor], weights: Sequence[float]) -> None:
-        """Take one block `[B, dim_k]` of vectors per teacher, and the teachers' weights in the concatenation.
+    def __init__(
+        self, blocks: Sequence[Tensor], weights: Sequence[float], means: Sequence[Tensor | None] | None = None
+    ) -> None:
+        """Take one block `[B, dim_k]` of vectors per teacher, and how the teachers are joined.
 
         Args:
             blocks: Of any number format; they are normalised when they are used.
             weights: Above 0; only their ratios count.
+            means: Of each teacher, what is taken from its unit vectors, or None; none are centred when left out.
         """
         # Blocks of unit norm, times weights of squared sum 1, give a concatenation of unit norm.
         norm = sum(weight**2 for weight in weights) ** 0.5
         self._weights = [weight / norm for weight in weights]
         self._blocks = list(blocks)
+        self._means = [None] * len(self._blocks) if means is None else list(means)
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on a device."""
         # As they are: float16 is half of what float32 would take over the bus.
-        return Targets([block.to(device) for block in self._blocks], self._weights)
+        means = [None if mean is None else mean.to(device) for mean in self._means]
+        return Targets([block.to(device) for block in self._blocks], self._weights, means)
 
     @cached_property
     def _units(self) -> list[Tensor]:
         # Rounded to float16 in the store, vectors are slightly off unit norm, and losses near 0 would show it.
-        return [normalize(block.float(), dim=1) for block in self._blocks]
+        units = (normalize(block.float(), dim=1) for block in self._blocks)
+        # Of unit norm again, so that weights mean the same for a centred teacher.
+        return [
+            unit if mean is None else normalize(unit - mean, dim=1)
+            for unit, mean in zip(units, self._means, strict=True)
+        ]
 
     @classmethod
     def of(cls, vectors_BD: Tensor, layout: Layout, teachers: Sequence[str] | None = None) -> Targets:
@@ -49,14 +59,15 @@ class Targets:
 
         Args:
             vectors_BD: Of all teachers of the layout.
-            layout: Which teacher is where, and with which weight.
+            layout: Which teacher is where, with which weight, and around which mean.
             teachers: Those to learn from; all when left out.
         """
         blocks = dict(zip(layout.teachers, vectors_BD.split(layout.dims, dim=1), strict=True))
         weights = dict(zip(layout.teachers, layout.weights, strict=True))
         # In the order of the layout, which is also that of `teacher_part`, whatever order the recipe names them in.
         chosen = layout.teachers if teachers is None else [name for name in layout.teachers if name in teachers]
-        return cls([blocks[name] for name in chosen], [weights[name] for name in chosen])
+        means = [None if (mean := layout.mean_of(name)) is None else torch.from_numpy(mean) for name in chosen]
+        return cls([blocks[name] for name in chosen], [weights[name] for name in chosen], means)
 
     @cached_property
     def vectors(self) -> Tensor:

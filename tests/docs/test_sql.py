@@ -22,6 +22,7 @@ from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.release.tables import VERDICTS
 from stella_assets.storage.workspace import Workspace
 from stella_assets.study.tables import STUDY
+from stella_assets.teachers.centre import NARROW
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot
 from stella_assets.teachers.tables import SUSPECTS
 from stella_assets.training.tables import TRAINING_LOG
@@ -173,7 +174,8 @@ def test_the_last_snapshot_is_the_current_one_and_wrote_only_what_was_new(worksp
     assert [first["current"], last["current"]] == [False, True]
     assert first["rows"] == first["rows_written"] == 400
     assert 0 < last["rows_written"] < 60 < last["rows"] == 380
-    assert (last["teachers"], last["weights"]) == (["minilm", "lsa"], [1.0, 0.5])
+    assert (last["teachers"], last["weights"], last["centred"]) == (["minilm", "lsa"], [1.0, 0.5], [])
+    assert all(0 < cosine < NARROW for cosine in last["mean_cosines"])
 
 
 def test_scores_are_compared_with_the_concatenation(workspace: Workspace):

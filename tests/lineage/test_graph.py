@@ -32,7 +32,7 @@ stage_3: concatenated_vectors stage_2 tokenised_texts
 evaluation_tasks: corpus
 scores/teacher_minilm: evaluation_tasks teacher_vectors/minilm
 scores/teacher_lsa: evaluation_tasks teacher_vectors/lsa
-scores/concatenation: evaluation_tasks teacher_vectors/lsa teacher_vectors/minilm
+scores/concatenation: concatenated_vectors evaluation_tasks teacher_vectors/lsa teacher_vectors/minilm
 scores/base_model: evaluation_tasks
 scores/stage_1: evaluation_tasks stage_1
 scores/stage_2: evaluation_tasks stage_2

@@ -81,7 +81,7 @@ def test_the_part_of_a_recipe_in_which_all_teach_is_the_whole(partial: dict[str,
         graph = Graph(parse_recipe(partial, tmp_path / "tiny.yaml"))
         assert "teachers" not in graph.stages[0].settings
         stages[str(said)] = len(graph.scores["concatenation"].dependencies)
-    assert set(stages.values()) == {4}
+    assert set(stages.values()) == {5}
 
 
 @pytest.mark.parametrize(

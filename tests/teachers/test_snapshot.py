@@ -123,7 +123,7 @@ def test_plain_lancedb_reads_the_table_and_its_lineage(workspace: Workspace, sma
 def test_targets_are_unit_vectors_by_weight(workspace: Workspace, small: Teacher, wide: Teacher):
     write(workspace, "one", Corpus(range(20)), small, wide)
     snapshot = Snapshot.open(workspace, "tiny", "one")
-    target = snapshot.vectors([3, 1, 2]).astype(np.float32) * snapshot.layout.scales()
+    target = snapshot.layout.targets(snapshot.vectors([3, 1, 2]))
     np.testing.assert_allclose(np.linalg.norm(target, axis=1), 1, atol=2e-3)
     np.testing.assert_allclose(np.linalg.norm(target[:, :3], axis=1) ** 2, 0.8, atol=2e-3)  # 1 / (1 + 0.25)
 

@@ -12,7 +12,7 @@ from stella_assets.core.batching import token_budget_batches
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.storage.codecs import FixedVectors, RaggedVectors, Scalars
-from stella_assets.teachers.concatenate import concatenate
+from stella_assets.teachers.joining import concatenate
 from stella_assets.teachers.kinds import TEACHERS, LsaTeacher, SentenceTransformersTeacher, TeacherConfig
 from stella_assets.teachers.kinds.base import prompt_role
 from stella_assets.teachers.kinds.lsa import LsaModel, TooFewTermsError

@@ -53,7 +53,8 @@ def test_an_export_holds_every_row_and_explains_itself(
     assert vectors.dtype == np.float16
     np.testing.assert_array_equal(vectors, snapshot.vectors(rows))
     about = json.loads((tmp_path / "out" / "vectors.json").read_text())
-    assert about["layout"] == {"teachers": ["small", "wide"], "dims": [3, 5], "weights": [1.0, 0.5]}
+    layout = {"teachers": ["small", "wide"], "dims": [3, 5], "weights": [1.0, 0.5], "means": [None, None]}
+    assert about["layout"] == layout
     assert (about["rows"], about["lineage"]) == (90, {"corpus": "one"})
     if form == "safetensors":
         assert len(list((tmp_path / "out").glob("*.safetensors"))) == 3

@@ -20,6 +20,10 @@ from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
 from stella_assets.teachers.terms import Terms
 
+Center = bool | Literal["auto"]
+"""Whether a teacher's mean vector is taken away before its vectors are joined with those of others."""
+NOT_OF_VECTORS = ("weight", "center", "unit_rows", "licence")
+"""Settings of every teacher that its vectors do not depend on."""
 Role = str
 """What decides the prompt: the role of a text, `query` or `document`, or a prompt itself; see `prompt_role`."""
 # No role of a corpus begins with it.
@@ -114,6 +118,12 @@ class TeacherConfig(ConfigModel):
     kind: str = Field(description="which of the kinds below")
     licence: str = Field(description="SPDX expression or plain words; the model card lists what it asks")
     weight: Annotated[float, Field(gt=0, le=1e6)] = Field(1.0, description="scales its vectors in the concatenation")
+    # Excluded where it is not given: a recipe has the digest that it had before there was such a key.
+    center: Center = Field(
+        "auto",
+        description="take away the mean of its vectors before they are joined; `auto` where they lie in a narrow cone",
+        exclude_if=lambda center: center == "auto",
+    )
     unit_rows: Positive = Field(32_768, le=262_144, description="rows embedded between two commits")
 
     @abstractmethod
@@ -149,8 +159,7 @@ class TeacherConfig(ConfigModel):
 
     def identity_settings(self) -> dict[str, Any]:
         """The settings that decide its vectors. Where a model's files are is not among them: their digest is."""
-        # The store keeps unit vectors, so `weight` does not change them; nor do the size of a unit and the licence.
-        return self.settings("weight", "unit_rows", "licence")
+        return self.settings(*NOT_OF_VECTORS)
 
     def fit(self, texts: Sequence[str], folder: Path) -> None:
         """Fit it to texts and write what was learned into a folder; nothing for a model with fixed weights.

@@ -38,6 +38,7 @@ from stella_assets.core.models import (
 )
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.kinds.base import (
+    NOT_OF_VECTORS,
     TEACHERS,
     EmbeddingKind,
     EncoderLimits,
@@ -92,7 +93,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
 
     def identity_settings(self) -> dict[str, Any]:
         """All settings but those that its vectors do not depend on."""
-        return self.settings("weight", "unit_rows", "licence", "model", "revision", "evaluation_prompts", "environment")
+        return self.settings(*NOT_OF_VECTORS, "model", "revision", "evaluation_prompts", "environment")
 
     def own_environment(self) -> EnvironmentConfig | None:
         """The recipe's `environment`."""

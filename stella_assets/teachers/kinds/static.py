@@ -19,6 +19,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
 from stella_assets.core.models import MODULES, files_digest, read_config, source_folder, without_cycle
 from stella_assets.teachers.kinds.base import (
+    NOT_OF_VECTORS,
     TEACHERS,
     EmbeddingKind,
     EncoderLimits,
@@ -81,7 +82,7 @@ class StaticTeacher(PublishedTeacher):
 
     def identity_settings(self) -> dict[str, Any]:
         """All settings but those that its vectors do not depend on."""
-        return self.settings("weight", "unit_rows", "licence", "model", "revision", "trust_remote_code")
+        return self.settings(*NOT_OF_VECTORS, "model", "revision", "trust_remote_code")
 
     def content_digest(self) -> str:
         """What identifies table, tokenizer and prompt: a digest of them, or of hub id and revision."""
