@@ -17,6 +17,7 @@ from stella_assets.core.devices import Compute, available_threads
 from stella_assets.core.engine import ENGINES, Engine, LocalEngine
 from stella_assets.core.environments import Environments
 from stella_assets.core.errors import UserError
+from stella_assets.core.services import Services
 from stella_assets.pipelines.project import link_instance_file, project_root
 from stella_assets.storage.removal import finish_removals
 from stella_assets.storage.workspace import Workspace
@@ -105,7 +106,14 @@ def compute(allow_environments: bool = False) -> Compute:
     """
     shared = tuple((name, os.environ[name]) for name in SHARED_VARIABLES if name in os.environ)
     environments = Environments(workspace(), allow_environments or _allows_environments(), shared)
-    return Compute(threads=threads()[0], engine=_engine(), environments=environments)
+    services = Services(workspace(), read_secret)
+    return Compute(threads=threads()[0], engine=_engine(), environments=environments, services=services)
+
+
+def read_secret(name: str) -> str | None:
+    """The value of an environment variable whose name a recipe gives, e.g. the key of a service."""
+    # Without what an editor or a secret store adds at the end, which no key has.
+    return os.environ.get(name, "").strip() or None
 
 
 def threads() -> tuple[int, str]:

@@ -26,8 +26,13 @@ from stella_assets.storage.workspace import Workspace
 
 T = TypeVar("T")
 
-ComputeUnits = Callable[[Sequence[Positions]], Iterable[WrittenUnit]]
-"""Computes and writes units, given the positions of each one's keys; gives one written unit each, in their order."""
+ComputeUnits = Callable[[Sequence[Positions]], Iterable[WrittenUnit | None]]
+"""Computes and writes units, given the positions of each one's keys; gives one written unit each, in their order, and
+None for a unit of which nothing is to be stored."""
+
+
+def _no_keys() -> Keys:
+    return np.empty(0, dtype="S16")
 
 
 class KeyedTable(Generic[V]):
@@ -205,6 +210,7 @@ class KeyedTable(Generic[V]):
         workers: int,
         unit_rows: int = UNIT_ROWS,
         on_wait: Callable[[], None] = lambda: None,
+        given_up: Callable[[], Keys] = _no_keys,
     ) -> int:
         """Have the values that are missing computed and written, `workers` units at a time, and commit each unit.
 
@@ -218,6 +224,7 @@ class KeyedTable(Generic[V]):
             workers: Units of a round, as many as are computed at once.
             unit_rows: Rows of one unit.
             on_wait: Told when another process is writing this table, before waiting for its round.
+            given_up: Keys that have no value and get none; asked again after each pass, as there may be more by then.
 
         Returns:
             How many values were computed; the others were there.
@@ -228,7 +235,7 @@ class KeyedTable(Generic[V]):
             ConflictError: Another machine changed the table at the same moment, twice.
         """
         keys = _as_keys(ids)
-        computed, todo = 0, self.missing(keys)
+        computed, todo = 0, self._to_compute(keys, given_up)
         while todo.size or self._duplicate_units().size:
             with file_lock(self._workspace, self.name, on_wait):
                 # Another process may have filled some of the keys while this one waited for the lock.
@@ -238,13 +245,19 @@ class KeyedTable(Generic[V]):
                 units = [now[start : start + unit_rows] for start in range(0, len(now), unit_rows)]
                 # strict: a worker that gives too few units must not pass as done.
                 for _, written in zip(units, compute(units) if units else (), strict=True):
-                    self.commit([written])
-                    computed += written.rows
+                    if written is not None:
+                        self.commit([written])
+                        computed += written.rows
             if not todo.size:
-                todo = self.missing(keys)  # those of a unit that was taken out
+                todo = self._to_compute(keys, given_up)  # those of a unit that was taken out
         if computed and not self._workspace.remote:
             count_rows(self._workspace, self.name)  # keeps the count, so that quick commands need not open the table
         return computed
+
+    def _to_compute(self, keys: Keys, given_up: Callable[[], Keys]) -> Positions:
+        missing = self.missing(keys)
+        # Not asked for where nothing is missing: it may have to read a file.
+        return missing[~np.isin(keys[missing], given_up())] if missing.size else missing
 
     def _drop_duplicate_units(self) -> bool:
         """Refresh, take out every unit with ids that an earlier one has, and say whether anything changed.

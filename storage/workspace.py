@@ -89,6 +89,11 @@ class Workspace:
         return self.root / "environments"
 
     @property
+    def api(self) -> Path:
+        """What services outside have answered, `api/<service>/`; it was paid for and is never removed."""
+        return self.root / "api"
+
+    @property
     def probes(self) -> Path:
         """What probes of recipes have measured; it may be deleted, and is then measured again."""
         return self.root / ".probes"

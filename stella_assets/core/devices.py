@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stella_assets.core.engine import Engine, LocalEngine
 from stella_assets.core.environments import Environments
+from stella_assets.core.services import Services
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +35,7 @@ class Compute:
         threads: Threads of one process on the CPU.
         engine: Where units of work are computed: in this process, or in one process per device.
         environments: Where models find a Python environment of their own, if they need one.
+        services: How models are asked that others run.
 
     Example:
         >>> Compute(device_name="cpu", threads=2).dtype("float32")
@@ -44,6 +46,12 @@ class Compute:
     threads: int = field(default_factory=lambda: available_threads())  # noqa: PLW0108 (it is defined below)
     engine: Engine = field(default_factory=LocalEngine)
     environments: Environments = field(default_factory=Environments)
+    # Not compared: where it is asked for makes it no other device.
+    services: Services = field(default_factory=Services, compare=False)
+
+    def on_behalf_of(self, recipe: str) -> Compute:
+        """The same, noting which recipe asks services."""
+        return replace(self, services=replace(self.services, recipe=recipe))
 
     @cached_property
     def device(self) -> torch.device:

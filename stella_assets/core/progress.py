@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ def progress_in(log: Log) -> Iterator[None]:
         yield
     finally:
         _log.reset(token)
+
+
+def say_in_log(line: str, *, warning: bool = False) -> None:
+    """A line in the log of the work that is under way; in the package's log where none is."""
+    log = _log.get() or logging.getLogger("stella")
+    log.log(logging.WARNING if warning else logging.INFO, line)
 
 
 class Pace:

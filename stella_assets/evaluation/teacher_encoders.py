@@ -34,7 +34,7 @@ class TeacherEmbedder:
     def identity(self) -> EncoderIdentity:
         """The fingerprints of both roles."""
         teacher, fingerprints = self.vectors.teacher, self.vectors.fingerprints
-        limits = teacher.limits(self._compute)
+        limits = teacher.encoder_limits(self._compute)
         # Queries and documents may have other prompts, and so tables of their own.
         weights = digest([fingerprints["query"], fingerprints["document"]])
         return EncoderIdentity(teacher.kind, weights, limits.dtype, limits.max_length)

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments.sandbox import can_close_network
@@ -18,12 +19,14 @@ from stella_assets.core.markup import markdown_text
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step
+from stella_assets.corpus.dropped import as_dropped, write_dropped
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.integrity import mend_table
 from stella_assets.teachers.deviation import compare_vectors
 from stella_assets.teachers.estimate import estimate_encoding
 from stella_assets.teachers.kinds.base import TeacherConfig, TeacherModel
 from stella_assets.teachers.known_vectors import require_examined
+from stella_assets.teachers.refusal import RULE
 from stella_assets.teachers.tables import TEACHERS, VECTORS, teacher_asset
 from stella_assets.teachers.teacher_vectors import (
     REFERENCE,
@@ -32,6 +35,7 @@ from stella_assets.teachers.teacher_vectors import (
     fingerprints,
     has_vectors,
     read_keys,
+    texts_by_role,
 )
 from stella_assets.teachers.worker import EncodeWorker
 
@@ -46,6 +50,8 @@ WARM_UP_TEXTS = 16
 NORM_TOLERANCE = 2e-3
 """Largest deviation of a norm from 1 that rounding to float16 explains."""
 UNIT_NORM = CheckSpec("vectors_are_unit_norm", "Every vector has norm 1, except for rounding to float16.")
+
+TAKEN = CheckSpec("every_text_was_taken", "The service took every text; what it refused is left out of the snapshot.")
 
 
 def teacher_step(recipe: str, *, teacher: TeacherConfig, corpus: Step[CorpusTexts]) -> Step[TeacherVectors]:
@@ -64,13 +70,13 @@ def teacher_step(recipe: str, *, teacher: TeacherConfig, corpus: Step[CorpusText
         name=teacher_asset(teacher.name),
         code_version=CODE_VERSION,
         settings=teacher.identity_settings(),
-        build=lambda context: _embed_corpus(teacher, corpus, context),
+        build=lambda context: _embed_corpus(recipe, teacher, corpus, context),
         presentation=Presentation(
             group="teachers",
             description=f"Vectors of {teacher.link()} ({teacher.kind}, {markdown_text(teacher.licence)}); "
             "a text is encoded once.",
             kinds=frozenset({"lancedb"}) | teacher.icons,
-            checks=(UNIT_NORM,),
+            checks=(UNIT_NORM, *((TAKEN,) if teacher.paid else ())),
             show=_show,
         ),
         read=lambda artefact, workspace: TeacherVectors.open(teacher, artefact, workspace),
@@ -124,8 +130,8 @@ def find_teacher(recipe: str, teachers: Mapping[str, TeacherConfig], name: str) 
     return teachers[name]
 
 
-def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: BuildContext) -> Result:
-    texts, compute = context.read(corpus), context.compute
+def _embed_corpus(recipe: str, teacher: TeacherConfig, corpus: Step[CorpusTexts], context: BuildContext) -> Result:
+    texts, compute = context.read(corpus), context.compute.on_behalf_of(recipe)
     total = len(texts)
     if teacher.fitted:
         # On training texts only: a teacher that saw held-out texts would make held-out losses too good.
@@ -148,14 +154,25 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
             context.log.warning(f"{teacher.name}: {rows:,} vectors are in damaged files, and are computed again")
     reference = Reference(model.dim, total, named, "")
     vectors = TeacherVectors(teacher, context.folder, reference, context.workspace, worker)
+    started = time.monotonic()
     encoded = vectors.fill(texts, compute, context.log)
-    context.log.info(f"{teacher.name}: {encoded:,} texts encoded, {total - encoded:,} were there already")
+    seconds = time.monotonic() - started
+    refused = _write_refused(vectors, texts, context)
+    there = total - encoded - refused
+    context.log.info(f"{teacher.name}: {encoded:,} texts encoded, {there:,} were there already")
     # Read back from the store, not taken from memory: this is what later steps will read.
-    content, worst = vectors.digest(texts)
-    reference = replace(reference, digest=content)
+    content, worst = vectors.digest(vectors.taken(texts))
+    reference = replace(reference, rows=total - refused, digest=content)
     (context.folder / REFERENCE).write_text(json.dumps(asdict(reference), indent=1, sort_keys=True))
     _write_description(teacher, model, texts, context.folder)
-    probe = texts.take(np.arange(min(PROBE_TEXTS, total)), ["text"]).column("text").to_pylist()
+    if teacher.paid:
+        # What was asked for tells the speed; nothing is sent to measure it.
+        speed = round(encoded / seconds, 1) if encoded else None
+    else:
+        probe = texts.take(np.arange(min(PROBE_TEXTS, total)), ["text"]).column("text").to_pylist()
+        # Measured in every build, also where nothing was encoded: `estimate` needs a speed of this machine.
+        speed = measure_speed(lambda sample: model.encode(sample, "document"), probe)
+    taken = Check(TAKEN.name, not refused, f"{refused:,} of {total:,} texts were refused")
     return Result(
         metrics={
             "texts": total,
@@ -164,8 +181,8 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
             "licence": teacher.licence,
             "kind": teacher.kind,
             "parameters": model.parameters(),
-            # Measured in every build, also where nothing was encoded: `estimate` needs a speed of this machine.
-            "texts_per_second": measure_speed(lambda sample: model.encode(sample, "document"), probe),
+            "texts_per_second": speed,
+            **({"refused": refused, **teacher.cost(model, texts_by_role(texts))} if teacher.paid else {}),
         },
         checks=(
             Check(
@@ -174,9 +191,22 @@ def _embed_corpus(teacher: TeacherConfig, corpus: Step[CorpusTexts], context: Bu
                 f"largest deviation of a norm from 1: {worst:.1e}",
                 {"worst": worst},
             ),
+            *((taken,) if teacher.paid else ()),
         ),
         unhashed_files=(TEACHERS_FILE,),  # it names the model's folder, which decides nothing
     )
+
+
+def _write_refused(vectors: TeacherVectors, texts: CorpusTexts, context: BuildContext) -> int:
+    """Write the texts that the teacher does not take as dropped ones; how many they are."""
+    left_out = vectors.left_out(texts)
+    if left_out.size:
+        columns = ["id", "text", "source", "section", "role", "origin"]
+        rows = pl.DataFrame(texts.take(left_out, columns))
+        reasons = [vectors.refused(role)[key] for key, role in zip(rows["id"], rows["role"], strict=True)]
+        told = rows.with_columns(pl.Series("detail", reasons), value=pl.lit(None), rule=pl.lit(RULE))
+        write_dropped([as_dropped(told)], context.folder, context.scratch)
+    return int(left_out.size)
 
 
 def _prepare_environment(teacher: TeacherConfig, context: BuildContext) -> None:

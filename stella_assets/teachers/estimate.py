@@ -50,7 +50,7 @@ def estimate_encoding(
 
 def _seconds(last: Manifest | None, texts: int) -> float | None:
     """What was measured besides encoding, e.g. loading the model, and the texts at the measured speed."""
-    if last is None:
+    if last is None or not last.metrics["texts_per_second"]:
         return None
     speed, encoded = last.metrics["texts_per_second"], last.metrics.get("embedded_now", 0)
     return max(0.0, float(last.run_info["seconds"]) - encoded / speed) + texts / speed

@@ -100,7 +100,7 @@ def require_known(
         KnownVectorsError: They are others; the message says what changed since.
     """
     now_PD = model.encode(list(PROBE), role)
-    least = tolerance(teacher.limits(compute).dtype)
+    least = tolerance(teacher.encoder_limits(compute).dtype)
     if not second:
         require_cosines(teacher, model)
     if role in second:

@@ -75,7 +75,7 @@ def main() -> None:
     compute.limit_threads()
     try:
         model = teacher.open(Path(request["folder"]), compute)
-        found = examine(teacher, model, tolerance(teacher.limits(compute).dtype))
+        found = examine(teacher, model, tolerance(teacher.encoder_limits(compute).dtype))
     except EXPECTED as error:
         message, remedy = (error.message, error.remedy) if isinstance(error, UserError) else (str(error), "")
         Path(answered).write_text(json.dumps({"message": message, "remedy": remedy}), encoding="utf-8")

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from stella_assets.core.devices import Compute
+from stella_assets.core.engine import LocalEngine
 from stella_assets.core.errors import UserError
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import Artefact, Log
+from stella_assets.corpus.dropped import read_dropped
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
 from stella_assets.storage.errors import DamageError
@@ -27,6 +29,7 @@ from stella_assets.storage.units import UNIT_ROWS
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
 from stella_assets.teachers.known_vectors import require_examined, require_known
+from stella_assets.teachers.refusal import RefusedTextsError, Texts, TextsWithout
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorsByRole, stored_rows
 from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
@@ -42,7 +45,7 @@ class Reference:
 
     Attributes:
         dim: Dimensions.
-        rows: Texts.
+        rows: Texts with a vector.
         fingerprints: The table for each role.
         digest: First 128 bits of the SHA-256 over ids and vectors in the order of the corpus, in hexadecimal.
     """
@@ -134,17 +137,40 @@ class TeacherVectors:
         """Names of the tables that hold the vectors."""
         return {VECTORS + fingerprint for fingerprint in self.fingerprints.values()}
 
+    def refused(self, role: Role) -> dict[str, str]:
+        """Why the teacher does not take texts, by id: what it says if it is open, else what its artefact says."""
+        if self._described is not None:
+            return dict(self.teacher.refused_texts(self._described, role))
+        rows = read_dropped(self._folder).select("id", "role", "detail").collect()
+        return {key: detail for key, of, detail in rows.iter_rows() if of == role}
+
+    def left_out(self, texts: CorpusTexts) -> Positions:
+        """Positions of the texts of a corpus that the teacher does not take, ascending."""
+        refused = {role: to_keys(sorted(self.refused(role))) for role in ROLES}
+        if not any(map(len, refused.values())):  # as nearly always: the keys need not be read
+            return np.empty(0, dtype=np.int64)
+        found = [places[np.isin(keys, refused[role])] for role, keys, places in texts_by_role(texts)]
+        return np.sort(np.concatenate(found))
+
+    def taken(self, texts: CorpusTexts) -> Texts:
+        """The texts of a corpus without those that the teacher does not take."""
+        left_out = self.left_out(texts)
+        return TextsWithout(texts, left_out) if left_out.size else texts
+
     def count_missing(self, texts: CorpusTexts) -> int:
-        """How many texts of a corpus have no vector."""
+        """How many texts of a corpus have no vector, without those that the teacher does not take."""
         return sum(self.missing_by_table(texts).values())
 
     def missing_by_table(self, texts: CorpusTexts) -> dict[str, int]:
         """How many texts of a corpus have no vector, by the name of the table that lacks them."""
         missing: dict[str, int] = {}
-        for role, keys, _ in _by_role(texts):
+        for role, keys, _ in texts_by_role(texts):
             # Roles without prompts of their own share a table.
             table = self._stored.table(role)
-            missing[table.name] = missing.get(table.name, 0) + len(table.missing(keys))
+            lacks = table.missing(keys)
+            refused = to_keys(sorted(self.refused(role))) if lacks.size else keys[:0]
+            lacking = int((~np.isin(keys[lacks], refused)).sum())
+            missing[table.name] = missing.get(table.name, 0) + lacking
         return missing
 
     def fill(self, texts: CorpusTexts, compute: Compute, log: Log) -> int:
@@ -180,6 +206,8 @@ class TeacherVectors:
                 said.append(True)
 
         rows = self.teacher.unit_rows
+        # Before it counts: an open teacher knows which texts it does not take.
+        self._open(compute)
         # One count for all roles, which encoding moves within a unit, and a worker elsewhere with each unit.
         with progress_bar(self.count_missing(texts), self.teacher.name, "texts") as bar:
             stored = 0
@@ -191,7 +219,7 @@ class TeacherVectors:
 
             return sum(
                 self._fill(role, keys, partial(read, places), compute, rows, say_waiting, log.info, count)
-                for role, keys, places in _by_role(texts)
+                for role, keys, places in texts_by_role(texts)
             )
 
     def _fill(
@@ -207,23 +235,32 @@ class TeacherVectors:
     ) -> int:
         self._prepare(role, compute)
         table = self._stored.table(role)
-        if table.missing(keys).size:
+        if table.missing(keys).size and not self.teacher.paid:
             self._require_known(role, compute, say)
         writer, fingerprint = table.writer, self.fingerprints[role]
+        # One process asks a service, as its limits are those of the account.
+        engine = LocalEngine() if self.teacher.paid else compute.engine
 
-        def write(units: Sequence[Positions]) -> Iterator[WrittenUnit]:
+        def write(units: Sequence[Positions]) -> Iterator[WrittenUnit | None]:
             # A generator: the texts of a unit are read when a worker is free for it.
             planned = (EncodeUnit(role, fingerprint, keys[at], read(at), writer) for at in units)
             count(0)  # the examination has encoded texts, too
-            for written in compute.engine.run(self._worker, planned, compute):
-                count(written.rows)
+            for written in engine.run(self._worker, planned, compute):
+                count(written.rows if written else 0)
                 yield written
 
-        return table.fill_units(keys, write, compute.engine.workers, unit_rows, on_wait)
+        def given_up() -> Keys:
+            return to_keys(sorted(self.refused(role)))
+
+        return table.fill_units(keys, write, engine.workers, unit_rows, on_wait, given_up)
+
+    def _open(self, compute: Compute) -> TeacherModel:
+        self._described = self._worker.model(compute)
+        return self._described
 
     def _prepare(self, role: Role, compute: Compute) -> None:
         """Before writing: the model is opened, as a new table's metadata describe it."""
-        self._described = self._worker.model(compute)
+        self._described = self._open(compute)
         if self._described.embedding != "vector":
             raise UserError(
                 f"teacher {self.teacher.name!r} makes {self._described.embedding}, not one vector per text.",
@@ -245,11 +282,11 @@ class TeacherVectors:
         """What the table of a role says of itself; nothing where it is only looked at, and empty."""
         return {"name": self.teacher.name, **self._described.describe(role)} if self._described else {}
 
-    def digest(self, texts: CorpusTexts) -> tuple[str, float]:
+    def digest(self, texts: Texts) -> tuple[str, float]:
         """A digest of the vectors of a corpus, and the largest deviation of a norm from 1.
 
         Args:
-            texts: The corpus.
+            texts: The corpus, without those that the teacher does not take.
 
         Returns:
             The first 128 bits of the SHA-256 over ids and float16 vectors, in hexadecimal; and the deviation.
@@ -295,11 +332,16 @@ class TeacherVectors:
             compute: Device, threads and engine.
 
         Raises:
+            RefusedTextsError: The teacher does not take a text.
             VectorError: The teacher made vectors that must not be stored.
             DiskSpaceError: The disk is full. What was committed stays.
         """
         ids, distinct, read = _by_id(texts)
         self._fill(role, to_keys(distinct), read, compute)
+        refused = self.refused(role)
+        if positions := [number for number, key in enumerate(ids) if key in refused]:
+            reasons = [refused[ids[number]] for number in positions]
+            raise RefusedTextsError(self.teacher.name, [texts[number] for number in positions], positions, reasons)
         return self._stored.table(role).fetch(ids)
 
 
@@ -327,7 +369,7 @@ def _by_id(texts: Sequence[str]) -> tuple[list[str], list[str], Callable[[Positi
     return ids, distinct, lambda at: [unique[distinct[i]] for i in at]
 
 
-def _by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Positions]]:
+def texts_by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Positions]]:
     """For each role in a corpus: the keys of its texts, and their positions."""
     keys, roles = read_keys(texts)
     # Sorted: the order of units, and so of rows in the table, is the same in every run.

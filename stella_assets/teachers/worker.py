@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.storage.keys import Keys
 from stella_assets.storage.unit_writer import UnitWriter, WrittenUnit
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
+from stella_assets.teachers.refusal import RefusedTextsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,18 +65,19 @@ class EncodeWorker:
         self._models.append((compute, self.teacher.open(self.folder, compute)))
         return self._models[-1][1]
 
-    def open(self, compute: Compute) -> Callable[[EncodeUnit], WrittenUnit]:
+    def open(self, compute: Compute) -> Callable[[EncodeUnit], WrittenUnit | None]:
         """Open the model, and return the function that encodes and writes one unit.
 
         Args:
             compute: Device, number format and threads of this process.
 
         Returns:
-            A function that raises UserError where the model's fingerprint is not the unit's.
+            A function that raises UserError where the model's fingerprint is not the unit's. It gives None for a unit
+            of which the teacher takes no text.
         """
         model = self.model(compute)
 
-        def write(unit: EncodeUnit) -> WrittenUnit:
+        def write(unit: EncodeUnit) -> WrittenUnit | None:
             # Checked per unit, where the vectors are made: a table must not mix vectors of two fingerprints.
             if (found := model.fingerprint(unit.role)) != unit.fingerprint:
                 raise UserError(
@@ -82,6 +86,15 @@ class EncodeWorker:
                     "compute in different number formats.",
                     "Set `dtype` in the recipe, or run again.",
                 )
-            return unit.writer.write(unit.keys, model.encode(list(unit.texts), unit.role))
+            texts, keys = list(unit.texts), unit.keys
+            try:
+                vectors = model.encode(texts, unit.role)
+            except RefusedTextsError as refused:
+                left = np.delete(np.arange(len(texts)), refused.positions)
+                if not left.size:
+                    return None
+                # Its answers to the others are kept, so they are only read now.
+                keys, vectors = keys[left], model.encode([texts[at] for at in left], unit.role)
+            return unit.writer.write(keys, vectors)
 
         return write

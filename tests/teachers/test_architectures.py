@@ -82,7 +82,7 @@ FLOAT32_ONLY = ("deberta",)
 def test_a_teacher_computes_in_the_devices_format_or_in_the_one_that_its_code_can(name: str, published: Published):
     right = as_teacher(name, published(name))
     config, wanted = right.with_values(dtype="auto"), "float32" if name in FLOAT32_ONLY else "bfloat16"
-    assert config.external_versions(CPU)["dtype"] == config.limits(CPU).dtype == wanted
+    assert config.external_versions(CPU)["dtype"] == config.encoder_limits(CPU).dtype == wanted
     model = config.open(Path(), CPU)
     vectors = model.encode(TEXTS, "document")
     assert (vectors * right.open(Path(), CPU).encode(TEXTS, "document")).sum(axis=1).min() > 0.995

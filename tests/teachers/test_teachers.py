@@ -133,7 +133,7 @@ def test_every_kind_answers_what_other_rooms_ask_without_a_model():
         assert teacher.check() in {384, None, 8}
         assert set(teacher.external_versions(CPU)) <= {"model", "dtype"}
         assert teacher.task_prompts() == {}
-        assert teacher.limits(CPU).dtype in {None, "float32", "bfloat16"}
+        assert teacher.encoder_limits(CPU).dtype in {None, "float32", "bfloat16"}
         assert ("huggingface.co" in teacher.link()) == (kind == "static")
         assert teacher.known_training_datasets() == (set() if kind == "lsa" else None)
 

@@ -5,6 +5,7 @@ class with `TEACHERS`.
 """
 
 from stella_assets.core.registry import import_kinds
+from stella_assets.teachers.kinds.api import ApiTeacher
 from stella_assets.teachers.kinds.base import TEACHERS, TeacherConfig, TeacherModel
 from stella_assets.teachers.kinds.lsa import LsaTeacher
 from stella_assets.teachers.kinds.sentence_transformers import SentenceTransformersTeacher
@@ -14,6 +15,7 @@ import_kinds(__name__, __path__)
 
 __all__ = [
     "TEACHERS",
+    "ApiTeacher",
     "LsaTeacher",
     "SentenceTransformersTeacher",
     "StaticTeacher",

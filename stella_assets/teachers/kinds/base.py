@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -18,6 +18,8 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
+from stella_assets.core.services import Services
+from stella_assets.storage.keys import Keys
 from stella_assets.teachers.terms import Terms
 
 Center = bool | Literal["auto"]
@@ -65,7 +67,10 @@ class TeacherModel(Protocol):
             role: Decides the prompt that is put before them.
 
         Returns:
-            For `embedding` "vector", unit-norm vectors `[len(texts), dim]` float32.
+            For `embedding` "vector", unit-norm vectors `[len(texts), dim]` float32; float16 where they are kept so.
+
+        Raises:
+            RefusedTextsError: It does not take some of the texts.
         """
 
     def parameters(self) -> int:
@@ -113,6 +118,8 @@ class TeacherConfig(ConfigModel):
     """Technologies, for the UI."""
     fitted: ClassVar[bool] = False
     """Whether it is fitted to the corpus: then another corpus makes another teacher, and all its vectors are new."""
+    paid: ClassVar[bool] = False
+    """Whether others compute its vectors, for money: then nothing is sent to it but texts that a person asked for."""
 
     name: Name = Field(description="of the teacher, in tables and columns")
     kind: str = Field(description="which of the kinds below")
@@ -203,7 +210,7 @@ class TeacherConfig(ConfigModel):
         """What is put before the texts of evaluation tasks, by mteb's keys."""
         return {}
 
-    def limits(self, compute: Compute) -> EncoderLimits:
+    def encoder_limits(self, compute: Compute) -> EncoderLimits:
         """How it computes."""
         del compute
         return EncoderLimits()
@@ -215,6 +222,34 @@ class TeacherConfig(ConfigModel):
     def published_model(self) -> ModelSource | None:
         """Where its model is; None for a teacher without a model of its authors."""
         return None
+
+    def check_access(self, services: Services) -> None:
+        """Make sure that it can be asked; nothing for a model that runs here.
+
+        Raises:
+            UserError: Something is missing that it needs, e.g. a key.
+        """
+        del services
+
+    def refused_texts(self, model: Any, role: Role) -> Mapping[str, str]:
+        """Why it does not take texts, by id; empty for a model that takes any text.
+
+        Args:
+            model: What `open` returned.
+            role: Of the texts.
+        """
+        del model, role
+        return {}
+
+    def cost(self, model: Any, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
+        """What the vectors of texts have cost, whenever they were paid; empty for a model that runs here.
+
+        Args:
+            model: What `open` returned.
+            texts: By role, their keys.
+        """
+        del model, texts
+        return {}
 
     def stated_terms(self) -> Terms | None:
         """What its provider allows; None for a model that runs here, whose licence says it."""

@@ -178,7 +178,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
         """Its `evaluation_prompts`."""
         return self.evaluation_prompts
 
-    def limits(self, compute: Compute) -> EncoderLimits:
+    def encoder_limits(self, compute: Compute) -> EncoderLimits:
         """Number format on this device, and `max_length`."""
         return EncoderLimits(self._known_format(compute), self.max_length)
 

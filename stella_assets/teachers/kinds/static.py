@@ -110,7 +110,7 @@ class StaticTeacher(PublishedTeacher):
         """
         return None if self.on_hub else _find_table(self, source_folder(self)).dim
 
-    def limits(self, compute: Compute) -> EncoderLimits:
+    def encoder_limits(self, compute: Compute) -> EncoderLimits:
         """It computes in float32 and reads whole texts."""
         return EncoderLimits("float32")
 

@@ -1,0 +1,270 @@
+"""An opened teacher of kind `api`: looks into its journal, and asks the service for what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stella_assets.core.data import EmbeddingKind
+from stella_assets.core.errors import UserError
+from stella_assets.core.progress import progress_bar, say_in_log
+from stella_assets.core.services import Services
+from stella_assets.corpus.text import text_id
+from stella_assets.storage.journal import Journal
+from stella_assets.storage.keys import Keys, Positions, to_ids, to_keys
+from stella_assets.storage.locks import file_lock
+from stella_assets.teachers.api.answers import Answer, Refusal
+from stella_assets.teachers.api.budget import Budget
+from stella_assets.teachers.api.canaries import CANARIES
+from stella_assets.teachers.api.client import ApiClient
+from stella_assets.teachers.api.epochs import SAME_NUMBERS, Epochs, Observation
+from stella_assets.teachers.api.ledger import Ledger, cost_of
+from stella_assets.teachers.api.refused import RefusedTexts
+from stella_assets.teachers.kinds.base import Role, fingerprint_of
+from stella_assets.teachers.refusal import RefusedTextsError
+
+if TYPE_CHECKING:
+    from stella_assets.teachers.kinds.api import ApiTeacher
+
+CANARY_ROLE: Role = "document"
+VECTORS, CANARY = "vectors", "canaries"
+"""What was paid for."""
+_observed: set[tuple[str, str]] = set()
+"""Services whose canaries this process has sent, by workspace."""
+
+
+class EpochError(UserError):
+    """Another model answers behind the name of the one whose vectors are stored."""
+
+
+class ApiModel:
+    """Vectors as a service gave them.
+
+    Args:
+        config: The teacher's settings.
+        services: Where answers are kept, and where the key is.
+    """
+
+    embedding: EmbeddingKind = "vector"
+
+    def __init__(self, config: ApiTeacher, services: Services) -> None:
+        self.config = config
+        self.dim = config.dimensions
+        self._services = services
+        self._owner = f"teacher {config.name!r}"
+        self._workspace = services.require_workspace(self._owner)
+        self._service = config.service_fingerprint()
+        self._folder = self._workspace.api / self._service
+        self._epochs = Epochs(self._folder)
+        # Once: vectors of two epochs must not meet in one table.
+        self._epoch = self._epochs.current
+        self._journals: dict[str, Journal] = {}
+        self._named: set[str] = set()
+        self._ledger = Ledger(self._workspace, self._service)
+
+    @cached_property
+    def _client(self) -> ApiClient:
+        config = self.config
+        key = None if config.key is None else self._services.require_secret(config.key, self._owner)
+        return ApiClient(config.service, key, config.limits, say=say_in_log)
+
+    def describe(self, role: Role) -> dict[str, Any]:
+        """What the vectors depend on, as far as a client can know: the service, and the epoch of its model."""
+        config = self.config
+        return {
+            "kind": config.kind,
+            "model": config.service.model,
+            "prompt": config.prompt(role),
+            "service": config.service.identity(role),
+            "epoch": self._epoch,
+            "dim": self.dim,
+            "engine": config.service.dialect,
+        }
+
+    def fingerprint(self, role: Role) -> str:
+        """Names what `describe` says."""
+        return fingerprint_of(self.describe(role))
+
+    def parameters(self) -> int:
+        """0: nobody here knows."""
+        return 0
+
+    def journal(self, role: Role) -> Journal:
+        """What the service has answered for a role in this epoch."""
+        fingerprint = self.fingerprint(role)
+        if fingerprint not in self._journals:
+            self._journals[fingerprint] = Journal(self._folder / "journal" / fingerprint, self.dim)
+        return self._journals[fingerprint]
+
+    def _refused(self, role: Role) -> RefusedTexts:
+        return RefusedTexts(self._folder / "journal" / self.fingerprint(role))
+
+    def refused(self, role: Role) -> dict[str, str]:
+        """Why the service does not take texts, by id."""
+        return self._refused(role).reasons()
+
+    def cost(self, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
+        """What the vectors of texts have cost, whenever they were paid."""
+        return cost_of((self.journal(role), keys) for role, keys, _ in texts)
+
+    def encode(self, texts: list[str], role: Role) -> np.ndarray:
+        """Vectors `[len(texts), dim]` float16, of unit norm, as they were answered.
+
+        What the journal has is not sent. Every answer is in it before the next one is read.
+
+        Args:
+            texts: May repeat.
+            role: `query` or `document`.
+
+        Raises:
+            RefusedTextsError: The service does not take some of the texts; the others were answered and are kept.
+            EpochError: Another model answers than the one that the fingerprint names.
+            ApiError: The service cannot be used.
+            BudgetError: `max_cost` or `max_tokens` could be exceeded; what was answered is kept.
+        """
+        ids = [text_id(text) for text in texts]
+        place = {key: number for number, key in enumerate(dict.fromkeys(ids))}
+        first = dict(zip(ids, texts, strict=True)) if len(place) < len(ids) else None
+        distinct = texts if first is None else [first[key] for key in place]
+        vectors, reasons = self._encode(to_keys(list(place)), distinct, role)
+        if reasons:
+            positions = [number for number, key in enumerate(ids) if key in reasons]
+            refused = [texts[number] for number in positions]
+            raise RefusedTextsError(
+                self.config.name, refused, positions, [reasons[ids[number]] for number in positions]
+            )
+        return vectors if first is None else vectors[[place[key] for key in ids]]
+
+    def _encode(self, keys: Keys, texts: list[str], role: Role) -> tuple[np.ndarray, dict[str, str]]:
+        """Vectors of texts, each once, and the reasons for those that have none."""
+        vectors = np.zeros((len(keys), self.dim), dtype=np.float16)
+        missing, refused = self._look_up(keys, role, vectors, np.arange(len(keys)))
+        if missing.size:
+            # One at a time: processes that ask the same service share its limits and what may be spent.
+            with file_lock(self._workspace, f"api.{self._service}", self._say_waiting):
+                missing, refused = self._look_up(keys, role, vectors, missing)
+                if missing.size:
+                    self._require_epoch()
+                    refused |= self._ask(keys, texts, role, missing, vectors)
+        return vectors, refused
+
+    def _look_up(self, keys: Keys, role: Role, vectors: np.ndarray, at: Positions) -> tuple[Positions, dict[str, str]]:
+        """Fill in what the journal has; the positions that it has not, and the reasons of those that were refused."""
+        journal = self.journal(role)
+        found, known = journal.find(keys[at])
+        vectors[at[found]] = known
+        for damage in set(journal.damages) - self._named:
+            self._named.add(damage)
+            say_in_log(f"{self.config.name}: journal {damage}", warning=True)
+        missing = np.delete(at, found)
+        reasons = self.refused(role)
+        if not reasons or not missing.size:
+            return missing, {}
+        ids = to_ids(keys[missing]).to_pylist()
+        given_up = np.array([key in reasons for key in ids])
+        return missing[~given_up], {key: reasons[key] for key in ids if key in reasons}
+
+    def _ask(self, keys: Keys, texts: list[str], role: Role, missing: Positions, vectors: np.ndarray) -> dict[str, str]:
+        journal, budget = self.journal(role), self._budget()
+        with progress_bar(len(missing), self.config.name, "texts") as bar:
+
+            def on_answer(answer: Answer) -> None:
+                at = missing[answer.positions]
+                vectors[at] = journal.append(keys[at], answer.vectors, self._about(answer, VECTORS))
+                bar.update(len(at))
+                cost = "" if budget.cost is None else f", ${budget.cost:,.4f}"
+                bar.note(f"{budget.spent:,} tokens{cost} in all")
+
+            prompt = self.config.prompt(role)
+            try:
+                refusals = self._client.embed([prompt + texts[at] for at in missing], role, on_answer, budget)
+            finally:
+                self._ledger.write()
+        return self._set_aside(keys[missing], role, refusals)
+
+    def _set_aside(self, keys: Keys, role: Role, refusals: list[Refusal]) -> dict[str, str]:
+        if not refusals:
+            return {}
+        at = np.array([refusal.position for refusal in refusals])
+        reasons = {key: refusal.reason for key, refusal in zip(to_ids(keys[at]).to_pylist(), refusals, strict=True)}
+        self._refused(role).add(reasons)
+        say_in_log(
+            f"{self.config.name}: the service does not take {len(reasons):,} texts; they are left out. The first: "
+            f"{refusals[0].reason}",
+            warning=True,
+        )
+        return reasons
+
+    def _require_epoch(self) -> None:
+        """Send the canaries, once per process, before anything else is paid.
+
+        Raises:
+            EpochError: Their vectors are those of another model.
+        """
+        process = (str(self._workspace.root.absolute()), self._service)
+        if process in _observed:
+            return
+        seen = self._observe()
+        if seen.changed or seen.epoch != self._epoch:
+            raise EpochError(
+                f"{self._owner}: another model answers as {self.config.service.model!r} than in epoch {self._epoch} "
+                f"(least cosine of the {len(CANARIES)} fixed texts {seen.cosine:.6f}). Its vectors are of epoch "
+                f"{seen.epoch} and are stored apart; none of epoch {self._epoch} is lost.",
+                "Nothing else was sent. `stella plan` says what it costs to embed all texts with this model; run again "
+                "to do so.",
+            )
+        _observed.add(process)
+        if seen.cosine < SAME_NUMBERS:
+            say_in_log(
+                f"{self.config.name}: the service computes a little differently than before: least cosine of the fixed "
+                f"texts {seen.cosine:.7f}. It counts as the same model.",
+                warning=True,
+            )
+
+    def _observe(self) -> Observation:
+        vectors = np.empty((len(CANARIES), self.dim), dtype=np.float32)
+        # Their answers are kept for the accounts; they are never looked up, as they are there to be asked again.
+        journal, keys = Journal(self._folder / CANARY, self.dim), to_keys([text_id(text) for text in CANARIES])
+
+        def on_answer(answer: Answer) -> None:
+            journal.append(keys[answer.positions], answer.vectors, self._about(answer, CANARY))
+            vectors[answer.positions] = answer.vectors
+
+        prompt = self.config.prompt(CANARY_ROLE)
+        try:
+            refusals = self._client.embed([prompt + text for text in CANARIES], CANARY_ROLE, on_answer, self._budget())
+        finally:
+            self._ledger.write()
+        if refusals:
+            raise UserError(
+                f"{self._owner}: the service does not take a fixed text that its model is recognised by "
+                f"({refusals[0].reason}).",
+                "Without it nobody would notice that the model changed. Use another service.",
+            )
+        return self._epochs.observe(vectors)
+
+    def _budget(self) -> Budget:
+        config = self.config
+        self._ledger.refresh()
+        return Budget(config.max_cost, config.max_tokens, config.price, self._ledger.tokens)
+
+    def _about(self, answer: Answer, purpose: str) -> Mapping[str, Any]:
+        """What a record of the journal says of a request."""
+        price = self.config.price
+        return {
+            "recipe": self._services.recipe,
+            "teacher": self.config.name,
+            "model": self.config.service.model,
+            "purpose": purpose,
+            "request": answer.request_id,
+            "tokens": answer.tokens,
+            "dollars": None if price is None else answer.tokens * price / 1e6,
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+
+    def _say_waiting(self) -> None:
+        say_in_log(f"{self.config.name}: another process is asking this service; waiting for its unit.")

@@ -1,0 +1,151 @@
+"""The teacher kind `api`: a model that others run, which is asked over HTTP, and whose answers are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from stella_assets.core.config import ConfigModel, Dimension, Positive
+from stella_assets.core.devices import Compute
+from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import digest
+from stella_assets.core.services import Services
+from stella_assets.storage.keys import Keys
+from stella_assets.teachers.api.dialects import DIALECTS
+from stella_assets.teachers.api.limits import Limits
+from stella_assets.teachers.kinds.base import TEACHERS, Role, TeacherConfig
+from stella_assets.teachers.terms import Terms
+
+if TYPE_CHECKING:
+    from stella_assets.teachers.api.model import ApiModel
+
+
+class RolePrompts(ConfigModel):
+    """What is put before a text, where the service does not do it."""
+
+    query: str = Field("", description="before a query")
+    document: str = Field("", description="before a document")
+
+
+@TEACHERS.register
+class ApiTeacher(TeacherConfig):
+    """A model of a provider, or of a server of your own, that is asked over HTTP.
+
+    Its answers are observations: each is kept in a journal before anything else happens, is never paid twice, and is
+    never removed. See [api_teachers.md](api_teachers.md).
+
+    Example:
+        >>> ApiTeacher(kind="api", name="large", licence="proprietary", service=service, key="OPENAI_API_KEY",
+        ...            terms=terms).open(Path(), compute).encode(["one text"], "document").shape
+        (1, 3072)
+    """
+
+    icons: ClassVar[frozenset[str]] = frozenset({"api"})
+    paid: ClassVar[bool] = True
+
+    kind: Literal["api"]
+    service: DIALECTS.union() = Field(description="how it is asked, and for which model: see the dialects")  # type: ignore[valid-type]
+    key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+        description="name of the environment variable that holds the key; null for a server without keys"
+    )
+    prompts: RolePrompts = Field(
+        RolePrompts(query="", document=""), description="put before texts, where the service does not do it"
+    )
+    dim: Dimension | None = Field(None, description="dimensions of its vectors, where nothing else says them")
+    limits: Limits = Field(Limits(), description="over those of the dialect")
+    max_cost: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="dollars that this workspace may pay for it in all; it stops before that"
+    )
+    max_tokens: Positive | None = Field(None, description="tokens that may be billed for it in all")
+    price: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="dollars for a million tokens; the price that is known of the model where it is left out"
+    )
+    evaluate: bool = Field(
+        False, description="score it on the evaluation tasks, too, whose texts are then sent and paid"
+    )
+    terms: Terms = Field(description="what the provider allows")
+
+    @model_validator(mode="after")
+    def _require_dimensions(self) -> Self:
+        known = self.service.dim()
+        if known is None and self.dim is None:
+            raise ValueError("nothing says how many dimensions its vectors have; state `dim`, or `service.dimensions`")
+        if known is not None and self.dim not in (None, known):
+            raise ValueError(f"dim {self.dim}: the service's vectors have {known} dimensions")
+        return self
+
+    @property
+    def dimensions(self) -> int:
+        """Dimensions of a vector."""
+        found = self.dim or self.service.dim()
+        assert found is not None, "the settings were validated"
+        return int(found)
+
+    def external_versions(self, compute: Compute) -> Mapping[str, str]:
+        """None: which model answers is found out when it is asked, and noted as its epoch."""
+        return {}
+
+    def identity_settings(self) -> dict[str, Any]:
+        """What its vectors depend on: neither key nor limits, price, terms or how numbers are sent."""
+        return {"kind": self.kind, "name": self.name, **self._vectors_depend_on()}
+
+    def _vectors_depend_on(self) -> dict[str, Any]:
+        by_role = {role: self.service.identity(role) for role in RolePrompts.model_fields}
+        return {"service": by_role, "prompts": self.prompts.settings(), "dim": self.dimensions}
+
+    def service_fingerprint(self) -> str:
+        """Names the folder of what it answered; one for all roles and epochs."""
+        return digest(self._vectors_depend_on())[:16]
+
+    def prompt(self, role: Role) -> str:
+        """What is put before texts of a role.
+
+        Raises:
+            UserError: It is neither `query` nor `document`.
+        """
+        if role not in RolePrompts.model_fields:
+            raise UserError(
+                f"teacher {self.name!r}: has no role {role!r}; a service is asked for the vectors of a query or of a "
+                "document.",
+                "Use one of these roles.",
+            )
+        prompt: str = getattr(self.prompts, role)
+        return prompt
+
+    def check(self) -> int | None:
+        """Dimensions of its vectors; nothing is sent."""
+        return self.dimensions
+
+    def check_access(self, services: Services) -> None:
+        """Make sure that its key is there.
+
+        Raises:
+            MissingSecretError: The environment variable is not set.
+        """
+        if self.key is not None:
+            services.require_secret(self.key, f"teacher {self.name!r}")
+
+    def open(self, folder: Path, compute: Compute) -> ApiModel:
+        """What it has answered, and the service for the rest. Nothing is sent before vectors are missing."""
+        from stella_assets.teachers.api.model import ApiModel
+
+        return ApiModel(self, compute.services)
+
+    def refused_texts(self, model: ApiModel, role: Role) -> Mapping[str, str]:
+        """The texts that the service does not take."""
+        return model.refused(role)
+
+    def cost(self, model: ApiModel, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
+        """Requests, tokens and dollars of the vectors of texts."""
+        return model.cost(texts)
+
+    def stated_terms(self) -> Terms:
+        """The provider's."""
+        return self.terms
+
+    def link(self) -> str:
+        """Its name, with a link to the provider's terms."""
+        return f"[{self.name}]({self.terms.url})"
