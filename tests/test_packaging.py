@@ -24,6 +24,9 @@ def test_a_wheel_installs_one_package_with_all_of_the_code(tmp_path: Path):
         code = {f"stella_assets/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / folder).rglob("*.py")}
         assert code
         assert code <= set(names)
+    # What the code reads.
+    data = {path for path in (ROOT / "stella_assets").rglob("*") if path.suffix in (".yaml", ".csv")}
+    assert {path.relative_to(ROOT).as_posix() for path in data} <= set(names)
     # What `stella init` writes.
     recipes = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*") if path.is_file()}
     assert {f"stella_assets/recipe/{path}" for path in recipes} <= set(names)

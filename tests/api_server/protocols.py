@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
+
 from tests.api_server.faults import Rows
 
 
@@ -29,33 +31,151 @@ class Speech(Protocol):
     def error(self, status: int, message: str, code: str) -> dict[str, Any]: ...
 
 
+def bearer(headers: Mapping[str, str]) -> str:
+    return headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def listed(vector: np.ndarray) -> list[float]:
+    # NaN has no JSON, and the servers that send it write the word all the same, as Python does.
+    return [float(number) for number in vector]
+
+
+def packed(vector: np.ndarray) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def by_index(body: dict[str, Any], rows: Rows, tokens: int, pack: bool) -> dict[str, Any]:
+    """An answer in the form of OpenAI, which others took over."""
+    write = packed if pack else listed
+    data = [{"object": "embedding", "index": index, "embedding": write(vector)} for index, vector in rows]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": body["model"], "usage": usage}
+
+
 class OpenAi:
     path = "/openai/v1/embeddings"
     most = 2048
 
     def key(self, headers: Mapping[str, str]) -> str:
-        return headers.get("authorization", "").removeprefix("Bearer ") or headers.get("api-key", "")
+        return headers.get("api-key") or bearer(headers)
 
     def asked(self, body: dict[str, Any]) -> Asked:
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
-        return Asked(texts, body.get("dimensions"), None)
+        return Asked(texts, body.get("dimensions"), body.get("input_type"))
 
     def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
-        packed = body.get("encoding_format") == "base64"
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": base64.b64encode(vector.astype("<f4").tobytes()).decode() if packed else vector.tolist(),
-            }
-            for index, vector in rows
-        ]
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {"object": "list", "data": data, "model": body["model"], "usage": usage}
+        return by_index(body, rows, tokens, body.get("encoding_format") == "base64")
 
     def error(self, status: int, message: str, code: str) -> dict[str, Any]:
         kind = "invalid_request_error" if status < 500 else "server_error"
         return {"error": {"message": message, "type": kind, "param": None, "code": code or None}}
 
 
-PROTOCOLS: dict[str, Speech] = {"openai": OpenAi()}
+class Cohere:
+    path = "/cohere/v2/embed"
+    most = 96
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        return bearer(headers)
+
+    def asked(self, body: dict[str, Any]) -> Asked:
+        assert body["embedding_types"] == ["float"]
+        return Asked(body["texts"], body.get("output_dimension"), body["input_type"])
+
+    def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
+        return {
+            "id": f"cohere-{tokens}",
+            "embeddings": {"float": [listed(vector) for _, vector in rows]},
+            "texts": body["texts"],
+            "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens}},
+        }
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return {"message": f"{message} {code}".strip()}
+
+
+class Voyage:
+    path = "/voyage/v1/embeddings"
+    most = 1000
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        return bearer(headers)
+
+    def asked(self, body: dict[str, Any]) -> Asked:
+        assert body["output_dtype"] == "float"
+        return Asked(body["input"], body.get("output_dimension"), body["input_type"])
+
+    def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
+        return {**by_index(body, rows, tokens, body["encoding_format"] == "base64"), "usage": {"total_tokens": tokens}}
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return {"detail": f"{message} {code}".strip()}
+
+
+class Gemini:
+    path = "/gemini/v1beta/models/{model}:batchEmbedContents"
+    most = 100
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        return headers.get("x-goog-api-key", "")
+
+    def asked(self, body: dict[str, Any]) -> Asked:
+        texts = ["".join(part["text"] for part in each["content"]["parts"]) for each in body["requests"]]
+        first = body["requests"][0]
+        return Asked(texts, first.get("outputDimensionality"), first.get("taskType"))
+
+    def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
+        # Only whole vectors are of norm 1 there.
+        short = "outputDimensionality" in body["requests"][0]
+        return {"embeddings": [{"values": listed(vector * (0.5 if short else 1))} for _, vector in rows]}
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        details = [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": code}]}]
+        return {"error": {"code": status, "message": message, "status": "FAILED", "details": details if code else []}}
+
+
+class Jina:
+    path = "/jina/v1/embeddings"
+    most = 2048
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        return bearer(headers)
+
+    def asked(self, body: dict[str, Any]) -> Asked:
+        assert body["normalized"] is True
+        return Asked(body["input"], body.get("dimensions"), body.get("task"))
+
+    def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
+        return by_index(body, rows, tokens, body["embedding_type"] == "base64")
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return {"detail": f"{message} {code}".strip()}
+
+
+class Mistral:
+    path = "/mistral/v1/embeddings"
+    most = 256
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        return bearer(headers)
+
+    def asked(self, body: dict[str, Any]) -> Asked:
+        assert body["output_dtype"] == "float"
+        return Asked(body["input"], body.get("output_dimension"), None)
+
+    def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
+        return by_index(body, rows, tokens, body["encoding_format"] == "base64")
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return {"object": "error", "message": message, "type": "invalid_request_error", "param": None, "code": code}
+
+
+PROTOCOLS: dict[str, Speech] = {
+    "openai": OpenAi(),
+    "cohere": Cohere(),
+    "voyage": Voyage(),
+    "gemini": Gemini(),
+    "jina": Jina(),
+    "mistral": Mistral(),
+}
+"""By the name of the dialect. The paths are those of the providers, after the part of the address that is ours."""

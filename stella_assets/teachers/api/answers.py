@@ -86,6 +86,14 @@ def place(rows: Iterable[tuple[int, Any]], count: int) -> np.ndarray:
     return np.stack(whole)
 
 
+def rows_by_index(answer: Any, count: int) -> Parsed:
+    """What an answer has in the form of OpenAI, which other providers took over."""
+    vectors = place(((row["index"], row["embedding"]) for row in answer["data"]), count)
+    # Some compatible servers leave the usage out, or fill it with zeros.
+    usage = answer.get("usage") or {}
+    return Parsed(vectors, usage.get("prompt_tokens") or usage.get("total_tokens") or None)
+
+
 def _numbers(vector: Any) -> np.ndarray:
     try:
         if isinstance(vector, str):

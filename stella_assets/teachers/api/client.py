@@ -12,7 +12,7 @@ import numpy as np
 
 from stella_assets.teachers.api.answers import Answer, Refusal
 from stella_assets.teachers.api.budget import Budget
-from stella_assets.teachers.api.count import bound_tokens
+from stella_assets.teachers.api.count import Counter
 from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import ApiError
 from stella_assets.teachers.api.exchange import Counts, Exchange, Line, RefusedError, StoppedError
@@ -39,7 +39,7 @@ class ApiClient:
         key: None for a server that needs none.
         limits: Over the defaults of the dialect.
         policy: How long a request is tried.
-        count: An upper bound of the tokens of a text.
+        counter: How tokens are counted before they are sent; the dialect's own where not given.
         say: Gets a line when something takes long.
 
     Attributes:
@@ -56,11 +56,11 @@ class ApiClient:
         key: str | None,
         limits: Limits | None = None,
         policy: RetryPolicy | None = None,
-        count: Callable[[str], int] = bound_tokens,
+        counter: Counter | None = None,
         say: Callable[[str], None] = _silent,
     ) -> None:
         self.limits = (limits or Limits()).over(service.limits())
-        self._count = count
+        self._counter = counter or service.counter()
         self._packer = Packer(self.limits)
         self._exchange = Exchange(
             service, None if key is None else Key(key), Pace(self.limits), policy or RetryPolicy(), say
@@ -94,7 +94,7 @@ class ApiClient:
             Exception: What `on_answer` raises. In each case requests in flight are answered first.
         """
         call = _Call(self._exchange, self._packer, texts, role, on_answer, budget)
-        main = call.run(self.limits, [self._count(text) for text in texts])
+        main = call.run(self.limits, self._counter)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -116,9 +116,10 @@ class _Call:
         self.refusals: list[Refusal] = []
         self._failure: Exception | None = None
 
-    async def run(self, limits: Limits, tokens: Sequence[int]) -> None:
+    async def run(self, limits: Limits, counter: Counter) -> None:
         """Send all batches, `limits.concurrency` of them at once."""
-        batches = self._packer.batches(self._texts, tokens)
+        tokens = counter.count(self._texts)
+        batches = self._packer.batches(self._texts, tokens, self._known_too_long(tokens, limits, counter))
         many = limits.concurrency or 1
         connections = httpx2.Limits(max_connections=many, max_keepalive_connections=many)
         async with httpx2.AsyncClient(timeout=limits.timeout, limits=connections) as http:
@@ -126,6 +127,17 @@ class _Call:
             await asyncio.gather(*(self._work(line, batches) for _ in range(many)))
         if self._failure is not None:
             raise self._failure
+
+    def _known_too_long(self, tokens: Sequence[int], limits: Limits, counter: Counter) -> set[int]:
+        """Set aside what the service would refuse for sure. Where there is only an upper bound, it decides itself."""
+        longest = limits.item_tokens
+        if longest is None or not counter.exact:
+            return set()
+        found = [position for position, count in enumerate(tokens) if count > longest]
+        self.refusals += [
+            Refusal(position, f"{tokens[position]:,} tokens, and the model takes {longest:,}") for position in found
+        ]
+        return set(found)
 
     async def _work(self, line: Line, batches: Iterator[Batch]) -> None:
         try:

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 # `[CLS]`, `[SEP]`, a leading space, and the instruction of up to 13 words that some services put before a text.
 EXTRA_TOKENS = 24
 """Tokens of a text that no byte of it stands for, at most."""
+THREADS = 2
+"""Of tiktoken."""
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A way to count tokens.
+
+    Attributes:
+        words: What it is, for people.
+        exact: Whether it counts what the service counts; else it gives an upper bound.
+        count: The tokens of each text.
+    """
+
+    words: str
+    exact: bool
+    count: Callable[[Sequence[str]], list[int]]
 
 
 def bound_tokens(text: str) -> int:
@@ -24,6 +42,30 @@ def bound_tokens(text: str) -> int:
     return longest + EXTRA_TOKENS
 
 
-def bound_all(texts: Sequence[str]) -> int:
-    """The sum of `bound_tokens`."""
-    return sum(map(bound_tokens, texts))
+BOUND = Counter("upper bound: a token for each byte", False, lambda texts: [bound_tokens(text) for text in texts])
+
+
+def openai_counter(model: str) -> Counter:
+    """OpenAI's own tokenizer, where `tiktoken` is installed and has the vocabulary or can fetch it.
+
+    Args:
+        model: OpenAI's name of the model.
+
+    Returns:
+        The upper bound where it is not there; its `words` say so.
+    """
+    try:
+        import tiktoken
+    except ImportError:
+        return Counter(f"{BOUND.words}, as tiktoken is not installed", False, BOUND.count)
+    try:
+        encoding = tiktoken.encoding_for_model(model)
+    except KeyError:
+        return Counter(f"{BOUND.words}, as tiktoken does not know {model}", False, BOUND.count)
+    except OSError:  # it fetches the vocabulary when it is first used
+        return Counter(f"{BOUND.words}, as tiktoken could not fetch its vocabulary", False, BOUND.count)
+    return Counter(
+        f"tiktoken, {encoding.name}",
+        True,
+        lambda texts: [len(tokens) for tokens in encoding.encode_ordinary_batch(list(texts), num_threads=THREADS)],
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -218,7 +218,8 @@ class Exchange:
             raise RefusedError(status, problem)
         if not is_passing(status, reply.headers) or (status == TOO_MANY and self._service.is_exhausted(problem)):
             raise self.refusal(status, problem)
-        raise PassingError(f"status {status}: {problem.message}", status == TOO_MANY, asked_wait(reply.headers))
+        waits = [wait for wait in (asked_wait(reply.headers), problem.wait) if wait is not None]
+        raise PassingError(f"status {status}: {problem.message}", status == TOO_MANY, max(waits, default=None))
 
     def _read(self, reply: httpx2.Response, count: int, expected: float, bound: int, budget: Budget) -> Parsed:
         try:
@@ -247,7 +248,7 @@ class Exchange:
         problem = self._service.problem(body)
         words = " ".join(problem.message.split()) or reply.reason_phrase
         words = self._key.hide(words) if self._key is not None else words
-        return Problem(words[:300].rstrip("."), problem.code, problem.param)
+        return replace(problem, message=words[:300].rstrip("."))
 
     def refusal(self, status: int, problem: Problem) -> ApiError:
         """What a person reads of an error that another try does not mend."""

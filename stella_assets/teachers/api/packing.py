@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 
 from stella_assets.teachers.api.limits import Limits
@@ -58,22 +58,35 @@ class Packer:
         self._tokens = min((limit for limit in tokens if limit), default=None)
         self._bytes = limits.request_bytes
 
-    def batches(self, texts: Sequence[str], tokens: Sequence[int]) -> Iterator[Batch]:
+    def batches(
+        self, texts: Sequence[str], tokens: Sequence[int], without: Container[int] = frozenset()
+    ) -> Iterator[Batch]:
         """The batches, made when they are asked for.
 
         Args:
             texts: With their prompts.
             tokens: Of each, an upper bound. One that is above the limit of a request goes alone: the bound may be
                 far above the truth, and the service says so if it is not.
+            without: Positions that are left out.
         """
-        start = 0
-        while start < len(texts):
-            end, total, size = start, 0, BODY_BYTES
-            while end < len(texts) and end - start < self.items:
-                total += tokens[end]
-                size += TEXT_BYTES + (len(json.dumps(texts[end], ensure_ascii=False).encode()) if self._bytes else 0)
-                if end > start and ((self._tokens and total > self._tokens) or (self._bytes and size > self._bytes)):
-                    break
-                end += 1
-            yield Batch(tuple(range(start, end)), tuple(tokens[start:end]))
-            start = end
+        batch: list[int] = []
+        total, size = 0, BODY_BYTES
+        for position, count in enumerate(tokens):
+            if position in without:
+                continue
+            length = self._length(texts[position])
+            if batch and (
+                len(batch) >= self.items
+                or (self._tokens and total + count > self._tokens)
+                or (self._bytes and size + length > self._bytes)
+            ):
+                yield Batch(tuple(batch), tuple(tokens[each] for each in batch))
+                batch, total, size = [], 0, BODY_BYTES
+            batch.append(position)
+            total, size = total + count, size + length
+        if batch:
+            yield Batch(tuple(batch), tuple(tokens[each] for each in batch))
+
+    def _length(self, text: str) -> int:
+        # Only counted where it is limited. JSON writes a quotation mark as two characters.
+        return TEXT_BYTES + len(json.dumps(text, ensure_ascii=False).encode()) if self._bytes else 0

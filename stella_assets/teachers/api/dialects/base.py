@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel, Dimension
 from stella_assets.core.registry import Registry
 from stella_assets.teachers.api.answers import Parsed
+from stella_assets.teachers.api.count import BOUND, Counter
 from stella_assets.teachers.api.limits import Limits
+from stella_assets.teachers.api.prices import Published, published
 
 COMMON_LIMITS = Limits(items=512, concurrency=16, timeout=120.0)
 """Larger requests save nothing where tokens are what is limited, and a killed run pays for them again."""
@@ -42,11 +44,13 @@ class Problem:
         message: The service's words.
         code: Its name of the error; empty where it has none.
         param: The part of the request that is wrong; empty where it does not say.
+        wait: Seconds that the body asks to wait; None where it does not say.
     """
 
     message: str
     code: str = ""
     param: str = ""
+    wait: float | None = None
 
 
 class Dialect(ConfigModel):
@@ -56,8 +60,6 @@ class Dialect(ConfigModel):
     `request` and `parse`; the other methods fit most services.
     """
 
-    input_types: ClassVar[Mapping[str, str]] = {}
-    """What the service calls the roles `query` and `document`."""
     exhausted: ClassVar[frozenset[str]] = frozenset({"insufficient_quota"})
     """Codes of errors with status 429 that waiting does not mend."""
     unhashed: ClassVar[frozenset[str]] = frozenset()
@@ -90,17 +92,30 @@ class Dialect(ConfigModel):
             raise ValueError("an address has no user, password or `?`; keys are read from the environment")
         return url.rstrip("/")
 
+    def published(self) -> Published | None:
+        """What the provider publishes of the model; None at an address that is not the provider's."""
+        if self.base_url != type(self).model_fields["base_url"].default:
+            return None
+        return published(self.dialect, self.model)
+
     def limits(self) -> Limits:
         """What the service takes, as far as its documentation says."""
-        return COMMON_LIMITS
+        facts = self.published()
+        return COMMON_LIMITS if facts is None else facts.limits.over(COMMON_LIMITS)
 
     def dim(self) -> int | None:
         """Dimensions of its vectors; None where only an answer can say."""
-        return self.dimensions
+        facts = self.published()
+        return self.dimensions or (None if facts is None else facts.dimensions)
+
+    def counter(self) -> Counter:
+        """How tokens are counted before a request is sent."""
+        return BOUND
 
     def input_type(self, role: str) -> str | None:
-        """What the service calls a role; None for a role that is a prompt itself."""
-        return self.input_types.get(role)
+        """What the service calls a role; None where it is not told."""
+        del role
+        return None
 
     def identity(self, role: str) -> dict[str, Any]:
         """All that its vectors depend on in addition to the text: no key, and not how numbers are written.
@@ -111,7 +126,7 @@ class Dialect(ConfigModel):
         Returns:
             Plain values.
         """
-        settings = self.settings("base_url", "server", *self.unhashed)
+        settings = self.settings("base_url", "server", "input_types", *self.unhashed)
         server = self.server or self.base_url.split("://", 1)[1]
         input_type = self.input_type(role)
         return {**settings, "server": server, "input_type": input_type, "output_dtype": "float", "normalised": "client"}
@@ -159,6 +174,32 @@ class Dialect(ConfigModel):
     def is_exhausted(self, problem: Problem) -> bool:
         """Whether an error with status 429 says that the account has no more, so that waiting does not mend it."""
         return problem.code in self.exhausted
+
+
+class RoleDialect(Dialect):
+    """What dialects share that tell the service what a text is for. It changes vectors, so it is in the fingerprint."""
+
+    known_types: ClassVar[frozenset[str]] = frozenset()
+    """What the service has words for; empty where any word may be."""
+    usual_types: ClassVar[Mapping[str, str]] = {}
+    """Its words for the roles `query` and `document`."""
+
+    input_types: dict[str, str | None] = Field(
+        default={}, description="the service's words for the roles `query` and `document`; null to say nothing"
+    )
+
+    @model_validator(mode="after")
+    def _require_known_types(self) -> Self:
+        for role, word in self.input_types.items():
+            if role not in ("query", "document"):
+                raise ValueError(f"input_types has {role!r}, and roles are `query` and `document`")
+            if word is not None and self.known_types and word not in self.known_types:
+                raise ValueError(f"input_types: {word!r} is not one of {', '.join(sorted(self.known_types))}")
+        return self
+
+    def input_type(self, role: str) -> str | None:
+        """The service's word for a role; None for a role that is a prompt itself."""
+        return {**self.usual_types, **self.input_types}.get(role)
 
 
 DIALECTS: Registry[Dialect] = Registry("dialect", key="dialect")

@@ -1,0 +1,47 @@
+"""The dialect `voyage`: Voyage AI, also at MongoDB's addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from stella_assets.teachers.api.answers import Parsed, rows_by_index
+from stella_assets.teachers.api.dialects.base import DIALECTS, Request, RoleDialect
+
+
+@DIALECTS.register
+class VoyageDialect(RoleDialect):
+    """Voyage AI, and by `base_url` MongoDB Atlas. It puts an instruction of its own before a text, by its role."""
+
+    known_types: ClassVar[frozenset[str]] = frozenset({"query", "document"})
+    usual_types: ClassVar[Mapping[str, str]] = {"query": "query", "document": "document"}
+    unhashed: ClassVar[frozenset[str]] = frozenset({"encoding_format"})
+
+    dialect: Literal["voyage"]
+    base_url: str = Field(
+        "https://api.voyageai.com/v1", description="of the server, to which `/embeddings` is appended"
+    )
+    truncation: bool = Field(True, description="cut texts that are too long; otherwise they are refused")
+    encoding_format: Literal["base64"] | None = Field(
+        "base64", description="how numbers are sent; null for lists, with equal numbers"
+    )
+
+    def request(self, texts: Sequence[str], role: str) -> Request:
+        """`POST {base_url}/embeddings`."""
+        body: dict[str, Any] = {
+            "input": list(texts),
+            "model": self.model,
+            "input_type": self.input_type(role),
+            "truncation": self.truncation,
+            "output_dtype": "float",
+            "encoding_format": self.encoding_format,
+        }
+        if self.dimensions is not None:
+            body["output_dimension"] = self.dimensions
+        return Request("/embeddings", body)
+
+    def parse(self, answer: Any, count: int) -> Parsed:
+        """Rows by their `index`."""
+        return rows_by_index(answer, count)
