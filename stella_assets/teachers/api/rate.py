@@ -16,7 +16,7 @@ HEADROOM = 0.98
 BURST = 0.6
 """Seconds of a limit that may be used at once; together with `HEADROOM` less than what any minute allows."""
 RECOVERY = 60.0
-"""Seconds from half of a rate to the whole of it."""
+"""Seconds in which a rate doubles that was halved: from half of it to the whole of it."""
 
 
 class Bucket:
@@ -32,7 +32,6 @@ class Bucket:
         self._stated = per_minute is not None
         self._limit = None if per_minute is None else HEADROOM * per_minute / MINUTE
         self.rate = self._limit
-        self._growth = 0.0
         self._level = self._capacity
         self._then = self._cut = self._began = clock()
         self._admitted = 0.0
@@ -46,9 +45,9 @@ class Bucket:
         passed, self._then = now - self._then, now
         if self.rate is None:
             return
-        self.rate += self._growth * passed
-        if self._limit is not None:
-            self.rate = min(self.rate, self._limit)
+        # Where nobody knows the limit, it grows until the next refusal. The exponent is cut: a laptop may sleep.
+        grown = self.rate * 2 ** min(passed / RECOVERY, 30.0)
+        self.rate = grown if self._limit is None else min(grown, self._limit)
         self._level = min(self._level + self.rate * passed, self._capacity)
 
     def delay(self, amount: float) -> float:
@@ -75,9 +74,9 @@ class Bucket:
         self._refill()
         now = self._clock()
         rate = self.rate if self.rate is not None else self._admitted / max(1.0, now - self._began)
-        self.rate, self._growth, self._cut = rate / 2, rate / 2 / RECOVERY, now
-        self._level = min(self._level, 0.0)
-        self._admitted, self._began = 0.0, now
+        if rate > 0:
+            self._level = 0.0 if self.rate is None else min(self._level, 0.0)
+            self.rate, self._cut = rate / 2, now
 
     def learn(self, limit: float | None, remaining: float | None) -> None:
         """Take over what the service says of itself. Gateways send -1 and 0 for what they do not know.

@@ -44,7 +44,7 @@ class RetryPolicy:
             tries: So far.
             asked: What the service asks for; None where it does not say.
         """
-        backoff: float = min(self.longest, self.first * 2 ** (tries - 1)) * random.uniform(0.75, 1.25)
+        backoff: float = min(self.longest, self.first * 2 ** min(tries - 1, 30)) * random.uniform(0.75, 1.25)
         return max(asked or 0.0, backoff)
 
 
