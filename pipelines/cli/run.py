@@ -41,7 +41,7 @@ def run(
     """Make what the recipe describes. Existing artefacts are reused, and a killed run continues where it stopped."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_environments, check_recipe, remarks
+    from stella_assets.recipe.preflight import check_access, check_environments, check_recipe, remarks
 
     started = time.monotonic()
     graph, runner = Graph(wanted), people_runner(workspace, allow_environments)
@@ -55,6 +55,7 @@ def run(
     # Now and not after the corpus is made. A teacher whose vectors exist needs no environment.
     encoding = [teacher for teacher in wanted.teachers if graph.teachers[teacher.name] in selection.missing]
     check_environments(encoding, runner.compute.environments)
+    check_access(encoding, runner.compute.services)
     reused = len(selection.steps) - len(selection.missing)
     note(f"{wanted.name}: {reused} of {len(selection.steps)} artefacts are reused.")
     if selection.missing:
@@ -181,7 +182,14 @@ def validate(
     """Check a recipe, its files, models and dimensions, and rehearse its student, without making anything."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
-    from stella_assets.recipe.preflight import check_recipe, environment_states, model_states, rehearse_recipe, remarks
+    from stella_assets.recipe.preflight import (
+        access_states,
+        check_recipe,
+        environment_states,
+        model_states,
+        rehearse_recipe,
+        remarks,
+    )
 
     previews: dict[str, Preview] = {}
     # Said at once where people read: a later check may take its time, or fail.
@@ -190,6 +198,7 @@ def validate(
     rehearsed = rehearse_recipe(wanted, dims, compute()) if rehearsal else "The student was not rehearsed."
     planned = predict(Graph(wanted), quiet_runner(workspace), probe=rehearsal)
     lines = [rehearsed, *hub, *remarks(wanted), *environment_states(wanted, compute().environments)]
+    lines += access_states(wanted, compute().services)
     if as_json:
         sources = {name: asdict(preview) for name, preview in previews.items()}
         steps = [asset.__dict__ for asset in planned]

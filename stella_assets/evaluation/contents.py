@@ -16,7 +16,7 @@ from stella_assets.evaluation import reference_scores
 from stella_assets.evaluation.render import plots
 from stella_assets.evaluation.render.page import Page
 from stella_assets.evaluation.scoreboard import Scoreboard, summarise
-from stella_assets.evaluation.scores import CONCATENATION, teacher_model
+from stella_assets.evaluation.scores import BASE_MODEL, CONCATENATION, teacher_model
 from stella_assets.evaluation.seeds import summarise_seeds
 from stella_assets.evaluation.summary import BenchmarkSummary, ContaminationSummary, ModelSummary, Summary, TaskSummary
 from stella_assets.evaluation.task_set import BETWEEN_BENCHMARKS
@@ -116,7 +116,7 @@ def build_page(description: str, summary: Summary, inputs: ReportInputs, context
     return Page(
         description=description,
         summary=summary,
-        mteb=context.read(inputs.scores[CONCATENATION]).metrics["mteb"],
+        mteb=context.read(inputs.scores[BASE_MODEL]).metrics["mteb"],
         vector_stats=_stats_of_all_texts(inputs, context),
         lineage=lineage,
         paraphrase_dimension=context.read(inputs.variants).variants.dimension if inputs.variants else None,

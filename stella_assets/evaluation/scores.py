@@ -77,7 +77,7 @@ def teacher_scores_step(
     def build(context: BuildContext) -> Result:
         from stella_assets.evaluation.teacher_encoders import TeacherEmbedder
 
-        embedder = TeacherEmbedder(context.read(vectors), context.compute)
+        embedder = TeacherEmbedder(context.read(vectors), context.compute.on_behalf_of(recipe))
         return score_models(recipe, [(model, embedder)], context.read(tasks), context)
 
     settings = {"prompts": dict(teacher.task_prompts())}
@@ -105,7 +105,8 @@ def concatenation_scores_step(
     def build(context: BuildContext) -> Result:
         from stella_assets.evaluation.teacher_encoders import ConcatenationEmbedder, TeacherEmbedder
 
-        parts = [TeacherEmbedder(context.read(vectors[teacher.name]), context.compute) for teacher in teachers]
+        compute = context.compute.on_behalf_of(recipe)
+        parts = [TeacherEmbedder(context.read(vectors[teacher.name]), compute) for teacher in teachers]
         layout = context.read(concatenation).layout.of([teacher.name for teacher in teachers])
         # One teacher's concatenation is its own vectors: with its identity, no task is scored twice.
         alone = len(parts) == 1 and layout.mean_of(layout.teachers[0]) is None

@@ -84,9 +84,13 @@ def is_worth_a_probe(graph: Graph, size: Size) -> bool:
 
 
 def can_probe(recipe: Recipe) -> bool:
-    """Whether all models are on this machine, without environments of their own, which take minutes to make."""
+    """Whether all models are on this machine, without environments of their own, which take minutes to make.
+
+    A teacher that costs money is not probed: nothing is sent that a person did not ask for.
+    """
     on_hub = any(model.on_hub for model in recipe.published_models().values())
-    return not (on_hub or any(teacher.own_environment() for teacher in recipe.teachers))
+    elsewhere = any(teacher.paid or teacher.own_environment() for teacher in recipe.teachers)
+    return not (on_hub or elsewhere)
 
 
 def make_probe(graph: Graph, runner: Runner, looked: Sequence[Looked]) -> Probe | None:

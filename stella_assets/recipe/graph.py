@@ -196,11 +196,13 @@ class Graph:
                 name, teacher=teacher, vectors=self.teachers[teacher.name], tasks=self.tasks
             )
             for teacher in recipe.teachers
+            if teacher.is_scored()
         }
         # Of what the student learns: a teacher that no stage learns from is scored by itself only.
-        scores[CONCATENATION] = concatenation_scores_step(
-            name, teachers=self._taught, vectors=self.teachers, concatenation=self.concatenation, tasks=self.tasks
-        )
+        if all(teacher.is_scored() for teacher in self._taught):
+            scores[CONCATENATION] = concatenation_scores_step(
+                name, teachers=self._taught, vectors=self.teachers, concatenation=self.concatenation, tasks=self.tasks
+            )
         scores[BASE_MODEL] = base_model_scores_step(name, student=recipe.student, tasks=self.tasks)
         for number, stage in enumerate(self.stages, 1):
             scores[stage.stored_as] = self._stage_scores(stage, number)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments import Environments
+from stella_assets.core.errors import UserError
 from stella_assets.core.models import hub_states
+from stella_assets.core.services import Services
 from stella_assets.corpus.clean import load_identifier
 from stella_assets.corpus.evaluation_sets import set_digest
 from stella_assets.corpus.sources import Preview
-from stella_assets.evaluation.scores import student_prompts
+from stella_assets.evaluation.scores import CONCATENATION, student_prompts
 from stella_assets.evaluation.task_set import check_tasks
 from stella_assets.evaluation.variants import paraphrase
 from stella_assets.recipe.read import RecipeError
@@ -60,6 +62,7 @@ def check_recipe(
         evaluation=recipe.evaluation,
         tasks=tasks,
         teachers=[teacher.name for teacher in recipe.teachers],
+        scored=_scored(recipe),
         dims=recipe.student.matryoshka_dims,
         decontaminates=recipe.corpus.decontaminate is not None,
     )
@@ -77,6 +80,33 @@ def check_recipe(
     return layout.dim
 
 
+def _scored(recipe: Recipe) -> list[str]:
+    """What is scored of the teachers and their concatenation, as the gate names them."""
+    scored = [teacher.name for teacher in recipe.teachers if teacher.is_scored()]
+    return [*scored, CONCATENATION] if set(recipe.taught_by()) <= set(scored) else scored
+
+
+def check_access(teachers: Iterable[TeacherConfig], services: Services) -> None:
+    """Make sure that the teachers that others run can be asked; nothing is sent.
+
+    Raises:
+        UserError: A key is missing.
+    """
+    for teacher in teachers:
+        teacher.check_access(services)
+
+
+def access_states(recipe: Recipe, services: Services) -> list[str]:
+    """What `validate` says of keys that are missing, one line each."""
+    lines = []
+    for teacher in recipe.teachers:
+        try:
+            teacher.check_access(services)
+        except UserError as missing:
+            lines.append(str(missing))
+    return lines
+
+
 def _require_splits(recipe: Recipe) -> None:
     """Raise `RecipeError` for a split that would be empty, by the limits of the sources."""
     limits = [source.limit for source in recipe.corpus.sources]
@@ -91,14 +121,20 @@ def _require_splits(recipe: Recipe) -> None:
 
 
 def remarks(recipe: Recipe) -> list[str]:
-    """What a recipe asks for without effect, as sentences."""
+    """What a recipe asks for without effect, and what is left out of it, as sentences."""
     prompts = student_prompts(recipe.student, recipe.evaluation)
+    lines = [
+        f"teacher {teacher.name!r} is not scored, nor is a concatenation with it: the texts of the tasks would be sent "
+        "and paid. `evaluate: true` does so."
+        for teacher in recipe.teachers
+        if not teacher.is_scored()
+    ]
     if recipe.evaluation.paraphrases and not paraphrase(prompts):
-        return [
+        lines += [
             "evaluation.paraphrases has no effect: no paraphrase that comes with this package changes a prompt of "
             "evaluation.prompts."
         ]
-    return []
+    return lines
 
 
 def rehearse_recipe(recipe: Recipe, dimension: int | None, compute: Compute) -> str:

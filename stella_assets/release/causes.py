@@ -35,26 +35,30 @@ def explain_loss(board: Scoreboard, summary: Summary, student: str) -> str:
 
 def _causes_in_points(board: Scoreboard, student: str) -> list[str]:
     """The way from the base model's score to the student's: by the teachers, by the stages."""
-    teachers = _points(board, board.full(CONCATENATION))
+    # Teachers that cost money are scored only where the recipe asks for it.
+    teachers = _points(board, board.full(CONCATENATION)) if board.has(CONCATENATION) else None
     base, last = _points(board, board.full(BASE_MODEL)), _points(board, board.full(student))
     stages = {name: _points(board, board.full(name)) for name, _ in board.models if name.startswith("stage_")}
     best = max(stages, key=lambda name: stages[name])
     found = [
         (
-            base - teachers,
-            f"the teachers themselves score {teachers:.2f}, {base - teachers:.2f} below the base model: take better "
-            "ones",
-        ),
-        (
-            teachers - stages[best],
-            f"the student learnt too little of its teachers: they score {teachers:.2f}, it scores {stages[best]:.2f} "
-            "at best: train longer, on more texts or on texts nearer to the tasks",
-        ),
-        (
             stages[best] - last,
             f"the last stage lost {stages[best] - last:.2f} points that {best} had: lower its learning rate",
         ),
     ]
+    if teachers is not None:
+        found += [
+            (
+                base - teachers,
+                f"the teachers themselves score {teachers:.2f}, {base - teachers:.2f} below the base model: take "
+                "better ones",
+            ),
+            (
+                teachers - stages[best],
+                f"the student learnt too little of its teachers: they score {teachers:.2f}, it scores "
+                f"{stages[best]:.2f} at best: train longer, on more texts or on texts nearer to the tasks",
+            ),
+        ]
     # Only what lowered the score is a cause, and what lowered it most is the likeliest.
     return [cause for points, cause in sorted(found, key=lambda each: -each[0]) if points > 0]
 

@@ -97,9 +97,11 @@ def _write_dataset(
     texts = runner.read(inputs.corpus)
     # One column only: the texts themselves are read batch by batch.
     splits = np.concatenate([np.asarray(batch.column(0).to_pylist()) for batch in texts.scan(["split"])])
+    # Texts that a teacher does not take have no vector.
+    left_out = [vectors.left_out(texts) for vectors in columns.values()]
     (to / "data").mkdir()
     for split in SPLITS:
-        rows = np.flatnonzero(splits == split)
+        rows = np.setdiff1d(np.flatnonzero(splits == split), np.concatenate([np.empty(0, np.int64), *left_out]))
         # Rounded up. An empty split gets one empty shard, so that `load_dataset` knows it.
         count = max(-(-len(rows) // SHARD_ROWS), 1)
         for number in range(count):

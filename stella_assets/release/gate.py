@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import pyarrow.parquet as pq
@@ -88,6 +88,7 @@ def check_gate(
     evaluation: EvaluationSettings,
     tasks: Iterable[EvaluationTask],
     teachers: Sequence[str],
+    scored: Collection[str],
     dims: Sequence[int],
     decontaminates: bool,
 ) -> None:
@@ -98,6 +99,7 @@ def check_gate(
         evaluation: Which tasks are built from the corpus.
         tasks: The other tasks.
         teachers: Names of the teachers.
+        scored: Those of them, and of the concatenation, that are scored.
         dims: The student's Matryoshka dimensions.
         decontaminates: Whether the corpus is compared with evaluation texts.
 
@@ -119,6 +121,11 @@ def check_gate(
         raise GateError(
             f"release.gate.retention_of {gate.retention_of!r}: no teacher has this name.",
             f"There is {', '.join(names)}.",
+        )
+    if gate.retention and gate.retention_of not in scored:
+        raise GateError(
+            f"release.gate.retention: {gate.retention_of} is not scored, as its texts would be paid.",
+            "Set `evaluate: true` for its teachers of kind `api`, or remove it from the gate.",
         )
     for dim in gate.dimensions:
         if dim not in dims:

@@ -16,6 +16,7 @@ from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.database import table_names
 from stella_assets.storage.errors import DamageError, VectorError
 from stella_assets.storage.integrity import Damage, TableReport, table_bytes, verify_table
+from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
@@ -107,15 +108,22 @@ class Auditor:
         runner: Has the workspace and the device. It remembers what it found: make a new one after a repair.
         sample: Vectors to recompute for each teacher of each recipe.
         seed: Of the sample.
+        paid: Vectors to recompute for each teacher that is paid; by default none, as digests tell of damage.
     """
 
     def __init__(
-        self, recipes: Sequence[AuditedRecipe], runner: Runner, sample: int = SAMPLE_ROWS, seed: int = 0
+        self,
+        recipes: Sequence[AuditedRecipe],
+        runner: Runner,
+        sample: int = SAMPLE_ROWS,
+        seed: int = 0,
+        paid: int = 0,
     ) -> None:
         self._recipes = recipes
         self._runner = runner
         self._sample = sample
         self._seed = seed
+        self._paid = paid
 
     def bytes(self) -> int:
         """Bytes that `verify` reads."""
@@ -141,23 +149,28 @@ class Auditor:
             for vectors, texts in encoded_teachers(recipe, self._runner):
                 audit.missing += _find_missing(recipe, vectors, texts)
                 # Reading damaged files raises an error of Lance, or gives vectors that say nothing about the teacher.
-                if self._sample and not damaged & vectors.tables():
-                    self._compare(recipe, vectors, texts, audit)
+                if self._sampled(vectors) and not damaged & vectors.tables():
+                    self._compare(recipe, vectors, vectors.taken(texts), audit)
         return audit
 
-    def _compare(self, recipe: AuditedRecipe, vectors: TeacherVectors, texts: CorpusTexts, audit: Audit) -> None:
+    def _sampled(self, vectors: TeacherVectors) -> int:
+        """How many vectors of a teacher are computed again; those that cost money, only where a person asked for it."""
+        return self._paid if vectors.teacher.paid else self._sample
+
+    def _compare(self, recipe: AuditedRecipe, vectors: TeacherVectors, texts: Texts, audit: Audit) -> None:
         random = np.random.default_rng(self._seed)
         # `take` of a corpus needs ascending positions.
-        positions = np.sort(random.choice(len(texts), min(self._sample, len(texts)), replace=False))
+        sampled = min(self._sampled(vectors), len(texts))
+        positions = np.sort(random.choice(len(texts), sampled, replace=False))
         rows = texts.take(positions, ["id", "text", "role"]).to_pylist()
         try:
             stored = vectors.fetch([row["id"] for row in rows], [row["role"] for row in rows]).astype(np.float32)
         except VectorError:  # already among the missing
             return
-        least, model = 1.0, vectors.model(self._runner.compute)
+        least, model = 1.0, vectors.model(self._runner.compute.on_behalf_of(recipe.name))
         for role in sorted({row["role"] for row in rows}):
             chosen = [i for i, row in enumerate(rows) if row["role"] == role]
-            made = model.encode([rows[i]["text"] for i in chosen], role)
+            made = vectors.teacher.encode_again(model, [rows[i]["text"] for i in chosen], role)
             # Stored vectors are of unit norm only up to float16; those of `encode` are in float32.
             cosines = np.einsum("nd,nd->n", stored[chosen], made) / np.linalg.norm(stored[chosen], axis=1)
             # numpy's minimum is NaN where a cosine is; Python's would pass over it.

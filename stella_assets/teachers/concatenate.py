@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from stella_assets.core.manifest import Check
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
@@ -12,14 +14,17 @@ from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentat
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.teachers.centre import measure_centre
 from stella_assets.teachers.kinds.base import TeacherConfig
-from stella_assets.teachers.snapshot import VECTOR, Layout, Snapshot, has_snapshot
+from stella_assets.teachers.refusal import Texts, TextsWithout
+from stella_assets.teachers.snapshot import LEFT_OUT, VECTOR, Layout, Snapshot, has_snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import SNAPSHOTS_ASSET
 from stella_assets.teachers.teacher_vectors import TeacherVectors, read_reference
 
 CODE_VERSION = "3"
 REFERENCE = "snapshot.json"
-COMPLETE = CheckSpec("every_text_has_a_vector", "The table has as many rows as the corpus has texts.")
+COMPLETE = CheckSpec(
+    "every_text_has_a_vector", "The table has as many rows as the corpus has texts that every teacher takes."
+)
 
 
 def concatenation_step(
@@ -74,7 +79,7 @@ def _write_snapshot(
     corpus: Step[CorpusTexts],
     context: BuildContext,
 ) -> Result:
-    texts = context.read(corpus)
+    texts, left_out = _taken(context.read(corpus), teachers, vectors, context)
     columns = [_column(teacher, vectors, texts, context, joined=len(teachers) > 1) for teacher in teachers]
     dim = sum(column.dim for column in columns)
     # 2 bytes per float16. Asked for before anything is written: a full disk would be found hours later.
@@ -89,7 +94,7 @@ def _write_snapshot(
             on_rows=bar.update,
         )
         # The tag is the artefact's key: a run that was killed after tagging finds its snapshot and writes nothing.
-        written = writer.write(context.key, texts, columns, _lineage(recipe, recipe_digest, context))
+        written = writer.write(context.key, texts, columns, _lineage(recipe, recipe_digest, left_out, context))
     context.log.info(
         f"{SNAPSHOTS_ASSET}: {written.rows_written:,} of {written.rows:,} rows written, and for the rows that were "
         f"there the columns of {', '.join(written.columns_written) or 'no teacher'}"
@@ -108,6 +113,7 @@ def _write_snapshot(
     return Result(
         metrics={
             "rows": rows,
+            **({"refused": len(left_out)} if left_out.size else {}),
             "rows_written": written.rows_written,
             "dim": dim,
             "table": writer.name,
@@ -120,10 +126,25 @@ def _write_snapshot(
     )
 
 
+def _taken(
+    corpus: CorpusTexts,
+    teachers: Sequence[TeacherConfig],
+    vectors: Mapping[str, Step[TeacherVectors]],
+    context: BuildContext,
+) -> tuple[Texts, np.ndarray]:
+    """The texts that every teacher takes, and the positions of the others in the corpus."""
+    found = [context.read(vectors[teacher.name]).left_out(corpus) for teacher in teachers]
+    left_out = np.unique(np.concatenate(found))
+    if not left_out.size:
+        return corpus, left_out
+    context.log.warning(f"{SNAPSHOTS_ASSET}: texts that a teacher does not take are left out: {len(left_out):,}")
+    return TextsWithout(corpus, left_out), left_out
+
+
 def _column(
     teacher: TeacherConfig,
     vectors: Mapping[str, Step[TeacherVectors]],
-    texts: CorpusTexts,
+    texts: Texts,
     context: BuildContext,
     *,
     joined: bool,
@@ -138,7 +159,7 @@ def _column(
     return TeacherColumn.of(teacher.name, teacher.weight, stored, centre)
 
 
-def _lineage(recipe: str, recipe_digest: str, context: BuildContext) -> dict[str, object]:
+def _lineage(recipe: str, recipe_digest: str, left_out: np.ndarray, context: BuildContext) -> dict[str, object]:
     """What the snapshot is made of, for the table's metadata."""
     return {
         "recipe": recipe,
@@ -147,6 +168,7 @@ def _lineage(recipe: str, recipe_digest: str, context: BuildContext) -> dict[str
         "key": context.key,
         "code_version": CODE_VERSION,
         "inputs": {step.stored_as: artefact.digest for step, artefact in context.inputs.items()},
+        **({LEFT_OUT: left_out.tolist()} if left_out.size else {}),
     }
 
 

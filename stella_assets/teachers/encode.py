@@ -182,7 +182,7 @@ def _embed_corpus(recipe: str, teacher: TeacherConfig, corpus: Step[CorpusTexts]
             "kind": teacher.kind,
             "parameters": model.parameters(),
             "texts_per_second": speed,
-            **({"refused": refused, **teacher.cost(model, texts_by_role(texts))} if teacher.paid else {}),
+            **({"refused": refused, "cost": teacher.cost(model, texts_by_role(texts))} if teacher.paid else {}),
         },
         checks=(
             Check(

@@ -21,7 +21,8 @@ from stella_assets.storage.units import data_file
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.audit import Audit, AuditedRecipe, encoded_teachers
 from stella_assets.teachers.concatenate import REFERENCE
-from stella_assets.teachers.snapshot import Layout
+from stella_assets.teachers.refusal import Texts
+from stella_assets.teachers.snapshot import LEFT_OUT, Layout, Snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import (
     SNAPSHOT,
@@ -120,7 +121,7 @@ def _repair_snapshots(workspace: Workspace, recipe: str, damages: list[Damage]) 
             yield f"{recipe}{SNAPSHOT} {tag}: cannot be repaired: {error}"
 
 
-def _materials(workspace: Workspace, recipe: str, tag: str) -> tuple[CorpusTexts, list[TeacherColumn], dict[str, Any]]:
+def _materials(workspace: Workspace, recipe: str, tag: str) -> tuple[Texts, list[TeacherColumn], dict[str, Any]]:
     """What a snapshot was made of: its artefact names texts, teachers and layout, for old snapshots, too.
 
     Raises:
@@ -140,8 +141,16 @@ def _materials(workspace: Workspace, recipe: str, tag: str) -> tuple[CorpusTexts
         vectors = reference.open(workspace)
         columns.append(TeacherColumn.of(name, layout.weight_of(name), vectors, layout.centres.get(name)))
     (corpus,) = inputs.values()  # a snapshot is made of teachers' vectors and one corpus
-    lineage = {"recipe": recipe, "asset": SNAPSHOTS_ASSET, "key": tag, "inputs": dict(identity.inputs)}
-    return CorpusTexts(_folder_of(corpus)), columns, lineage
+    lineage: dict[str, Any] = {
+        "recipe": recipe,
+        "asset": SNAPSHOTS_ASSET,
+        "key": tag,
+        "inputs": dict(identity.inputs),
+    }
+    # As it was: what a teacher takes by now decides the next snapshot.
+    before = Snapshot.open(workspace, recipe, tag)
+    lineage |= {LEFT_OUT: before.left_out.tolist()} if before.left_out.size else {}
+    return before.of_corpus(CorpusTexts(_folder_of(corpus))), columns, lineage
 
 
 def _folder_of(node: Node) -> Any:

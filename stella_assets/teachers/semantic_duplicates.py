@@ -20,6 +20,7 @@ from stella_assets.corpus.dropped import DROPPED_FILE, as_dropped, show_dropped,
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.settings import Semantic
 from stella_assets.storage.keys import Keys, to_keys
+from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.similarity import EXACT, NEAR, most_similar_before
 from stella_assets.teachers.snapshot import Snapshot
 
@@ -96,8 +97,9 @@ def _find(
     concatenation: Step[Snapshot],
     context: BuildContext,
 ) -> Result:
-    snapshot, texts = context.read(concatenation), context.read(corpus)
-    # Rows of corpus and snapshot have the same numbers: both are in the order of ids.
+    snapshot = context.read(concatenation)
+    # Rows of texts and snapshot have the same numbers: both are in the order of ids.
+    texts = snapshot.of_corpus(context.read(corpus))
     order, held_out = _rank(texts, sources)
     # Above `EXACT` texts every text is in the clusters of NEAR pivots.
     comparisons = len(order) * (1 if len(order) <= EXACT else NEAR)
@@ -124,7 +126,7 @@ def _find(
     )
 
 
-def _rank(texts: CorpusTexts, sources: Sequence[str]) -> tuple[np.ndarray, int]:
+def _rank(texts: Texts, sources: Sequence[str]) -> tuple[np.ndarray, int]:
     """Rows by rank, and how many of them are held out."""
     columns = pl.DataFrame(pa.Table.from_batches(texts.scan(["split", "source"])))
     ranks = columns.select(
@@ -136,7 +138,7 @@ def _rank(texts: CorpusTexts, sources: Sequence[str]) -> tuple[np.ndarray, int]:
     return rows.to_numpy().astype(np.int64), int((columns["split"] != "train").sum())
 
 
-def _with_texts(found: pl.DataFrame, texts: CorpusTexts, keys: Keys) -> Iterator[pl.DataFrame]:
+def _with_texts(found: pl.DataFrame, texts: Texts, keys: Keys) -> Iterator[pl.DataFrame]:
     """What is left out, in the form of the table of dropped texts."""
     for rows in found.iter_slices(ROWS_AT_ONCE):
         known = pl.DataFrame(texts.take(rows["row"].to_numpy(), ["id", "text", "source", "section", "role", "origin"]))

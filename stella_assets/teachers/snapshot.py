@@ -24,10 +24,13 @@ from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.table_files import require_whole
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.joining import Centre, concatenate
+from stella_assets.teachers.refusal import Texts, TextsWithout
 from stella_assets.teachers.tables import SNAPSHOT, SNAPSHOTS_ASSET
 
 TEXT_COLUMNS = ("id", "text", "source", "section", "role", "split")
 VECTOR = "vector_"
+LEFT_OUT = "left_out"
+"""Of the lineage: positions in the corpus of texts that a teacher does not take; not there where there are none."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,19 @@ class Snapshot:
             teacher: json.loads(dataset.schema.field(VECTOR + teacher).metadata[b"stella.fingerprints"])
             for teacher in self.layout.teachers
         }
+
+    def of_corpus(self, texts: Texts) -> Texts:
+        """The texts of the corpus that the snapshot has, numbered as its rows.
+
+        Args:
+            texts: The corpus that it was made of.
+        """
+        return TextsWithout(texts, self.left_out) if self.left_out.size else texts
+
+    @cached_property
+    def left_out(self) -> np.ndarray:
+        """Positions in the corpus of the texts that it does not have, because a teacher does not take them."""
+        return np.array(self.lineage.get(LEFT_OUT, ()), dtype=np.int64)
 
     @classmethod
     def open(cls, workspace: Workspace, recipe: str, tag: str) -> Snapshot:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from stella_assets.storage.keys import to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.units import data_file
 from stella_assets.teachers.joining import Centre
+from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.snapshot import TEXT_COLUMNS, VECTOR
 
 if TYPE_CHECKING:
@@ -31,18 +32,6 @@ BLOCK_ROWS = 8192
 COMPARED = tuple(name for name in TEXT_COLUMNS if name not in {"id", "text"})
 MAX_DELETED = 0.5
 """A unit with a larger share of deleted rows is not reused; its other rows are written again."""
-
-
-class Texts(Protocol):
-    """The texts of a corpus, in the order of their ids."""
-
-    def __len__(self) -> int: ...
-
-    def scan(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns of all texts."""
-
-    def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
-        """Some columns of the texts at ascending positions."""
 
 
 @dataclass(frozen=True)

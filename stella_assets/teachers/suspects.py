@@ -19,6 +19,7 @@ from stella_assets.corpus.evaluation_texts import EvaluationTexts
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.settings import Decontaminate, Semantic
 from stella_assets.teachers.kinds.base import TeacherConfig
+from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.similarity import similar_pairs
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import SUSPECTS
@@ -71,11 +72,12 @@ def suspects_step(
         # No evaluation text is dropped by the recipe's policies: there is nothing to encode.
         others = np.empty((0, opened.dim), np.float16)
         if len(distinct):
-            others = opened.embed(distinct.to_list(), "document", context.compute)
+            others = opened.embed(distinct.to_list(), "document", context.compute.on_behalf_of(recipe))
         with progress_bar(len(snapshot), NAME, "texts") as bar:
             blocks = _blocks(snapshot, teacher.name, bar.update)
             pairs = similar_pairs(blocks, others, min_cosine, MOST, context.compute)
-        SUSPECTS.write(context.folder, _as_table(pairs, distinct, evaluation, context.read(corpus)).to_arrow())
+        texts = snapshot.of_corpus(context.read(corpus))
+        SUSPECTS.write(context.folder, _as_table(pairs, distinct, evaluation, texts).to_arrow())
         return Result(
             metrics={
                 "evaluation_texts": len(distinct),
@@ -102,7 +104,7 @@ def suspects_step(
     )
 
 
-def _as_table(pairs: np.ndarray, distinct: pl.Series, evaluation: pl.DataFrame, texts: CorpusTexts) -> pl.DataFrame:
+def _as_table(pairs: np.ndarray, distinct: pl.Series, evaluation: pl.DataFrame, texts: Texts) -> pl.DataFrame:
     """Pairs of a text and an evaluation text as rows for people, the most similar ones first."""
     # `take` of a corpus needs ascending positions; `place` leads back to the pairs.
     rows, place = np.unique(pairs["text"], return_inverse=True)

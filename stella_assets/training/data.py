@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from stella_assets.core.batching import padded_widths
+from stella_assets.teachers.refusal import positions_in_corpus
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.training.plan import GROUP_COST, equal_groups, length_groups
 from stella_assets.training.targets import Targets
@@ -97,13 +98,14 @@ class TrainingData:
             teachers: Those to learn from; all when left out.
             left_out: Rows of the snapshot that are not used.
         """
-        assert len(tokens) == len(snapshot), "tokens and vectors are of the same corpus"
+        assert len(tokens) == len(snapshot) + len(snapshot.left_out), "tokens and vectors are of the same corpus"
         self.snapshot = snapshot
         self.rows = snapshot.rows(split)
         if left_out is not None:
             # Sorted like the rows themselves, so positions still follow the ids.
             self.rows = np.setdiff1d(self.rows, left_out, assume_unique=True)
-        self.lengths = tokens.lengths[self.rows]
+        self._token_rows = positions_in_corpus(self.rows, snapshot.left_out)
+        self.lengths = tokens.lengths[self._token_rows]
         self._tokens = tokens.texts
         self._teachers = teachers
         # Limited by the longest text of all splits, which the model is known to take.
@@ -121,6 +123,7 @@ class TrainingData:
         # A shallow copy: tokens and vectors are shared with the original.
         sample = copy(self)
         sample.rows, sample.lengths, sample._widths = self.rows[:texts], self.lengths[:texts], self._widths[:texts]
+        sample._token_rows = self._token_rows[:texts]
         return sample
 
     def ids(self, positions_B: np.ndarray) -> list[str]:
@@ -176,7 +179,7 @@ class TrainingData:
         return equal_groups(self._widths[positions_B], reading.passes(batch))
 
     def _features(self, positions_B: np.ndarray) -> dict[str, Any]:
-        return self._tokens.batch(self.rows[positions_B], int(self._widths[positions_B].max()))
+        return self._tokens.batch(self._token_rows[positions_B], int(self._widths[positions_B].max()))
 
 
 def _places(groups: Sequence[np.ndarray], texts: int) -> Tensor:

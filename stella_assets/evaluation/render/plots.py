@@ -59,9 +59,12 @@ def score_by_dimension(summary: Summary) -> bytes:
 def retention(summary: Summary) -> bytes:
     """Retention of each teacher and of the concatenation, by task type."""
     references = summary.retention
-    kinds = list(next(iter(references.values())))
+    kinds = list(next(iter(references.values()), ()))
 
     def draw(axes: Any) -> None:
+        if not references:
+            axes.set_title("Retention: no teacher was scored")
+            return
         width = 0.8 / len(references)
         for i, (name, shares) in enumerate(references.items()):
             places = [x + (i - (len(references) - 1) / 2) * width for x in range(len(kinds))]

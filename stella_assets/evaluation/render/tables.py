@@ -42,7 +42,7 @@ def task_rows(summary: Summary) -> Table:
 
 def retention_rows(summary: Summary) -> Table:
     """Retention of each teacher by task type, in per cent, with the interval of the mean."""
-    kinds = list(next(iter(summary.retention.values())))
+    kinds = list(next(iter(summary.retention.values()), ()))  # of teachers that were not scored nothing is known
     rows = [
         [name, *(_points(shares[kind].value, 1) for kind in kinds), _range(shares[ALL_TASKS].interval, 1)]
         for name, shares in summary.retention.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from stella_assets.teachers.kinds.api import ApiTeacher
 
 CANARY_ROLE: Role = "document"
-VECTORS, CANARY = "vectors", "canaries"
+VECTORS, CANARY, AUDIT = "vectors", "canaries", "audits"
 """What was paid for."""
 _observed: set[tuple[str, str]] = set()
 """Services whose canaries this process has sent, by workspace."""
@@ -139,6 +139,16 @@ class ApiModel:
             )
         return vectors if first is None else vectors[[place[key] for key in ids]]
 
+    def encode_again(self, texts: list[str], role: Role) -> np.ndarray:
+        """What the service answers now, `[len(texts), dim]` float32; the journal is not asked, and pays no part."""
+        with file_lock(self._workspace, f"api.{self._service}", self._say_waiting):
+            vectors, refusals = self._ask_apart(AUDIT, texts, role)
+        if refusals:
+            at = [refusal.position for refusal in refusals]
+            reasons = [refusal.reason for refusal in refusals]
+            raise RefusedTextsError(self.config.name, [texts[number] for number in at], at, reasons)
+        return vectors
+
     def _encode(self, keys: Keys, texts: list[str], role: Role) -> tuple[np.ndarray, dict[str, str]]:
         """Vectors of texts, each once, and the reasons for those that have none."""
         vectors = np.zeros((len(keys), self.dim), dtype=np.float16)
@@ -193,7 +203,7 @@ class ApiModel:
         reasons = {key: refusal.reason for key, refusal in zip(to_ids(keys[at]).to_pylist(), refusals, strict=True)}
         self._refused(role).add(reasons)
         say_in_log(
-            f"{self.config.name}: the service does not take {len(reasons):,} texts; they are left out. The first: "
+            f"{self.config.name}: texts that the service does not take are left out: {len(reasons):,}. The first: "
             f"{refusals[0].reason}",
             warning=True,
         )
@@ -226,19 +236,7 @@ class ApiModel:
             )
 
     def _observe(self) -> Observation:
-        vectors = np.empty((len(CANARIES), self.dim), dtype=np.float32)
-        # Their answers are kept for the accounts; they are never looked up, as they are there to be asked again.
-        journal, keys = Journal(self._folder / CANARY, self.dim), to_keys([text_id(text) for text in CANARIES])
-
-        def on_answer(answer: Answer) -> None:
-            journal.append(keys[answer.positions], answer.vectors, self._about(answer, CANARY))
-            vectors[answer.positions] = answer.vectors
-
-        prompt = self.config.prompt(CANARY_ROLE)
-        try:
-            refusals = self._client.embed([prompt + text for text in CANARIES], CANARY_ROLE, on_answer, self._budget())
-        finally:
-            self._ledger.write()
+        vectors, refusals = self._ask_apart(CANARY, CANARIES, CANARY_ROLE)
         if refusals:
             raise UserError(
                 f"{self._owner}: the service does not take a fixed text that its model is recognised by "
@@ -246,6 +244,23 @@ class ApiModel:
                 "Without it nobody would notice that the model changed. Use another service.",
             )
         return self._epochs.observe(vectors)
+
+    def _ask_apart(self, purpose: str, texts: Sequence[str], role: Role) -> tuple[np.ndarray, list[Refusal]]:
+        """Vectors `[len(texts), dim]` float32 of texts that are asked for again, so they are never looked up."""
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        # Kept nevertheless, as the accounts are made of what is kept.
+        journal, keys = Journal(self._folder / purpose, self.dim), to_keys([text_id(text) for text in texts])
+
+        def on_answer(answer: Answer) -> None:
+            journal.append(keys[answer.positions], answer.vectors, self._about(answer, purpose))
+            vectors[answer.positions] = answer.vectors
+
+        prompt = self.config.prompt(role)
+        try:
+            refusals = self._client.embed([prompt + text for text in texts], role, on_answer, self._budget())
+        finally:
+            self._ledger.write()
+        return vectors, refusals
 
     def _budget(self) -> Budget:
         config = self.config

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from stella_assets.core.config import ConfigModel, Dimension, Positive
@@ -133,6 +134,14 @@ class ApiTeacher(TeacherConfig):
         from stella_assets.teachers.api.model import ApiModel
 
         return ApiModel(self, compute.services)
+
+    def encode_again(self, model: ApiModel, texts: list[str], role: Role) -> np.ndarray:
+        """Vectors as the service gives them now, for money."""
+        return model.encode_again(texts, role)
+
+    def is_scored(self) -> bool:
+        """Only where the recipe asks for it, as the texts of the tasks are paid."""
+        return self.evaluate
 
     def refused_texts(self, model: ApiModel, role: Role) -> Mapping[str, str]:
         """The texts that the service does not take."""

@@ -223,6 +223,17 @@ class TeacherConfig(ConfigModel):
         """Where its model is; None for a teacher without a model of its authors."""
         return None
 
+    def encode_again(self, model: Any, texts: list[str], role: Role) -> np.ndarray:
+        """Vectors of texts, computed now and not looked up, to compare with those that were stored.
+
+        Args:
+            model: What `open` returned.
+            texts: A few.
+            role: Of all of them.
+        """
+        vectors: np.ndarray = model.encode(texts, role)
+        return vectors
+
     def check_access(self, services: Services) -> None:
         """Make sure that it can be asked; nothing for a model that runs here.
 
@@ -230,6 +241,10 @@ class TeacherConfig(ConfigModel):
             UserError: Something is missing that it needs, e.g. a key.
         """
         del services
+
+    def is_scored(self) -> bool:
+        """Whether it is scored on the evaluation tasks, which means to encode their texts."""
+        return True
 
     def refused_texts(self, model: Any, role: Role) -> Mapping[str, str]:
         """Why it does not take texts, by id; empty for a model that takes any text.

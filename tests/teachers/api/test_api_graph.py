@@ -1,0 +1,77 @@
+"""A whole graph with a teacher that costs money: what is sent, what is left out, what is accounted for."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import upstream
+from stella_assets.recipe import Graph
+from stella_assets.recipe.read import parse_recipe
+from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.api.canaries import CANARIES
+from stella_assets.teachers.audit import AuditedRecipe, Auditor
+from tests.api_server import StandIn
+from tests.faults.home import RECIPE, Project
+from tests.teachers.api.conftest import DIM, compute_in, settings
+
+
+@pytest.fixture
+def graph(tmp_path: Path, address: str, stand_in: StandIn) -> Graph:
+    stand_in.marker = "number 7 of"
+    project = Project(tmp_path)
+    project.begin()
+    raw: dict[str, Any] = copy.deepcopy(RECIPE)
+    raw["teachers"] = [settings(address, unit_rows=32), raw["teachers"][1]]
+    raw["release"]["dimension"] = DIM + 8
+    raw["corpus"]["semantic"] = {"teacher": "far", "duplicates": 0.99}
+    return Graph(parse_recipe(raw, tmp_path / "recipes" / "kills.yaml"))
+
+
+def test_a_run_sends_each_text_once_and_leaves_out_what_is_refused(
+    graph: Graph, stand_in: StandIn, workspace: Workspace, log: logging.Logger
+) -> None:
+    runner = Runner(workspace, log, compute_in(workspace))
+    for step in upstream(graph.stages[0], graph.vector_stats, order=False):
+        runner.make(step)
+    corpus = runner.read(graph.corpus)
+    texts = len(corpus)
+    assert stand_in.counts.texts == texts - 1 + len(CANARIES)
+    # The tasks' texts would be paid: neither the teacher nor the concatenation is scored.
+    assert {"teacher/far", "concatenation"}.isdisjoint(graph.scores)
+    made = runner.require(graph.teachers["far"])
+    dropped = pq.read_table(made.folder / "dropped.parquet").to_pylist()
+    assert [(row["rule"], row["source"]) for row in dropped] == [("refused by teacher", "texts")]
+    assert "flagged by a filter" in dropped[0]["detail"]
+    assert "number 7 of" in dropped[0]["excerpt"]
+    (check,) = [check for check in made.manifest.checks if check.name == "every_text_was_taken"]
+    assert not check.passed
+    metrics = made.manifest.metrics
+    assert (metrics["texts"], metrics["embedded_now"], metrics["refused"]) == (texts, texts - 1, 1)
+    cost = metrics["cost"]
+    assert cost["texts"] == texts - 1
+    # All but the canaries, each of which has some tokens.
+    assert 0 < cost["tokens"] < stand_in.counts.tokens - len(CANARIES)
+    assert cost["dollars"] == pytest.approx(cost["tokens"] * 0.5 / 1e6, abs=1e-6)
+    snapshot = runner.read(graph.concatenation)
+    assert len(snapshot) == texts - 1
+    (refused,) = snapshot.left_out
+    # Row by row it is the corpus without that text, in every column.
+    rows = snapshot.of_corpus(corpus).take(np.arange(len(snapshot)), ["id", "text", "split"]).to_pydict()
+    assert snapshot.take(np.arange(len(snapshot)), ["id", "text", "split"]) == rows
+    assert dropped[0]["id"] == corpus.take(np.array([refused]), ["id"]).column("id")[0].as_py()
+    # Nothing is sent by what looks at the vectors afterwards.
+    sent = stand_in.counts.requests
+    audited = [AuditedRecipe("kills", graph.corpus, graph.teachers)]
+    audit = Auditor(audited, Runner(workspace, log, compute_in(workspace))).verify()
+    assert audit.damages == []
+    assert [each.teacher for each in audit.comparisons] == ["lsa"]
+    assert stand_in.counts.requests == sent
+    paid = Auditor(audited, Runner(workspace, log, compute_in(workspace)), paid=5).verify()
+    assert [(each.teacher, each.sampled) for each in paid.comparisons if each.teacher == "far"] == [("far", 5)]
+    assert stand_in.counts.texts == texts - 1 + len(CANARIES) + 5
