@@ -22,6 +22,7 @@ from stella_assets.evaluation.kinds import TASK_KINDS
 from stella_assets.recipe.read import models_in
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.students import STUDENTS
+from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.training.losses import LOSSES
 from stella_assets.training.stages import STAGES
@@ -31,6 +32,7 @@ TABLE = re.compile(r"(?<=<!-- table: )([\w.]+)( -->\n).*?(?=<!-- end -->)", re.D
 REGISTRIES: dict[str, Registry[Any]] = {
     "SOURCES": SOURCES,
     "TEACHERS": TEACHERS,
+    "DIALECTS": DIALECTS,
     "STUDENTS": STUDENTS,
     "STAGES": STAGES,
     "LOSSES": LOSSES,

@@ -90,7 +90,9 @@ class StandIn:
     @contextmanager
     def running(self, port: int = 0) -> Iterator[str]:
         """Serve on loopback while the block runs; gives the address, without a path."""
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            self.app, host="127.0.0.1", port=port, log_level="critical", timeout_graceful_shutdown=1
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -107,6 +109,7 @@ class StandIn:
     def _endpoint(self, speech: Speech) -> Any:
         async def endpoint(request: Request) -> Response:
             self.counts.requests += 1
+            await request.body()
             fault = self.faults.popleft() if self.faults else Fault()
             await asyncio.sleep(self.latency + fault.delay)
             return await self._answer(speech, request, fault)

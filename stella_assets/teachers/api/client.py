@@ -15,7 +15,8 @@ from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.count import Counter
 from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import ApiError
-from stella_assets.teachers.api.exchange import Counts, Exchange, Line, RefusedError, StoppedError
+from stella_assets.teachers.api.exchange import Counts, Exchange, Line
+from stella_assets.teachers.api.failures import RefusedError, StoppedError, refusal
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.packing import Batch, Packer
@@ -183,5 +184,5 @@ class _Call:
     def _set_aside(self, position: int, refused: RefusedError) -> None:
         self.refusals.append(Refusal(position, f"status {refused.status}: {refused.problem.message}"))
         if self._exchange.counts.answered == 0 and len(self.refusals) >= min(REFUSED_AT_FIRST, len(self._texts)):
-            error = self._exchange.refusal(refused.status, refused.problem)
+            error = refusal(self._exchange.server, refused.status, refused.problem)
             raise ApiError(f"{error.message} It refuses every text, one by one.", error.remedy)

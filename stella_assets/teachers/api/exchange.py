@@ -13,63 +13,23 @@ import httpx2
 from stella_assets.teachers.api.answers import Parsed, unit_vectors
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.dialects.base import Dialect, Problem
-from stella_assets.teachers.api.errors import AnswerError, ApiError
+from stella_assets.teachers.api.errors import AnswerError
+from stella_assets.teachers.api.failures import (
+    SETTINGS,
+    PassingError,
+    RefusedError,
+    StoppedError,
+    not_answered,
+    not_reached,
+    refusal,
+    unusable_answer,
+)
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.rate import Pace
 from stella_assets.teachers.api.retry import ABOUT_TEXTS, TOO_MANY, RetryPolicy, asked_wait, is_passing
 
-REMEDIES = {
-    400: "Correct the settings of `service`.",
-    401: "Set the environment variable that `key` names to a valid key.",
-    402: "Add credit to the account.",
-    403: "Ask the owner of the account for access to this model, or use another key.",
-    404: "Correct `model` or `base_url`.",
-    TOO_MANY: "Add credit or raise the account's limit, and run it again; what was answered is kept.",
-}
-REMEDY = "Look at the service's documentation of this error."
-GO_ON = "Run it again later; what was answered is kept, and nothing of it is sent again."
-SETTINGS = frozenset({"model", "dimensions", "encoding_format", "output_dimension", "output_dtype", "task"})
-"""Parts of a request that are not texts."""
 LONG_WAIT = 5.0
 """Seconds of a wait that a person is told of."""
-
-
-class RefusedError(Exception):
-    """The service does not take the texts of a request, or not so many at once.
-
-    Args:
-        status: Of the answer.
-        problem: What it says.
-    """
-
-    def __init__(self, status: int, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.status, self.problem = status, problem
-
-
-class StoppedError(Exception):
-    """Another request failed for good, so this one is not sent again."""
-
-
-class PassingError(Exception):
-    """A try failed in a way that another one may mend.
-
-    Args:
-        words: What happened.
-        too_many: Whether the service refused it as one request too many.
-        asked: Seconds that it asks to wait.
-        unusable: The answer's fault, where there was one.
-    """
-
-    def __init__(
-        self,
-        words: str,
-        too_many: bool = False,
-        asked: float | None = None,
-        unusable: AnswerError | None = None,
-    ) -> None:
-        super().__init__(words)
-        self.words, self.too_many, self.asked, self.unusable = words, too_many, asked, unusable
 
 
 @dataclass
@@ -133,6 +93,7 @@ class Exchange:
         say: Gets a line when something takes long.
 
     Attributes:
+        server: Its address.
         dim: Dimensions of the vectors; None before the first answer, where the settings do not say.
         counts: What was done.
     """
@@ -141,6 +102,7 @@ class Exchange:
         self, service: Dialect, key: Key | None, pace: Pace, policy: RetryPolicy, say: Callable[[str], None]
     ) -> None:
         self._service, self._key, self._pace, self._policy, self._say = service, key, pace, policy, say
+        self.server = service.base_url
         self.dim = service.dim()
         self.counts = Counts()
         # Tokens that were billed, and what was their upper bound.
@@ -168,7 +130,7 @@ class Exchange:
         headers = {"Content-Type": "application/json", **request.headers}
         if self._key is not None:
             headers |= self._service.authorise(self._key.reveal())
-        message = line.http.build_request("POST", self._service.base_url + request.path, content=body, headers=headers)
+        message = line.http.build_request("POST", self.server + request.path, content=body, headers=headers)
         began, tries, unusable = self._pace.clock(), 0, 0
         while True:
             expected = await self._admit(line, len(texts), bound)
@@ -186,7 +148,7 @@ class Exchange:
                 self._pace.refused(sent, wait)
             self._give_up(failure, tries, unusable, self._pace.clock() - began + wait)
             if wait >= LONG_WAIT:
-                self._say(f"{self._service.base_url}: {failure.words}; the next try is in {wait:.0f} s.")
+                self._say(f"{self.server}: {failure.words}; the next try is in {wait:.0f} s.")
             self.counts.retried += 1
             await line.sleep(wait)
 
@@ -209,7 +171,8 @@ class Exchange:
         try:
             reply = await line.http.send(message)
         except httpx2.RequestError as error:
-            raise PassingError(f"{type(error).__name__} {error}".strip()) from None
+            unreachable = isinstance(error, httpx2.ConnectError)
+            raise PassingError(f"{type(error).__name__} {error}".strip(), unreachable=unreachable) from None
         self._pace.learn(reply.headers)
         if reply.status_code == 200:
             return reply
@@ -217,7 +180,7 @@ class Exchange:
         if status in ABOUT_TEXTS and problem.param not in SETTINGS:
             raise RefusedError(status, problem)
         if not is_passing(status, reply.headers) or (status == TOO_MANY and self._service.is_exhausted(problem)):
-            raise self.refusal(status, problem)
+            raise refusal(self.server, status, problem)
         waits = [wait for wait in (asked_wait(reply.headers), problem.wait) if wait is not None]
         raise PassingError(f"status {status}: {problem.message}", status == TOO_MANY, max(waits, default=None))
 
@@ -233,7 +196,7 @@ class Exchange:
             vectors = unit_vectors(parsed.vectors, self.dim)
         except AnswerError as error:
             if not error.passing:
-                raise self._unusable(error) from None
+                raise unusable_answer(self.server, error) from None
             raise PassingError(f"an answer that cannot be used: {error.reason}", unusable=error) from None
         self.dim = vectors.shape[1]
         self.counts.answered += 1
@@ -248,31 +211,16 @@ class Exchange:
         problem = self._service.problem(body)
         words = " ".join(problem.message.split()) or reply.reason_phrase
         words = self._key.hide(words) if self._key is not None else words
-        return replace(problem, message=words[:300].rstrip("."))
-
-    def refusal(self, status: int, problem: Problem) -> ApiError:
-        """What a person reads of an error that another try does not mend."""
-        return ApiError(
-            f"{self._service.base_url} refuses with status {status}: {problem.message}.", REMEDIES.get(status, REMEDY)
-        )
-
-    def _unusable(self, error: AnswerError) -> ApiError:
-        return ApiError(
-            f"{self._service.base_url} gives an answer that cannot be used: {error.reason}.",
-            "Nothing of it is stored. Correct `model` or `dimensions`, or look at the server.",
-        )
+        return replace(problem, message=words[:300])
 
     def _give_up(self, failure: PassingError, tries: int, unusable: int, seconds: float) -> None:
-        policy = self._policy
+        policy, server = self._policy, self.server
         if failure.unusable is not None and unusable >= policy.answers:
-            raise self._unusable(failure.unusable)
-        if seconds <= policy.patience and (failure.too_many or tries < policy.tries):
-            return
-        wish = f" It asks to wait for {failure.asked:,.0f} s." if (failure.asked or 0) > policy.longest else ""
-        raise ApiError(
-            f"{self._service.base_url} did not answer a request in {tries} tries; the last: {failure.words}.{wish}",
-            GO_ON,
-        )
+            raise unusable_answer(server, failure.unusable)
+        if failure.unreachable and not self.counts.answered and tries >= policy.unreachable:
+            raise not_reached(server, failure)
+        if seconds > policy.patience or (not failure.too_many and tries >= policy.tries):
+            raise not_answered(server, failure, tries, policy.longest)
 
 
 def _parsed(service: Dialect, reply: httpx2.Response, count: int) -> Parsed:

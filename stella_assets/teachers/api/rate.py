@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 from stella_assets.teachers.api.limits import Limits
 
+SHORTEST = 0.1
+"""Seconds over which a rate is measured, at least."""
 Clock = Callable[[], float]
 """Seconds, like `time.monotonic`."""
 MINUTE = 60.0
@@ -73,7 +75,7 @@ class Bucket:
             return
         self._refill()
         now = self._clock()
-        rate = self.rate if self.rate is not None else self._admitted / max(1.0, now - self._began)
+        rate = self.rate if self.rate is not None else self._admitted / max(SHORTEST, now - self._began)
         if rate > 0:
             self._level = 0.0 if self.rate is None else min(self._level, 0.0)
             self.rate, self._cut = rate / 2, now

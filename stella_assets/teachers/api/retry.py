@@ -29,6 +29,7 @@ class RetryPolicy:
         tries: Of one request whose answers are errors or do not come; 429 is counted by `patience` alone.
         patience: Seconds after which a request that was never answered is given up.
         answers: Of one request that cannot be used, e.g. with a NaN, before it is given up; each may be billed.
+        unreachable: Connections that fail before anything was answered: the address is wrong then, most likely.
     """
 
     first: float = 0.5
@@ -36,6 +37,7 @@ class RetryPolicy:
     tries: int = 8
     patience: float = 900.0
     answers: int = 3
+    unreachable: int = 3
 
     def wait(self, tries: int, asked: float | None) -> float:
         """Seconds before the next try.
