@@ -72,7 +72,7 @@ def fit_full_head(
     part: Tensor | None = None,
     texts: int | None = None,
 ) -> Fit:
-    """Fit the full head, in place.
+    """Fit the last layer of the full head, in place.
 
     Args:
         student: Its encoder stays as it is.
@@ -134,13 +134,17 @@ def fit_full_head(
 
 def _sum_up(student: DenseStudent, train: TrainingData, name: str) -> tuple[NormalEquations, Tensor]:
     """The sums of all texts, and the teachers' vectors `[S, D]` of the sample, in one pass."""
-    device = student.device
-    blocks = ((x_NH, batch.targets.to(device).vectors) for batch, x_NH in pooled_blocks(student, train, name))
+    device, head = student.device, student.head(FULL)
+    # What the last layer reads: the first one of a head of two layers stays as it is.
+    blocks = (
+        (head.state(x_NH).detach(), batch.targets.to(device).vectors)
+        for batch, x_NH in pooled_blocks(student, train, name)
+    )
     # The blocks of the sample are read first and counted again below, so that every text is encoded once.
     sample = list(islice(blocks, SAMPLE_BLOCKS))
     x_SH, t_SD = (torch.cat(parts) for parts in zip(*sample, strict=True))
     norms = Norms(x_SH, t_SD)
-    equations = NormalEquations(student.hidden, t_SD.shape[1], device)
+    equations = NormalEquations(x_SH.shape[1], t_SD.shape[1], device)
     # In blocks again: the products of one block are summed in float32, which a longer one would spoil.
     for x_NH, t_ND in chain(zip(x_SH.split(BLOCK_TEXTS), t_SD.split(BLOCK_TEXTS), strict=True), blocks):
         equations.add(x_NH, *norms.weigh(x_NH, t_ND))

@@ -126,6 +126,16 @@ class TrainingData:
         sample._token_rows = self._token_rows[:texts]
         return sample
 
+    def of_teachers(self, teachers: Sequence[str]) -> TrainingData:
+        """The same texts with the vectors of some teachers.
+
+        Args:
+            teachers: Their names.
+        """
+        chosen = copy(self)
+        chosen._teachers = teachers
+        return chosen
+
     def ids(self, positions_B: np.ndarray) -> list[str]:
         """Hashes of texts."""
         # Keys are 16 raw bytes each; one conversion to bytes, then slices, instead of one numpy scalar per text.

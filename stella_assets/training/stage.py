@@ -23,7 +23,7 @@ from stella_assets.training.tokens import TOKENS_FILE, TokenTable
 from stella_assets.training.train import MODEL_FOLDER, train_stage
 
 # Part of the identity of every stage: a new value trains all of them again.
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 TOKENISED_WITH = "source:student"
 """Of the tokens' identity: the base model."""
 START = "start"

@@ -100,6 +100,22 @@ def teacher_part(layout: Layout, teachers: Sequence[str] | None) -> Tensor | Non
     return torch.from_numpy(np.concatenate([np.arange(start, end) for name, start, end in spans if name in teachers]))
 
 
+def new_teachers(layout: Layout, taught: Tensor | None, teachers: Sequence[str] | None) -> list[str]:
+    """The teachers of a stage that taught no stage before, in the order of the layout.
+
+    Args:
+        layout: Which teacher is where.
+        taught: Positions that were taught before; None for all.
+        teachers: Those of the stage; None for all.
+    """
+    if taught is None:
+        return []
+    known = set(taught.tolist())
+    starts = dict(zip(layout.teachers, np.cumsum([0, *layout.dims]).tolist(), strict=False))
+    # A stage teaches all rows of a teacher or none, so the first one tells.
+    return [name for name in layout.teachers if (teachers is None or name in teachers) and starts[name] not in known]
+
+
 def joined(before: Tensor | None, part: Tensor | None, dimension: int) -> Tensor | None:
     """The dimensions of either part, ascending; None for all.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
     """
     _select_device(inputs)
     data = _open_data(inputs)
-    student, part = _make_student(inputs, data["train"])
+    student, part = _make_student(inputs, data, log)
     # Asked before training, not found out at the first checkpoint. 4 bytes: weights are float32 on every device.
     size = sum(p.numel() for p in student.parameters()) * 4
     inputs.snapshot.workspace.require_space(
@@ -87,20 +88,30 @@ def _open_data(inputs: StageInputs) -> dict[str, TrainingData]:
     return data
 
 
-def _make_student(inputs: StageInputs, train: TrainingData) -> tuple[DenseStudent, Tensor | None]:
+def _make_student(
+    inputs: StageInputs, data: Mapping[str, TrainingData], log: Log
+) -> tuple[DenseStudent, Tensor | None]:
     """The student of the stage before, or a new one; and which rows of its full head the stage teaches."""
-    from stella_assets.training.targets import joined, teacher_part
+    import torch
 
+    from stella_assets.training.joining import start_rows
+    from stella_assets.training.targets import joined, new_teachers, teacher_part
+
+    train = data["train"]
     layout = train.snapshot.layout if inputs.teachers is None else train.snapshot.layout.of(inputs.teachers)
     part = teacher_part(layout, inputs.stage.teachers)
     if inputs.previous is not None:
         student = inputs.student.load(inputs.previous, inputs.compute)
-        student.taught = joined(student.taught, part, layout.dim)
+        taught = student.taught
     else:
         weights = inputs.start / MODEL_FOLDER if inputs.start else None
         inputs.student.require_prefixes(layout.leading(inputs.stage.teachers))
         student = inputs.student.initialise(layout.dim, inputs.seed_of_heads, inputs.compute, weights)
-        student.taught = part
+        taught = torch.empty(0, dtype=torch.int64)
+    names = new_teachers(layout, taught, inputs.stage.teachers)
+    if taught is not None and names and inputs.stage.starts_in_closed_form(joining=inputs.previous is not None):
+        log.info(start_rows(student, data, layout, names, taught, inputs.name))
+    student.taught = joined(taught, part, layout.dim)
     # Once, before the first stage that trains them; later stages continue from what they learnt.
     if inputs.starts_matryoshka_heads:
         sample = np.arange(min(PRINCIPAL_SAMPLE, len(train)))

@@ -34,8 +34,11 @@ class Head(nn.Module):
     def forward(self, pooled_BH: Tensor, dim: int | None = None) -> Tensor:
         """Vectors `[B, dim]`, not yet normalised: the first `dim` dimensions, or all."""
         # Rows are cut before the product, so a prefix head costs what its own dimensions cost.
-        state = nn.functional.silu(self.inner(pooled_BH)) if self.inner else pooled_BH
-        return nn.functional.linear(state, self.linear.weight[:dim], self.linear.bias[:dim])
+        return nn.functional.linear(self.state(pooled_BH), self.linear.weight[:dim], self.linear.bias[:dim])
+
+    def state(self, pooled_BH: Tensor) -> Tensor:
+        """What the last layer reads: the pooled state, or the inner layer's output of it."""
+        return nn.functional.silu(self.inner(pooled_BH)) if self.inner else pooled_BH
 
     @property
     def dim(self) -> int:
@@ -115,6 +118,17 @@ class Head(nn.Module):
         rows = slice(None) if part is None else part
         self.linear.weight[rows] = weight_DH.to(self.linear.weight)
         self.linear.bias[rows] = bias_D.to(self.linear.bias)
+
+    @torch.no_grad()
+    def scale(self, factor: float, part: Tensor) -> None:
+        """Make the vectors of the rows `part` longer or shorter; their direction stays.
+
+        Args:
+            factor: Above 0.
+            part: Positions of the rows.
+        """
+        self.linear.weight[part] *= factor
+        self.linear.bias[part] *= factor
 
     def modules_of(self, dim: int) -> dict[str, nn.Linear]:
         """Its layers, by their folders in a SentenceTransformers model."""

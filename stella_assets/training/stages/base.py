@@ -118,6 +118,15 @@ class StageConfig(ConfigModel):
         """
         return None
 
+    def starts_in_closed_form(self, *, joining: bool) -> bool:
+        """Whether rows of the full head that teach a teacher for the first time start in closed form.
+
+        Args:
+            joining: Whether the student was taught before.
+        """
+        del joining
+        return False
+
     def objective(self, dimensions: Mapping[str, int]) -> Objective:
         """What it minimises.
 

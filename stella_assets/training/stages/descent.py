@@ -49,6 +49,12 @@ class Descent(StageConfig):
     unfreeze_fraction: Fraction = Field(
         0.0, description="share of the steps over which layers start to train, the last one first; 0 starts all at once"
     )
+    head_start: Literal["closed_form", "random"] | None = Field(
+        None,
+        description="how rows of the full head start whose teacher taught no stage before; by default random in the "
+        "first stage, and in closed form where a teacher joins",
+        exclude_if=_is_none,
+    )
     matryoshka_heads: MatryoshkaHeads | None = Field(
         None, description="losses of every Matryoshka head, or by dimension"
     )
@@ -124,6 +130,10 @@ class Descent(StageConfig):
         if self.unfreeze_fraction and self.train_layers == 0:
             raise ValueError("unfreeze_fraction has no effect with train_layers 0")
         return self
+
+    def starts_in_closed_form(self, *, joining: bool) -> bool:
+        """As `head_start` says; else where a teacher joins. See `StageConfig.starts_in_closed_form`."""
+        return joining if self.head_start is None else self.head_start == "closed_form"
 
     def texts_to_see(self, train: int) -> int | None:
         """Texts that it sees, repetitions included; None where `steps` or tokens decide.
