@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel, ModelSource, Name, Seed, doubled
 from stella_assets.core.manifest import digest
@@ -87,8 +87,9 @@ class Recipe(ConfigModel):
 
     @field_validator("stages", mode="before")
     @classmethod
-    def _expand(cls, raw: Any) -> Any:
-        stages = expand_preset(raw)
+    def _expand(cls, raw: Any, info: ValidationInfo) -> Any:
+        # Teachers are validated first; where they are wrong, there are none here, and their own error is told.
+        stages = expand_preset(raw, [teacher.name for teacher in info.data.get("teachers", ())])
         if not isinstance(stages, list | tuple):
             return stages
         return [{"method": "descent", **stage} if isinstance(stage, dict) else stage for stage in stages]

@@ -1,5 +1,6 @@
 """A recipe with a mistake is refused with the file, the key, the value and the remedy."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,28 @@ def test_a_preset_follows_the_corpus_unless_the_recipe_states_its_length():
     for wrong in ({"texts": 1, "epochs": 1}, {"epochs": 0}, {"epochs": True}, {"texts": 0.5}, {"steps": 3}):
         with pytest.raises(ValueError, match=r"next to `preset`|must be a"):
             expand_preset({"preset": "robust", **wrong})
+
+
+def test_the_preset_joining_has_a_stage_for_each_teacher_that_joins(raw: dict[str, Any], tmp_path: Path):
+    raw["student"]["matryoshka_dims"] = [16]
+    raw["release"]["dimension"] = 16
+    for names in (["a"], ["a", "b"], ["a", "b", "c"]):
+        raw["teachers"] = [{"name": name, "kind": "lsa", "dim": 8, "licence": "MIT"} for name in names]
+        raw["stages"] = {"preset": "joining", "texts": 20_000}
+        recipe = read_recipe(write_recipe(tmp_path, raw))
+        taught = [stage.teachers for stage in recipe.stages]
+        assert taught == [*(tuple(names[:number]) for number in range(1, len(names) + 1)), None]
+        assert sum(stage.texts for stage in recipe.stages) == pytest.approx(20_000, abs=3)
+        assert [stage.trains_matryoshka_heads for stage in recipe.stages] == [False] * len(names) + [True]
+        assert {loss.loss for stage in recipe.stages for loss in stage.full_head.losses} == {"cosine", "angular"}
+
+
+def test_a_preset_hides_no_error_of_the_teachers(raw: dict[str, Any], tmp_path: Path):
+    raw["teachers"][0]["weight"] = -1
+    raw["stages"] = "joining"
+    said = refusal(tmp_path, raw)
+    assert re.search(r"teachers\.0\.\S*weight", said)
+    assert "stages" not in said
 
 
 RENAMED = [(place, old, new) for place, names in FORMER_KEYS.items() for old, new in names.items()]

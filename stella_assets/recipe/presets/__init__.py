@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -24,7 +25,7 @@ def _preset_text(name: str) -> str:
     return files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def expand_preset(stages: Any) -> Any:
+def expand_preset(stages: Any, teachers: Sequence[str] = ()) -> Any:
     """`robust`, or `{preset: robust, texts: 50000}`, as a list of stages; a list stays as it is.
 
     `texts` is what all stages see together, and `epochs` the same in passes over the training texts: each stage keeps
@@ -32,6 +33,7 @@ def expand_preset(stages: Any) -> Any:
 
     Args:
         stages: What the recipe says under `stages`.
+        teachers: Names of the recipe's teachers, which join one after another in some presets.
 
     Returns:
         A list of stages, not yet validated; anything that is neither a name nor a mapping stays as it is.
@@ -53,7 +55,7 @@ def expand_preset(stages: Any) -> Any:
         raise ValueError(f"next to `preset` only `texts` or `epochs` is allowed, not {unknown[0]!r}")
     _require_length(texts, epochs)
     # Parsed anew each time, so no caller can change the stages of another one; only the text is cached.
-    expanded = yaml.safe_load(_preset_text(name))
+    expanded = [stage for template in yaml.safe_load(_preset_text(name)) for stage in _by_teacher(template, teachers)]
     if texts is None and epochs is None:
         return expanded
     total = sum(map(_most_texts, expanded))
@@ -67,6 +69,17 @@ def expand_preset(stages: Any) -> Any:
         return kept | {"texts": max(stage["batch_size"], round(_most_texts(stage) * texts / total))}
 
     return [with_length(stage) if _most_texts(stage) else stage for stage in expanded]
+
+
+def _by_teacher(template: dict[str, Any], teachers: Sequence[str]) -> list[dict[str, Any]]:
+    """The stages that a stage of a preset stands for: as `teachers` says, one for the first or for each further one."""
+    match template.get("teachers"):
+        case "first":
+            return [template | {"teachers": list(teachers[:1]) or None}]
+        case "joining":
+            return [template | {"teachers": list(teachers[:number])} for number in range(2, len(teachers) + 1)]
+        case _:
+            return [template]
 
 
 def _require_length(texts: Any, epochs: Any) -> None:
