@@ -58,6 +58,7 @@ bench: $(INSTALLED) ## all benchmarks, about an hour; DATA=folder with corpus/ a
 	$(BIN)/python -m benchmarks.training_reads
 	$(BIN)/python -m benchmarks.store_scale
 	$(BIN)/python -m benchmarks.kills
+	$(BIN)/python -m benchmarks.api_throughput
 	$(BIN)/python -m benchmarks.seeds
 	$(BIN)/python -m benchmarks.year
 	$(BIN)/stella run demo && $(BIN)/python -m benchmarks.evaluation

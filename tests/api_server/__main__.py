@@ -19,6 +19,7 @@ def main(
     latency: Annotated[float, typer.Option(help="Seconds of every answer.")] = 0.0,
     requests_per_minute: Annotated[int | None, typer.Option(help="More are refused with 429.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(help="More are refused with 429.")] = None,
+    say_limits: Annotated[bool, typer.Option(help="Whether answers have `x-ratelimit-*`.")] = False,
 ) -> None:
     """Play embedding services on loopback: POST to /openai/v1/embeddings and others; GET /counts says what was done."""
     stand_in = StandIn(
@@ -27,6 +28,7 @@ def main(
         latency=latency,
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
+        say_limits=say_limits,
     )
     with suppress(KeyboardInterrupt):
         uvicorn.run(stand_in.app, host="127.0.0.1", port=port, log_level="warning")
