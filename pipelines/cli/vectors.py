@@ -11,7 +11,7 @@ import typer
 from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table, people_runner, say_in_use
 from stella_assets.pipelines.cli.printing import note, out, print_json, say, styled
 from stella_assets.pipelines.environment import prepare_environment
-from stella_assets.pipelines.project import recipe_files
+from stella_assets.pipelines.project import find_project, recipe_files
 from stella_assets.recipe import Graph, read_recipe
 from stella_assets.recipe.read import read_raw
 from stella_assets.storage.workspace import Workspace
@@ -254,8 +254,9 @@ def audited_recipes(workspace: Workspace, names: Sequence[str] | None) -> list[A
 
 
 def _graphs_that_were_run(workspace: Workspace) -> list[Graph]:
-    """The recipes of the project that have a corpus here."""
+    """The recipes of the project that have a corpus here; none where a workspace is looked at without a project."""
+    files = recipe_files() if find_project(Path.cwd()) else []
     # By name first: a recipe that was never run may name files that do not exist here.
-    paths = [path for path in recipe_files() if (workspace.root / str(read_raw(path).get("name"))).is_dir()]
+    paths = [path for path in files if (workspace.root / str(read_raw(path).get("name"))).is_dir()]
     graphs = [Graph(read_recipe(path)) for path in paths]
     return [graph for graph in graphs if workspace.current(graph.recipe.name, graph.corpus.name).exists()]

@@ -54,6 +54,16 @@ def test_a_whole_home_is_whole(home: Workspace):
     assert (done.returncode, done.stdout.strip()) == (0, "Nothing is damaged."), done.stderr
 
 
+def test_a_copied_home_is_verified_where_there_is_no_project(home: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(home.root)
+    assert stella(home).returncode == 0
+    (data,) = home.root.glob("lancedb/one.concatenated_vectors.lance/data/*.lance")
+    flip(data)
+    done = stella(home)
+    assert (done.returncode, done.stdout.strip()[:11]) == (1, "Damaged: 1."), done.stderr
+    assert data.name in done.stderr
+
+
 def test_a_repair_of_an_artefact_leaves_no_link_behind_and_is_done_at_once(workspace: Workspace, log: logging.Logger):
     made = Runner(workspace, log).make(RELEASE)
     flip(made.folder / "model.safetensors")
