@@ -25,6 +25,8 @@ from stella_assets.teachers.api.retry import RetryPolicy
 
 REFUSED_AT_FIRST = 8
 """Texts that a service refuses one by one, before it has answered any, until its settings are taken for the cause."""
+CONNECT_SECONDS = 15.0
+"""Seconds for a connection; a slow model answers on one that is open."""
 OnAnswer = Callable[[Answer], None]
 
 
@@ -127,7 +129,8 @@ class _Call:
         batches = self._packer.batches(self._texts, tokens, self._known_too_long(tokens, limits, counter))
         many = limits.concurrency or 1
         connections = httpx2.Limits(max_connections=many, max_keepalive_connections=many)
-        async with httpx2.AsyncClient(timeout=limits.timeout, limits=connections) as http:
+        timeout = httpx2.Timeout(limits.timeout, connect=min(CONNECT_SECONDS, limits.timeout or CONNECT_SECONDS))
+        async with httpx2.AsyncClient(timeout=timeout, limits=connections) as http:
             line = Line(http, self._budget)
             await asyncio.gather(*(self._work(line, batches) for _ in range(many)))
         if self._failure is not None:

@@ -136,7 +136,7 @@ class Exchange:
             expected = await self._admit(line, len(texts), bound)
             sent = self._pace.clock()
             try:
-                reply = await self._send(line, message)
+                reply = await self._send(line, message, expected)
                 return self._read(reply, len(texts), expected, bound, line.budget)
             except PassingError as error:
                 failure = error
@@ -166,12 +166,15 @@ class Exchange:
                 # Answers that come meanwhile give tokens back.
                 await line.sleep(min(wait, 0.1))
 
-    async def _send(self, line: Line, message: httpx2.Request) -> httpx2.Response:
+    async def _send(self, line: Line, message: httpx2.Request, expected: float) -> httpx2.Response:
         self.counts.requests += 1
         try:
             reply = await line.http.send(message)
         except httpx2.RequestError as error:
             unreachable = isinstance(error, httpx2.ConnectError)
+            if not unreachable:
+                # An answer that was lost on its way is billed, most likely.
+                line.budget.settle(0, round(expected))
             raise PassingError(f"{type(error).__name__} {error}".strip(), unreachable=unreachable) from None
         self._pace.learn(reply.headers)
         if reply.status_code == 200:

@@ -1,5 +1,9 @@
 """The client against a server that answers, refuses and fails in the protocol of OpenAI."""
 
+import asyncio
+import time
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -100,3 +104,45 @@ def test_a_wrong_key_is_said_without_showing_it():
     assert "401" in str(caught.value)
     assert KEY not in str(caught.value)
     assert KEY not in repr(client(address).__dict__)
+
+
+def test_an_answer_that_is_lost_on_its_way_counts_as_paid():
+    stand_in, budget = StandIn(key=KEY, faults=[Fault(cut=True)]), Budget()
+    with stand_in.running() as address:
+        client(address, items=100).embed(TEXTS, "document", lambda _: None, budget)
+    assert budget.spent >= stand_in.counts.tokens == 1000
+
+
+def test_it_works_where_a_loop_is_running_as_in_a_notebook():
+    async def cell(address: str) -> np.ndarray:
+        return embed(client(address))[0]
+
+    with StandIn(key=KEY).running() as address:
+        vectors = asyncio.run(cell(address))
+    np.testing.assert_allclose(vectors, hash_encoder()(TEXTS), atol=1e-6)
+
+
+def test_an_error_of_the_caller_ends_the_call_and_is_not_swallowed():
+    def full(_: Answer) -> None:
+        raise OSError("no space left on device")
+
+    stand_in = StandIn(key=KEY)
+    with stand_in.running() as address, pytest.raises(OSError, match="no space"):
+        client(address, concurrency=2).embed(TEXTS, "document", full, Budget())
+    assert stand_in.counts.requests <= 2
+
+
+def test_no_more_is_in_flight_than_the_limits_say():
+    at_once, most = 0, 0
+
+    def slowly(texts: Sequence[str]) -> np.ndarray:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.03)
+        at_once -= 1
+        return hash_encoder()(texts)
+
+    with StandIn(slowly, key=KEY).running() as address:
+        embed(client(address, concurrency=3))
+    assert most == 3
