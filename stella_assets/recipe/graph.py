@@ -265,6 +265,8 @@ class Graph:
             scores=list(self.scores.values()),
             active_scores=self.active_scores,
             student_model=self.stages[-1].stored_as,
+            distribution=recipe.release.distribution,
+            terms=recipe.stated_terms(),
         )
         self.release = release_step(
             self._name,

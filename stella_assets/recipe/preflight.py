@@ -19,7 +19,7 @@ from stella_assets.evaluation.task_set import check_tasks
 from stella_assets.evaluation.variants import paraphrase
 from stella_assets.recipe.read import RecipeError
 from stella_assets.recipe.recipe import Recipe
-from stella_assets.release.gate import check_gate
+from stella_assets.release.gate import check_gate, check_terms
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds import TeacherConfig
 from stella_assets.teachers.snapshot import Layout
@@ -49,6 +49,7 @@ def check_recipe(
         DiskSpaceError: A disk that is written has too little space.
     """
     # Cheap checks first: a missing file is reported before a model is loaded.
+    check_terms(recipe.release.distribution, recipe.stated_terms())
     _require_splits(recipe)
     for source in recipe.corpus.sources:
         on_preview(source.name, source.preview())

@@ -16,6 +16,7 @@ from stella_assets.recipe.redistil import Redistil
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import STUDENTS
 from stella_assets.teachers.kinds import TEACHERS
+from stella_assets.teachers.terms import Terms
 from stella_assets.training.stages import STAGES
 
 # Links to a recipe's artefacts are in `<workspace>/<name>/`, next to these folders.
@@ -167,6 +168,11 @@ class Recipe(ConfigModel):
             name for stage in self.stages[:stages] for name in (names if stage.teachers is None else stage.teachers)
         }
         return tuple(name for name in names if name in taught)
+
+    def stated_terms(self) -> dict[str, Terms]:
+        """What the providers of those teachers allow that the student learns from, by teacher, where it is stated."""
+        taught = self.taught_by()
+        return {each.name: terms for each in self.teachers if each.name in taught and (terms := each.stated_terms())}
 
     @property
     def digest(self) -> str:

@@ -20,6 +20,7 @@ from stella_assets.release.licences import obligations
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import DenseConfig
 from stella_assets.teachers.kinds.base import TeacherConfig
+from stella_assets.teachers.snapshot import Layout
 
 if TYPE_CHECKING:
     from stella_assets.students.dense.model import DenseStudent
@@ -35,6 +36,7 @@ class CardFigures:
         loaders: Rows of `RELEASED_VECTORS`.
         summary: Of the evaluation.
         licences: How many texts of the corpus have each licence.
+        layout: How the teachers were joined.
         teacher_dims: Dimensions of each teacher's vectors, by name.
         lineage: The artefacts that the release is made of.
     """
@@ -44,6 +46,7 @@ class CardFigures:
     loaders: Sequence[Mapping[str, Any]]
     summary: Summary
     licences: Sequence[tuple[str, int]]
+    layout: Layout
     teacher_dims: Mapping[str, int]
     lineage: Sequence[Artefact]
 
@@ -60,11 +63,13 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
     loaders = [[row["loader"], row["dimension"], f"{row['mean_cosine']:.4f}"] for row in figures.loaders]
     # Without times, which would change the digest of a release that is made again.
     lineage = [[a.name, a.digest[:12], a.manifest.identity.code_version] for a in figures.lineage]
+    centred = {t.name: "no" if figures.layout.mean_of(t.name) is None else "yes" for t in inputs.teachers}
     teachers = [
-        [t.name, t.kind, figures.teacher_dims[t.name], t.weight, t.licence, obligations(t.licence)]
+        [t.name, t.kind, figures.teacher_dims[t.name], t.weight, centred[t.name], t.licence, obligations(t.licence)]
         for t in inputs.teachers
     ]
-    asked = ["teacher", "kind", "dimensions", "weight", "licence", "its licence asks"]
+    asked = ["teacher", "kind", "dimensions", "weight", "centred", "licence", "its licence asks"]
+    terms = [[t.name, s.distribution, s.url, str(s.read_on)] for t in inputs.teachers if (s := t.stated_terms())]
     return render(
         __package__,
         "model_card.md.j2",
@@ -85,6 +90,8 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         retention_table=markdown_table(*tables.retention_rows(summary)),
         loader_table=markdown_table(["loader", "dimensions", "mean cosine"], loaders),
         teacher_table=markdown_table(asked, teachers),
+        terms=terms,
+        terms_table=markdown_table(["teacher", "distribution", "terms of its provider", "read on"], terms),
         lineage_table=markdown_table(["artefact", "digest", "code version"], lineage),
     )
 
@@ -115,7 +122,10 @@ def _front_matter(recipe: str, inputs: ReleaseInputs, summary: Summary) -> str:
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "license": inputs.settings.licence.lower(),
-        "tags": ["sentence-transformers", "feature-extraction", "distillation", "matryoshka", "mteb"],
+        "tags": [
+            *["sentence-transformers", "feature-extraction", "distillation", "matryoshka", "mteb"],
+            *(["internal"] if inputs.settings.distribution == "internal" else []),
+        ],
         **({"datasets": datasets} if datasets else {}),
         "model-index": [{"name": recipe, "results": results}],
     }

@@ -150,6 +150,7 @@ def _card(inputs: DatasetInputs, runner: Runner, columns: Mapping[str, TeacherVe
         corpus=runner.require(inputs.corpus).manifest,
         splits=SPLITS,
         vectors={name: vectors.dim for name, vectors in columns.items()},
+        terms={name: vectors.teacher.stated_terms() for name, vectors in columns.items()},
         funnel_table=_markdown(texts.funnel()),
         licence_table=_markdown(texts.licences().to_dicts()),
         contamination=contamination and contamination.manifest,

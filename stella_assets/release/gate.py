@@ -22,10 +22,20 @@ from stella_assets.evaluation.tasks import EvaluationTask
 from stella_assets.release.causes import explain_loss
 from stella_assets.release.settings import Gate
 from stella_assets.release.tables import VERDICTS
-from stella_assets.release.verdicts import BASE_REGRESSION, Verdict, judge, judge_contamination, read_verdicts
+from stella_assets.release.verdicts import (
+    BASE_REGRESSION,
+    TERMS,
+    Verdict,
+    judge,
+    judge_contamination,
+    judge_terms,
+    read_verdicts,
+)
+from stella_assets.teachers.terms import Terms
 
 CODE_VERSION = "3"
 CHECKS = {
+    TERMS: "The terms of every teacher allow to publish what learned from it, or the release is internal.",
     "retention": "The student keeps enough of the teachers' scores, by task type.",
     BASE_REGRESSION: "The student lost no more compared with its base model than is allowed.",
     "gain": "The student gained enough over the base model.",
@@ -48,6 +58,8 @@ def gate_step(
     scores: Sequence[Step[ModelScores]],
     active_scores: Step[ModelScores],
     student_model: str,
+    distribution: str = "public",
+    terms: Mapping[str, Terms] | None = None,
 ) -> Step[list[Verdict]]:
     """The step that makes `release_gate`.
 
@@ -58,6 +70,8 @@ def gate_step(
         scores: The scores of all models of the recipe.
         active_scores: The scores of the active release.
         student_model: The model that may be released, among the scored ones.
+        distribution: Whom the release is for.
+        terms: Of the teachers that state some, by name.
 
     Returns:
         A step whose artefact reads as the verdicts.
@@ -66,10 +80,14 @@ def gate_step(
         recipe=recipe,
         name="release_gate",
         code_version=CODE_VERSION,
-        settings=gate.settings(),
+        # Left out where no teacher states any, so that such recipes keep their verdicts.
+        settings=gate.settings()
+        | ({"distribution": distribution, "terms": {n: t.settings() for n, t in terms.items()}} if terms else {}),
         # The report has summaries only; the intervals need the samples that are stored with the scores.
         dependencies=(report, *scores, active_scores),
-        build=lambda context: _judge(gate, report, [*scores, active_scores], student_model, context),
+        build=lambda context: _judge(
+            gate, report, [*scores, active_scores], student_model, list(judge_terms(distribution, terms or {})), context
+        ),
         read=from_folder(read_verdicts),
         presentation=Presentation(
             group="release",
@@ -139,12 +157,36 @@ def check_gate(
         )
 
 
+def check_terms(distribution: str, terms: Mapping[str, Terms]) -> None:
+    """Make sure that what is made may go to those whom it is for, before anything is paid.
+
+    Args:
+        distribution: The recipe's.
+        terms: Of the teachers that state some, by name.
+
+    Raises:
+        GateError: A teacher's terms do not allow it.
+    """
+    for verdict in judge_terms(distribution, terms):
+        if not verdict.passed:
+            raise GateError(
+                f"teacher {verdict.subject!r}: a model that learned from it may not be published, and "
+                f"release.distribution is {distribution}. {verdict.note}.",
+                "Set `release.distribution: internal`, or do not learn from this teacher.",
+            )
+
+
 def _show(artefact: Artefact) -> Mapping[str, Shown]:
     return {"verdicts": Rows(pq.read_table(artefact.folder / VERDICTS.file).to_pylist())}
 
 
 def _judge(
-    gate: Gate, report: Step[Report], scores: Sequence[Step[ModelScores]], student_model: str, context: BuildContext
+    gate: Gate,
+    report: Step[Report],
+    scores: Sequence[Step[ModelScores]],
+    student_model: str,
+    of_terms: list[Verdict],
+    context: BuildContext,
 ) -> Result:
     board = Scoreboard.of(context.read(step) for step in scores)
     # By default a small corpus gets only the held-out tasks that it has texts for.
@@ -155,7 +197,7 @@ def _judge(
                 "Add texts, raise `corpus.test`, or remove it from the gate.",
             )
     summary = context.read(report).summary
-    verdicts = [
+    verdicts = of_terms + [
         # Why it fell is asked where it did: what a person does next depends on it.
         replace(verdict, note=explain_loss(board, summary, student_model))
         if verdict.requirement == BASE_REGRESSION and not verdict.passed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -19,9 +20,10 @@ from stella_assets.release.inputs import ReleaseInputs
 from stella_assets.release.loaders import AGREEMENT, DRIFTED, INT8, agreement, compare_loaders, require_same
 from stella_assets.release.tables import RELEASED_VECTORS
 from stella_assets.storage.tables import write_table
+from stella_assets.teachers.kinds.base import TeacherConfig
 
 RELEASE = "release"
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 DRIFT_FILE = "vectors.parquet"
 LINEAGE_FILE = "lineage.json"
 CARD_FILE = "README.md"
@@ -51,7 +53,9 @@ def release_step(recipe: str, *, inputs: ReleaseInputs) -> Step[Path]:
             "release": inputs.settings.settings("gate"),
             "prompts": dict(inputs.student.prompts),
             "measured_prompts": dict(inputs.prompts),
-            "teachers": [{"name": t.name, "licence": t.licence, "weight": t.weight} for t in inputs.teachers],
+            "teachers": [
+                {"name": t.name, "licence": t.licence, "weight": t.weight, **_stated(t)} for t in inputs.teachers
+            ],
         },
         dependencies=(
             inputs.corpus,
@@ -81,6 +85,12 @@ def release_step(recipe: str, *, inputs: ReleaseInputs) -> Step[Path]:
             show=_show,
         ),
     )
+
+
+def _stated(teacher: TeacherConfig) -> dict[str, Any]:
+    """The terms of a teacher, which the card states; nothing where it has none."""
+    terms = teacher.stated_terms()
+    return {"terms": terms.settings()} if terms else {}
 
 
 def _show(artefact: Artefact) -> Mapping[str, Shown]:
@@ -122,6 +132,7 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
         loaders=loaders,
         summary=summary,
         licences=context.read(inputs.corpus).licence_counts(),
+        layout=context.read(inputs.concatenation).layout,
         teacher_dims={name: context.artefact(step).manifest.metrics["dim"] for name, step in inputs.vectors.items()},
         lineage=list(context.inputs.values()),
     )

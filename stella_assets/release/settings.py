@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -49,5 +49,11 @@ class ReleaseSettings(ConfigModel):
 
     dimension: Positive = Field(description="dimension of the vectors that the folder gives by default")
     licence: str = Field(description="of the student's weights, shown in the model card")
+    distribution: Literal["public", "internal"] = Field(
+        default="public",
+        description="who may get it; `internal` is needed where the terms of a teacher do not allow to publish it",
+        # So that recipes without it keep their digest.
+        exclude_if=lambda distribution: distribution == "public",
+    )
     onnx: bool = Field(default=True, description="whether the folder also contains the model as ONNX")
     gate: Gate = Field(default=Gate(), description="what the student must show before it is released")

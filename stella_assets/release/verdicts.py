@@ -8,7 +8,7 @@ when the whole interval is above the limit: noise does not open it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from stella_assets.evaluation.summary import ALL_TASKS, ContaminationSummary, Di
 from stella_assets.release.active import ACTIVE
 from stella_assets.release.settings import Gate
 from stella_assets.release.tables import VERDICTS
+from stella_assets.teachers.terms import Terms
 
 BASE_REGRESSION = "max_base_regression"
+TERMS = "terms"
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,23 @@ def judge_contamination(limit: int | None, found: Iterable[ContaminationSummary]
         # Counted and not sampled, so the interval is a point.
         left = row.reported
         yield Verdict("contamination", row.task, limit, left, left, left, left <= limit, True)
+
+
+def judge_terms(distribution: str, terms: Mapping[str, Terms]) -> Iterator[Verdict]:
+    """What the providers of teachers allow, compared with whom the release is for.
+
+    Args:
+        distribution: The recipe's.
+        terms: By teacher, of those that state any.
+
+    Yields:
+        One verdict per teacher.
+    """
+    for teacher, stated in terms.items():
+        allowed = distribution == "internal" or stated.distribution == "allowed"
+        forbidden = 1.0 - allowed
+        # Read and not measured, so the interval is a point.
+        yield Verdict(TERMS, teacher, 0, forbidden, forbidden, forbidden, allowed, True, f"Its terms: {stated}")
 
 
 def _keeps_share(requirement: str, subject: str, limit: float, share: Figure) -> Iterator[Verdict]:

@@ -22,3 +22,6 @@ class Terms(ConfigModel):
     )
     url: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(description="where the terms can be read")
     read_on: date = Field(description="the day on which somebody read them")
+
+    def __str__(self) -> str:
+        return f"{self.distribution} ({self.url}, read on {self.read_on})"

@@ -17,6 +17,7 @@ from stella_assets.release.card import CardFigures, how_to_use, model_card, with
 from stella_assets.release.inputs import ReleaseInputs
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import DenseConfig
+from stella_assets.teachers.snapshot import Layout
 from tests.conftest import TINY
 from tests.core.test_markup import HOSTILE, structure, summary_of, tokens
 from tests.models import TEXTS
@@ -97,7 +98,8 @@ def card_of(text: str, raw: dict[str, Any]) -> str:
     )
     loaders = [{"loader": text, "dimension": 8, "mean_cosine": 1.0}]
     dims = {teacher.name: 8 for teacher in recipe.teachers}
-    return model_card("tiny", inputs, CardFigures([8], 10**6, loaders, summary_of(text), [(text, 3)], dims, []))
+    layout = Layout(tuple(dims), tuple(dims.values()), tuple(1.0 for _ in dims))
+    return model_card("tiny", inputs, CardFigures([8], 10**6, loaders, summary_of(text), [(text, 3)], layout, dims, []))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -117,3 +119,27 @@ def test_a_card_shows_data_and_obeys_none(kind: str, raw: dict[str, Any]):
         c.content for t in tokens(card) for c in t.children or () if c.type == "code_inline" and c.content[0] == '"'
     ]
     assert ast.literal_eval(prompt) == text
+
+
+def api_teacher(distribution: str) -> dict[str, Any]:
+    """A teacher that nothing asks here."""
+    terms = {"distribution": distribution, "url": "https://example.com/terms", "read_on": "2026-11-27"}
+    service = {"dialect": "openai", "model": "text-embedding-3-small", "dimensions": 8}
+    return {"kind": "api", "name": "paid", "licence": "proprietary", "key": "A_KEY", "service": service, "terms": terms}
+
+
+def test_the_card_states_the_terms_of_teachers_and_that_a_release_is_internal(raw: dict[str, Any]):
+    raw["teachers"].append(api_teacher("internal"))
+    public = card_of("plain", copy.deepcopy(raw))
+    raw["release"]["distribution"] = "internal"
+    internal = card_of("plain", raw)
+    for card in (public, internal):
+        assert "| paid | internal | https://example.com/terms | 2026-11-27 |" in card
+    assert "not to be published" not in public
+    assert "**Internal: this model is not to be published or passed on.**" in internal
+    tags = [yaml.safe_load(card.removeprefix("---\n").partition("\n---\n")[0])["tags"] for card in (public, internal)]
+    assert ["internal" in of for of in tags] == [False, True]
+
+
+def test_a_card_of_teachers_without_terms_has_no_table_of_them(raw: dict[str, Any]):
+    assert "terms of its provider" not in card_of("plain", raw)

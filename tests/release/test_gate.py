@@ -1,5 +1,6 @@
 """The gate opens and closes on evidence, not on noise."""
 
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 
 from stella_assets.evaluation.scoreboard import Scoreboard, summarise
 from stella_assets.evaluation.summary import ContaminationSummary, Summary
-from stella_assets.recipe import parse_recipe
+from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.preflight import check_recipe
 from stella_assets.release.causes import explain_loss
 from stella_assets.release.gate import GateError
 from stella_assets.release.settings import Gate
-from stella_assets.release.verdicts import Verdict, judge, judge_contamination
+from stella_assets.release.verdicts import Verdict, judge, judge_contamination, judge_terms
+from stella_assets.teachers.terms import Terms
 
 ORDER = ["teacher/minilm", "concatenation", "base_model", "stage_1", "active_release"]
 MEANS = {
@@ -110,6 +112,43 @@ def test_texts_left_in_the_corpus_close_the_gate():
     rows = [ContaminationSummary(task=task, texts=9, dropped=0, reported=count) for task, count in left.items()]
     found = list(judge_contamination(1, rows))
     assert [(verdict.subject, verdict.passed) for verdict in found] == [("A", False), ("B", True)]
+
+
+ALLOWED, INTERNAL = (
+    Terms(distribution=word, url="https://example.com/terms", read_on=date(2026, 11, 27))
+    for word in ("allowed", "internal")
+)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "stated", "passed"),
+    [("public", ALLOWED, True), ("public", INTERNAL, False), ("internal", INTERNAL, True), ("internal", ALLOWED, True)],
+)
+def test_terms_close_the_gate_of_a_public_release(distribution: str, stated: Terms, passed: bool):
+    [verdict] = judge_terms(distribution, {"paid": stated})
+    assert (verdict.requirement, verdict.subject, verdict.passed) == ("terms", "paid", passed)
+    assert "https://example.com/terms, read on 2026-11-27" in verdict.note
+
+
+def test_a_public_release_of_an_internal_teacher_is_refused_before_anything_is_paid(
+    raw: dict[str, Any], tmp_path, workspace
+):
+    terms = INTERNAL.settings()
+    service = {"dialect": "openai", "model": "text-embedding-3-small", "dimensions": 8}
+    paid = {"kind": "api", "name": "paid", "licence": "proprietary", "key": "A_KEY", "service": service, "terms": terms}
+    raw["teachers"].append(paid)
+    for stages, refused in ((None, True), (["minilm"], False)):
+        for stage in raw["stages"]:
+            stage["teachers"] = stages
+        recipe = parse_recipe(raw, tmp_path / "tiny.yaml")
+        found = Graph(recipe).gate.settings
+        if refused:
+            assert (found["distribution"], found["terms"]) == ("public", {"paid": terms})
+            with pytest.raises(GateError, match=r"teacher 'paid': .* may not be published.*internal \(https://exam"):
+                check_recipe(recipe, workspace)
+        else:  # nothing of it is in the student
+            assert "terms" not in found
+            check_recipe(recipe, workspace)
 
 
 @pytest.mark.parametrize(
