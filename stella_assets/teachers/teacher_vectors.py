@@ -235,8 +235,11 @@ class TeacherVectors:
     ) -> int:
         self._prepare(role, compute)
         table = self._stored.table(role)
-        if table.missing(keys).size and not self.teacher.paid:
+        missing = table.missing(keys)
+        if missing.size and not self.teacher.paid:
             self._require_known(role, compute, say)
+        if missing.size:
+            self.teacher.fetch_ahead(self._open(compute), role, keys[missing], lambda at: read(missing[at]))
         writer, fingerprint = table.writer, self.fingerprints[role]
         # One process asks a service, as its limits are those of the account.
         engine = LocalEngine() if self.teacher.paid else compute.engine

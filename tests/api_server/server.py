@@ -17,9 +17,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.api_server.batches import BatchDesk
 from tests.api_server.encoders import Encoder, hash_encoder, shortened
 from tests.api_server.faults import SPOILS, Fault
 from tests.api_server.protocols import PROTOCOLS, Speech
+
+BATCHES = ("openai", "voyage")
+"""The protocols that have batches."""
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Counts:
     tokens: int = 0
     too_many: int = 0
     refused: int = 0
+    batches: int = 0
 
 
 def count_tokens(texts: Iterable[str]) -> int:
@@ -75,6 +80,7 @@ class StandIn:
         self.key, self.latency, self.window, self.max_items = key, latency, window, max_items
         self.marker, self.quota, self.say_limits = marker, quota, say_limits
         self.limits = {"requests": requests_per_minute, "tokens": tokens_per_minute}
+        self.batch_seconds, self.batch_end, self.lose_batch_answers = 0.0, "completed", 0
         self.faults = deque(faults)
         self.counts = Counts()
         self.bodies: deque[dict[str, Any]] = deque(maxlen=1000)
@@ -84,6 +90,8 @@ class StandIn:
             Route(speech.path, self._endpoint(speech), methods=["POST"], name=name)
             for name, speech in PROTOCOLS.items()
         ]
+        for name in BATCHES:
+            routes += BatchDesk(self, PROTOCOLS[name]).routes()
         control = [Route("/counts", self._counts), Route("/faults", self._add_faults, methods=["POST"])]
         self.app = Starlette(routes=[*routes, *control])
 
@@ -134,13 +142,19 @@ class StandIn:
         vectors = shortened(await run_in_threadpool(self.encode, asked.texts), asked.dimensions)
         answer = speech.answer(body, SPOILS[fault.spoil](list(enumerate(vectors))), tokens)
         content = fault.body if fault.body is not None else json.dumps(answer)
-        self.counts.answered += 1
-        self.counts.texts += len(asked.texts)
-        self.counts.tokens += tokens
+        self.count(asked.texts)
         headers = {**self._said(), **fault.headers, "x-request-id": f"req-{self.counts.requests}"}
         if fault.cut:
             return StreamingResponse(_cut(content.encode()), headers=headers, media_type="application/json")
         return Response(content, headers=headers, media_type="application/json")
+
+    def count(self, texts: list[str]) -> int:
+        """Count an answer as a provider bills it; its tokens."""
+        tokens = count_tokens(texts)
+        self.counts.answered += 1
+        self.counts.texts += len(texts)
+        self.counts.tokens += tokens
+        return tokens
 
     def _failure(self, speech: Speech, fault: Fault) -> Response:
         self.counts.too_many += fault.status == 429

@@ -14,6 +14,7 @@ class Budget:
         max_tokens: Tokens; None where there is no limit.
         price: Dollars for a million tokens; None where nobody knows.
         spent: Tokens that were billed before.
+        cost: Dollars that were billed before, where that was at other prices.
 
     Attributes:
         spent: Tokens that were billed.
@@ -29,23 +30,25 @@ class Budget:
         max_tokens: int | None = None,
         price: float | None = None,
         spent: int = 0,
+        cost: float | None = None,
     ) -> None:
         if max_cost is not None and price is None:
             raise UserError("max_cost: the price of the model is not known.", "State `price`, or use `max_tokens`.")
         self.max_cost, self.max_tokens, self.price = max_cost, max_tokens, price
         self.spent, self.in_flight = spent, 0
+        self._paid = 0.0 if cost is None else cost - spent * (price or 0) / 1e6
 
     @property
     def cost(self) -> float | None:
         """Dollars that were billed; None where the price is not known."""
-        return None if self.price is None else self.spent * self.price / 1e6
+        return None if self.price is None else self._paid + self.spent * self.price / 1e6
 
     def admits(self, tokens: int) -> bool:
         """Whether so many more tokens could be sent without exceeding a limit."""
         total = self.spent + self.in_flight + tokens
         if self.max_tokens is not None and total > self.max_tokens:
             return False
-        return self.max_cost is None or total * (self.price or 0) / 1e6 <= self.max_cost
+        return self.max_cost is None or self._paid + total * (self.price or 0) / 1e6 <= self.max_cost
 
     def reserve(self, tokens: int) -> None:
         """Count tokens as in flight, before they are sent.

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
 import httpx2
 
 from stella_assets.teachers.api.answers import Parsed, unit_vectors
 from stella_assets.teachers.api.budget import Budget
-from stella_assets.teachers.api.dialects.base import Dialect, Problem
+from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import AnswerError
 from stella_assets.teachers.api.failures import (
     SETTINGS,
@@ -21,6 +20,7 @@ from stella_assets.teachers.api.failures import (
     StoppedError,
     not_answered,
     not_reached,
+    read_problem,
     refusal,
     unusable_answer,
 )
@@ -179,7 +179,7 @@ class Exchange:
         self._pace.learn(reply.headers)
         if reply.status_code == 200:
             return reply
-        status, problem = reply.status_code, self._problem(reply)
+        status, problem = reply.status_code, read_problem(self._service, self._key, reply)
         if status in ABOUT_TEXTS and problem.param not in SETTINGS:
             raise RefusedError(status, problem)
         if not is_passing(status, reply.headers) or (status == TOO_MANY and self._service.is_exhausted(problem)):
@@ -205,16 +205,6 @@ class Exchange:
         self.counts.answered += 1
         self.counts.texts += count
         return Parsed(vectors, billed, parsed.request_id or reply.headers.get("x-request-id", ""))
-
-    def _problem(self, reply: httpx2.Response) -> Problem:
-        try:
-            body: Any = reply.json()
-        except ValueError:
-            body = reply.text
-        problem = self._service.problem(body)
-        words = " ".join(problem.message.split()) or reply.reason_phrase
-        words = self._key.hide(words) if self._key is not None else words
-        return replace(problem, message=words[:300])
 
     def _give_up(self, failure: PassingError, tries: int, unusable: int, seconds: float) -> None:
         policy, server = self._policy, self.server

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from stella_assets.teachers.api.dialects.base import Problem
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+
+from stella_assets.teachers.api.dialects.base import Dialect, Problem
 from stella_assets.teachers.api.errors import AnswerError, ApiError
+from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.retry import TOO_MANY
 
 MOVED = "Correct `base_url`. A redirect is not followed, as it could take the key to somebody else."
@@ -61,6 +67,17 @@ class PassingError(Exception):
         super().__init__(words)
         self.words, self.too_many, self.asked = words, too_many, asked
         self.unusable, self.unreachable = unusable, unreachable
+
+
+def read_problem(service: Dialect, key: Key | None, reply: httpx2.Response) -> Problem:
+    """What an answer with an error says, cut and without the key."""
+    try:
+        body: Any = reply.json()
+    except ValueError:
+        body = reply.text
+    problem = service.problem(body)
+    words = " ".join(problem.message.split()) or reply.reason_phrase
+    return replace(problem, message=(words if key is None else key.hide(words))[:300])
 
 
 def refusal(server: str, status: int, problem: Problem) -> ApiError:

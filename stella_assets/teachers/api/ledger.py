@@ -81,6 +81,12 @@ class Ledger:
         """All that were billed, as far as it was counted."""
         return sum(row["tokens"] for row in self._rows.values())
 
+    @property
+    def dollars(self) -> float | None:
+        """All that was billed, as far as it was counted; None where a price was not known."""
+        paid = [row["dollars"] for row in self._rows.values()]
+        return None if None in paid else sum(paid)
+
     def write(self) -> None:
         """Write the lines of the view; one per process, recipe and purpose."""
         self.refresh()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,13 @@ from stella_assets.corpus.text import text_id
 from stella_assets.storage.journal import Journal
 from stella_assets.storage.keys import Keys, Positions, to_ids, to_keys
 from stella_assets.storage.locks import file_lock
+from stella_assets.teachers.api.accounts import AUDIT, CANARY, VECTORS, Accounts
 from stella_assets.teachers.api.answers import Answer, Refusal
-from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.canaries import CANARIES
 from stella_assets.teachers.api.client import ApiClient
 from stella_assets.teachers.api.epochs import SAME_NUMBERS, Epochs, Observation
 from stella_assets.teachers.api.ledger import Ledger, cost_of
+from stella_assets.teachers.api.ordering import Ordering
 from stella_assets.teachers.api.refused import RefusedTexts
 from stella_assets.teachers.kinds.base import Role, fingerprint_of
 from stella_assets.teachers.refusal import RefusedTextsError
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from stella_assets.teachers.kinds.api import ApiTeacher
 
 CANARY_ROLE: Role = "document"
-VECTORS, CANARY, AUDIT = "vectors", "canaries", "audits"
-"""What was paid for."""
 _observed: set[tuple[str, str]] = set()
 """Services whose canaries this process has sent, by workspace."""
 
@@ -64,13 +62,15 @@ class ApiModel:
         self._epoch = self._epochs.current
         self._journals: dict[str, Journal] = {}
         self._named: set[str] = set()
-        self._ledger = Ledger(self._workspace, self._service)
+        self._accounts = Accounts(config, services.recipe, Ledger(self._workspace, self._service))
+
+    def _key(self) -> str | None:
+        name = self.config.key
+        return None if name is None else self._services.require_secret(name, self._owner)
 
     @cached_property
     def _client(self) -> ApiClient:
-        config = self.config
-        key = None if config.key is None else self._services.require_secret(config.key, self._owner)
-        return ApiClient(config.service, key, config.limits, say=say_in_log)
+        return ApiClient(self.config.service, self._key(), self.config.limits, say=say_in_log)
 
     def describe(self, role: Role) -> dict[str, Any]:
         """What the vectors depend on, as far as a client can know: the service, and the epoch of its model."""
@@ -155,6 +155,22 @@ class ApiModel:
             raise RefusedTextsError(self.config.name, [texts[number] for number in at], at, reasons)
         return vectors
 
+    def order(self, role: Role, keys: Keys, read: Callable[[Positions], list[str]]) -> None:
+        """Have texts answered by the provider's batch API, and wait; what it does not answer is left to `encode`.
+
+        Args:
+            role: `query` or `document`.
+            keys: Of the texts.
+            read: The texts at positions.
+
+        Raises:
+            ApiError: A batch failed, or the service cannot be used.
+            BudgetError: A batch could exceed `max_cost` or `max_tokens`.
+        """
+        with file_lock(self._workspace, f"api.{self._service}", self._say_waiting):
+            ordering = Ordering(self.config, self._key(), self._folder, self._accounts)
+            ordering.fetch(role, self.fingerprint(role), keys, read, self.refused(role), self._require_epoch)
+
     def _encode(self, keys: Keys, texts: list[str], role: Role) -> tuple[np.ndarray, dict[str, str]]:
         """Vectors of texts, each once, and the reasons for those that have none."""
         vectors = np.zeros((len(keys), self.dim), dtype=np.float16)
@@ -185,7 +201,7 @@ class ApiModel:
         return missing[~given_up], {key: reasons[key] for key in ids if key in reasons}
 
     def _ask(self, keys: Keys, texts: list[str], role: Role, missing: Positions, vectors: np.ndarray) -> dict[str, str]:
-        journal, budget = self.journal(role), self._budget()
+        journal, budget = self.journal(role), self._accounts.budget()
         with progress_bar(len(missing), self.config.name, "texts") as bar:
 
             def on_answer(answer: Answer) -> None:
@@ -199,7 +215,7 @@ class ApiModel:
             try:
                 refusals = self._client.embed([prompt + texts[at] for at in missing], role, on_answer, budget)
             finally:
-                self._ledger.write()
+                self._accounts.write()
         return self._set_aside(keys[missing], role, refusals)
 
     def _set_aside(self, keys: Keys, role: Role, refusals: list[Refusal]) -> dict[str, str]:
@@ -266,29 +282,13 @@ class ApiModel:
         prompt = self.config.prompt(role)
         try:
             asked = [prompt + text for text in texts]
-            refusals = self._client.embed(asked, role, on_answer, self._budget(), items)
+            refusals = self._client.embed(asked, role, on_answer, self._accounts.budget(), items)
         finally:
-            self._ledger.write()
+            self._accounts.write()
         return vectors, refusals
 
-    def _budget(self) -> Budget:
-        config = self.config
-        self._ledger.refresh()
-        return Budget(config.max_cost, config.max_tokens, config.known_price, self._ledger.tokens)
-
     def _about(self, answer: Answer, purpose: str) -> Mapping[str, Any]:
-        """What a record of the journal says of a request."""
-        price = self.config.known_price
-        return {
-            "recipe": self._services.recipe,
-            "teacher": self.config.name,
-            "model": self.config.service.model,
-            "purpose": purpose,
-            "request": answer.request_id,
-            "tokens": answer.tokens,
-            "dollars": None if price is None else answer.tokens * price / 1e6,
-            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
+        return self._accounts.about(answer.tokens, answer.request_id, purpose)
 
     def _say_waiting(self) -> None:
         say_in_log(f"{self.config.name}: another process is asking this service; waiting for its unit.")

@@ -90,7 +90,9 @@ class Bucket:
         if not self._stated and limit is not None and limit > 0:
             self._limit = HEADROOM * limit / MINUTE
             if self.rate is None:
-                self.rate, self._level = self._limit, max(1.0, BURST * self._limit)
+                # What was sent before the limit was known is a debt.
+                earned = self._limit * (self._clock() - self._began)
+                self.rate, self._level = self._limit, min(max(1.0, BURST * self._limit), earned - self._admitted)
         if self.rate is not None and remaining is not None and remaining > 0:
             self._level = min(self._level, remaining)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -14,7 +14,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
 from stella_assets.core.services import Services
-from stella_assets.storage.keys import Keys
+from stella_assets.storage.keys import Keys, Positions
 from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.kinds.base import TEACHERS, Role, TeacherConfig
@@ -64,6 +64,10 @@ class ApiTeacher(TeacherConfig):
     price: Annotated[float, Field(ge=0)] | None = Field(
         None, description="dollars for a million tokens; what the provider publishes where it is left out"
     )
+    delivery: Literal["online", "batch"] = Field(
+        "online",
+        description="`batch`: by the provider's batch API, which takes hours and costs less; of `openai` and `voyage`",
+    )
     evaluate: bool = Field(
         False, description="score it on the evaluation tasks, too, whose texts are then sent and paid"
     )
@@ -76,6 +80,12 @@ class ApiTeacher(TeacherConfig):
             raise ValueError("nothing says how many dimensions its vectors have; state `dim`, or `service.dimensions`")
         if known is not None and self.dim not in (None, known):
             raise ValueError(f"dim {self.dim}: the service's vectors have {known} dimensions")
+        return self
+
+    @model_validator(mode="after")
+    def _require_batches(self) -> Self:
+        if self.delivery == "batch" and self.service.batch_form is None:
+            raise ValueError(f"delivery: the dialect {self.service.dialect!r} has no batch API; use `online`")
         return self
 
     @model_validator(mode="after")
@@ -108,6 +118,12 @@ class ApiTeacher(TeacherConfig):
         """Dollars for a million tokens: `price`, else what the provider publishes; None where nobody knows."""
         facts = self.service.published()
         return self.price if self.price is not None or facts is None else facts.price
+
+    @property
+    def known_batch_price(self) -> float | None:
+        """The same in batches; `price`, where it is stated, is taken for both."""
+        facts = self.service.published()
+        return self.price if self.price is not None or facts is None else facts.batch_price
 
     def service_fingerprint(self) -> str:
         """Names the folder of what it answered; one for all roles and epochs."""
@@ -154,6 +170,11 @@ class ApiTeacher(TeacherConfig):
     def is_scored(self) -> bool:
         """Only where the recipe asks for it, as the texts of the tasks are paid."""
         return self.evaluate
+
+    def fetch_ahead(self, model: ApiModel, role: Role, keys: Keys, read: Callable[[Positions], list[str]]) -> None:
+        """With `delivery: batch`, have the provider answer them in batches, and wait for it."""
+        if self.delivery == "batch":
+            model.order(role, keys, read)
 
     def refused_texts(self, model: ApiModel, role: Role) -> Mapping[str, str]:
         """The texts that the service does not take."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -19,7 +19,7 @@ from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
 from stella_assets.core.services import Services
-from stella_assets.storage.keys import Keys
+from stella_assets.storage.keys import Keys, Positions
 from stella_assets.teachers.terms import Terms
 
 Center = bool | Literal["auto"]
@@ -245,6 +245,17 @@ class TeacherConfig(ConfigModel):
     def is_scored(self) -> bool:
         """Whether it is scored on the evaluation tasks, which means to encode their texts."""
         return True
+
+    def fetch_ahead(self, model: Any, role: Role, keys: Keys, read: Callable[[Positions], list[str]]) -> None:
+        """Get ready for texts that are encoded next, all of a corpus at once; nothing for a model that runs here.
+
+        Args:
+            model: What `open` returned.
+            role: Of the texts.
+            keys: Of the texts.
+            read: The texts at positions.
+        """
+        del model, role, keys, read
 
     def refused_texts(self, model: Any, role: Role) -> Mapping[str, str]:
         """Why it does not take texts, by id; empty for a model that takes any text.

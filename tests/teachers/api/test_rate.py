@@ -106,7 +106,7 @@ def test_what_a_service_says_of_its_limits_is_believed_unless_it_cannot_be(clock
         return sum(_admitted(pace) for _ in range(1000))
 
     limit, remaining = f"x-ratelimit-limit-{name}", f"x-ratelimit-remaining-{name}"
-    assert sent({limit: "600", remaining: "599"}) < 10
+    assert sent({limit: "6000", remaining: "5999"}) < 70
     for untrue in ("-1", "0", "many", ""):
         assert sent({limit: untrue, remaining: untrue}) == 1000
     # What the recipe states counts, and what remains can be less.
@@ -129,3 +129,12 @@ def test_tokens_that_were_counted_too_high_are_given_back(clock: Clock):
         step()
     bounded.settle(400, 100)
     assert bounded.delay(1, 600) == pytest.approx(honest.delay(1, 600))
+
+
+def test_what_was_sent_before_a_limit_was_known_is_counted(clock: Clock):
+    pace = Pace(Limits(), clock)
+    for _ in range(50):
+        pace.take(1, 1)
+    clock.now += 1
+    pace.learn({"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "550"})
+    assert run(pace, clock, 59) + 50 <= 600

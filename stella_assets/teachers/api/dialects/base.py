@@ -17,6 +17,8 @@ from stella_assets.teachers.api.count import BOUND, Counter
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.prices import Published, published
 
+BATCH_URL = "/v1/embeddings"
+"""What batches ask; of the provider's own address, whatever `base_url` is."""
 COMMON_LIMITS = Limits(items=512, concurrency=16, timeout=120.0)
 """Larger requests save nothing where tokens are what is limited, and a killed run pays for them again."""
 
@@ -53,6 +55,23 @@ class Problem:
     wait: float | None = None
 
 
+@dataclass(frozen=True)
+class BatchForm:
+    """What a provider's batch API takes, at a lower price and within hours.
+
+    Attributes:
+        requests: Of a batch.
+        texts: Of all its requests.
+        bytes: Of its file.
+        window: Within which it answers, in the provider's words.
+    """
+
+    requests: int
+    texts: int
+    bytes: int
+    window: str
+
+
 class Dialect(ConfigModel):
     """Settings that every service has.
 
@@ -64,6 +83,8 @@ class Dialect(ConfigModel):
     """Codes of errors with status 429 that waiting does not mend."""
     unhashed: ClassVar[frozenset[str]] = frozenset()
     """Settings that do not change vectors."""
+    batch_form: ClassVar[BatchForm | None] = None
+    """None for a service without a batch API."""
 
     dialect: str = Field(description="which of the dialects below")
     model: str = Field(min_length=1, description="the service's name of the model")
@@ -143,6 +164,26 @@ class Dialect(ConfigModel):
             texts: With their prompts.
             role: `query`, `document`, or a prompt.
         """
+
+    def batch_line(self, name: str, request: Request) -> dict[str, Any]:
+        """A request as a line of a batch's file; of dialects with a `batch_form`.
+
+        Args:
+            name: By which its answer is found.
+            request: What `request` returned.
+        """
+        return {"custom_id": name, "method": "POST", "url": BATCH_URL, "body": request.body}
+
+    def batch_order(self, file: str, request: Request) -> dict[str, Any]:
+        """What a batch is begun with.
+
+        Args:
+            file: The service's name of the file.
+            request: Any one of the batch, as all have the same settings.
+        """
+        del request
+        window = self.batch_form.window if self.batch_form else ""
+        return {"input_file_id": file, "endpoint": BATCH_URL, "completion_window": window}
 
     @abstractmethod
     def parse(self, answer: Any, count: int) -> Parsed:

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from stella_assets.teachers.api.answers import Parsed, rows_by_index
 from stella_assets.teachers.api.count import BOUND, Counter, openai_counter
-from stella_assets.teachers.api.dialects.base import DIALECTS, Request, RoleDialect
+from stella_assets.teachers.api.dialects.base import DIALECTS, BatchForm, Request, RoleDialect
 
 OPENAI = "https://api.openai.com/v1"
 SETTLED = {"model", "input", "dimensions", "encoding_format", "input_type"}
@@ -24,6 +24,7 @@ class OpenAiDialect(RoleDialect):
     """
 
     unhashed: ClassVar[frozenset[str]] = frozenset({"encoding_format", "api_version"})
+    batch_form: ClassVar[BatchForm | None] = BatchForm(50_000, 50_000, 200_000_000, "24h")
 
     dialect: Literal["openai"]
     base_url: str = Field(OPENAI, description="of the server, to which `/embeddings` is appended")

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from stella_assets.teachers.api.answers import Parsed, rows_by_index
-from stella_assets.teachers.api.dialects.base import DIALECTS, Request, RoleDialect
+from stella_assets.teachers.api.dialects.base import DIALECTS, BatchForm, Request, RoleDialect
 
 
 @DIALECTS.register
@@ -18,6 +18,7 @@ class VoyageDialect(RoleDialect):
     known_types: ClassVar[frozenset[str]] = frozenset({"query", "document"})
     usual_types: ClassVar[Mapping[str, str]] = {"query": "query", "document": "document"}
     unhashed: ClassVar[frozenset[str]] = frozenset({"encoding_format"})
+    batch_form: ClassVar[BatchForm | None] = BatchForm(100_000, 100_000, 1_000_000_000, "12h")
 
     dialect: Literal["voyage"]
     base_url: str = Field(
@@ -41,6 +42,15 @@ class VoyageDialect(RoleDialect):
         if self.dimensions is not None:
             body["output_dimension"] = self.dimensions
         return Request("/embeddings", body)
+
+    def batch_line(self, name: str, request: Request) -> dict[str, Any]:
+        """The texts alone; their settings are said once for all."""
+        return {"custom_id": name, "body": {"input": request.body["input"]}}
+
+    def batch_order(self, file: str, request: Request) -> dict[str, Any]:
+        """The order with the settings of all requests."""
+        settings = {part: value for part, value in request.body.items() if part not in ("input", "encoding_format")}
+        return {**super().batch_order(file, request), "request_params": settings}
 
     def parse(self, answer: Any, count: int) -> Parsed:
         """Rows by their `index`."""

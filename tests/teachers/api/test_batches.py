@@ -1,0 +1,168 @@
+"""Texts that are answered by a provider's batch API: handed in once, fetched once, also by the run after a kill."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from stella_assets.corpus.text import text_id
+from stella_assets.storage.keys import Positions, to_keys
+from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.api import delivery, ordering
+from stella_assets.teachers.api.dialects.openai import OpenAiDialect
+from stella_assets.teachers.api.dialects.voyage import VoyageDialect
+from stella_assets.teachers.api.errors import ApiError, BudgetError
+from stella_assets.teachers.api.model import CANARIES, ApiModel
+from stella_assets.teachers.kinds.api import ApiTeacher
+from tests.api_server import StandIn, hash_encoder
+from tests.teachers.api.conftest import compute_in
+
+TEXTS = [f"text number {number}" for number in range(60)]
+Teacher = Callable[..., ApiTeacher]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(ordering, "SMALLEST_ORDER", 10)
+
+
+def model_of(teacher: Teacher, workspace: Workspace, **more: Any) -> ApiModel:
+    return teacher(delivery="batch", **more).open(Path(), compute_in(workspace))
+
+
+def order(model: ApiModel, texts: list[str] = TEXTS, role: str = "document") -> None:
+    def read(at: Positions) -> list[str]:
+        return [texts[position] for position in at]
+
+    model.order(role, to_keys([text_id(text) for text in texts]), read)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "voyage"])
+def test_a_batch_gives_the_vectors_of_single_requests(
+    dialect: str, stand_in: StandIn, address: str, teacher: Teacher, workspace: Workspace
+):
+    service = {"dialect": dialect, "model": "any", "base_url": f"{address}/{dialect}/v1", "dimensions": 16}
+    model = model_of(teacher, workspace, service=service, dim=None)
+    order(model)
+    asked = stand_in.counts.requests  # the canaries
+    vectors = model.encode(TEXTS, "document")
+    expected = hash_encoder()(TEXTS)[:, :16]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, expected, atol=1e-3)
+    assert (stand_in.counts.requests, stand_in.counts.batches) == (asked, 1)
+    assert stand_in.counts.texts == len(TEXTS) + len(CANARIES)
+    # And never again.
+    order(model_of(teacher, workspace, service=service, dim=None))
+    assert stand_in.counts.batches == 1
+
+
+def test_a_line_and_an_order_are_what_providers_document():
+    openai = OpenAiDialect(dialect="openai", model="m", encoding_format="float")
+    request = openai.request(["a"], "document")
+    assert openai.batch_line("n-0", request) == {
+        "custom_id": "n-0",
+        "method": "POST",
+        "url": "/v1/embeddings",
+        "body": {"model": "m", "input": ["a"], "encoding_format": "float"},
+    }
+    order = {"input_file_id": "file-1", "endpoint": "/v1/embeddings", "completion_window": "24h"}
+    assert openai.batch_order("file-1", request) == order
+    voyage = VoyageDialect(dialect="voyage", model="m", dimensions=256)
+    request = voyage.request(["a"], "query")
+    assert voyage.batch_line("n-0", request) == {"custom_id": "n-0", "body": {"input": ["a"]}}
+    settings = {"model": "m", "input_type": "query", "truncation": True, "output_dtype": "float"}
+    assert voyage.batch_order("file-1", request) == {
+        **order,
+        "completion_window": "12h",
+        "request_params": {**settings, "output_dimension": 256},
+    }
+
+
+class KilledError(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("place", ["upload", "begin", "look", "results"])
+def test_a_run_that_is_killed_anywhere_does_not_hand_in_twice(
+    place: str, stand_in: StandIn, teacher: Teacher, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    real = getattr(delivery.BatchService, place)
+
+    def kill(*arguments: Any) -> Any:
+        result = real(*arguments)
+        if place == "results":
+            next(result)
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(delivery.BatchService, place, kill)
+        with pytest.raises(KilledError):
+            order(model_of(teacher, workspace))
+    model = model_of(teacher, workspace)
+    order(model)
+    np.testing.assert_allclose(model.encode(TEXTS, "document"), hash_encoder()(TEXTS), atol=1e-3)
+    assert stand_in.counts.batches == 1
+    assert stand_in.counts.texts == len(TEXTS) + len(CANARIES)
+
+
+def test_a_batch_whose_answer_was_lost_is_found_again(stand_in: StandIn, teacher: Teacher, workspace: Workspace):
+    stand_in.lose_batch_answers = 1
+    with pytest.raises(ApiError, match="not begun twice"):
+        order(model_of(teacher, workspace))
+    order(model_of(teacher, workspace))
+    assert stand_in.counts.batches == 1
+
+
+def test_what_a_batch_does_not_answer_is_asked_for_outside(stand_in: StandIn, teacher: Teacher, workspace: Workspace):
+    stand_in.marker = "forbidden"
+    texts = [*TEXTS[:30], "a forbidden text", *TEXTS[30:]]
+    model = model_of(teacher, workspace)
+    order(model, texts)
+    assert stand_in.counts.texts == len(CANARIES) + 61 - 8  # one request of eight texts was not answered
+    np.testing.assert_allclose(model.encode(TEXTS, "document"), hash_encoder()(TEXTS), atol=1e-3)
+    assert stand_in.counts.texts == len(CANARIES) + len(TEXTS)
+
+
+@pytest.mark.parametrize("end", ["failed", "expired", "cancelled"])
+def test_a_batch_that_fails_says_why_and_the_next_run_orders_again(
+    end: str, stand_in: StandIn, teacher: Teacher, workspace: Workspace
+):
+    stand_in.batch_end = end
+    with pytest.raises(ApiError, match=f"{end}: the file cannot be read"):
+        order(model_of(teacher, workspace))
+    stand_in.batch_end = "completed"
+    order(model_of(teacher, workspace))
+    assert stand_in.counts.batches == 2
+
+
+def test_a_batch_that_costs_too_much_is_not_begun(stand_in: StandIn, teacher: Teacher, workspace: Workspace):
+    with pytest.raises(BudgetError, match="max_tokens"):
+        order(model_of(teacher, workspace, max_tokens=20_000), [text * 40 for text in TEXTS])
+    assert stand_in.counts.batches == 0
+
+
+def test_few_texts_do_not_wait_for_a_batch(stand_in: StandIn, teacher: Teacher, workspace: Workspace):
+    order(model_of(teacher, workspace), TEXTS[:9])
+    assert stand_in.counts.batches == stand_in.counts.requests == 0
+
+
+def test_batches_keep_within_what_a_provider_takes(
+    stand_in: StandIn, teacher: Teacher, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    form = OpenAiDialect.batch_form
+    assert form is not None
+    monkeypatch.setattr(OpenAiDialect, "batch_form", type(form)(requests=2, texts=25, bytes=form.bytes, window="24h"))
+    model = model_of(teacher, workspace)
+    order(model)
+    # 25 texts are 4 requests of 8, so 2 batches; twice; and one of 10 texts.
+    assert stand_in.counts.batches == 5
+    np.testing.assert_allclose(model.encode(TEXTS, "document"), hash_encoder()(TEXTS), atol=1e-3)
+
+
+def test_a_dialect_without_batches_is_refused(teacher: Teacher):
+    with pytest.raises(ValidationError, match="'mistral' has no batch API"):
+        teacher(delivery="batch", service={"dialect": "mistral", "model": "mistral-embed"}, dim=None)
