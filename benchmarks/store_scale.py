@@ -25,9 +25,9 @@ from stella_assets.corpus.tables import TEXTS
 from stella_assets.corpus.text import text_id
 from stella_assets.storage.memory import PeakMemory
 from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.roles import read_keys
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import SNAPSHOT, VECTORS
-from stella_assets.teachers.teacher_vectors import read_keys
 from stella_assets.teachers.vectors import VectorsByRole
 
 DIM = 1024

@@ -15,6 +15,7 @@ from stella_assets.recipe import Graph
 
 if TYPE_CHECKING:
     from stella_assets.lineage.plan import Planned
+    from stella_assets.lineage.probe import Probe
 
 LONG_SECONDS = 12 * 3600.0
 """Above this a run says what would shorten it."""
@@ -44,18 +45,30 @@ def predict(graph: Graph, runner: Runner, probe: bool) -> list[Planned]:
     planned = plan(graph, runner, found)
     measured = {*graph.teachers.values(), *graph.stages}
     unknown = [step.name for step in measured]
-    if not probe or not any(each.asset in unknown and each.seconds is None for each in planned):
-        return planned
     corpus = graph.recipe.corpus
+    if not probe or not any(each.asset in unknown and each.seconds is None for each in planned):
+        return _with_tokens(graph, runner, planned, found)
     size = size_of(graph, runner) or largest_size(corpus)
     # Looking takes seconds, too, which a small recipe does without.
-    if size is None or is_worth_a_probe(graph, size):
+    if size is None or is_worth_a_probe(graph, size) or any(teacher.paid for teacher in graph.recipe.teachers):
         looked = look(corpus)
         size = size_of(graph, runner) or expected_size(corpus, looked)
         if size and can_probe(graph.recipe) and is_worth_a_probe(graph, size):
             note(f"{graph.recipe.name}: a few texts and steps are measured, to tell how long the whole takes.")
             found = make_probe(graph, runner, looked)
     return plan(graph, runner, found or (Probe(size, {}) if size else None))
+
+
+def _with_tokens(graph: Graph, runner: Runner, planned: list[Planned], found: Probe | None) -> list[Planned]:
+    """The plan with the tokens of teachers that cost money: without a corpus, a look at the sources tells them."""
+    from stella_assets.corpus.look import expected_size, look
+    from stella_assets.lineage.plan import plan, size_of
+    from stella_assets.lineage.probe import Probe
+
+    if size_of(graph, runner) is not None or not any(teacher.paid for teacher in graph.recipe.teachers):
+        return planned
+    size = expected_size(graph.recipe.corpus, look(graph.recipe.corpus))
+    return planned if size is None else plan(graph, runner, Probe(size, found.steps if found else {}))
 
 
 def cost_table(planned: Sequence[Planned], title: str, reasons: bool = False) -> Table | str:
@@ -67,7 +80,7 @@ def cost_table(planned: Sequence[Planned], title: str, reasons: bool = False) ->
         reasons: Whether it says why each is made.
     """
     made = _made(planned)
-    costs_money = any(each.money for each in made)
+    costs_money = any(each.money or each.charges for each in made)
     rows = [
         {
             "asset": each.asset,
@@ -76,12 +89,29 @@ def cost_table(planned: Sequence[Planned], title: str, reasons: bool = False) ->
             "time": "?" if each.seconds is None else duration(each.seconds),
             "memory MiB": "" if each.memory_mib is None else f"{each.memory_mib:,}",
             "disk MiB": "" if each.disk_mib is None else f"{each.disk_mib:,.0f}",
-            **({"dollars": f"{each.money:,.2f}"} if costs_money else {}),
+            **({"tokens": _count(each.tokens), "dollars": _dollars(each.money)} if costs_money else {}),
             "known from": each.source or "unknown",
         }
         for each in made
     ]
-    return make_table(rows, title, right=("time", "memory MiB", "disk MiB", "dollars")) if rows else f"{title}: none."
+    return (
+        make_table(rows, title, right=("time", "memory MiB", "disk MiB", "tokens", "dollars"))
+        if rows
+        else f"{title}: none."
+    )
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _dollars(amount: float | None) -> str:
+    return "?" if amount is None else f"{amount:,.2f}"
+
+
+def charge_lines(planned: Sequence[Planned]) -> list[str]:
+    """What others would charge, one line for each teacher that costs money."""
+    return [f"{each.asset}, {each.work}: {each.charges}." for each in _made(planned) if each.charges]
 
 
 def total_line(planned: Sequence[Planned]) -> str:
@@ -95,7 +125,7 @@ def total_line(planned: Sequence[Planned]) -> str:
         return f"{existing}; nothing tells yet how long the others take."
     # A lower bound while some are unknown; the line says how many.
     more = f", not counting {unknown} whose time nothing tells" if unknown else ""
-    money = sum(each.money for each in made)
+    money = sum(each.money or 0 for each in made)
     dollars = f", and {money:,.2f} dollars" if money else ""
     return f"{existing}; the others take about {duration(_seconds(made))}{more}{dollars}."
 
@@ -119,6 +149,8 @@ def say_costs(planned: Sequence[Planned], device: str) -> None:
             note(f"  {each.asset}{work}: {', '.join(costs)}, from {each.source}")
         elif each.work:
             note(f"  {each.asset} ({each.work}): unknown time")
+    for line in charge_lines(planned):
+        note(f"  {line}")
     if made:
         note(f"{total_line(planned)} Device: {device}.")
     if (seconds := _seconds(made)) > LONG_SECONDS:

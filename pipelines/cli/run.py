@@ -22,7 +22,7 @@ from stella_assets.pipelines.cli.console import (
     people_runner,
     quiet_runner,
 )
-from stella_assets.pipelines.cli.costs import cost_table, predict, say_costs, total_line
+from stella_assets.pipelines.cli.costs import charge_lines, cost_table, predict, say_costs, total_line
 from stella_assets.pipelines.cli.printing import PeopleHandler, note, out, print_json, say, styled
 from stella_assets.pipelines.environment import compute, prepare_environment
 from stella_assets.pipelines.selection import Selection, prune_links, select_steps, unlinked
@@ -154,7 +154,8 @@ def plan(
         return
     if any(asset.state == "made" for asset in planned):
         out.print(cost_table(planned, f"{wanted.name}: would be made", reasons=True))
-    say(total_line(planned))
+    for line in (*charge_lines(planned), total_line(planned)):
+        say(line)
 
 
 def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
@@ -211,7 +212,8 @@ def validate(
         f"{len(wanted.stages)} stages. Digest {wanted.digest}."
     )
     out.print(cost_table(planned, f"{wanted.name}: a run would make"))
-    say(total_line(planned))
+    for line in (*charge_lines(planned), total_line(planned)):
+        say(line)
     for line in lines:
         note(line)
 

@@ -104,12 +104,12 @@ class Node:
         return sum(float(node.run_info.get("seconds", 0)) for node in self.all.values())
 
     def identities(self) -> dict[str, dict[str, Any]]:
-        """Digest and identity of the artefact and of everything that it depends on, by label.
+        """Digest and identity of the artefact and of everything that it depends on, by label, and its cost.
 
         Two equal runs give equal identities.
         """
         return {
-            name: {"digest": node.digest, **asdict(node.manifest.identity)}
+            name: {"digest": node.digest, **asdict(node.manifest.identity), **_cost(node)}
             for name, node in self.all.items()
             if node.manifest
         }
@@ -131,6 +131,13 @@ class Node:
 def input_names(manifest: Manifest) -> list[str]:
     """What a manifest calls the artefacts that it was made of."""
     return [name for name in manifest.identity.inputs if not name.startswith(SOURCE)]
+
+
+def _cost(node: Node) -> dict[str, Any]:
+    """What others were paid for an artefact; empty where nobody was."""
+    assert node.manifest is not None, "only those with a manifest are asked"
+    cost = node.manifest.metrics.get("cost")
+    return {"cost": dict(cost)} if cost else {}
 
 
 def _describe(node: Node) -> dict[str, Any]:

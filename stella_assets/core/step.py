@@ -97,12 +97,13 @@ class Presentation:
 
 @dataclass(frozen=True)
 class Size:
-    """How many texts the corpus of a recipe has, or is expected to have, by split."""
+    """How many texts the corpus of a recipe has, or is expected to have, by split, and the mean of their bytes."""
 
     texts: int
     train: int
     dev: int
     test: int
+    mean_bytes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,18 +115,22 @@ class Estimate:
         seconds: By the speed of past runs or of a probe; None where none tells.
         memory_mib: Peak memory of the process.
         disk_mib: At most, while it is made.
-        money: What others charge for it, in dollars.
+        money: What others charge for it, in dollars; None where nobody knows the price.
         texts: To embed, to encode or to train on, repetitions included.
         steps: Of training.
+        tokens: That others would be sent.
+        charges: What they would charge, in words, and how that is known; empty where nobody charges anything.
     """
 
     work: str = ""
     seconds: float | None = None
     memory_mib: int | None = None
     disk_mib: float | None = None
-    money: float = 0.0
+    money: float | None = 0.0
     texts: int | None = None
     steps: int | None = None
+    tokens: int | None = None
+    charges: str = ""
 
     def measured(self, last: Manifest | None) -> Estimate:
         """With the memory of the last artefact of its like, and the space of vectors where it has some."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stella_assets.core.step import Size
 from stella_assets.corpus.settings import CorpusSettings
@@ -28,6 +28,11 @@ class Looked:
     texts: int
     sample: list[RawText]
 
+    @property
+    def mean_bytes(self) -> float:
+        """Of a text."""
+        return sum(len(row.text.encode()) for row in self.sample) / max(1, len(self.sample))
+
 
 def look(corpus: CorpusSettings) -> list[Looked]:
     """Count the texts of each source for a few seconds, and draw some."""
@@ -47,7 +52,9 @@ def expected_size(corpus: CorpusSettings, looked: Sequence[Looked], kept: float 
     # A limit is of the texts that are kept.
     counts = [round(each.texts * kept) for each in looked]
     limits = [source.limit for source in corpus.sources]
-    return _split(corpus, sum(min(count, limit or count) for count, limit in zip(counts, limits, strict=True)))
+    counts = [min(count, limit or count) for count, limit in zip(counts, limits, strict=True)]
+    size = sum(count * each.mean_bytes for count, each in zip(counts, looked, strict=True))
+    return replace(_split(corpus, sum(counts)), mean_bytes=size / max(1, sum(counts)))
 
 
 def largest_size(corpus: CorpusSettings) -> Size | None:

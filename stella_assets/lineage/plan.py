@@ -30,9 +30,11 @@ class Planned:
         seconds: How long it would take; None where neither a past run nor a probe tells.
         memory_mib: Peak memory of the process.
         disk_mib: On the disk at most, while it is made.
-        money: What others charge for it, in dollars.
+        money: What others charge for it, in dollars; None where nobody knows the price.
         texts: To embed, to encode or to train on, repetitions included.
         steps: Of training.
+        tokens: That others would be sent.
+        charges: What they would charge, in words, and how that is known.
         source: What tells the time, e.g. `2 past runs`; empty where nothing does.
     """
 
@@ -43,9 +45,11 @@ class Planned:
     seconds: float | None = 0.0
     memory_mib: int | None = None
     disk_mib: float | None = None
-    money: float = 0.0
+    money: float | None = 0.0
     texts: int | None = None
     steps: int | None = None
+    tokens: int | None = None
+    charges: str = ""
     source: str = ""
 
 

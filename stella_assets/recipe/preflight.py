@@ -130,6 +130,12 @@ def remarks(recipe: Recipe) -> list[str]:
         for teacher in recipe.teachers
         if not teacher.is_scored()
     ]
+    lines += [
+        f"teacher {teacher.name!r} is scored, so the texts of the tasks are sent and paid, too; the plan does not "
+        "count them, `max_cost` and `max_tokens` do."
+        for teacher in recipe.teachers
+        if teacher.paid and teacher.is_scored()
+    ]
     if recipe.evaluation.paraphrases and not paraphrase(prompts):
         lines += [
             "evaluation.paraphrases has no effect: no paraphrase that comes with this package changes a prompt of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -39,6 +39,7 @@ class CardFigures:
         layout: How the teachers were joined.
         teacher_dims: Dimensions of each teacher's vectors, by name.
         lineage: The artefacts that the release is made of.
+        costs: What the vectors of each paid teacher have cost, by name.
     """
 
     dims: Sequence[int]
@@ -49,6 +50,7 @@ class CardFigures:
     layout: Layout
     teacher_dims: Mapping[str, int]
     lineage: Sequence[Artefact]
+    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
@@ -93,7 +95,26 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         terms=terms,
         terms_table=markdown_table(["teacher", "distribution", "terms of its provider", "read on"], terms),
         lineage_table=markdown_table(["artefact", "digest", "code version"], lineage),
+        cost_table=_cost_table(figures.costs),
     )
+
+
+def _cost_table(costs: Mapping[str, Mapping[str, Any]]) -> str:
+    """What services were paid for the vectors; empty where none was."""
+    if not costs:
+        return ""
+    rows = [
+        [name, f"{cost['texts']:,}", f"{cost['requests']:,}", f"{cost['tokens']:,}", _dollars(cost["dollars"])]
+        for name, cost in costs.items()
+    ]
+    known = [cost["dollars"] for cost in costs.values()]
+    total = None if None in known else sum(known)
+    rows += [["together", "", "", f"{sum(cost['tokens'] for cost in costs.values()):,}", _dollars(total)]]
+    return markdown_table(["teacher", "texts", "requests", "tokens", "dollars"], rows)
+
+
+def _dollars(amount: float | None) -> str:
+    return "unknown" if amount is None else f"{amount:,.4f}"
 
 
 def without_front_matter(card: str) -> str:

@@ -135,6 +135,11 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
         layout=context.read(inputs.concatenation).layout,
         teacher_dims={name: context.artefact(step).manifest.metrics["dim"] for name, step in inputs.vectors.items()},
         lineage=list(context.inputs.values()),
+        costs={
+            name: cost
+            for name, step in inputs.vectors.items()
+            if (cost := context.artefact(step).manifest.metrics.get("cost"))
+        },
     )
     (context.folder / CARD_FILE).write_text(model_card(recipe, inputs, figures), encoding="utf-8")
     (context.folder / META_FILE).write_text(model_meta(recipe, inputs, student), encoding="utf-8")

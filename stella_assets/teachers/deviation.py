@@ -10,7 +10,8 @@ from stella_assets.core.step import Artefact, Deviation, Step
 from stella_assets.core.trace import Tracer
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.workspace import Workspace
-from stella_assets.teachers.teacher_vectors import read_keys, read_reference
+from stella_assets.teachers.roles import read_keys
+from stella_assets.teachers.teacher_vectors import read_reference
 
 MIN_COSINE = 0.999
 """Of a vector with the one that was computed before; bfloat16 against float32 is above it."""

@@ -27,6 +27,7 @@ from stella_assets.teachers.estimate import estimate_encoding
 from stella_assets.teachers.kinds.base import TeacherConfig, TeacherModel
 from stella_assets.teachers.known_vectors import require_examined
 from stella_assets.teachers.refusal import RULE
+from stella_assets.teachers.roles import read_keys, texts_by_role
 from stella_assets.teachers.tables import TEACHERS, VECTORS, teacher_asset
 from stella_assets.teachers.teacher_vectors import (
     REFERENCE,
@@ -34,8 +35,6 @@ from stella_assets.teachers.teacher_vectors import (
     TeacherVectors,
     fingerprints,
     has_vectors,
-    read_keys,
-    texts_by_role,
 )
 from stella_assets.teachers.worker import EncodeWorker
 
@@ -86,7 +85,7 @@ def teacher_step(recipe: str, *, teacher: TeacherConfig, corpus: Step[CorpusText
         is_available=has_vectors,
         pool=POOL,
         # The lambda reads `step` when it is called, after the assignment.
-        estimate=lambda runner, last, size: estimate_encoding(step, teacher.fitted, corpus, runner, last, size),
+        estimate=lambda runner, last, size: estimate_encoding(step, teacher, corpus, runner, last, size),
         tells=lambda last: plain(teacher.identity_settings()) == last.identity.settings,
         compare=lambda *artefacts: compare_vectors(corpus, *artefacts),
     )
@@ -154,6 +153,8 @@ def _embed_corpus(recipe: str, teacher: TeacherConfig, corpus: Step[CorpusTexts]
             context.log.warning(f"{teacher.name}: {rows:,} vectors are in damaged files, and are computed again")
     reference = Reference(model.dim, total, named, "")
     vectors = TeacherVectors(teacher, context.folder, reference, context.workspace, worker)
+    if forecast := vectors.forecast(texts, compute):
+        context.log.info(f"{teacher.name}: {forecast.texts:,} of {total:,} texts are to be sent: {forecast.words()}")
     started = time.monotonic()
     encoded = vectors.fill(texts, compute, context.log)
     seconds = time.monotonic() - started

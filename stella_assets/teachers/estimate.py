@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from stella_assets.core.manifest import Identity, Manifest, plain
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Estimate, Size, Step
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.teachers.teacher_vectors import TeacherVectors
+from stella_assets.teachers.forecast import Forecast
+from stella_assets.teachers.kinds.base import TeacherConfig
+from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
+from stella_assets.teachers.worker import EncodeWorker
 
 
 def estimate_encoding(
     step: Step[TeacherVectors],
-    fitted: bool,
+    teacher: TeacherConfig,
     corpus: Step[CorpusTexts],
     runner: Runner,
     last: Manifest | None,
@@ -23,7 +28,7 @@ def estimate_encoding(
 
     Args:
         step: Makes the teacher's vectors.
-        fitted: Whether another corpus makes another teacher, so that all its vectors are new.
+        teacher: The teacher's settings. Of a fitted one another corpus makes another teacher, with new vectors.
         corpus: Makes the corpus; one that is still to be made has no texts to count.
         runner: Finds what exists.
         last: The last artefact of the step's kind; it knows the speed.
@@ -36,16 +41,41 @@ def estimate_encoding(
     if made is None:
         if size is None:
             return Estimate("the texts that are new")
-        return Estimate(f"{size.texts:,} texts to embed", _seconds(last, size.texts), texts=size.texts)
+        expected = Estimate(f"{size.texts:,} texts to embed", _seconds(last, size.texts), texts=size.texts)
+        return _with_cost(expected, teacher.forecast_of(size.texts, size.mean_bytes))
     texts = corpus.read(made, runner.workspace)
+    if teacher.paid:
+        return _of_paid(teacher, texts, runner, last)
     # The pessimistic answer, unless the store is known to hold vectors of exactly this teacher.
     missing = len(texts)
     before = runner.before(step)
-    if before is not None and not fitted and _same_but_for(corpus, before.identity, runner.known_identity(step)):
+    if (
+        before is not None
+        and not teacher.fitted
+        and _same_but_for(corpus, before.identity, runner.known_identity(step))
+    ):
         # Its reference names the tables, so no model is loaded to compute a fingerprint.
         folder = runner.workspace.current(step.recipe, step.name).resolve()
         missing = step.read(Artefact(step.stored_as, folder, before), runner.workspace).count_missing(texts)
     return Estimate(f"{missing:,} of {len(texts):,} texts to embed", _seconds(last, missing), texts=missing)
+
+
+def _of_paid(teacher: TeacherConfig, texts: CorpusTexts, runner: Runner, last: Manifest | None) -> Estimate:
+    """Of a model that others run only the texts count that neither the store nor its journal has."""
+    # Nothing in its folder decides its vectors.
+    worker = EncodeWorker(teacher, Path())
+    model = worker.model(runner.compute)
+    reference = Reference(model.dim, 0, fingerprints(model), "")
+    forecast = TeacherVectors(teacher, Path(), reference, runner.workspace, worker).forecast(texts, runner.compute)
+    assert forecast is not None, "it is paid"
+    work = f"{forecast.texts:,} of {len(texts):,} texts to embed"
+    return _with_cost(Estimate(work, _seconds(last, forecast.texts), texts=forecast.texts), forecast)
+
+
+def _with_cost(estimate: Estimate, forecast: Forecast | None) -> Estimate:
+    if forecast is None:
+        return estimate
+    return replace(estimate, tokens=forecast.tokens, money=forecast.dollars, charges=forecast.words())
 
 
 def _seconds(last: Manifest | None, texts: int) -> float | None:

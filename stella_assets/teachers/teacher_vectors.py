@@ -27,16 +27,18 @@ from stella_assets.storage.table_files import require_whole
 from stella_assets.storage.unit_writer import WrittenUnit
 from stella_assets.storage.units import UNIT_ROWS
 from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
 from stella_assets.teachers.known_vectors import require_examined, require_known
 from stella_assets.teachers.refusal import RefusedTextsError, Texts, TextsWithout
+from stella_assets.teachers.roles import ROLES, texts_by_role
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorsByRole, stored_rows
 from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
 
 REFERENCE = "vectors.json"
-ROLES: tuple[Role, ...] = ("document", "query")
-"""That a text of a corpus can have."""
+BLOCK_ROWS = 8192
+"""Vectors in memory at a time, when those of a corpus are read."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,20 @@ class TeacherVectors:
         left_out = self.left_out(texts)
         return TextsWithout(texts, left_out) if left_out.size else texts
 
+    def forecast(self, texts: CorpusTexts, compute: Compute) -> Forecast | None:
+        """What it would cost to embed a corpus, for a teacher that costs money. Nothing is sent.
+
+        Args:
+            texts: The corpus.
+            compute: What the teacher is opened with.
+        """
+        if not self.teacher.paid:
+            return None
+        model = self._open(compute)
+        self.fingerprints.update(fingerprints(model))  # another model may have answered since
+        stored = {role: self._stored.table(role) for role in ROLES}
+        return self.teacher.forecast(model, texts, stored)
+
     def count_missing(self, texts: CorpusTexts) -> int:
         """How many texts of a corpus have no vector, without those that the teacher does not take."""
         return sum(self.missing_by_table(texts).values())
@@ -169,7 +185,7 @@ class TeacherVectors:
             table = self._stored.table(role)
             lacks = table.missing(keys)
             refused = to_keys(sorted(self.refused(role))) if lacks.size else keys[:0]
-            lacking = int((~np.isin(keys[lacks], refused)).sum())
+            lacking = int((~np.isin(keys[lacks], refused)).sum()) if refused.size else len(lacks)
             missing[table.name] = missing.get(table.name, 0) + lacking
         return missing
 
@@ -301,17 +317,18 @@ class TeacherVectors:
         content, worst = hashlib.sha256(), 0.0
         for batch in texts.scan(["id", "role"]):
             ids, roles = batch.column("id").to_pylist(), batch.column("role").to_pylist()
-            # float16 bytes as stored: they are hashed without rounding once more.
-            block = self.fetch(ids, roles)
-            deviation = float(np.abs(np.linalg.norm(block.astype(np.float32), axis=1) - 1).max(initial=0.0))
-            if not np.isfinite(deviation):
-                raise DamageError(
-                    f"teacher {self.teacher.name!r}: a stored vector of the corpus holds NaN or infinity."
-                )
-            worst = max(worst, deviation)
             # Ids and vectors alternate batch by batch, so the batches of the corpus's file are part of the digest.
             content.update("".join(ids).encode())
-            content.update(block.tobytes())
+            for start in range(0, len(ids), BLOCK_ROWS):
+                # float16 bytes as stored: they are hashed without rounding once more.
+                block = self.fetch(ids[start : start + BLOCK_ROWS], roles[start : start + BLOCK_ROWS])
+                deviation = float(np.abs(np.linalg.norm(block.astype(np.float32), axis=1) - 1).max(initial=0.0))
+                if not np.isfinite(deviation):
+                    raise DamageError(
+                        f"teacher {self.teacher.name!r}: a stored vector of the corpus holds NaN or infinity."
+                    )
+                worst = max(worst, deviation)
+                content.update(block.tobytes())
         return content.hexdigest()[:32], worst
 
     def fetch(self, ids: Sequence[str], roles: Sequence[Role]) -> np.ndarray:
@@ -370,21 +387,3 @@ def _by_id(texts: Sequence[str]) -> tuple[list[str], list[str], Callable[[Positi
     unique = dict(zip(ids, texts, strict=True))
     distinct = sorted(unique)
     return ids, distinct, lambda at: [unique[distinct[i]] for i in at]
-
-
-def texts_by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Positions]]:
-    """For each role in a corpus: the keys of its texts, and their positions."""
-    keys, roles = read_keys(texts)
-    # Sorted: the order of units, and so of rows in the table, is the same in every run.
-    for role in sorted(set(roles)):
-        positions = np.flatnonzero(roles == role)
-        yield role, keys[positions], positions
-
-
-def read_keys(texts: CorpusTexts) -> tuple[Keys, np.ndarray]:
-    """Keys and roles of all texts of a corpus, in its order."""
-    # The empty arrays keep their type where a corpus has no texts.
-    keys = np.concatenate([to_keys([]), *(to_keys(batch.column(0)) for batch in texts.scan(["id"]))])
-    none = np.empty(0, dtype=object)
-    roles = np.concatenate([none, *(b.column(0).to_numpy(zero_copy_only=False) for b in texts.scan(["role"]))])
-    return keys, roles

@@ -22,10 +22,11 @@ from stella_assets.teachers.adopt import AdoptionError, adopt_vectors
 from stella_assets.teachers.audit import AuditedRecipe, _find_missing
 from stella_assets.teachers.drift import snapshot_drift
 from stella_assets.teachers.kinds import SentenceTransformersTeacher, StaticTeacher
+from stella_assets.teachers.roles import read_keys
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.statistics import statistics_step
-from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints, read_keys
+from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
 from stella_assets.teachers.transfer import export_snapshot
 from tests.snapshots import Corpus, MemoryTexts, Teacher, vectors_of, write
 from tests.teachers.test_deviation import deviation, encoded

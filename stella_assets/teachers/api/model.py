@@ -12,8 +12,10 @@ from stella_assets.core.data import EmbeddingKind
 from stella_assets.core.errors import UserError
 from stella_assets.core.progress import progress_bar, say_in_log
 from stella_assets.core.services import Services
+from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
 from stella_assets.storage.journal import Journal
+from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import Keys, Positions, to_ids, to_keys
 from stella_assets.storage.locks import file_lock
 from stella_assets.teachers.api.accounts import AUDIT, CANARY, VECTORS, Accounts
@@ -26,10 +28,15 @@ from stella_assets.teachers.api.ordering import Ordering
 from stella_assets.teachers.api.refused import RefusedTexts
 from stella_assets.teachers.kinds.base import Role, fingerprint_of
 from stella_assets.teachers.refusal import RefusedTextsError
+from stella_assets.teachers.roles import texts_by_role
 
 if TYPE_CHECKING:
     from stella_assets.teachers.kinds.api import ApiTeacher
 
+COUNTED = 16_384
+"""Texts of a role whose tokens are counted at most before a run; more would take minutes."""
+BLOCK = 2**19
+"""Keys that are looked up at a time."""
 CANARY_ROLE: Role = "document"
 _observed: set[tuple[str, str]] = set()
 """Services whose canaries this process has sent, by workspace."""
@@ -110,6 +117,33 @@ class ApiModel:
     def cost(self, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
         """What the vectors of texts have cost, whenever they were paid."""
         return cost_of((self.journal(role), keys) for role, keys, _ in texts)
+
+    def count_unknown(self, texts: CorpusTexts, stored: Mapping[Role, KeyedTable[Any]]) -> tuple[int, int, str]:
+        """Texts of a corpus that would be sent, their tokens, and how these are known. Nothing is sent."""
+        counter, count, tokens = self.config.service.counter(), 0, 0.0
+        sampled = False
+        for role, keys, places in texts_by_role(texts):
+            unknown = self._unknown(keys, role, stored[role])
+            if not unknown.size:
+                continue
+            count += len(unknown)
+            # Ids are hashes, so the first texts are a random sample.
+            sample = unknown[:COUNTED]
+            sampled |= len(sample) < len(unknown)
+            prompt = self.config.prompt(role)
+            read = texts.take(places[sample], ["text"]).column("text").to_pylist()
+            tokens += sum(counter.count([prompt + text for text in read])) * len(unknown) / len(sample)
+        return count, round(tokens), counter.words + (f"; from {COUNTED:,} texts" if sampled else "")
+
+    def _unknown(self, keys: Keys, role: Role, stored: KeyedTable[Any]) -> Positions:
+        """Positions of the keys that neither table nor journal have, and that were not refused."""
+        refused, found = self._refused(role).keys(), [np.empty(0, dtype=np.int64)]
+        for start in range(0, len(keys), BLOCK):
+            block = keys[start : start + BLOCK]
+            at = stored.missing(block)
+            at = at[~self.journal(role).has(block[at])]
+            found.append(start + (at[~np.isin(block[at], refused)] if refused.size else at))
+        return np.concatenate(found)
 
     def encode(self, texts: list[str], role: Role) -> np.ndarray:
         """Vectors `[len(texts), dim]` float16, of unit norm, as they were answered.

@@ -14,9 +14,13 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
 from stella_assets.core.services import Services
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import Keys, Positions
+from stella_assets.teachers.api.count import BOUND, EXTRA_TOKENS
 from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.api.limits import Limits
+from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.kinds.base import TEACHERS, Role, TeacherConfig
 from stella_assets.teachers.terms import Terms
 
@@ -179,6 +183,27 @@ class ApiTeacher(TeacherConfig):
     def refused_texts(self, model: ApiModel, role: Role) -> Mapping[str, str]:
         """The texts that the service does not take."""
         return model.refused(role)
+
+    def forecast(self, model: ApiModel, texts: CorpusTexts, stored: Mapping[Role, KeyedTable[Any]]) -> Forecast:
+        """Texts that are not in the journal either, their tokens, and dollars."""
+        count, tokens, counted = model.count_unknown(texts, stored)
+        return self._priced(count, tokens, counted)
+
+    def forecast_of(self, texts: int, mean_bytes: float | None) -> Forecast:
+        """All texts, and an upper bound of their tokens."""
+        tokens = None if mean_bytes is None else round(texts * (mean_bytes + EXTRA_TOKENS))
+        return self._priced(texts, tokens, BOUND.words)
+
+    def _priced(self, texts: int, tokens: int | None, counted: str) -> Forecast:
+        price, facts = self.known_price, self.service.published()
+        dollars = None if price is None or tokens is None else tokens * price / 1e6
+        if self.price is not None:
+            priced = "price of the recipe"
+        elif facts is not None and price is not None:
+            priced = f"price of {facts.read_on}, {facts.url}"
+        else:
+            priced = "the price is not known; state `price`"
+        return Forecast(texts, tokens, counted, dollars, priced)
 
     def cost(self, model: ApiModel, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
         """Requests, tokens and dollars of the vectors of texts."""

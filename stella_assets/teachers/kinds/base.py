@@ -19,7 +19,10 @@ from stella_assets.core.environments import EnvironmentConfig
 from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
 from stella_assets.core.services import Services
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import Keys, Positions
+from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.terms import Terms
 
 Center = bool | Literal["auto"]
@@ -266,6 +269,27 @@ class TeacherConfig(ConfigModel):
         """
         del model, role
         return {}
+
+    def forecast(self, model: Any, texts: CorpusTexts, stored: Mapping[Role, KeyedTable[Any]]) -> Forecast | None:
+        """What it would cost to embed a corpus; None for a model that runs here. Nothing is sent.
+
+        Args:
+            model: What `open` returned.
+            texts: The corpus.
+            stored: The table of each role.
+        """
+        del model, texts, stored
+        return None
+
+    def forecast_of(self, texts: int, mean_bytes: float | None) -> Forecast | None:
+        """The same for texts that are not made yet.
+
+        Args:
+            texts: How many.
+            mean_bytes: Of one; None where nothing tells.
+        """
+        del texts, mean_bytes
+        return None
 
     def cost(self, model: Any, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
         """What the vectors of texts have cost, whenever they were paid; empty for a model that runs here.

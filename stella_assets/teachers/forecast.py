@@ -1,0 +1,32 @@
+"""What it would cost to have texts embedded by a teacher that costs money, before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Texts that would be sent, and what others would charge for them.
+
+    Attributes:
+        texts: That neither the store nor the journal has.
+        tokens: Of these; None where nothing tells how long they are.
+        counted: How the tokens are known, e.g. `upper bound: a token for each byte`.
+        dollars: For these tokens; None where tokens or the price are not known.
+        priced: Where the price is from.
+    """
+
+    texts: int
+    tokens: int | None
+    counted: str
+    dollars: float | None
+    priced: str
+
+    def words(self) -> str:
+        """In words, e.g. `1,200 tokens (tiktoken, cl100k_base), $0.02 (price of the recipe)`."""
+        if not self.texts:
+            return "nothing is sent"
+        tokens = "unknown tokens" if self.tokens is None else f"{self.tokens:,} tokens ({self.counted})"
+        dollars = "unknown dollars" if self.dollars is None else f"${self.dollars:,.2f}"
+        return f"{tokens}, {dollars} ({self.priced})"
