@@ -19,6 +19,7 @@ from stella_assets.storage.errors import ConflictError, MissingKeysError, Vector
 from stella_assets.storage.keys import Keys, Positions, to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
+from stella_assets.storage.sorted_keys import SortedKeys
 from stella_assets.storage.table_files import require_whole
 from stella_assets.storage.unit_writer import UnitWriter, WrittenUnit, table_schema
 from stella_assets.storage.units import UNIT_ROWS, append_units, drop_units
@@ -39,7 +40,7 @@ class KeyedTable(Generic[V]):
     """Values by key, one row each.
 
     A commit is one unit of rows, so a killed process leaves whole units. A lock, which the operating system frees when
-    its holder dies, makes writers of one table take turns; each looks again before it computes. In memory are 24 bytes
+    its holder dies, makes writers of one table take turns; each looks again before it computes. In memory are 20 bytes
     per row: the key and where it lies.
 
     Args:
@@ -76,13 +77,12 @@ class KeyedTable(Generic[V]):
         self._dataset: Any = None
         self._whole = 0
         self._fragments: list[int] = []
-        self._keys: Keys = np.empty(0, dtype="S16")
-        self._rows: Positions = np.empty(0, dtype=np.int64)
+        self._index = SortedKeys()
         self._ends: Positions = np.empty(0, dtype=np.int64)
         self.refresh()
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._index)
 
     @property
     def writer(self) -> UnitWriter[V]:
@@ -100,30 +100,24 @@ class KeyedTable(Generic[V]):
         fragments = [fragment.fragment_id for fragment in dataset.get_fragments()]
         # Appending leaves earlier fragments as they are, so usually only the new ones have to be read.
         if self._fragments != fragments[: len(self._fragments)]:  # units were taken out: rows have other numbers now
-            self._fragments, self._keys, self._rows, self._ends = [], self._keys[:0], self._rows[:0], self._ends[:0]
+            self._fragments, self._index, self._ends = [], SortedKeys(), self._ends[:0]
         self._dataset = dataset
         self._read_keys(dataset.get_fragments()[len(self._fragments) :])
         self._fragments = fragments
         return True
 
     def _read_keys(self, fragments: Sequence[Any]) -> None:
+        ends = self._ends.tolist()
         with translate_lance_errors(self.uri):
-            units = [[to_keys(b.column(0)) for b in f.to_batches(columns=["id"])] for f in fragments]
-        sizes = [sum(map(len, unit)) for unit in units]
-        self._ends = np.concatenate([self._ends, len(self._keys) + np.cumsum(sizes, dtype=np.int64)])
-        keys = np.concatenate([self._keys, *(chunk for unit in units for chunk in unit)])
-        rows = np.concatenate([self._rows, np.arange(len(self._keys), len(keys))])
-        order = np.argsort(keys, kind="stable")  # nearly sorted runs; of doubled ids the first stays first
-        self._keys, self._rows = keys[order], rows[order]
+            for fragment in fragments:
+                for batch in fragment.to_batches(columns=["id"]):
+                    self._index.add(to_keys(batch.column(0)))
+                ends.append(len(self._index))
+        self._ends = np.array(ends, dtype=np.int64)
 
     def missing(self, ids: Sequence[str] | Keys) -> Positions:
         """Positions in `ids`, or in keys made of them, whose values are not in the table, ascending."""
-        wanted = _as_keys(ids)
-        if not len(self._keys):
-            return np.arange(len(wanted))
-        # A key beyond the last has no place to compare with; it is compared with the last and differs.
-        at = np.searchsorted(self._keys, wanted).clip(max=len(self._keys) - 1)
-        return np.flatnonzero(self._keys[at] != wanted)
+        return self._index.missing(_as_keys(ids))
 
     def fetch(self, ids: Sequence[str]) -> V:
         """The values of `ids`, in their order and the codec's form.
@@ -143,7 +137,7 @@ class KeyedTable(Generic[V]):
         if self._whole != self._dataset.version:
             require_whole(self._workspace, self.name)
             self._whole = self._dataset.version
-        rows = self._rows[np.searchsorted(self._keys, wanted)]
+        rows = self._index.rows(wanted)
         order = np.argsort(rows, kind="stable")  # Lance reads ascending rows faster
         with translate_lance_errors(self.uri):
             taken = self._dataset.take(rows[order], columns=[self._column]).column(self._column)
@@ -257,7 +251,8 @@ class KeyedTable(Generic[V]):
     def _to_compute(self, keys: Keys, given_up: Callable[[], Keys]) -> Positions:
         missing = self.missing(keys)
         # Not asked for where nothing is missing: it may have to read a file.
-        return missing[~np.isin(keys[missing], given_up())] if missing.size else missing
+        without = given_up() if missing.size else keys[:0]
+        return missing[~np.isin(keys[missing], without)] if without.size else missing
 
     def _drop_duplicate_units(self) -> bool:
         """Refresh, take out every unit with ids that an earlier one has, and say whether anything changed.
@@ -274,9 +269,8 @@ class KeyedTable(Generic[V]):
 
     def _duplicate_units(self) -> Positions:
         """Ids of the fragments whose rows are in an earlier one, too, or twice in the same, ascending."""
-        # Equal keys are neighbours, and the stable sort put the earlier row first: the second of a pair is later.
         # `_ends` holds the end row of each fragment, so the search with side "right" gives the fragment of a row.
-        later = self._rows[1:][self._keys[1:] == self._keys[:-1]]
+        later = self._index.doubled()
         found: Positions = np.array(self._fragments)[np.unique(np.searchsorted(self._ends, later, side="right"))]
         return found
 

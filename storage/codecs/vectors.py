@@ -57,19 +57,23 @@ def check_entries(values: Floats, owners: npt.NDArray[np.int64], noun: str, unit
     Raises:
         VectorError: A vector is not valid.
     """
-    # Tested after rounding: entries beyond 65,504 are finite in float32 and infinite in float16.
-    with np.errstate(over="ignore"):
-        bad = np.flatnonzero(~np.isfinite(values.astype(np.float16)).all(axis=1))
+    finite, norms = np.empty(len(values), dtype=bool), np.empty(len(values), dtype=np.float32)
+    # In blocks: copies of a whole unit would take several times its memory.
+    rows = block_rows(values.shape[1])
+    for start in range(0, len(values), rows):
+        here = slice(start, start + rows)
+        # Tested after rounding: entries beyond 65,504 are finite in float32 and infinite in float16.
+        with np.errstate(over="ignore"):
+            finite[here] = np.isfinite(values[here].astype(np.float16)).all(axis=1)
+        # Before rounding and in float32: a norm summed in float16 would be off by more than the tolerance.
+        norms[here] = np.linalg.norm(values[here].astype(np.float32, copy=False), axis=1)
+    bad = np.flatnonzero(~finite)
     if bad.size:
         raise VectorError(
             f"{origin}: {bad.size} {noun} hold NaN or infinity, or entries that float16 cannot hold; the first is row "
             f"{owners[bad[0]]} of its unit. Nothing was stored."
         )
-    if not unit_norm:
-        return
-    # Before rounding and in float32: a norm summed in float16 would be off by more than the tolerance.
-    norms = np.linalg.norm(values.astype(np.float32, copy=False), axis=1)
-    bad = np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE)
+    bad = np.flatnonzero(np.abs(norms - 1) > NORM_TOLERANCE) if unit_norm else bad
     if bad.size:
         raise VectorError(
             f"{origin}: {bad.size} {noun} are not of unit norm; the first is row {owners[bad[0]]} of its unit with "
