@@ -12,10 +12,12 @@ from sentence_transformers import SentenceTransformer
 
 from stella_assets.core.models import code_digest
 from stella_assets.core.runner import Runner
+from stella_assets.core.services import Services
 from stella_assets.pipelines.asset_factory import step_asset
 from stella_assets.pipelines.launcher import Launcher
 from stella_assets.pipelines.outcome import outcome_of
 from stella_assets.recipe import Graph, Recipe, parse_recipe
+from stella_assets.recipe.preflight import access_states, check_recipe
 from stella_assets.storage.workspace import Workspace
 from tests.conftest import TINY
 from tests.evaluation.conftest import write_tasks
@@ -140,3 +142,14 @@ def test_a_published_recipe_runs_to_its_release(
     assert released.encode(["one text"], prompt_name="s2p_query").shape == (1, 1024)
     folders = {int(path.name.removeprefix("2_Dense_")) for path in release.glob("2_Dense_*")}
     assert folders >= set(raw["student"]["matryoshka_dims"])
+
+
+def test_the_recipe_of_three_services_is_checked_without_keys_which_are_named(workspace: Workspace):
+    recipe = parsed("three_apis")
+    assert check_recipe(recipe, workspace) == 3 * 1024
+    assert [stage.teachers and len(stage.teachers) for stage in recipe.stages] == [1, 2, 3, None]
+    missing = access_states(recipe, Services())
+    for line, name in zip(missing, ("OPENAI_API_KEY", "COHERE_API_KEY", "VOYAGE_API_KEY"), strict=True):
+        assert f"the environment variable {name} is not set" in line
+    assert {terms.distribution for terms in recipe.stated_terms().values()} == {"internal"}
+    assert access_states(recipe, Services(secret=lambda _name: "a key")) == []
