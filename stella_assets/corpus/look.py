@@ -73,7 +73,7 @@ def _look_at(source: SourceConfig, seconds: float) -> Looked:
     sample: list[RawText] = []
     until, parts = time.monotonic() + seconds, source.parts()
     complete = True
-    for row in (row for part in parts for row in source.read(part)):
+    for row in (row for part in parts for row in source.texts(part)):
         if not isinstance(row, RawText):
             continue
         count, size = count + 1, size + len(row.text.encode())

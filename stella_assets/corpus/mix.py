@@ -109,8 +109,8 @@ class Mix:
         # Draws for the limit are independent of those for the weight, so a changed weight does not bias the limit.
         draws = [np.empty(0)]
         for number in numbers:
-            ids = self._rows(number, ["id"])["id"]
-            draws.append(uniforms("limit", ids)[uniforms("mix", ids) < source.weight])
+            keys = _draw_keys(source, self._rows(number, ["id"]))
+            draws.append(uniforms("limit", keys)[uniforms("mix", keys) < source.weight])
         # `partition` finds the limit-th smallest draw without sorting all of them.
         drawn = np.concatenate(draws)
         return float(np.partition(drawn, source.limit - 1)[source.limit - 1]) if len(drawn) > source.limit else 1.0
@@ -119,7 +119,7 @@ class Mix:
         rows = self._rows(number, COLUMNS).with_columns(
             source=pl.lit(source.name), augmentation=pl.lit(""), parent=pl.lit(None, pl.String)
         )
-        judged = rows.hstack(_judge_draws(rows["id"], source.weight, highest))
+        judged = rows.hstack(_judge_draws(_draw_keys(source, rows), source.weight, highest))
         chosen = judged.filter(pl.col("rule").is_null())
         made = self._made(self._cleaned.shards[number])
         # What was made of a text inherits the rest of its row, `group` too, so that it is in the same split.
@@ -176,6 +176,11 @@ class Mix:
                 if self._drops[evaluation] and (rule == "equal" or long):
                     rules[row], values[row] = f"evaluation text, {rule}", value
         return {"rule": pl.Series(rules, dtype=pl.String), "value": pl.Series(values, dtype=pl.Float64)}
+
+
+def _draw_keys(source: SourceConfig, rows: pl.DataFrame) -> pl.Series:
+    """What texts are drawn by: their ids, or of a source of pairs their groups, so that pairs stay whole."""
+    return pl.Series(f"{group:016x}" for group in rows["group"]) if source.gives_pairs else rows["id"]
 
 
 def _judge_draws(ids: pl.Series, weight: float, highest: float) -> pl.DataFrame:

@@ -103,7 +103,7 @@ class SourceReader:
 
     def _counted(self, source: SourceConfig, part: SourcePart) -> Iterator[RawText | Malformed]:
         rows = lines = 0
-        for item in source.read(part):
+        for item in source.texts(part):
             rows, lines = rows + 1, lines + item.lines
             yield item
         self.rows[source.name] += rows

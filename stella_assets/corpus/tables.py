@@ -54,3 +54,50 @@ CONTAMINATION = declare(
         ),
     )
 )  # fmt: skip
+PAIRS = declare(
+    Table(
+        name="pairs",
+        assets="pairs",
+        file="pairs.parquet",
+        schema=pa.schema({"query": TEXT, "positive": TEXT, "source": TEXT, "split": TEXT, "origin": TEXT}),
+    )
+)
+PAIR_SCORES = declare(
+    Table(
+        name="pair_scores",
+        assets="pairs",
+        file="pair_scores.parquet",
+        schema=pa.schema(
+            {"query": TEXT, "document": TEXT, "score": REAL, "source": TEXT, "split": TEXT, "origin": TEXT}
+        ),
+    )
+)
+PAIR_NEGATIVES = declare(
+    Table(
+        name="pair_negatives",
+        assets="pairs",
+        file="pair_negatives.parquet",
+        schema=pa.schema({"query": TEXT, "negative": TEXT, "rank": INT, "source": TEXT, "split": TEXT}),
+    )
+)
+PAIR_FUNNEL = declare(
+    Table(
+        name="pair_funnel",
+        assets="pairs",
+        file="pair_funnel.parquet",
+        schema=pa.schema({"source": TEXT, "kind": TEXT, "rule": TEXT, "pairs": INT}),
+    )
+)
+DROPPED_PAIRS = declare(
+    Table(
+        name="dropped_pairs",
+        assets="pairs",
+        file="dropped_pairs.parquet",
+        schema=pa.schema(
+            {
+                "source": TEXT, "kind": TEXT, "rule": TEXT, "detail": TEXT, "query": TEXT, "document": TEXT,
+                "origin": TEXT,
+            }
+        ),
+    )
+)  # fmt: skip

@@ -13,6 +13,7 @@ from stella_assets.corpus.cleaned import cleaned_step
 from stella_assets.corpus.contamination import contamination_step
 from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_texts import evaluation_texts_step
+from stella_assets.corpus.pairs import pairs_step
 from stella_assets.evaluation.report import ReportInputs, report_step
 from stella_assets.evaluation.scores import (
     BASE_MODEL,
@@ -74,7 +75,13 @@ class Graph:
     @cached_property
     def steps(self) -> list[Step[Any]]:
         """All steps, inputs first."""
-        ends = [self.vector_stats, self.suspects, *(chain[-1] for chain in self.seeds.values()), self.release]
+        ends = [
+            self.pairs,
+            self.vector_stats,
+            self.suspects,
+            *(chain[-1] for chain in self.seeds.values()),
+            self.release,
+        ]
         return upstream(*(step for step in ends if step is not None))
 
     def select(self, names: Sequence[str]) -> list[Step[Any]]:
@@ -123,6 +130,12 @@ class Graph:
             evaluation_texts=self.evaluation_texts,
             contamination=self.contamination,
         )
+        self.pairs = None
+        if any(source.gives_pairs for source in corpus.sources):
+            removals = [step for step in (self.cleaned, self.contamination) if step is not None]
+            self.pairs = pairs_step(
+                self._name, corpus=corpus, texts=self.corpus, duplicates=self.duplicates, removals=removals
+            )
 
     def _add_teachers(self) -> None:
         recipe = self.recipe

@@ -13,7 +13,14 @@ import pytest
 
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
-from stella_assets.corpus.tables import CONTAMINATION
+from stella_assets.corpus.tables import (
+    CONTAMINATION,
+    DROPPED_PAIRS,
+    PAIR_FUNNEL,
+    PAIR_NEGATIVES,
+    PAIR_SCORES,
+    PAIRS,
+)
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES, TASKS
 from stella_assets.pipelines.run_record import recorded
 from stella_assets.pipelines.views import connect, refresh_views
@@ -78,11 +85,16 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ("release_gate", VERDICTS, [{"requirement": "retention", "passed": True}]),
         ("stage_1", TRAINING_LOG, log),
         ("contamination", CONTAMINATION, [{"task": "Retrieval", "rule": "equal", "verdict": "drop"}]),
+        ("pairs", PAIRS, [{"query": "00", "positive": "01"}]),
+        ("pairs", PAIR_SCORES, [{"query": "00", "document": "01", "score": 0.5}]),
+        ("pairs", PAIR_NEGATIVES, [{"query": "00", "negative": "02", "rank": 1}]),
+        ("pairs", PAIR_FUNNEL, [{"source": "faq", "rule": "read", "pairs": 1}]),
+        ("pairs", DROPPED_PAIRS, [{"source": "faq", "rule": "empty"}]),
         ("contamination_suspects", SUSPECTS, [{"task": "Retrieval", "cosine": 0.9}]),
         ("study", STUDY, [{"variant": "unchanged", "seed": 0, "score": 0.5}]),
     ):
         folder = workspace.current(RECIPE, asset)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         table.write(folder, [dict.fromkeys(table.schema.names) | row for row in content])
     Ledger(workspace, RECIPE).add(
         Entry("2026-01-05T03:00:00+00:00", RECIPE, "promoted", "200 new texts", {}, 200, 200, 70.0)

@@ -32,6 +32,27 @@ def test_the_demo_has_25_steps_and_each_is_built_once(monkeypatch: pytest.Monkey
     assert graph.steps.index(graph.cleaned) < graph.steps.index(graph.corpus) < graph.steps.index(graph.release)
 
 
+def test_sources_that_give_pairs_add_one_step_and_change_no_identity_of_the_others(raw: dict[str, Any], tmp_path: Path):
+    before = {step.name: step.settings for step in Graph(parse_recipe(raw, tmp_path / "tiny.yaml")).steps}
+    (tmp_path / "faq.csv").write_text("q,a\n")
+    faq = {
+        "name": "faq",
+        "kind": "csv",
+        "path": "./faq.csv",
+        "licence": "MIT",
+        "columns": {"query": "q", "positive": "a"},
+    }
+    raw["corpus"]["sources"].append(faq)
+    graph = Graph(parse_recipe(raw, tmp_path / "tiny.yaml"))
+    after = {step.name: step.settings for step in graph.steps}
+    assert after.keys() - before.keys() == {"pairs"}
+    assert graph.pairs is not None
+    assert graph.corpus in upstream(graph.pairs)
+    assert after["cleaned_texts"]["sources"][:1] == before["cleaned_texts"]["sources"]
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"cleaned_texts", "duplicates", "corpus"}
+
+
 def test_all_steps_have_a_presentation_and_a_name_of_their_own(tiny: Recipe):
     steps = Graph(tiny).steps
     assert len({step.name for step in steps}) == len(steps)
@@ -87,7 +108,7 @@ def test_no_module_outside_the_one_that_declares_it_names_an_asset():
                     if keyword.arg == "name" and isinstance(keyword.value, ast.Constant):
                         declared.setdefault(keyword.value.value, set()).add(module)
     assert len(declared) >= 10
-    common = {"corpus", "release", "duplicates", "contamination", "evaluation_texts"}  # keys and packages, too
+    common = {"corpus", "release", "duplicates", "contamination", "evaluation_texts", "pairs"}  # keys and packages, too
     elsewhere = {
         name: places
         for name, modules in declared.items()

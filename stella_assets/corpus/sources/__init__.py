@@ -6,24 +6,27 @@ from stella_assets.corpus.sources.base import (
     Malformed,
     Preview,
     RawText,
+    Relation,
     Rows,
     RowSource,
     SourceConfig,
     SourcePart,
 )
-from stella_assets.corpus.sources.columns import Columns
+from stella_assets.corpus.sources.columns import Columns, ColumnSource
 from stella_assets.corpus.sources.files import EncodedFileSource, FileSource, kind_of_files
 
 import_kinds(__name__, __path__)
 
 __all__ = [
     "SOURCES",
+    "ColumnSource",
     "Columns",
     "EncodedFileSource",
     "FileSource",
     "Malformed",
     "Preview",
     "RawText",
+    "Relation",
     "RowSource",
     "Rows",
     "SourceConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,9 +15,25 @@ from stella_assets.core.config import Fraction, Name, PathAware, Positive
 from stella_assets.core.data import Role
 from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
+from stella_assets.corpus.pair_rules import RuleName, divide
 
 EXCERPT_CHARS = 120
 """Characters of a text that tables and messages show."""
+
+
+@dataclass(frozen=True)
+class Relation:
+    """How a text is related to a query.
+
+    Attributes:
+        query: The query's text, which the source gives as a text of its own as well.
+        negative: Whether the text does not answer the query.
+        score: How similar the two are, in the source's units; None where the text simply answers the query.
+    """
+
+    query: str
+    negative: bool = False
+    score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class RawText:
         parent: The text that this one was taken from; both go to the same split.
         lines: Lines of the file that it takes up.
         absent: Columns that the recipe names and its row does not have.
+        related: To which query, and how; None for a text by itself.
     """
 
     text: str
@@ -43,6 +60,7 @@ class RawText:
     parent: str | None = None
     lines: int = 1
     absent: tuple[str, ...] = ()
+    related: Relation | None = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +184,18 @@ class SourceConfig(PathAware):
         default=1.0, description="share of the texts that is taken, chosen by hash"
     )
     limit: Positive | None = Field(default=None, description="texts kept at most: those with the smallest hash")
+    # Left out of the settings where it is not given: a source without it has the identity that it had before.
+    pairs: RuleName | None = Field(
+        default=None,
+        exclude_if=lambda rule: rule is None,
+        description="divide each document into a query and what answers it: `question`, a first line or sentence that "
+        "asks, and the rest; `first_line`, a title and the rest; `first_sentence` and the rest",
+    )
+
+    @property
+    def gives_pairs(self) -> bool:
+        """Whether some of its texts are related to a query."""
+        return self.pairs is not None
 
     @abstractmethod
     def parts(self) -> list[SourcePart]:
@@ -189,6 +219,24 @@ class SourceConfig(PathAware):
             A `RawText` per text and a `Malformed` per row or file that is not one. Reading goes on after a malformed
             row, so that `max_malformed` can be compared with the whole.
         """
+
+    def texts(self, part: SourcePart) -> Rows:
+        """What `read` gives, with documents divided as `pairs` says; one that cannot be divided stays whole.
+
+        Args:
+            part: As for `read`.
+        """
+        for item in self.read(part):
+            parts = None
+            if self.pairs and isinstance(item, RawText) and not item.related and item.role == "document":
+                parts = divide(item.text, self.pairs)
+            if parts and isinstance(item, RawText):
+                query, rest = parts
+                # In place of the whole document, which would be a near copy of its rest. Lines are counted once.
+                yield replace(item, text=query, role="query")
+                yield replace(item, text=rest, parent=query, lines=0, related=Relation(query))
+            else:
+                yield item
 
     @abstractmethod
     def check(self) -> None:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel
 from stella_assets.corpus.errors import SourceError
-from stella_assets.corpus.sources.base import Malformed, RawText, RowSource, excerpt
-
-EACH = "[]"
-"""After the name of a column of lists: each element is a text of its own."""
-ABSENT = object()
+from stella_assets.corpus.sources.base import Malformed, RawText, Relation, RowSource, excerpt
+from stella_assets.corpus.sources.row_values import EACH, NotTextError, nothing_there, number_at, stated, texts_at
 
 
-class NotTextError(ValueError):
-    """A value is not a text."""
-
-    def __init__(self, why: str, value: object) -> None:
-        super().__init__(why)
-        self.why, self.value = why, value
+def _is_empty(value: object) -> bool:
+    return not value
 
 
 class Columns(ConfigModel):
@@ -36,6 +29,11 @@ class Columns(ConfigModel):
         Of a column of lists, `[]` makes each element a text of its own::
 
             columns: {text: "positives[]"}
+
+        Of pairs of a query and what answers it, or of two texts with a score::
+
+            columns: {query: question, positive: answer, negatives: "others[]"}
+            columns: {query: sentence1, positive: sentence2, score: similarity, symmetric: true}
     """
 
     text: tuple[str, ...] = Field(
@@ -46,6 +44,24 @@ class Columns(ConfigModel):
     section: str | None = Field(default=None, description="of the section; the file's name when left out")
     licence: str | None = Field(default=None, description="of the licence; the source's `licence` when left out")
     role: str | None = Field(default=None, description="of the role, `document` or `query`; the source's when left out")
+    # Left out where they are not given: a source of single texts has the identity that it had before there were pairs.
+    query: str | None = Field(
+        default=None, exclude_if=_is_empty, description="of the query of a pair, in place of `text`"
+    )
+    positive: str | None = Field(
+        default=None, exclude_if=_is_empty, description="of what answers the query, or of the second text of a pair"
+    )
+    negatives: str | None = Field(
+        default=None, exclude_if=_is_empty, description="of texts that do not answer the query, e.g. `negatives[]`"
+    )
+    score: str | None = Field(
+        default=None, exclude_if=_is_empty, description="of a number: how similar the two texts of the pair are"
+    )
+    symmetric: bool = Field(
+        default=False,
+        exclude_if=_is_empty,
+        description="whether both texts of a pair are of the source's role; else the first is a query",
+    )
 
     @field_validator("text", mode="before")
     @classmethod
@@ -59,9 +75,22 @@ class Columns(ConfigModel):
             raise ValueError(f"more than one `{EACH}`; of one list only each element can be a text")
         return paths
 
+    @model_validator(mode="after")
+    def _require_whole_pairs(self) -> Self:
+        if bool(self.query) != bool(self.positive):
+            raise ValueError("`query` and `positive` are the two columns of a pair; give both or none")
+        if not self.query and (self.negatives or self.score or self.symmetric):
+            raise ValueError("`negatives`, `score` and `symmetric` need `query` and `positive`")
+        if self.query and ("text" in self.model_fields_set or self.role):
+            raise ValueError("`text` and `role` are of single texts; leave them out next to `query` and `positive`")
+        if self.score and self.negatives:
+            raise ValueError("a pair has either a `score` or `negatives`; make two sources of them")
+        return self
+
     def names(self) -> list[str]:
         """The top-level columns that are read."""
-        paths = [*self.text, self.section, self.licence, self.role]
+        texts = (self.query, self.positive, self.negatives, self.score) if self.query else self.text
+        paths = [*texts, self.section, self.licence, self.role]
         # Readers of columnar files select top-level columns; `_at` descends into them.
         return list(dict.fromkeys(path.split(".")[0].removesuffix(EACH) for path in paths if path))
 
@@ -90,18 +119,20 @@ class Columns(ConfigModel):
             The texts, or what is wrong: no column of the text, a value that is not a text, or an unknown role.
         """
         absent: list[str] = []
+        if self.query:
+            return self._pair(row, source, section, origin, lines)
         try:
             value = row.get(self.text[0]) if len(self.text) == 1 else None
             # The usual case first, since this is done for every row.
             texts = [value] if isinstance(value, str) else list(self._texts(row, absent))
-            role: str = source.role if self.role is None else _stated(row, self.role, "", absent)
+            role: str = source.role if self.role is None else stated(row, self.role, "", absent)
             if role not in ("document", "query"):
                 raise NotTextError(f"{self.role!r} is {role!r}, neither document nor query", "\n".join(texts))
         except NotTextError as problem:
             return [Malformed(origin, problem.why, excerpt(problem.value), lines=lines)]
         if self.section is not None:
-            section = _stated(row, self.section, section, absent)
-        licence = source.licence if self.licence is None else _stated(row, self.licence, source.licence, absent)
+            section = stated(row, self.section, section, absent)
+        licence = source.licence if self.licence is None else stated(row, self.licence, source.licence, absent)
         if len(texts) == 1:
             return [RawText(texts[0], section, role, licence, origin, None, lines, tuple(absent))]
         # The lines of the row are counted once, with its first text.
@@ -110,87 +141,63 @@ class Columns(ConfigModel):
             for at, text in enumerate(texts)
         ]
 
+    def _pair(
+        self, row: Mapping[str, Any], source: RowSource, section: str, origin: str, lines: int
+    ) -> list[RawText | Malformed]:
+        """The query of a row, and the texts that are related to it."""
+        assert self.query is not None
+        assert self.positive is not None
+        absent: list[str] = []
+        try:
+            # A row without a query or a positive is a mistake in `columns` or the file; without negatives it is not.
+            queries, positives = (self._required(row, path) for path in (self.query, self.positive))
+            negatives = texts_at(row, self.negatives) if self.negatives else []
+            score = None if self.score is None else number_at(row, self.score)
+        except NotTextError as problem:
+            return [Malformed(origin, problem.why, excerpt(problem.value), lines=lines)]
+        if negatives is None:
+            absent.append(str(self.negatives))
+        section = section if self.section is None else stated(row, self.section, section, absent)
+        licence = source.licence if self.licence is None else stated(row, self.licence, source.licence, absent)
+        query = queries[0]
+        role = source.role if self.symmetric else "query"
+        texts: list[RawText | Malformed] = [RawText(query, section, role, licence, origin, None, lines, tuple(absent))]
+        # A positive goes to the split of its query. A negative may answer another query, and stays where it is: else
+        # the negatives would join all pairs into one group.
+        for text in positives:
+            related = Relation(query, score=score)
+            texts.append(RawText(text, section, source.role, licence, origin, query or None, 0, tuple(absent), related))
+        for text in negatives or ():
+            related = Relation(query, negative=True)
+            texts.append(RawText(text, section, source.role, licence, origin, None, 0, tuple(absent), related))
+        return texts
+
+    @staticmethod
+    def _required(row: Mapping[str, Any], path: str) -> list[str]:
+        """The texts at a path, one empty text for a null."""
+        found = texts_at(row, path)
+        if found is None:
+            raise NotTextError(nothing_there(row, (path,)), "")
+        return found or [""]
+
     def _texts(self, row: Mapping[str, Any], absent: list[str]) -> Iterator[str]:
         """The texts of a row, the columns of each joined; paths that lead nowhere are added to `absent`."""
-        columns = [_texts_at(row, path) for path in self.text]
+        columns = [texts_at(row, path) for path in self.text]
         absent += [path for path, texts in zip(self.text, columns, strict=True) if texts is None]
         # A null counts as an empty text, which the rules drop; a missing column is a mistake in `columns` or the file.
         if len(absent) == len(self.text):
-            raise NotTextError(_nothing_there(row, self.text), "")
+            raise NotTextError(nothing_there(row, self.text), "")
         found = [texts for texts in columns if texts]
         for number in range(max(map(len, found), default=1)):
             yield "\n".join(texts[min(number, len(texts) - 1)] for texts in found)
 
 
-def _stated(row: Mapping[str, Any], path: str, default: str, absent: list[str]) -> str:
-    """What a row says under a path, or the default; a path that leads nowhere is added to `absent`."""
-    value = _at(row, path)
-    if value is ABSENT:
-        absent.append(path)
-        return default
-    # Not `or`: the label 0 is a section.
-    if value is None or value == "":
-        return default
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+class ColumnSource(RowSource):
+    """A source of rows whose columns the recipe maps."""
 
+    columns: Columns = Field(default=Columns(), description="which column holds what")
 
-def _texts_at(row: Mapping[str, Any], path: str) -> list[str] | None:
-    """The texts at a path: one, none for a null, several of a list; None where the path leads nowhere."""
-    head, each, tail = path.partition(EACH)
-    value = _at(row, head)
-    if value is ABSENT:
-        return None
-    if value is None:
-        return []
-    if not each:
-        return [_require_text(value, path)]
-    if not isinstance(value, list):
-        raise NotTextError(f"{head!r} is {type(value).__name__}, not a list", value)
-    parts = [_at(part, tail.removeprefix(".")) if tail else part for part in value]
-    return ["" if part is None or part is ABSENT else _require_text(part, path) for part in parts]
-
-
-def _require_text(value: Any, path: str) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return _decoded(value, path)
-    hint = ""
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        hint = f"; `{path}{EACH}` takes each text of it"
-    raise NotTextError(f"{path!r} is {type(value).__name__}, not text{hint}", value)
-
-
-def _decoded(value: bytes, path: str) -> str:
-    """Columnar files of other systems have texts as plain bytes."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        why = f"{path!r} is not utf-8: byte {error.start} is 0x{value[error.start]:02x}"
-        raise NotTextError(why, value[:200]) from None
-
-
-def _at(row: Any, path: str) -> Any:
-    """The value at a dotted path, None for a null on the way, and `ABSENT` where the path leads nowhere."""
-    # A name may have dots of its own.
-    if isinstance(row, Mapping) and path in row:
-        return row[path]
-    for name in path.split("."):
-        if row is None:
-            return None
-        if not isinstance(row, Mapping) or name not in row:
-            return ABSENT
-        row = row[name]
-    return row
-
-
-def _nothing_there(row: Mapping[str, Any], paths: Sequence[str]) -> str:
-    """Why there is no text, and what is there instead: the keys at the last step that exists."""
-    place, keys = "the row", list(row)
-    inside: Any = row
-    for name in paths[0].split(EACH)[0].split("."):
-        if not isinstance(inside, Mapping) or name not in inside:
-            break
-        inside = inside[name]
-        place, keys = repr(name), list(inside) if isinstance(inside, Mapping) else [type(inside).__name__]
-    return f"no text under {' or '.join(map(repr, paths))}; {place} has {', '.join(map(str, keys))}"[:300]
+    @property
+    def gives_pairs(self) -> bool:
+        """Whether its rows or its rule make pairs."""
+        return self.columns.query is not None or super().gives_pairs

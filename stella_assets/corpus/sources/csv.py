@@ -11,14 +11,14 @@ from pydantic import Field, field_validator
 
 from stella_assets.corpus.sources import lines
 from stella_assets.corpus.sources.base import SOURCES, Malformed, Rows, excerpt
-from stella_assets.corpus.sources.columns import Columns
+from stella_assets.corpus.sources.columns import ColumnSource
 from stella_assets.corpus.sources.delimited import Quoting, Records
 from stella_assets.corpus.sources.encoded import opened
 from stella_assets.corpus.sources.files import EncodedFileSource
 
 
 @SOURCES.register
-class Csv(EncodedFileSource):
+class Csv(EncodedFileSource, ColumnSource):
     """Delimited files with a header, also compressed.
 
     Example:
@@ -30,7 +30,6 @@ class Csv(EncodedFileSource):
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
     kind: Literal["csv"]
-    columns: Columns = Field(default=Columns(), description="which column holds what")
     delimiter: str = Field(
         default=",",
         min_length=1,

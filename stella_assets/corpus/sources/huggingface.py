@@ -11,15 +11,15 @@ from pydantic import Field
 from stella_assets.core.config import Positive
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
-from stella_assets.corpus.sources.base import SOURCES, Preview, Rows, RowSource, SourcePart
-from stella_assets.corpus.sources.columns import Columns
+from stella_assets.corpus.sources.base import SOURCES, Preview, Rows, SourcePart
+from stella_assets.corpus.sources.columns import ColumnSource
 
 READING_VERSION = 2
 """Raised when the same data set gives other rows, so that it is read again."""
 
 
 @SOURCES.register
-class HuggingFace(RowSource):
+class HuggingFace(ColumnSource):
     """A data set of the Hugging Face hub, streamed.
 
     Example:
@@ -34,7 +34,6 @@ class HuggingFace(RowSource):
     revision: str = Field(description="a commit, or a branch or tag, which is resolved when the corpus is made")
     config: str | None = Field(default=None, description="the subset; the default subset when left out")
     dataset_split: str = Field(default="train", description="the split that is read")
-    columns: Columns = Field(default=Columns(), description="which column holds what")
     # Required here: such data sets can have billions of rows.
     limit: Positive = Field(description="texts read from the stream")
 

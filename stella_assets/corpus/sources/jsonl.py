@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from stella_assets.corpus.sources.base import SOURCES, Malformed, Rows, excerpt
-from stella_assets.corpus.sources.columns import Columns
+from stella_assets.corpus.sources.columns import Columns, ColumnSource
 from stella_assets.corpus.sources.encoded import Content, opened
 from stella_assets.corpus.sources.files import EncodedFileSource
 from stella_assets.corpus.sources.json_values import values_of
@@ -22,7 +22,7 @@ Parsed = Iterator[tuple[int, Any] | Malformed]
 
 
 @SOURCES.register
-class JsonLines(EncodedFileSource):
+class JsonLines(EncodedFileSource, ColumnSource):
     """JSON Lines files, one object per line, and JSON arrays of objects, also compressed.
 
     Example:

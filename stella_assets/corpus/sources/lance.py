@@ -10,16 +10,16 @@ from pydantic import Field
 from stella_assets.core.config import Positive
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
-from stella_assets.corpus.sources.base import SOURCES, Rows, RowSource, SourcePart
+from stella_assets.corpus.sources.base import SOURCES, Rows, SourcePart
 from stella_assets.corpus.sources.batches import texts_in
-from stella_assets.corpus.sources.columns import Columns
+from stella_assets.corpus.sources.columns import ColumnSource
 
 READING_VERSION = 2
 """Raised when the same table gives other rows, so that it is read again."""
 
 
 @SOURCES.register
-class LanceTable(RowSource):
+class LanceTable(ColumnSource):
     """A table in the Lance format, at one version.
 
     Example:
@@ -33,7 +33,6 @@ class LanceTable(RowSource):
     version: Positive | None = Field(
         default=None, description="the newest when left out; the manifest says which it was"
     )
-    columns: Columns = Field(default=Columns(), description="which column holds what")
 
     def parts(self) -> list[SourcePart]:
         """The table as a whole."""

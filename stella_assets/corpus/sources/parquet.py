@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
-
 from stella_assets.corpus.sources.base import SOURCES, Malformed, RawText, Rows
 from stella_assets.corpus.sources.batches import texts_in
-from stella_assets.corpus.sources.columns import Columns
+from stella_assets.corpus.sources.columns import ColumnSource
 from stella_assets.corpus.sources.files import FileSource
 
 # Row groups can have millions of rows; only a batch is turned into Python objects at a time.
@@ -18,7 +16,7 @@ BUFFER = 2**20
 
 
 @SOURCES.register
-class Parquet(FileSource):
+class Parquet(FileSource, ColumnSource):
     """Parquet files.
 
     Example:
@@ -31,7 +29,6 @@ class Parquet(FileSource):
     unreadable: ClassVar[tuple[type[Exception], ...]] = (*FileSource.unreadable, NotImplementedError)
 
     kind: Literal["parquet"]
-    columns: Columns = Field(default=Columns(), description="which column holds what")
 
     def rows(self, path: Path, section: str) -> Rows:
         """The rows of one file, batch by batch."""
