@@ -28,7 +28,7 @@ from stella_assets.storage.unit_writer import WrittenUnit
 from stella_assets.storage.units import UNIT_ROWS
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.forecast import Forecast
-from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
+from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel, Wanted
 from stella_assets.teachers.known_vectors import require_examined, require_known
 from stella_assets.teachers.refusal import RefusedTextsError, Texts, TextsWithout
 from stella_assets.teachers.roles import ROLES, texts_by_role
@@ -221,9 +221,14 @@ class TeacherVectors:
                 )
                 said.append(True)
 
+        def wanted() -> Iterator[Wanted]:
+            for role, keys, places in texts_by_role(texts):
+                lacks = self._stored.table(role).missing(keys)
+                yield Wanted(role, keys[lacks], partial(read, places[lacks]))
+
         rows = self.teacher.unit_rows
         # Before it counts: an open teacher knows which texts it does not take.
-        self._open(compute)
+        self.teacher.fetch_ahead(self._open(compute), wanted)
         # One count for all roles, which encoding moves within a unit, and a worker elsewhere with each unit.
         with progress_bar(self.count_missing(texts), self.teacher.name, "texts") as bar:
             stored = 0
@@ -251,11 +256,8 @@ class TeacherVectors:
     ) -> int:
         self._prepare(role, compute)
         table = self._stored.table(role)
-        missing = table.missing(keys)
-        if missing.size and not self.teacher.paid:
+        if table.missing(keys).size and not self.teacher.paid:
             self._require_known(role, compute, say)
-        if missing.size:
-            self.teacher.fetch_ahead(self._open(compute), role, keys[missing], lambda at: read(missing[at]))
         writer, fingerprint = table.writer, self.fingerprints[role]
         # One process asks a service, as its limits are those of the account.
         engine = LocalEngine() if self.teacher.paid else compute.engine

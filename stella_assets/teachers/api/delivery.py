@@ -16,7 +16,7 @@ from stella_assets.teachers.api.answers import unit_vectors
 from stella_assets.teachers.api.batches import DONE, Batch, BatchService
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.dialects.base import BatchForm, Dialect, Request
-from stella_assets.teachers.api.errors import AnswerError, ApiError, BudgetError
+from stella_assets.teachers.api.errors import AnswerError, ApiError
 from stella_assets.teachers.api.failures import GO_ON
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.orders import Order, Orders
@@ -93,12 +93,12 @@ class Delivery:
                 else:
                     self._orders.write(order, batch=batch.name)
         budget.in_flight += sum(order.bound for order in self._open())
-        self._wait(budget)
+        self.wait(budget)
 
-    def order(
+    def hand_in(
         self, fingerprint: str, keys: Keys, read: Callable[[Positions], list[str]], role: str, budget: Budget
     ) -> None:
-        """Hand in texts, and wait for their answers.
+        """Begin batches with texts. `wait` fetches their answers.
 
         Args:
             fingerprint: Of the vectors.
@@ -108,17 +108,12 @@ class Delivery:
             budget: What may be spent.
 
         Raises:
-            BudgetError: A batch could exceed it; those before are fetched.
-            ApiError: A batch failed, or the service cannot be used.
+            BudgetError: A batch could exceed it; those before are begun.
+            ApiError: The service cannot be used.
         """
-        try:
-            for start in range(0, len(keys), self._form.texts):
-                at = np.arange(start, min(start + self._form.texts, len(keys)))
-                self._hand_in(fingerprint, keys[at], read(at), role, budget)
-        except BudgetError:
-            self._wait(budget)
-            raise
-        self._wait(budget)
+        for start in range(0, len(keys), self._form.texts):
+            at = np.arange(start, min(start + self._form.texts, len(keys)))
+            self._hand_in(fingerprint, keys[at], read(at), role, budget)
 
     def _open(self) -> list[Order]:
         return [order for order in self._orders if order.batch and order.status != COLLECTED]
@@ -171,8 +166,12 @@ class Delivery:
         finally:
             path.unlink()  # the texts are in the corpus
 
-    def _wait(self, budget: Budget) -> None:
-        """Fetch all open batches as they are answered."""
+    def wait(self, budget: Budget) -> None:
+        """Fetch all open batches as they are answered.
+
+        Raises:
+            ApiError: A batch failed, or the service cannot be used.
+        """
         failed: list[Batch] = []
         open_orders = self._open()
         while open_orders:

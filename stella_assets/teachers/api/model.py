@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from stella_assets.teachers.api.epochs import SAME_NUMBERS, Epochs, Observation
 from stella_assets.teachers.api.ledger import Ledger, cost_of
 from stella_assets.teachers.api.ordering import Ordering
 from stella_assets.teachers.api.refused import RefusedTexts
-from stella_assets.teachers.kinds.base import Role, fingerprint_of
+from stella_assets.teachers.kinds.base import Role, Wanted, fingerprint_of
 from stella_assets.teachers.refusal import RefusedTextsError
 from stella_assets.teachers.roles import texts_by_role
 
@@ -189,13 +189,8 @@ class ApiModel:
             raise RefusedTextsError(self.config.name, [texts[number] for number in at], at, reasons)
         return vectors
 
-    def order(self, role: Role, keys: Keys, read: Callable[[Positions], list[str]]) -> None:
+    def order(self, wanted: Iterable[Wanted]) -> None:
         """Have texts answered by the provider's batch API, and wait; what it does not answer is left to `encode`.
-
-        Args:
-            role: `query` or `document`.
-            keys: Of the texts.
-            read: The texts at positions.
 
         Raises:
             ApiError: A batch failed, or the service cannot be used.
@@ -203,7 +198,7 @@ class ApiModel:
         """
         with file_lock(self._workspace, f"api.{self._service}", self._say_waiting):
             ordering = Ordering(self.config, self._key(), self._folder, self._accounts)
-            ordering.fetch(role, self.fingerprint(role), keys, read, self.refused(role), self._require_epoch)
+            ordering.fetch(wanted, self.fingerprint, self.refused, self._require_epoch)
 
     def _encode(self, keys: Keys, texts: list[str], role: Role) -> tuple[np.ndarray, dict[str, str]]:
         """Vectors of texts, each once, and the reasons for those that have none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,16 @@ import numpy as np
 
 from stella_assets.core.progress import say_in_log
 from stella_assets.storage.journal import Journal
-from stella_assets.storage.keys import Keys, Positions, to_keys
+from stella_assets.storage.keys import Positions, to_keys
 from stella_assets.teachers.api.accounts import VECTORS, Accounts
 from stella_assets.teachers.api.batches import BatchService
 from stella_assets.teachers.api.delivery import Delivered, Delivery
+from stella_assets.teachers.api.errors import BudgetError
 from stella_assets.teachers.api.orders import Orders
 
 if TYPE_CHECKING:
     from stella_assets.teachers.kinds.api import ApiTeacher
+    from stella_assets.teachers.kinds.base import Wanted
 
 SMALLEST_ORDER = 1_000
 """Texts that are worth a batch; nobody waits for hours for fewer."""
@@ -41,42 +44,41 @@ class Ordering:
 
     def fetch(
         self,
-        role: str,
-        fingerprint: str,
-        keys: Keys,
-        read: Callable[[Positions], list[str]],
-        refused: Collection[str],
+        wanted: Iterable[Wanted],
+        fingerprint: Callable[[str], str],
+        refused: Callable[[str], Collection[str]],
         before: Callable[[], None],
     ) -> None:
         """Have texts answered that are neither in the journal nor in an order of an earlier run.
 
         Args:
-            role: `query` or `document`.
-            fingerprint: Of the vectors.
-            keys: Of the texts.
-            read: The texts at positions.
-            refused: Ids of texts that the service does not take.
+            wanted: The texts, by role.
+            fingerprint: Of the vectors of a role.
+            refused: Ids of texts of a role that the service does not take.
             before: Is called before anything new is paid.
 
         Raises:
             ApiError: A batch failed, or the service cannot be used.
-            BudgetError: A batch could exceed `max_cost` or `max_tokens`.
+            BudgetError: A batch could exceed `max_cost` or `max_tokens`; those before it were fetched.
         """
-        config, prompt = self._config, self._config.prompt(role)
+        config = self._config
         budget = self._accounts.budget(config.known_batch_price)
         with BatchService(config.service, self._key) as api:
             orders = Orders(self._folder / "orders")
             delivery = Delivery(config.service, api, orders, config.limits, config.dimensions, self._keep, say_in_log)
             try:
                 delivery.resume(budget)
-                missing = self._missing(fingerprint, keys, refused)
-                if len(missing) >= SMALLEST_ORDER:
-                    before()
-
-                    def texts(at: Positions) -> list[str]:
-                        return [prompt + text for text in read(missing[at])]
-
-                    delivery.order(fingerprint, keys[missing], texts, role, budget)
+                lacking = [(texts, self._missing(texts, fingerprint, refused)) for texts in wanted]
+                if sum(len(at) for _, at in lacking) < SMALLEST_ORDER:
+                    return
+                before()
+                for texts, at in lacking:
+                    read = partial(_read, config.prompt(texts.role), texts, at)
+                    delivery.hand_in(fingerprint(texts.role), texts.keys[at], read, texts.role, budget)
+                delivery.wait(budget)
+            except BudgetError:
+                delivery.wait(budget)
+                raise
             finally:
                 self._accounts.write()
 
@@ -85,9 +87,11 @@ class Ordering:
             self._journals[fingerprint] = Journal(self._folder / "journal" / fingerprint, self._config.dimensions)
         return self._journals[fingerprint]
 
-    def _missing(self, fingerprint: str, keys: Keys, refused: Collection[str]) -> Positions:
-        journal = self._journal(fingerprint)
-        known = [np.flatnonzero(np.isin(keys, to_keys(sorted(refused))))]
+    def _missing(
+        self, texts: Wanted, fingerprint: Callable[[str], str], refused: Callable[[str], Collection[str]]
+    ) -> Positions:
+        journal, keys = self._journal(fingerprint(texts.role)), texts.keys
+        known = [np.flatnonzero(np.isin(keys, to_keys(sorted(refused(texts.role)))))]
         for start in range(0, len(keys), LOOKED_UP):
             known.append(start + journal.find(keys[start : start + LOOKED_UP])[0])
         return np.setdiff1d(np.arange(len(keys)), np.concatenate(known))
@@ -99,3 +103,7 @@ class Ordering:
             price = self._config.known_batch_price
             about = self._accounts.about(delivered.tokens, delivered.request, VECTORS, price)
             journal.append(delivered.keys, delivered.vectors, about)
+
+
+def _read(prompt: str, texts: Wanted, of: Positions, at: Positions) -> list[str]:
+    return [prompt + text for text in texts.read(of[at])]

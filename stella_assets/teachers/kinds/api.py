@@ -16,12 +16,12 @@ from stella_assets.core.manifest import digest
 from stella_assets.core.services import Services
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.keyed_table import KeyedTable
-from stella_assets.storage.keys import Keys, Positions
+from stella_assets.storage.keys import Keys
 from stella_assets.teachers.api.count import BOUND, EXTRA_TOKENS
 from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.forecast import Forecast
-from stella_assets.teachers.kinds.base import TEACHERS, Role, TeacherConfig
+from stella_assets.teachers.kinds.base import TEACHERS, Role, TeacherConfig, Wanted
 from stella_assets.teachers.terms import Terms
 
 if TYPE_CHECKING:
@@ -175,10 +175,10 @@ class ApiTeacher(TeacherConfig):
         """Only where the recipe asks for it, as the texts of the tasks are paid."""
         return self.evaluate
 
-    def fetch_ahead(self, model: ApiModel, role: Role, keys: Keys, read: Callable[[Positions], list[str]]) -> None:
+    def fetch_ahead(self, model: ApiModel, wanted: Callable[[], Iterable[Wanted]]) -> None:
         """With `delivery: batch`, have the provider answer them in batches, and wait for it."""
         if self.delivery == "batch":
-            model.order(role, keys, read)
+            model.order(wanted())
 
     def refused_texts(self, model: ApiModel, role: Role) -> Mapping[str, str]:
         """The texts that the service does not take."""

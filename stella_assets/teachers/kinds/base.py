@@ -45,6 +45,21 @@ def prompt_of(role: Role) -> str | None:
     return role.removeprefix(PROMPT) if role.startswith(PROMPT) else None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Texts of one role that have no vector.
+
+    Attributes:
+        role: Of all.
+        keys: Of the texts.
+        read: The texts at positions.
+    """
+
+    role: Role
+    keys: Keys
+    read: Callable[[Positions], list[str]]
+
+
 class TeacherModel(Protocol):
     """An opened teacher: turns texts into embeddings."""
 
@@ -249,16 +264,14 @@ class TeacherConfig(ConfigModel):
         """Whether it is scored on the evaluation tasks, which means to encode their texts."""
         return True
 
-    def fetch_ahead(self, model: Any, role: Role, keys: Keys, read: Callable[[Positions], list[str]]) -> None:
-        """Get ready for texts that are encoded next, all of a corpus at once; nothing for a model that runs here.
+    def fetch_ahead(self, model: Any, wanted: Callable[[], Iterable[Wanted]]) -> None:
+        """Get ready for the texts of a corpus that are encoded next; nothing for most.
 
         Args:
             model: What `open` returned.
-            role: Of the texts.
-            keys: Of the texts.
-            read: The texts at positions.
+            wanted: The texts that have no vector.
         """
-        del model, role, keys, read
+        del model, wanted
 
     def refused_texts(self, model: Any, role: Role) -> Mapping[str, str]:
         """Why it does not take texts, by id; empty for a model that takes any text.

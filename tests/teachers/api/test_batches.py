@@ -1,5 +1,7 @@
 """Texts that are answered by a provider's batch API: handed in once, fetched once, also by the run after a kill."""
 
+import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from stella_assets.teachers.api.dialects.voyage import VoyageDialect
 from stella_assets.teachers.api.errors import ApiError, BudgetError
 from stella_assets.teachers.api.model import CANARIES, ApiModel
 from stella_assets.teachers.kinds.api import ApiTeacher
+from stella_assets.teachers.kinds.base import Wanted
 from tests.api_server import StandIn, hash_encoder
-from tests.teachers.api.conftest import compute_in
+from tests.teachers.api.conftest import SmallCorpus, compute_in, opened
 
 TEXTS = [f"text number {number}" for number in range(60)]
 Teacher = Callable[..., ApiTeacher]
@@ -38,7 +41,7 @@ def order(model: ApiModel, texts: list[str] = TEXTS, role: str = "document") -> 
     def read(at: Positions) -> list[str]:
         return [texts[position] for position in at]
 
-    model.order(role, to_keys([text_id(text) for text in texts]), read)
+    model.order([Wanted(role, to_keys([text_id(text) for text in texts]), read)])
 
 
 @pytest.mark.parametrize("dialect", ["openai", "voyage"])
@@ -143,6 +146,22 @@ def test_a_batch_that_costs_too_much_is_not_begun(stand_in: StandIn, teacher: Te
     with pytest.raises(BudgetError, match="max_tokens"):
         order(model_of(teacher, workspace, max_tokens=20_000), [text * 40 for text in TEXTS])
     assert stand_in.counts.batches == 0
+
+
+def test_a_corpus_is_handed_in_whole_before_anything_is_waited_for(
+    stand_in: StandIn, teacher: Teacher, workspace: Workspace, tmp_path: Path
+):
+    corpus = SmallCorpus(tmp_path / "corpus", TEXTS, lambda number: "query" if number % 5 == 0 else "document").texts
+    stand_in.batch_seconds = 1.0
+    far = teacher(delivery="batch", prompts={"query": "query: "}, unit_rows=16)
+    began = time.monotonic()
+    vectors = opened(far, tmp_path, workspace, compute_in(workspace))
+    assert vectors.fill(corpus, compute_in(workspace), logging.getLogger("test")) == len(TEXTS)
+    # One batch for each role, at the same time.
+    assert stand_in.counts.batches == 2
+    assert time.monotonic() - began < 2 * stand_in.batch_seconds
+    assert stand_in.counts.texts == len(CANARIES) + len(TEXTS)
+    assert vectors.fill(corpus, compute_in(workspace), logging.getLogger("test")) == 0
 
 
 def test_few_texts_do_not_wait_for_a_batch(stand_in: StandIn, teacher: Teacher, workspace: Workspace):
