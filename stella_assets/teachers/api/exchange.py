@@ -180,10 +180,13 @@ class Exchange:
         if reply.status_code == 200:
             return reply
         status, problem = reply.status_code, read_problem(self._service, self._key, reply)
-        if status in ABOUT_TEXTS and problem.param not in SETTINGS:
+        exhausted = problem.code in self._service.exhausted or (
+            status == TOO_MANY and self._service.is_exhausted(problem)
+        )
+        if status in ABOUT_TEXTS and problem.param not in SETTINGS and not exhausted:
             raise RefusedError(status, problem)
-        if not is_passing(status, reply.headers) or (status == TOO_MANY and self._service.is_exhausted(problem)):
-            raise refusal(self.server, status, problem)
+        if exhausted or not is_passing(status, reply.headers):
+            raise refusal(self.server, status, problem, exhausted)
         waits = [wait for wait in (asked_wait(reply.headers), problem.wait) if wait is not None]
         raise PassingError(f"status {status}: {problem.message}", status == TOO_MANY, max(waits, default=None))
 

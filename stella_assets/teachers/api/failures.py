@@ -80,10 +80,17 @@ def read_problem(service: Dialect, key: Key | None, reply: httpx2.Response) -> P
     return replace(problem, message=(words if key is None else key.hide(words))[:300])
 
 
-def refusal(server: str, status: int, problem: Problem) -> ApiError:
-    """What a person reads of an error that another try does not mend."""
+def refusal(server: str, status: int, problem: Problem, exhausted: bool = False) -> ApiError:
+    """What a person reads of an error that another try does not mend.
+
+    Args:
+        server: Its address.
+        status: Of the answer.
+        problem: What it says.
+        exhausted: Whether the account has no more, which some providers say with 400.
+    """
     words = f"{server} refuses with status {status}: {_sentence(problem.message)}"
-    return ApiError(words, REMEDIES.get(status, REMEDY))
+    return ApiError(words, REMEDIES[TOO_MANY] if exhausted else REMEDIES.get(status, REMEDY))
 
 
 def unusable_answer(server: str, error: AnswerError) -> ApiError:

@@ -195,7 +195,8 @@ class ApiTeacher(TeacherConfig):
         return self._priced(texts, tokens, BOUND.words)
 
     def _priced(self, texts: int, tokens: int | None, counted: str) -> Forecast:
-        price, facts = self.known_price, self.service.published()
+        price = self.known_batch_price if self.delivery == "batch" else self.known_price
+        facts = self.service.published()
         dollars = None if price is None or tokens is None else tokens * price / 1e6
         if self.price is not None:
             priced = "price of the recipe"

@@ -106,6 +106,7 @@ def cases() -> list[Case]:
         Case("413, once", [Fault(413, message="too large")]),
         Case("422, once", [Fault(422, message="cannot be tokenised")]),
         Case("400 for a setting", [Fault(400, body=DIMENSIONS)]),
+        Case("400, account at its limit", [Fault(400, message="Limit reached", code="billing_hard_limit_reached")]),
         Case("429 without a time", [Fault(429)]),
         Case("429 with `retry-after-ms: 30`", [Fault(429, headers={"retry-after-ms": "30"})]),
         Case("429 with `Retry-After: 0.03`", [Fault(429, headers={"retry-after": "0.03"})]),

@@ -100,6 +100,22 @@ def test_a_price_is_that_of_the_recipe_or_the_published_one(model: str, stated: 
         ApiTeacher.model_validate({**settings, "max_cost": 1})
 
 
+def test_batches_are_forecast_at_their_own_price():
+    settings = {
+        "kind": "api",
+        "name": "far",
+        "licence": "proprietary",
+        "service": {"dialect": "openai", "model": "text-embedding-3-large"},
+        "key": "OPENAI_API_KEY",
+        "terms": {"distribution": "internal", "url": "https://example.com", "read_on": "2026-11-27"},
+    }
+    online, batch = (
+        ApiTeacher.model_validate({**settings, "delivery": delivery}).forecast_of(10_000, 76.0)
+        for delivery in ("online", "batch")
+    )
+    assert (online.tokens, online.dollars, batch.dollars) == (1_000_000, pytest.approx(0.13), pytest.approx(0.065))
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_text_that_is_surely_too_long_is_not_sent(exact: bool):
     counter = Counter("words", exact, lambda texts: [len(text.split()) for text in texts])

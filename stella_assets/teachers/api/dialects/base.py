@@ -79,8 +79,10 @@ class Dialect(ConfigModel):
     `request` and `parse`; the other methods fit most services.
     """
 
-    exhausted: ClassVar[frozenset[str]] = frozenset({"insufficient_quota"})
-    """Codes of errors with status 429 that waiting does not mend."""
+    exhausted: ClassVar[frozenset[str]] = frozenset(
+        {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+    )
+    """Codes of errors that neither waiting nor other texts mend."""
     unhashed: ClassVar[frozenset[str]] = frozenset()
     """Settings that do not change vectors."""
     batch_form: ClassVar[BatchForm | None] = None
