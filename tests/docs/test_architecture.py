@@ -41,6 +41,11 @@ texts = [f"The square of {number}." for number in range(40)]
 pl.DataFrame({"sentence1": texts, "sentence2": texts[::-1], "score": [float(n) for n in range(40)]}).write_parquet(
     folder / "pairs.parquet"
 )
+terms = {"distribution": "internal", "url": "https://example.com", "read_on": "2026-11-27"}
+far = {"name": "far", "kind": "api", "licence": "MIT", "service": {"dialect": "ollama", "model": "m", "dimensions": 8}}
+far |= {"key": None, "terms": terms}
+internal = {**raw["release"], "distribution": "internal"}
+assert parse_recipe({**raw, "teachers": [far], "release": internal}, folder / "small.yaml").teachers[0].check() == 8
 graph = Graph(parse_recipe(raw, folder / "small.yaml"))
 runner = Runner(Workspace(folder / "var"), logging.getLogger("test"), Compute(engine=ThreadsEngine(threads=2)))
 for step in upstream(graph.scores["stage_1"]):
@@ -53,7 +58,8 @@ print("USED", table["task"].unique().to_list(), table["dimension"].unique().sort
 @pytest.mark.slow
 def test_every_kind_of_thing_has_an_example_that_a_recipe_can_use(tmp_path: Path):
     registries = {re.search(r"@(\w+)\.register", block)[1] for block in KINDS}
-    assert registries == {"SOURCES", "TEACHERS", "LOSSES", "STAGES", "STUDENTS", "TASK_KINDS", "ENGINES"}
+    kinds = {"SOURCES", "DIALECTS", "TEACHERS", "LOSSES", "STAGES", "STUDENTS", "TASK_KINDS", "ENGINES"}
+    assert registries == kinds
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*KINDS, USE]), str(tmp_path)],
         cwd=ROOT,
