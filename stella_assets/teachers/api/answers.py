@@ -91,7 +91,12 @@ def rows_by_index(answer: Any, count: int) -> Parsed:
     vectors = place(((row["index"], row["embedding"]) for row in answer["data"]), count)
     # Some compatible servers leave the usage out, or fill it with zeros.
     usage = answer.get("usage") or {}
-    return Parsed(vectors, usage.get("prompt_tokens") or usage.get("total_tokens") or None)
+    return Parsed(vectors, billed(usage.get("prompt_tokens")) or billed(usage.get("total_tokens")))
+
+
+def billed(count: Any) -> int | None:
+    """Tokens as an answer gives them; None for what cannot be a count of them."""
+    return count if isinstance(count, int) and count > 0 else None
 
 
 def _numbers(vector: Any) -> np.ndarray:

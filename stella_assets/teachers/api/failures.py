@@ -76,7 +76,9 @@ def read_problem(service: Dialect, key: Key | None, reply: httpx2.Response) -> P
     except ValueError:
         body = reply.text
     problem = service.problem(body)
-    words = " ".join(problem.message.split()) or reply.reason_phrase
+    # A terminal would obey control characters.
+    printable = "".join(letter if letter.isprintable() else " " for letter in problem.message)
+    words = " ".join(printable.split()) or reply.reason_phrase
     return replace(problem, message=(words if key is None else key.hide(words))[:300])
 
 

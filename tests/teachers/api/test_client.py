@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from stella_assets.teachers.api.answers import Answer
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.client import ApiClient
+from stella_assets.teachers.api.count import bound_tokens
 from stella_assets.teachers.api.dialects.openai import OpenAiDialect
 from stella_assets.teachers.api.errors import ApiError, BudgetError
 from stella_assets.teachers.api.limits import Limits
@@ -146,3 +148,49 @@ def test_no_more_is_in_flight_than_the_limits_say():
     with StandIn(slowly, key=KEY).running() as address:
         embed(client(address, concurrency=3))
     assert most == 3
+
+
+@pytest.mark.parametrize("usage", ["null", "[]", '{"prompt_tokens": "12"}', '{"prompt_tokens": -1}', "{}"])
+def test_a_count_of_tokens_that_cannot_be_one_is_replaced_by_the_upper_bound(usage: str):
+    vector = [1.0] + [0.0] * 31
+    body = f'{{"data": [{{"index": 0, "embedding": {vector}}}], "usage": {usage}}}'
+    budget = Budget()
+    with StandIn(key=KEY, faults=[Fault(body=body)]).running() as address:
+        client(address).embed(["four words of text"], "document", lambda _: None, budget)
+    assert budget.spent == bound_tokens("four words of text")
+
+
+def test_a_message_moves_no_cursor_and_is_cut():
+    fault = Fault(403, message="\x1b[2J\x07no\naccess " + "very " * 999)
+    with StandIn(key=KEY, faults=[fault]).running() as address, pytest.raises(ApiError) as caught:
+        embed(client(address))
+    assert str(caught.value).isprintable()
+    assert "no access very" in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def random_fault(random: Random) -> Fault:
+    passing = Fault(random.choice([408, 500, 503]), headers=random.choice([{}, {"retry-after-ms": "5"}]))
+    spoilt = Fault(spoil=random.choice(["nan", "missing", "double"]))
+    late = Fault(delay=random.random() / 50)
+    kinds = [Fault(), late, Fault(spoil="reorder"), passing, spoilt, Fault(cut=True)]
+    return random.choices(kinds, [9, 3, 2, 2, 1, 1])[0]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whatever_goes_wrong_each_text_is_answered_once_and_rightly(seed: int):
+    random = Random(seed)
+    guilty = {position for position in range(300) if random.random() < 0.02}
+    texts = [f"forbidden {number}" if number in guilty else f"text {number}" for number in range(300)]
+    stand_in = StandIn(key=KEY, marker="forbidden", faults=[random_fault(random) for _ in range(200)])
+    stand_in.faults[20] = Fault(429)
+    answers: list[Answer] = []
+    policy = RetryPolicy(first=0.002, longest=0.01, tries=20, answers=10)
+    with stand_in.running() as address:
+        asked = client(address, policy=policy, concurrency=5, items=7)
+        refusals = asked.embed(texts, "document", answers.append, Budget())
+    assert [refusal.position for refusal in refusals] == sorted(guilty)
+    placed = np.concatenate([answer.positions for answer in answers])
+    assert sorted(placed) == sorted(set(range(300)) - guilty)
+    vectors = np.concatenate([answer.vectors for answer in answers])
+    np.testing.assert_allclose(vectors, hash_encoder()([texts[at] for at in placed]), atol=1e-6)

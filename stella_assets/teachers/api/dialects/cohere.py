@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from stella_assets.teachers.api.answers import Parsed, place
+from stella_assets.teachers.api.answers import Parsed, billed, place
 from stella_assets.teachers.api.dialects.base import DIALECTS, Problem, Request, RoleDialect
 
 
@@ -52,8 +52,8 @@ class CohereDialect(RoleDialect):
     def parse(self, answer: Any, count: int) -> Parsed:
         """Rows in the order of the request, which is how Cohere answers."""
         vectors = place(enumerate(answer["embeddings"]["float"]), count)
-        billed = (answer.get("meta") or {}).get("billed_units") or {}
-        return Parsed(vectors, billed.get("input_tokens"), str(answer.get("id") or ""))
+        units = (answer.get("meta") or {}).get("billed_units") or {}
+        return Parsed(vectors, billed(units.get("input_tokens")), str(answer.get("id") or ""))
 
     def is_exhausted(self, problem: Problem) -> bool:
         """Whether a trial key has used up its month."""

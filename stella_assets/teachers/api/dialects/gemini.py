@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from stella_assets.teachers.api.answers import Parsed, place
+from stella_assets.teachers.api.answers import Parsed, billed, place
 from stella_assets.teachers.api.dialects.base import DIALECTS, Problem, Request, RoleDialect
 
 
@@ -46,7 +46,7 @@ class GeminiDialect(RoleDialect):
     def parse(self, answer: Any, count: int) -> Parsed:
         """Rows in the order of the request, which is how Gemini answers."""
         vectors = place(enumerate(row["values"] for row in answer["embeddings"]), count)
-        return Parsed(vectors, (answer.get("usageMetadata") or {}).get("promptTokenCount"))
+        return Parsed(vectors, billed((answer.get("usageMetadata") or {}).get("promptTokenCount")))
 
     def problem(self, body: Any) -> Problem:
         """The error with the wait that its details ask for, and whether it counts days."""
