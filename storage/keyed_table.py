@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from stella_assets.storage.codecs import Codec, V, describe_type
@@ -19,7 +20,8 @@ from stella_assets.storage.errors import ConflictError, MissingKeysError, Vector
 from stella_assets.storage.keys import Keys, Positions, to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
-from stella_assets.storage.sorted_keys import SortedKeys
+from stella_assets.storage.memory import return_freed_memory
+from stella_assets.storage.sorted_keys import BLOCK, SortedKeys
 from stella_assets.storage.table_files import require_whole
 from stella_assets.storage.unit_writer import UnitWriter, WrittenUnit, table_schema
 from stella_assets.storage.units import UNIT_ROWS, append_units, drop_units
@@ -234,25 +236,32 @@ class KeyedTable(Generic[V]):
             with file_lock(self._workspace, self.name, on_wait):
                 # Another process may have filled some of the keys while this one waited for the lock.
                 if self._drop_duplicate_units():
-                    todo = todo[self.missing(keys[todo])]
-                now, todo = todo[: workers * unit_rows], todo[workers * unit_rows :]
+                    todo = self._still_missing(keys, todo)
+                now, todo = todo[: workers * unit_rows].astype(np.int64), todo[workers * unit_rows :]
                 units = [now[start : start + unit_rows] for start in range(0, len(now), unit_rows)]
                 # strict: a worker that gives too few units must not pass as done.
                 for _, written in zip(units, compute(units) if units else (), strict=True):
                     if written is not None:
                         self.commit([written])
                         computed += written.rows
+                        # What a unit took is kept for the next one otherwise, and grows with every odd size.
+                        return_freed_memory()
             if not todo.size:
                 todo = self._to_compute(keys, given_up)  # those of a unit that was taken out
         if computed and not self._workspace.remote:
             count_rows(self._workspace, self.name)  # keeps the count, so that quick commands need not open the table
         return computed
 
-    def _to_compute(self, keys: Keys, given_up: Callable[[], Keys]) -> Positions:
-        missing = self.missing(keys)
+    def _to_compute(self, keys: Keys, given_up: Callable[[], Keys]) -> npt.NDArray[np.uint32]:
+        """Positions of the keys that need a value; half as long as others, as there may be one for each key."""
+        missing = self._still_missing(keys, np.arange(len(keys), dtype=np.uint32))
         # Not asked for where nothing is missing: it may have to read a file.
         without = given_up() if missing.size else keys[:0]
         return missing[~np.isin(keys[missing], without)] if without.size else missing
+
+    def _still_missing(self, keys: Keys, todo: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        parts = (todo[start : start + BLOCK] for start in range(0, len(todo), BLOCK))
+        return np.concatenate([todo[:0], *(part[self.missing(keys[part])] for part in parts)])
 
     def _drop_duplicate_units(self) -> bool:
         """Refresh, take out every unit with ids that an earlier one has, and say whether anything changed.

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.storage.keys import Keys, Positions, to_keys
+from stella_assets.storage.keys import Keys, to_keys
 from stella_assets.teachers.kinds.base import Role
 
 ROLES: tuple[Role, ...] = ("document", "query")
 """That a text of a corpus can have."""
 
 
-def texts_by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Positions]]:
+Places = npt.NDArray[np.uint32]
+"""Positions of texts in a corpus; half as long as others, as there is one for each text."""
+
+
+def texts_by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Places]]:
     """For each role in a corpus: the keys of its texts, and their positions."""
     keys, codes, names = _read(texts)
     # Sorted: the order of units, and so of rows in the table, is the same in every run.
     for role in sorted(names):
-        positions = np.flatnonzero(codes == names.index(role))
+        positions = np.flatnonzero(codes == names.index(role)).astype(np.uint32)
         yield role, keys if len(positions) == len(keys) else keys[positions], positions
 
 

@@ -31,7 +31,7 @@ from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel, Wanted
 from stella_assets.teachers.known_vectors import require_examined, require_known
 from stella_assets.teachers.refusal import RefusedTextsError, Texts, TextsWithout
-from stella_assets.teachers.roles import ROLES, texts_by_role
+from stella_assets.teachers.roles import ROLES, Places, texts_by_role
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.vectors import VectorsByRole, stored_rows
 from stella_assets.teachers.worker import EncodeUnit, EncodeWorker
@@ -152,7 +152,7 @@ class TeacherVectors:
         if not any(map(len, refused.values())):  # as nearly always: the keys need not be read
             return np.empty(0, dtype=np.int64)
         found = [places[np.isin(keys, refused[role])] for role, keys, places in texts_by_role(texts)]
-        return np.sort(np.concatenate(found))
+        return np.sort(np.concatenate(found)).astype(np.int64)
 
     def taken(self, texts: CorpusTexts) -> Texts:
         """The texts of a corpus without those that the teacher does not take."""
@@ -207,7 +207,7 @@ class TeacherVectors:
             DiskSpaceError: The disk is full. What was committed stays.
         """
 
-        def read(places: Positions, at: Positions) -> list[str]:
+        def read(places: Places, at: Positions) -> list[str]:
             return texts.take(places[at], ["text"]).column("text").to_pylist()
 
         # The lock is taken once per round of units; the log says it once per call.
