@@ -211,6 +211,16 @@ class Journal:
         return list(self.damages)
 
 
+def verify_journals(root: Path) -> list[str]:
+    """Read all journals below a folder, and name the records whose bytes are not as they were written."""
+    found: list[str] = []
+    for folder in sorted({file.parent for file in root.rglob(f"*{SUFFIX}")}):
+        records = (each for file in sorted(folder.glob(f"*{SUFFIX}")) for each in scan(file, 0))
+        first = next((each for each in records if isinstance(each, Record)), None)
+        found += Journal(folder, first.dim).verify() if first else [f"{folder}: has no whole record"]
+    return found
+
+
 def _heads(keys: Keys) -> npt.NDArray[np.uint64]:
     """The first 32 bits of each key, in the upper half of an entry of the index."""
     heads = np.ascontiguousarray(keys).view(">u4").reshape(-1, 4)[:, 0].astype(np.uint64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -75,6 +76,9 @@ def verify(
         typer.Argument(help="Recipes whose vectors to recompute; left out: all of recipes/ that were run."),
     ] = None,
     sample: Annotated[int, typer.Option(min=0, help="Vectors to recompute for each teacher of a recipe.")] = 64,
+    paid: Annotated[
+        int, typer.Option(min=0, help="Vectors of each paid teacher to ask for again, for money; without it none.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     repair: Annotated[bool, typer.Option("--repair", help="Make what is damaged or missing again.")] = False,
     as_json: AsJson = False,
@@ -86,7 +90,7 @@ def verify(
     from stella_assets.teachers.repair import repair as repair_damages
 
     known = audited_recipes(workspace, recipes)
-    auditor = Auditor(known, people_runner(workspace), sample, seed)
+    auditor = Auditor(known, people_runner(workspace), sample, seed, paid)
     with progress_bar(auditor.bytes(), "verify", "B") as bar:
         audit = auditor.verify(bar.update)
     repaired: list[str] = []
@@ -102,6 +106,8 @@ def verify(
         for line in repaired:
             say(f"repaired  {line}")
         _print_audit(audit)
+        for line in audit.lost_answers:
+            note(("lost", "yellow"), f" {line}")
     if audit.damages:
         raise typer.Exit(1)
 
@@ -111,6 +117,7 @@ def _print_audit_json(audit: Any, repaired: list[str]) -> None:
         {
             "tables": [{k: v for k, v in table.__dict__.items() if k != "damages"} for table in audit.tables],
             "recomputed": [comparison.__dict__ for comparison in audit.comparisons],
+            "lost_answers": audit.lost_answers,
             "damages": [damage.__dict__ for damage in audit.damages],
             "repaired": repaired,
         }
@@ -212,36 +219,55 @@ def export(
 
 
 @app.command("import")
-def import_vectors(
+def import_vectors(  # noqa: PLR0913, PLR0917 (one for each option)
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="The recipe that has the teacher.")],
     teacher: Annotated[str, typer.Option(help="The teacher that made the vectors.")],
-    vectors: Annotated[Path, typer.Option(help="A file of vectors without a header, one row after another.")],
-    texts: Annotated[Path, typer.Option(help="The texts: one per line, or JSON Lines with a key `text`.")],
-    dim: Annotated[int, typer.Option(min=1, help="Dimensions of a vector.")],
-    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of the file.")] = "float32",
+    vectors: Annotated[
+        Path, typer.Option(help="npy, Parquet, JSON Lines, output of a batch of OpenAI, or a file without a header.")
+    ],
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="The texts where the file lacks them: one per line, or JSON Lines; of a batch its input."),
+    ] = None,
+    dim: Annotated[int | None, typer.Option(min=1, help="Dimensions, of a file without a header.")] = None,
+    dtype: Annotated[Literal["float32", "float16"], typer.Option(help="Of a file without a header.")] = "float32",
     role: Annotated[
         Literal["document", "query"], typer.Option(help="Role that the texts were embedded in.")
     ] = "document",
+    paid: Annotated[
+        int, typer.Option(min=0, help="Of a paid teacher: texts to ask the service for again, to compare.")
+    ] = 0,
+    trust: Annotated[
+        str, typer.Option(metavar="REASON", help="Of a paid teacher: why the vectors are believed without a check.")
+    ] = "",
 ) -> None:
     """Import vectors that a teacher made elsewhere, after a sample of them was recomputed."""
     workspace = prepare_environment()
     graph = Graph(find_recipe(recipe))
     from stella_assets.core.progress import progress_bar
-    from stella_assets.teachers.adopt import adopt_vectors
+    from stella_assets.teachers.adopt import adopt_answers, adopt_vectors, require_check
     from stella_assets.teachers.encode import find_teacher, open_teacher
-    from stella_assets.teachers.transfer import Memmap
+    from stella_assets.teachers.vector_files import open_vectors
 
     known = {each.name: each for each in graph.recipe.teachers}
     chosen = find_teacher(graph.recipe.name, known, teacher)
-    rows, lines = Memmap(vectors, texts, dim, dtype).open()
-    # The teacher recomputes a sample, so vectors of another model or in another order are refused.
-    model = open_teacher(chosen, graph.teachers[teacher], people_runner(workspace))
-    with progress_bar(len(lines), "import", "rows") as bar:
-        counts = adopt_vectors(rows, lines, model, role, workspace, teacher, bar.update)
+    require_check(chosen, paid, trust)
+    runner = people_runner(workspace)
+    with tempfile.TemporaryDirectory(dir=workspace.root) as scratch:
+        rows, lines = open_vectors(vectors, texts, dim, dtype, lambda: runner.read(graph.corpus), Path(scratch))
+        # The teacher recomputes a sample, so vectors of another model or in another order are refused.
+        model = open_teacher(chosen, graph.teachers[teacher], runner)
+        with progress_bar(len(lines), "import", "rows") as bar:
+            if chosen.paid:
+                counts = adopt_answers(rows, lines, model, role, teacher, paid, bar.update)
+            else:
+                counts = adopt_vectors(rows, lines, model, role, workspace, teacher, bar.update)
+    least = counts["least_cosine"]
+    checked = "None was checked" if least is None else f"Least cosine of the recomputed sample: {least}"
     say(
         f"{counts['stored']:,} of {counts['rows']:,} vectors stored; {counts['there_already']:,} were there, "
         f"{counts['doubled']:,} are of doubled texts, {counts['changed_by_normalisation']:,} of texts that are not in "
-        f"normal form. Least cosine of the recomputed sample: {counts['least_cosine']}. Garbage collection keeps them."
+        f"normal form. {checked}. Garbage collection keeps them."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.database import table_names
 from stella_assets.storage.errors import DamageError, VectorError
 from stella_assets.storage.integrity import Damage, TableReport, table_bytes, verify_table
+from stella_assets.storage.journal import verify_journals
 from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.teacher_vectors import TeacherVectors
@@ -65,11 +66,14 @@ class Audit:
         tables: One report per table of the store.
         comparisons: One per recipe and teacher whose tables are whole.
         missing: Texts without a vector, and vectors that are not those of their texts.
+        lost_answers: Records of journals that are not as they were written, in words. The tables may have their
+            vectors; nobody can restore them, so they are no damages to repair.
     """
 
     tables: list[TableReport]
     comparisons: list[Comparison]
     missing: list[Damage]
+    lost_answers: list[str] = field(default_factory=list)
 
     @property
     def damages(self) -> list[Damage]:
@@ -143,7 +147,8 @@ class Auditor:
             StoreError: The store cannot be read at all.
         """
         workspace = self._runner.workspace
-        audit = Audit([verify_table(workspace, name, on_bytes) for name in table_names(workspace)], [], [])
+        tables = [verify_table(workspace, name, on_bytes) for name in table_names(workspace)]
+        audit = Audit(tables, [], [], verify_journals(workspace.api))
         damaged = {table.table for table in audit.tables if table.damages}
         for recipe in self._recipes:
             for vectors, texts in encoded_teachers(recipe, self._runner):

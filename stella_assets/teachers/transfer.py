@@ -189,7 +189,7 @@ class Memmap:
         for path in (self.vectors, self.texts):
             if not path.is_file():
                 raise TransferError(f"{path}: no such file. Correct the path.")
-        texts = list(self._read_texts())
+        texts = list(self.read_texts())
         width = np.dtype(self.dtype).itemsize
         size, row = self.vectors.stat().st_size, self.dim * width
         if size != len(texts) * row:
@@ -205,7 +205,12 @@ class Memmap:
             raise TransferError(f"{self.texts}: holds no texts.")
         return np.memmap(self.vectors, dtype=self.dtype, mode="r", shape=(len(texts), self.dim)), texts
 
-    def _read_texts(self) -> Iterator[str]:
+    def read_texts(self) -> Iterator[str]:
+        """The texts, line by line.
+
+        Raises:
+            TransferError: A line is not JSON with a key `text`.
+        """
         as_json = self.texts.suffix in {".jsonl", ".json"}
         with self.texts.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):

@@ -12,8 +12,8 @@ from stella_assets.teachers.api.ledger import Ledger
 if TYPE_CHECKING:
     from stella_assets.teachers.kinds.api import ApiTeacher
 
-VECTORS, CANARY, AUDIT = "vectors", "canaries", "audits"
-"""What was paid for."""
+VECTORS, CANARY, AUDIT, IMPORTED = "vectors", "canaries", "audits", "imported"
+"""What was paid for; what was imported was paid elsewhere."""
 
 
 class Accounts:

@@ -18,7 +18,7 @@ from stella_assets.storage.journal import Journal
 from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import Keys, Positions, to_ids, to_keys
 from stella_assets.storage.locks import file_lock
-from stella_assets.teachers.api.accounts import AUDIT, CANARY, VECTORS, Accounts
+from stella_assets.teachers.api.accounts import AUDIT, CANARY, IMPORTED, VECTORS, Accounts
 from stella_assets.teachers.api.answers import Answer, Refusal
 from stella_assets.teachers.api.canaries import CANARIES
 from stella_assets.teachers.api.client import ApiClient
@@ -90,6 +90,7 @@ class ApiModel:
             "epoch": self._epoch,
             "dim": self.dim,
             "engine": config.service.dialect,
+            **({"trusted": config.trusted} if config.trusted else {}),
         }
 
     def fingerprint(self, role: Role) -> str:
@@ -172,6 +173,14 @@ class ApiModel:
                 self.config.name, refused, positions, [reasons[ids[number]] for number in positions]
             )
         return vectors if first is None else vectors[[place[key] for key in ids]]
+
+    def keep(self, keys: Keys, vectors: np.ndarray, role: Role) -> int:
+        """Keep vectors that were asked for elsewhere; how many the journal did not have."""
+        new = ~self.journal(role).has(keys)
+        if new.any():
+            self.journal(role).append(keys[new], vectors[new], self._accounts.about(0, "", IMPORTED, 0.0))
+            self._accounts.write()
+        return int(new.sum())
 
     def encode_again(self, texts: list[str], role: Role, items: int | None = None) -> np.ndarray:
         """What the service answers now, `[len(texts), dim]` float32; the journal is not asked, and pays no part.

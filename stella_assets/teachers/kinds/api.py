@@ -72,6 +72,11 @@ class ApiTeacher(TeacherConfig):
         "online",
         description="`batch`: by the provider's batch API, which takes hours and costs less; of `openai` and `voyage`",
     )
+    trusted: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="why vectors that were imported without a check are believed; they are of a teacher of their own",
+        exclude_if=lambda reason: reason is None,
+    )
     evaluate: bool = Field(
         False, description="score it on the evaluation tasks, too, whose texts are then sent and paid"
     )
@@ -115,7 +120,8 @@ class ApiTeacher(TeacherConfig):
 
     def _vectors_depend_on(self) -> dict[str, Any]:
         by_role = {role: self.service.identity(role) for role in RolePrompts.model_fields}
-        return {"service": by_role, "prompts": self.prompts.settings(), "dim": self.dimensions}
+        trusted = {"trusted": self.trusted} if self.trusted else {}
+        return {"service": by_role, "prompts": self.prompts.settings(), "dim": self.dimensions, **trusted}
 
     @property
     def known_price(self) -> float | None:
@@ -209,6 +215,10 @@ class ApiTeacher(TeacherConfig):
     def cost(self, model: ApiModel, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
         """Requests, tokens and dollars of the vectors of texts."""
         return model.cost(texts)
+
+    def trust_reason(self) -> str | None:
+        """Its `trusted`."""
+        return self.trusted
 
     def stated_terms(self) -> Terms:
         """The provider's."""

@@ -314,6 +314,10 @@ class TeacherConfig(ConfigModel):
         del model, texts
         return {}
 
+    def trust_reason(self) -> str | None:
+        """Why vectors that nobody checked are believed to be its own; None where all are checked."""
+        return None
+
     def stated_terms(self) -> Terms | None:
         """What its provider allows; None for a model that runs here, whose licence says it."""
         return None
