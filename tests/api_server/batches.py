@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.api_server.encoders import shortened
+from tests.api_server.faults import SPOILS
 from tests.api_server.protocols import Speech
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class BatchDesk:
                 continue
             tokens = self.stand_in.count(asked.texts)
             vectors = shortened(self.stand_in.encode(asked.texts), asked.dimensions)
-            reply = self.speech.answer(body, list(enumerate(vectors)), tokens)
+            spoil = self.stand_in.batch_spoils.pop() if self.stand_in.batch_spoils else ""
+            reply = self.speech.answer(body, SPOILS[spoil](list(enumerate(vectors))), tokens)
             response = {"status_code": 200, "request_id": f"req-{line['custom_id']}", "body": reply}
             good.append({**answered, "response": response})
         for part, found in (("output_file_id", good), ("error_file_id", bad)):

@@ -81,6 +81,7 @@ class StandIn:
         self.marker, self.quota, self.say_limits = marker, quota, say_limits
         self.limits = {"requests": requests_per_minute, "tokens": tokens_per_minute}
         self.batch_seconds, self.batch_end, self.lose_batch_answers = 0.0, "completed", 0
+        self.batch_spoils: list[str] = []
         self.faults = deque(faults)
         self.counts = Counts()
         self.bodies: deque[dict[str, Any]] = deque(maxlen=1000)

@@ -13,7 +13,7 @@ import httpx2
 
 from stella_assets.teachers.api.dialects.base import Dialect, Request
 from stella_assets.teachers.api.errors import ApiError
-from stella_assets.teachers.api.failures import PassingError, not_answered, read_problem, refusal
+from stella_assets.teachers.api.failures import PassingError, clean, not_answered, read_problem, refusal
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.retry import TOO_MANY, RetryPolicy, asked_wait, is_passing
 
@@ -124,6 +124,13 @@ class BatchService:
                 except PassingError as failure:
                     tries += 1
                     self._pause(failure, tries)
+
+    def words(self, line: dict[str, Any]) -> str:
+        """Why a line has no answer; empty where it has one."""
+        response = line.get("response") or {}
+        if response.get("status_code") == 200:
+            return ""
+        return clean(self._service.problem(response.get("body") or line.get("error") or {}).message, self._key)
 
     def _lines(self, name: str) -> Iterator[str]:
         try:

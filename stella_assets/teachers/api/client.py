@@ -121,6 +121,7 @@ class _Call:
         self._exchange, self._packer, self._texts, self._role = exchange, packer, texts, role
         self._on_answer, self._budget = on_answer, budget
         self.refusals: list[Refusal] = []
+        self._alone = 0
         self._failure: Exception | None = None
 
     async def run(self, limits: Limits, counter: Counter) -> None:
@@ -190,6 +191,7 @@ class _Call:
 
     def _set_aside(self, position: int, refused: RefusedError) -> None:
         self.refusals.append(Refusal(position, f"status {refused.status}: {refused.problem.message}"))
-        if self._exchange.counts.answered == 0 and len(self.refusals) >= min(REFUSED_AT_FIRST, len(self._texts)):
+        self._alone += 1
+        if self._exchange.counts.answered == 0 and self._alone >= min(REFUSED_AT_FIRST, len(self._texts)):
             error = refusal(self._exchange.server, refused.status, refused.problem)
             raise ApiError(f"{error.message} It refuses every text, one by one.", error.remedy)

@@ -195,31 +195,28 @@ class Delivery:
         keys, billed, unanswered, words = self._orders.keys(order), 0, 0, ""
         for line in self._api.results(batch):
             wanted = keys[int(line["custom_id"].rpartition("-")[2])]
-            response = line.get("response") or {}
-            if response.get("status_code") == 200:
-                delivered = self._read(order, wanted, response)
-                billed += delivered.tokens
-                self._on_answer(delivered)
-            else:
-                unanswered += len(wanted)
-                words = self._service.problem(response.get("body") or line.get("error") or {}).message
+            try:
+                delivered = self._read(order, wanted, line.get("response") or {})
+            except AnswerError as error:
+                unanswered, words = unanswered + len(wanted), self._api.words(line) or error.reason
+                continue
+            billed += delivered.tokens
+            self._on_answer(delivered)
         if unanswered:
             self._say(
-                f"Batch {batch.name}: {unanswered:,} texts were not answered, the last because: {words:.200}. They are "
+                f"Batch {batch.name}: {unanswered:,} texts were not answered, the last because: {words}. They are "
                 "asked for outside of batches, at the price of that."
             )
         self._orders.write(order, status=COLLECTED)
         return billed
 
     def _read(self, order: Order, keys: Keys, response: dict[str, Any]) -> Delivered:
+        if response.get("status_code") != 200:
+            raise AnswerError("it is not answered")
         try:
             parsed = self._service.parse(response["body"], len(keys))
-            vectors = unit_vectors(parsed.vectors, self._dim)
-        except (AnswerError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise ApiError(
-                f"{self._service.base_url}: batch {order.batch} has an answer that cannot be used ({error}).",
-                "Nothing of it is stored. Correct `model` or `dimensions`, or use `delivery: online`.",
-            ) from None
-        return Delivered(
-            order.fingerprint, keys, vectors, parsed.tokens or 0, str(response.get("request_id") or parsed.request_id)
-        )
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise AnswerError("it has no vectors where its documentation says") from None
+        vectors = unit_vectors(parsed.vectors, self._dim)
+        request = str(response.get("request_id") or parsed.request_id)
+        return Delivered(order.fingerprint, keys, vectors, parsed.tokens or 0, request)

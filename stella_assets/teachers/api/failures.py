@@ -76,10 +76,14 @@ def read_problem(service: Dialect, key: Key | None, reply: httpx2.Response) -> P
     except ValueError:
         body = reply.text
     problem = service.problem(body)
-    # A terminal would obey control characters.
-    printable = "".join(letter if letter.isprintable() else " " for letter in problem.message)
-    words = " ".join(printable.split()) or reply.reason_phrase
-    return replace(problem, message=(words if key is None else key.hide(words))[:300])
+    return replace(problem, message=clean(problem.message, key) or reply.reason_phrase)
+
+
+def clean(words: str, key: Key | None) -> str:
+    """Words of a service, on one line, cut, without the key and without what a terminal would obey."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in words)
+    line = " ".join(printable.split())
+    return (line if key is None else key.hide(line))[:300]
 
 
 def refusal(server: str, status: int, problem: Problem, exhausted: bool = False) -> ApiError:

@@ -27,7 +27,7 @@ class RetryPolicy:
         first: Seconds before the second try; twice as many before each further one.
         longest: Seconds between two tries, at most, where the service does not ask for more.
         tries: Of one request whose answers are errors or do not come; 429 is counted by `patience` alone.
-        patience: Seconds after which a request that was never answered is given up.
+        patience: Seconds of waiting between tries after which a request is given up.
         answers: Of one request that cannot be used, e.g. with a NaN, before it is given up; each may be billed.
         unreachable: Connections that fail before anything was answered: the address is wrong then, most likely.
     """

@@ -130,6 +130,18 @@ def test_what_a_batch_does_not_answer_is_asked_for_outside(stand_in: StandIn, te
     assert stand_in.counts.texts == len(CANARIES) + len(TEXTS)
 
 
+@pytest.mark.parametrize("spoil", ["nan", "missing", "dimensions"])
+def test_a_line_that_cannot_be_used_costs_its_own_texts_alone(
+    spoil: str, stand_in: StandIn, teacher: Teacher, workspace: Workspace
+):
+    stand_in.batch_spoils = [spoil]
+    model = model_of(teacher, workspace)
+    order(model)
+    before = stand_in.counts.texts
+    np.testing.assert_allclose(model.encode(TEXTS, "document"), hash_encoder()(TEXTS), atol=1e-3)
+    assert 0 < stand_in.counts.texts - before <= 8
+
+
 @pytest.mark.parametrize("end", ["failed", "expired", "cancelled"])
 def test_a_batch_that_fails_says_why_and_the_next_run_orders_again(
     end: str, stand_in: StandIn, teacher: Teacher, workspace: Workspace

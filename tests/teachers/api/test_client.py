@@ -11,7 +11,7 @@ import pytest
 from stella_assets.teachers.api.answers import Answer
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.client import ApiClient
-from stella_assets.teachers.api.count import bound_tokens
+from stella_assets.teachers.api.count import Counter, bound_tokens
 from stella_assets.teachers.api.dialects.openai import OpenAiDialect
 from stella_assets.teachers.api.errors import ApiError, BudgetError
 from stella_assets.teachers.api.limits import Limits
@@ -194,3 +194,25 @@ def test_whatever_goes_wrong_each_text_is_answered_once_and_rightly(seed: int):
     assert sorted(placed) == sorted(set(range(300)) - guilty)
     vectors = np.concatenate([answer.vectors for answer in answers])
     np.testing.assert_allclose(vectors, hash_encoder()([texts[at] for at in placed]), atol=1e-6)
+
+
+def test_patience_is_not_used_up_by_standing_in_line():
+    # Each request waits for its turn longer than a failing one may be tried.
+    policy = RetryPolicy(first=0.01, patience=0.05)
+    stand_in = StandIn(key=KEY, faults=[Fault(), Fault(500)])
+    with stand_in.running() as address:
+        asked = client(address, policy=policy, requests_per_minute=240, items=50)
+        embed(asked)
+    assert asked.counts.retried == 1
+
+
+def test_texts_that_are_known_to_be_too_long_do_not_count_as_refused_by_the_service():
+    counter = Counter("words", True, lambda texts: [len(text.split()) for text in texts])
+    texts = ["far too long for it"] * 20 + ["forbidden", "fine"]
+    stand_in, answers = StandIn(key=KEY, marker="forbidden"), list[Answer]()
+    with stand_in.running() as address:
+        service = OpenAiDialect(dialect="openai", model="any", base_url=f"{address}/openai/v1")
+        asked = ApiClient(service, KEY, Limits(items=8, item_tokens=3), QUICK, counter)
+        refusals = asked.embed(texts, "document", answers.append, Budget())
+    assert [refusal.position for refusal in refusals] == list(range(21))
+    assert [position for answer in answers for position in answer.positions] == [21]
