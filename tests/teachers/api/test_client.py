@@ -199,9 +199,9 @@ def test_whatever_goes_wrong_each_text_is_answered_once_and_rightly(seed: int):
 def test_patience_is_not_used_up_by_standing_in_line():
     # Each request waits for its turn longer than a failing one may be tried.
     policy = RetryPolicy(first=0.01, patience=0.05)
-    stand_in = StandIn(key=KEY, faults=[Fault(), Fault(500)])
+    stand_in = StandIn(key=KEY, faults=[Fault(), Fault(), Fault(), Fault(500)])
     with stand_in.running() as address:
-        asked = client(address, policy=policy, requests_per_minute=240, items=50)
+        asked = client(address, policy=policy, requests_per_minute=240, items=25)
         embed(asked)
     assert asked.counts.retried == 1
 
