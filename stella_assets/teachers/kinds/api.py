@@ -52,6 +52,8 @@ class ApiTeacher(TeacherConfig):
     paid: ClassVar[bool] = True
 
     kind: Literal["api"]
+    # Half of the others': answers are kept as they come, so nothing is won by larger units but memory is lost.
+    unit_rows: Positive = Field(16_384, le=262_144, description="rows embedded between two commits")
     service: DIALECTS.union() = Field(description="how it is asked, and for which model: see the dialects")  # type: ignore[valid-type]
     key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
         description="name of the environment variable that holds the key; null for a server without keys"
