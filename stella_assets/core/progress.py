@@ -66,6 +66,7 @@ class Progress:
         self._total, self._description, self._unit, self._lines = total, description, unit, lines
         self._began, self._pace = time.monotonic(), Pace()
         self._whole: Progress | None = None
+        self._words = ""
         around = _open.get()
         for each in around:
             self._pace = around[0]._pace
@@ -101,16 +102,20 @@ class Progress:
             log.info(self._line())
 
     def note(self, words: str) -> None:
-        """Show words next to the bar."""
+        """Show words next to the bar, and at the end of lines; of a part, next to the bar of the whole work."""
+        self._words = words
+        if self._whole is not None:
+            self._whole.note(words)
         self._bar.set_postfix_str(words, refresh=False)
 
     def _line(self) -> str:
         speed = (self.done - self._first) / max(1e-9, time.monotonic() - self._began)
         rate = f"{speed:,.0f} {self._unit}/s" if speed >= 10 else f"{speed:.2g} {self._unit}/s"
+        words = f", {self._words}" if self._words else ""
         if not self._total:
-            return f"{self._description}: {self.done:,} {self._unit}, {rate}"
+            return f"{self._description}: {self.done:,} {self._unit}, {rate}{words}"
         left = duration((self._total - self.done) / speed) if speed > 0 else "unknown time"
-        return f"{self._description}: {self.done:,} of {self._total:,} {self._unit}, {rate}, {left} left"
+        return f"{self._description}: {self.done:,} of {self._total:,} {self._unit}, {rate}, {left} left{words}"
 
 
 def progress_bar(total: int, description: str, unit: str, done: int = 0, lines: bool = True) -> Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from stella_assets.core.tables import declare
-from stella_assets.storage.tables import FLAG, INT, REAL, TEXT, ManifestTable, Table
+from stella_assets.storage.tables import FLAG, INT, REAL, TEXT, LineTable, ManifestTable, Table
 
 VECTORS_ASSET = "teacher_vectors"
 SNAPSHOTS_ASSET = "concatenated_vectors"
@@ -108,6 +108,18 @@ DRIFT = _statistics(
             "changed_neighbours": REAL, "sampled_rows": INT,
         }
     ),
+)  # fmt: skip
+COSTS = declare(
+    LineTable(
+        name="api_costs",
+        folder="api_costs",
+        schema=pa.schema(
+            {
+                "recipe": TEXT, "teacher": TEXT, "model": TEXT, "service": TEXT, "purpose": TEXT, "requests": INT,
+                "texts": INT, "tokens": INT, "dollars": REAL, "started_at": TEXT, "ended_at": TEXT,
+            }
+        ),
+    )
 )  # fmt: skip
 SNAPSHOTS = declare(
     ManifestTable(

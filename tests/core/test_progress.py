@@ -52,6 +52,14 @@ def test_a_part_of_the_work_moves_the_count_of_the_whole(at_once: logging.Logger
     assert list(dict.fromkeys(counts)) == ["2", "3", "5", "6"]
 
 
+def test_what_a_part_says_of_itself_ends_the_lines_of_the_whole(at_once: logging.Logger, caplog):
+    with progress_in(at_once), progress_bar(6, "far", "texts") as whole, progress_bar(3, "far", "texts") as part:
+        part.note("120 tokens, $0.0002 in all")
+        part.update(2)
+        whole.reach(3)
+    assert [message.rpartition(" left, ")[2] for message in caplog.messages] == ["120 tokens, $0.0002 in all"] * 2
+
+
 def test_lines_come_at_most_every_ten_seconds_and_more_seldom_in_work_of_hours(monkeypatch: pytest.MonkeyPatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

@@ -31,7 +31,7 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.study.tables import STUDY
 from stella_assets.teachers.centre import NARROW
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot
-from stella_assets.teachers.tables import SUSPECTS
+from stella_assets.teachers.tables import COSTS, SUSPECTS
 from stella_assets.training.tables import TRAINING_LOG
 from tests.conftest import TINY, write_recipe
 
@@ -96,6 +96,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         folder = workspace.current(RECIPE, asset)
         folder.mkdir(parents=True, exist_ok=True)
         table.write(folder, [dict.fromkeys(table.schema.names) | row for row in content])
+    COSTS.append(workspace, "service", dict.fromkeys(COSTS.schema.names) | {"recipe": RECIPE, "tokens": 1200})
     Ledger(workspace, RECIPE).add(
         Entry("2026-01-05T03:00:00+00:00", RECIPE, "promoted", "200 new texts", {}, 200, 200, 70.0)
     )

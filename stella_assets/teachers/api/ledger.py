@@ -8,28 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from stella_assets.core.tables import declare
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.journal import SUFFIX, Journal
 from stella_assets.storage.journal_frames import Record, scan
 from stella_assets.storage.keys import Keys
-from stella_assets.storage.tables import INT, REAL, TEXT, LineTable
 from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.tables import COSTS
 
-COSTS = declare(
-    LineTable(
-        name="api_costs",
-        folder="api_costs",
-        schema=pa.schema(
-            {
-                "recipe": TEXT, "teacher": TEXT, "model": TEXT, "service": TEXT, "purpose": TEXT, "requests": INT,
-                "texts": INT, "tokens": INT, "dollars": REAL, "started_at": TEXT, "ended_at": TEXT,
-            }
-        ),
-    )
-)  # fmt: skip
 NAMED = ("recipe", "teacher", "model", "purpose")
 """What every request is noted with."""
 

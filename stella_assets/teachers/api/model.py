@@ -245,9 +245,9 @@ class ApiModel:
             def on_answer(answer: Answer) -> None:
                 at = missing[answer.positions]
                 vectors[at] = journal.append(keys[at], answer.vectors, self._about(answer, VECTORS))
-                bar.update(len(at))
                 cost = "" if budget.cost is None else f", ${budget.cost:,.4f}"
                 bar.note(f"{budget.spent:,} tokens{cost} in all")
+                bar.update(len(at))
 
             prompt = self.config.prompt(role)
             try:
