@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from stella_assets.storage.codecs import Codec, V, describe_type
@@ -21,7 +20,7 @@ from stella_assets.storage.keys import Keys, Positions, to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
 from stella_assets.storage.memory import return_freed_memory
-from stella_assets.storage.sorted_keys import BLOCK, SortedKeys
+from stella_assets.storage.sorted_keys import SortedKeys
 from stella_assets.storage.table_files import require_whole
 from stella_assets.storage.unit_writer import UnitWriter, WrittenUnit, table_schema
 from stella_assets.storage.units import UNIT_ROWS, append_units, drop_units
@@ -29,6 +28,8 @@ from stella_assets.storage.workspace import Workspace
 
 T = TypeVar("T")
 
+PART_KEYS = 2**20
+"""Keys whose positions are in memory at a time."""
 ComputeUnits = Callable[[Sequence[Positions]], Iterable[WrittenUnit | None]]
 """Computes and writes units, given the positions of each one's keys; gives one written unit each, in their order, and
 None for a unit of which nothing is to be stored."""
@@ -231,37 +232,46 @@ class KeyedTable(Generic[V]):
             ConflictError: Another machine changed the table at the same moment, twice.
         """
         keys = _as_keys(ids)
-        computed, todo = 0, self._to_compute(keys, given_up)
-        while todo.size or self._duplicate_units().size:
-            with file_lock(self._workspace, self.name, on_wait):
-                # Another process may have filled some of the keys while this one waited for the lock.
-                if self._drop_duplicate_units():
-                    todo = self._still_missing(keys, todo)
-                now, todo = todo[: workers * unit_rows].astype(np.int64), todo[workers * unit_rows :]
-                units = [now[start : start + unit_rows] for start in range(0, len(now), unit_rows)]
-                # strict: a worker that gives too few units must not pass as done.
-                for _, written in zip(units, compute(units) if units else (), strict=True):
-                    if written is not None:
-                        self.commit([written])
-                        computed += written.rows
-                        # What a unit took is kept for the next one otherwise, and grows with every odd size.
-                        return_freed_memory()
-            if not todo.size:
-                todo = self._to_compute(keys, given_up)  # those of a unit that was taken out
+        round_rows = workers * unit_rows
+        # Part by part, as positions of all keys would take half the memory of the keys; whole rounds, so that units are
+        # cut as if there were no parts.
+        part = max(1, PART_KEYS // round_rows) * round_rows
+        computed, changed = 0, True
+        # Once more after each change: units of another machine may have been taken out.
+        while changed:
+            changed = False
+            for start in range(0, max(1, len(keys)), part):
+                todo = start + self._to_compute(keys[start : start + part], given_up)
+                while todo.size or self._duplicate_units().size:
+                    changed = True
+                    with file_lock(self._workspace, self.name, on_wait):
+                        # Another process may have filled some of the keys while this one waited for the lock.
+                        if self._drop_duplicate_units():
+                            todo = todo[self.missing(keys[todo])]
+                        now, todo = todo[:round_rows], todo[round_rows:]
+                        units = [now[first : first + unit_rows] for first in range(0, len(now), unit_rows)]
+                        computed += self._commit_units(units, compute)
         if computed and not self._workspace.remote:
             count_rows(self._workspace, self.name)  # keeps the count, so that quick commands need not open the table
         return computed
 
-    def _to_compute(self, keys: Keys, given_up: Callable[[], Keys]) -> npt.NDArray[np.uint32]:
-        """Positions of the keys that need a value; half as long as others, as there may be one for each key."""
-        missing = self._still_missing(keys, np.arange(len(keys), dtype=np.uint32))
+    def _commit_units(self, units: Sequence[Positions], compute: ComputeUnits) -> int:
+        """Have units computed, commit each, and count their rows."""
+        computed = 0
+        # strict: a worker that gives too few units must not pass as done.
+        for _, written in zip(units, compute(units) if units else (), strict=True):
+            if written is not None:
+                self.commit([written])
+                computed += written.rows
+                # What a unit took is kept for the next one otherwise, and grows with every odd size.
+                return_freed_memory()
+        return computed
+
+    def _to_compute(self, keys: Keys, given_up: Callable[[], Keys]) -> Positions:
+        missing = self.missing(keys)
         # Not asked for where nothing is missing: it may have to read a file.
         without = given_up() if missing.size else keys[:0]
         return missing[~np.isin(keys[missing], without)] if without.size else missing
-
-    def _still_missing(self, keys: Keys, todo: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
-        parts = (todo[start : start + BLOCK] for start in range(0, len(todo), BLOCK))
-        return np.concatenate([todo[:0], *(part[self.missing(keys[part])] for part in parts)])
 
     def _drop_duplicate_units(self) -> bool:
         """Refresh, take out every unit with ids that an earlier one has, and say whether anything changed.

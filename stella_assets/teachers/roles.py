@@ -24,8 +24,9 @@ def texts_by_role(texts: CorpusTexts) -> Iterator[tuple[Role, Keys, Places]]:
     keys, codes, names = _read(texts)
     # Sorted: the order of units, and so of rows in the table, is the same in every run.
     for role in sorted(names):
-        positions = np.flatnonzero(codes == names.index(role)).astype(np.uint32)
-        yield role, keys if len(positions) == len(keys) else keys[positions], positions
+        here = codes == names.index(role)
+        # Not kept here: whoever needs no positions frees them.
+        yield role, keys if here.all() else keys[here], np.flatnonzero(here).astype(np.uint32)
 
 
 def read_keys(texts: CorpusTexts) -> tuple[Keys, np.ndarray]:

@@ -210,6 +210,9 @@ class TeacherVectors:
         def read(places: Places, at: Positions) -> list[str]:
             return texts.take(places[at], ["text"]).column("text").to_pylist()
 
+        def read_all(at: Positions) -> list[str]:
+            return texts.take(at, ["text"]).column("text").to_pylist()
+
         # The lock is taken once per round of units; the log says it once per call.
         said: list[bool] = []
 
@@ -238,10 +241,13 @@ class TeacherVectors:
                 stored += rows
                 bar.reach(stored)
 
-            return sum(
-                self._fill(role, keys, partial(read, places), compute, rows, say_waiting, log.info, count)
-                for role, keys, places in texts_by_role(texts)
-            )
+            encoded = 0
+            for role, keys, places in texts_by_role(texts):
+                # Of texts of one role, as most corpora have, the places are those of the keys.
+                reader = partial(read, places) if len(places) < len(texts) else read_all
+                del places
+                encoded += self._fill(role, keys, reader, compute, rows, say_waiting, log.info, count)
+            return encoded
 
     def _fill(
         self,
