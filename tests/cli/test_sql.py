@@ -151,7 +151,7 @@ def test_a_wrong_query_is_answered_with_the_views(home: Path):
     for query in ("SELECT * FROM funel", "SELECT CAST('x' AS INTEGER)", "SELEC 1"):
         done = ask(query)
         assert isinstance(done.exception, UserError)
-        assert "Views: artefacts, contamination" in str(done.exception)
+        assert "artefacts, contamination, " in str(done.exception)
 
 
 VALUES = """SELECT 'NaN'::DOUBLE AS nan, '-inf'::FLOAT AS infinite, 1.5::DOUBLE AS real,

@@ -146,7 +146,7 @@ def test_the_release_loads_in_sentence_transformers_by_its_link(finished: Run):
     assert documents.shape == (2, 64)
     assert first > second
     card = (finished.workspace / "tiny/release/README.md").read_text()
-    for part in ("| minilm | sentence_transformers | 384 | 1 | Apache-2.0 |", "s2p_query", "| stage_3 |"):
+    for part in ("| minilm | sentence_transformers | 384 | 1 | no | Apache-2.0 |", "s2p_query", "| stage_3 |"):
         assert part in card
 
 
@@ -202,7 +202,7 @@ with dg.DagsterInstance.get() as instance:
     statuses, data_version, checks = json.loads(done.stdout.splitlines()[-1])
     assert set(statuses) == {"DagsterRunStatus.SUCCESS"}
     assert data_version == finished.manifest("release")["digest"]
-    assert checks == 32
+    assert checks == 33
 
 
 def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
@@ -218,7 +218,9 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     assert seconds == (24, True)
     wrong = finished.stella("sql", "SELECT * FROM score")
     assert wrong.returncode == 2
-    views = "Views: artefacts, contamination, dimension_stats, drift, dropped, evaluation_tasks, funnel, gate, "
+    views = (
+        "Views: api_costs, artefacts, contamination, dimension_stats, drift, dropped, evaluation_tasks, funnel, gate, "
+    )
     assert views in wrong.stderr.replace("\n", " ")
 
 
