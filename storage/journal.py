@@ -82,7 +82,7 @@ class Journal:
         return kept
 
     def _write(self, content: bytes) -> None:
-        if self._file is None:
+        if self._file is None or not self._file.exists():  # a repair may have put it aside
             self.folder.mkdir(parents=True, exist_ok=True)
             # The time makes names sort by age; the rest tells apart processes, also of several machines.
             stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -209,16 +209,6 @@ class Journal:
         for number in range(len(self._records)):
             self._is_whole(number)
         return list(self.damages)
-
-
-def verify_journals(root: Path) -> list[str]:
-    """Read all journals below a folder, and name the records whose bytes are not as they were written."""
-    found: list[str] = []
-    for folder in sorted({file.parent for file in root.rglob(f"*{SUFFIX}")}):
-        records = (each for file in sorted(folder.glob(f"*{SUFFIX}")) for each in scan(file, 0))
-        first = next((each for each in records if isinstance(each, Record)), None)
-        found += Journal(folder, first.dim).verify() if first else [f"{folder}: has no whole record"]
-    return found
 
 
 def _heads(keys: Keys) -> npt.NDArray[np.uint64]:

@@ -42,7 +42,7 @@ def explain(
         cleaned=graph.cleaned,
         corpus=graph.corpus,
         # A step that can drop a text after the corpus was built; the recipe need not have it.
-        later=[step for step in (graph.semantic_duplicates,) if step],
+        later=[step for step in (*graph.teachers.values(), graph.semantic_duplicates) if step],
     )
     traces = [asdict(trace) for trace in found]
     if as_json:

@@ -106,8 +106,6 @@ def verify(
         for line in repaired:
             say(f"repaired  {line}")
         _print_audit(audit)
-        for line in audit.lost_answers:
-            note(("lost", "yellow"), f" {line}")
     if audit.damages:
         raise typer.Exit(1)
 
@@ -117,7 +115,6 @@ def _print_audit_json(audit: Any, repaired: list[str]) -> None:
         {
             "tables": [{k: v for k, v in table.__dict__.items() if k != "damages"} for table in audit.tables],
             "recomputed": [comparison.__dict__ for comparison in audit.comparisons],
-            "lost_answers": audit.lost_answers,
             "damages": [damage.__dict__ for damage in audit.damages],
             "repaired": repaired,
         }

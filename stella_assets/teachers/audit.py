@@ -16,11 +16,13 @@ from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.database import table_names
 from stella_assets.storage.errors import DamageError, VectorError
 from stella_assets.storage.integrity import Damage, TableReport, table_bytes, verify_table
-from stella_assets.storage.journal import verify_journals
+from stella_assets.storage.journal_repair import damaged_journals
 from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.tables import VECTORS
 from stella_assets.teachers.teacher_vectors import TeacherVectors
 
+JOURNALS = "journals"
+"""In place of a table, of damage to what services have answered."""
 SAMPLE_ROWS = 64
 # Room for bfloat16 and for other kernels, none for the vector of another text.
 MIN_COSINE = 0.999
@@ -66,19 +68,19 @@ class Audit:
         tables: One report per table of the store.
         comparisons: One per recipe and teacher whose tables are whole.
         missing: Texts without a vector, and vectors that are not those of their texts.
-        lost_answers: Records of journals that are not as they were written, in words. The tables may have their
-            vectors; nobody can restore them, so they are no damages to repair.
+        lost_answers: Journals of services with records that are not as they were written. The tables may have their
+            vectors; what they lack is asked for again.
     """
 
     tables: list[TableReport]
     comparisons: list[Comparison]
     missing: list[Damage]
-    lost_answers: list[str] = field(default_factory=list)
+    lost_answers: list[Damage] = field(default_factory=list)
 
     @property
     def damages(self) -> list[Damage]:
         """All that is wrong."""
-        return [damage for table in self.tables for damage in table.damages] + self.missing
+        return [damage for table in self.tables for damage in table.damages] + self.missing + self.lost_answers
 
 
 def encoded_teachers(recipe: AuditedRecipe, runner: Runner) -> Iterator[tuple[TeacherVectors, CorpusTexts]]:
@@ -148,7 +150,11 @@ class Auditor:
         """
         workspace = self._runner.workspace
         tables = [verify_table(workspace, name, on_bytes) for name in table_names(workspace)]
-        audit = Audit(tables, [], [], verify_journals(workspace.api))
+        answers = [
+            Damage(JOURNALS, each.file.relative_to(workspace.root).as_posix(), each.what, each.rows)
+            for each in damaged_journals(workspace.api)
+        ]
+        audit = Audit(tables, [], [], answers)
         damaged = {table.table for table in audit.tables if table.damages}
         for recipe in self._recipes:
             for vectors, texts in encoded_teachers(recipe, self._runner):

@@ -16,10 +16,12 @@ from stella_assets.storage.database import open_table
 from stella_assets.storage.errors import DamageError, VectorError
 from stella_assets.storage.garbage import remove_table
 from stella_assets.storage.integrity import Damage, drop_damaged
+from stella_assets.storage.journal_repair import mend_journal
 from stella_assets.storage.keys import to_keys
+from stella_assets.storage.locks import file_lock
 from stella_assets.storage.units import data_file
 from stella_assets.storage.workspace import Workspace
-from stella_assets.teachers.audit import Audit, AuditedRecipe, encoded_teachers
+from stella_assets.teachers.audit import JOURNALS, Audit, AuditedRecipe, encoded_teachers
 from stella_assets.teachers.concatenate import REFERENCE
 from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.snapshot import LEFT_OUT, Layout, Snapshot
@@ -73,6 +75,7 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
         if name.startswith(STATES):
             remove_table(workspace, name, "states of evaluated texts", dry_run=False)
             done.append(f"{name}: removed; it is computed again when it is needed")
+    done += _mend_journals(workspace, by_table.get(JOURNALS, ()))
     for recipe in recipes:
         for vectors, texts in encoded_teachers(recipe, runner):
             # Dropped rows count as missing, so this is the usual encoding.
@@ -82,6 +85,15 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
     for name in snapshot_tables(list(by_table)):
         done += _repair_snapshots(workspace, name.removesuffix(SNAPSHOT), by_table[name])
     return done
+
+
+def _mend_journals(workspace: Workspace, damages: Sequence[Damage]) -> Iterator[str]:
+    for damage in damages:
+        file = workspace.root / damage.place
+        # The lock of its service: nobody appends meanwhile.
+        with file_lock(workspace, f"api.{file.relative_to(workspace.api).parts[0]}"):
+            mend_journal(workspace.root, file)
+        yield f"{damage.place}: its damaged records were taken out"
 
 
 def _unit_of(workspace: Workspace, damage: Damage) -> Damage:

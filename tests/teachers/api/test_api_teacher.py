@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from stella_assets.core.errors import UserError
 from stella_assets.core.services import MissingSecretError
 from stella_assets.corpus.text import text_id
-from stella_assets.storage.journal import verify_journals
+from stella_assets.storage.journal_repair import damaged_journals, mend_journal
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.api.canaries import CANARIES
 from stella_assets.teachers.api.errors import ApiError, BudgetError
@@ -220,17 +220,24 @@ def test_damage_of_the_journal_is_named_and_its_texts_are_asked_again(
     teacher: Teacher, stand_in: StandIn, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = teacher().open(Path(), compute_in(workspace)).encode(TEXTS, "document")
-    assert verify_journals(workspace.api) == []
+    assert list(damaged_journals(workspace.api)) == []
     (file,) = workspace.api.glob("*/journal/*/*.journal")
     content = bytearray(file.read_bytes())
     content[-5] ^= 1  # in a vector of the last request
     file.write_bytes(content)
-    (named,) = verify_journals(workspace.api)
-    assert "8 vectors are not used" in named
+    (named,) = damaged_journals(workspace.api)
+    assert (named.file, named.rows) == (file, 8)
+    assert "1 of 5 records" in named.what
     sent = stand_in.counts.texts
     assert np.array_equal(teacher().open(Path(), compute_in(workspace)).encode(TEXTS, "document"), first)
     assert stand_in.counts.texts == sent + 8
-    assert named in caplog.text
+    assert f"{file} at byte" in caplog.text
+    mend_journal(workspace.root, file)
+    assert list(damaged_journals(workspace.api)) == []
+    assert not file.exists()
+    assert [path.read_bytes() for path in (workspace.root / ".damaged").iterdir()] == [bytes(content)]
+    assert np.array_equal(teacher().open(Path(), compute_in(workspace)).encode(TEXTS, "document"), first)
+    assert stand_in.counts.texts == sent + 8
 
 
 def test_the_key_is_in_no_file_of_the_workspace(teacher: Teacher, workspace: Workspace) -> None:
