@@ -218,9 +218,7 @@ def test_sql_answers_over_scores_vectors_and_artefacts(finished: Run):
     assert seconds == (24, True)
     wrong = finished.stella("sql", "SELECT * FROM score")
     assert wrong.returncode == 2
-    views = (
-        "Views: api_costs, artefacts, contamination, dimension_stats, drift, dropped, evaluation_tasks, funnel, gate, "
-    )
+    views = "Views: api_costs, artefacts, contamination, dimension_stats, drift, dropped, dropped_pairs, "
     assert views in wrong.stderr.replace("\n", " ")
 
 
