@@ -21,6 +21,11 @@ install: $(INSTALLED) ## create .venv with the exact pinned versions
 demo: $(INSTALLED) ## distil a small model from two teachers, offline
 	$(BIN)/stella run demo
 
+.PHONY: demo-api
+demo-api: $(INSTALLED) ## distil from three teachers behind APIs on this machine, offline
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo-api]'
+	$(BIN)/python -m tests.api_server.demo
+
 .PHONY: test
 test: $(INSTALLED) ## run the tests of every subject, some minutes
 	$(BIN)/python -m pytest

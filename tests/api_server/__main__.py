@@ -6,15 +6,15 @@ from typing import Annotated
 import typer
 import uvicorn
 
-from tests.api_server.encoders import hash_encoder, minilm_encoder
+from tests.api_server.encoders import hash_encoder, minilm_encoder, spelling_encoder
 from tests.api_server.server import StandIn
 
-MODELS = {"hash": hash_encoder, "minilm": minilm_encoder}
+MODELS = {"hash": hash_encoder, "minilm": minilm_encoder, "spelling": spelling_encoder}
 
 
 def main(
     port: Annotated[int, typer.Option(help="On 127.0.0.1.")],
-    model: Annotated[str, typer.Option(help="`hash` or `minilm`.")] = "hash",
+    model: Annotated[str, typer.Option(help="`hash`, `minilm` or `spelling`.")] = "hash",
     key: Annotated[str | None, typer.Option(help="That requests must have.")] = None,
     latency: Annotated[float, typer.Option(help="Seconds of every answer.")] = 0.0,
     requests_per_minute: Annotated[int | None, typer.Option(help="More are refused with 429.")] = None,

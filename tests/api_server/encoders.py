@@ -45,3 +45,16 @@ def shortened(vectors: np.ndarray, dimensions: int | None) -> np.ndarray:
         return vectors
     vectors = vectors[:, :dimensions]
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def spelling_encoder(dim: int = 256) -> Encoder:
+    """Hashed groups of letters: it knows how words are written, and not what they mean."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    vectorizer = HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=dim)
+
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        # A text without any letters would have no direction.
+        return np.asarray(vectorizer.transform([f"{text} ." for text in texts]).toarray(), dtype=np.float32)
+
+    return encode
