@@ -82,6 +82,7 @@ def test_a_bug_in_a_step_ends_with_exit_code_1_and_its_traceback_in_a_file(raw: 
     assert "in fail" in written
 
 
+@pytest.mark.slow
 def test_a_mistake_that_a_step_finds_ends_with_exit_code_2_and_no_traceback(raw: dict[str, Any], tmp_path: Path):
     done = run_broken("UserError('docs: has no texts.', 'Name another package.')", raw, tmp_path)
     assert done.returncode == 2, done.stderr

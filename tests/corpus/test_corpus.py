@@ -251,6 +251,7 @@ def test_only_a_new_file_of_a_folder_is_read(tmp_path: Path, corpus_with, worksp
     assert (read, texts) == (["more.txt"], 60)
 
 
+@pytest.mark.slow
 def test_a_build_that_was_killed_anywhere_ends_in_the_same_corpus(tmp_path: Path, raw, corpus_with):
     write_files(tmp_path / "data", ["a.jsonl", "b.jsonl", "c.jsonl"])
     corpus_with(kind="jsonl", path="./data", max_malformed=0.1)

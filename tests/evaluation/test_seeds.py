@@ -81,6 +81,7 @@ def make(workspace: Workspace, log: logging.Logger, *steps: Step[Any]) -> Runner
     return runner
 
 
+@pytest.mark.slow
 def test_each_seed_has_the_scores_of_a_separate_run_with_it(dense, tasks, tmp_path, log):
     own = stage(dense, 0)
     seeded = {seed: stage(dense, seed, f"seed_{seed}/") for seed in SEEDS}

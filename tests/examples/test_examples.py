@@ -26,6 +26,7 @@ def test_a_custom_teacher_is_one_class(tmp_path: Path):
     assert "stage 1:" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_custom_loss_is_one_class(tmp_path: Path):
     done = run(EXAMPLES / "own_loss.py", tmp_path)
     assert done.returncode == 0, done.stderr

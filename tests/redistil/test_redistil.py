@@ -42,6 +42,7 @@ def said(output: Path) -> str:
     return " ".join(output.read_text().split())
 
 
+@pytest.mark.slow
 def test_the_first_student_is_promoted_and_a_week_without_news_costs_nothing(tmp_path: Path):
     weeks = Weeks(tmp_path, steps=3)
     weeks.add(0, 120)

@@ -35,6 +35,7 @@ def test_every_loader_and_head_gives_the_same_vectors(student, tmp_path):
     assert min(least.values()) > 0.99999
 
 
+@pytest.mark.slow
 def test_a_graph_is_the_same_bytes_each_time(student, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -41,7 +41,8 @@ def rehearsed(student: DenseConfig, scratch: Path, *, onnx: bool = False) -> Reh
     return found
 
 
-@pytest.mark.parametrize("name", ["t5_encoder", *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_every_architecture_is_rehearsed_to_its_release_or_refused_at_once(name: str, published, tmp_path: Path):
     student = settings(published(name))
     if name in NO_ENCODERS:

@@ -80,6 +80,7 @@ def test_of_two_corpora_the_common_texts_are_compared(workspaces: tuple[Workspac
     assert deviation((workspaces[0], apart), before, other) == Deviation(False, "the corpora have no text in common")
 
 
+@pytest.mark.slow
 def test_other_dimensions_and_a_lost_corpus_are_reported(workspaces: tuple[Workspace, Workspace], tmp_path: Path):
     before = encoded(workspaces[0], model2vec(tmp_path / "a"), range(20))
     narrow = encoded(workspaces[1], model2vec(tmp_path / "b", embeddings=table()[:, :4].copy()), range(20))

@@ -50,6 +50,7 @@ def content(workspace: Workspace, vectors: TeacherVectors) -> list[tuple[list[st
     return [(unit.column("id").to_pylist(), vectors_to_numpy(unit.column("vector")).tobytes()) for unit in units]
 
 
+@pytest.mark.slow
 def test_one_process_per_device_gives_the_bytes_of_one_process(
     tmp_path: Path, teacher: StaticTeacher, processes: Engine
 ):

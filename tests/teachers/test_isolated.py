@@ -266,6 +266,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_an_encoder_ends_with_the_process_that_started_it_also_after_a_kill(
     isolated: IsolatedModel, borrowed: EnvironmentConfig, compute: Compute
 ):
@@ -353,6 +354,7 @@ class ScaledModel(BertModel):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", pytest.param("hub", marks=pytest.mark.slow)])
 def test_the_code_of_a_second_repository_is_given_to_the_process_at_its_pinned_commit(
     place: str, isolated: IsolatedModel, compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def made_of(recipe: Recipe, workspace: Workspace) -> dict[str, Artefact]:
     return {step.name: runner.make(step) for step in upstream(graph.stages[0], graph.suspects)}
 
 
+@pytest.mark.slow
 def test_no_stage_trains_on_the_later_of_two_texts_that_mean_the_same(recipe: Recipe, workspace: Workspace):
     made = made_of(recipe, workspace)
     texts = pl.read_parquet(made["corpus"].folder / "corpus.parquet")
