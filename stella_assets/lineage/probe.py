@@ -155,9 +155,15 @@ def _draw(looked: Sequence[Looked], count: int) -> list[RawText]:
 def _small(recipe: Recipe, sample: list[RawText], folder: Path, size: Size) -> Recipe:
     """The recipe with the sample as its corpus, and stages of a few steps."""
     path = folder / "sample.jsonl"
-    path.write_text("".join(json.dumps({"text": row.text, "role": row.role}) + "\n" for row in sample))
+    columns = {"role": "role"}
+    rows = [{"text": row.text, "role": row.role} for row in sample]
+    if any(stage.data == "pairs" for stage in recipe.stages):
+        # Two texts at a time: how long a stage takes does not depend on what answers what.
+        columns = {"query": "text", "positive": "other"}
+        rows = [{"text": a.text, "other": b.text} for a, b in zip(sample[::2], sample[1::2], strict=False)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = SOURCES["jsonl"].model_validate(
-        {"kind": "jsonl", "name": "sample", "licence": "", "path": str(path), "columns": {"role": "role"}}
+        {"kind": "jsonl", "name": "sample", "licence": "", "path": str(path), "columns": columns}
     )
     corpus = recipe.corpus.model_copy(
         update={"sources": (source,), "decontaminate": None, "semantic": None, "dev": 0.1, "test": 0.0}

@@ -194,6 +194,7 @@ class Graph:
                     previous=stages[-1] if stages else None,
                     starts_matryoshka_heads=number == first,
                     rehearsal=None if stages else self.rehearsal,
+                    pairs=self.pairs if stage.data == "pairs" else None,
                     teachers=None if len(taught) == len(self.recipe.teachers) else taught,
                     prefix=prefix,
                 )

@@ -135,6 +135,17 @@ class Recipe(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _require_pairs(self) -> Self:
+        gives = any(source.gives_pairs for source in self.corpus.sources)
+        for number, stage in enumerate(self.stages):
+            if stage.data == "pairs" and not gives:
+                raise ValueError(
+                    f"stages.{number}: method {stage.method} needs pairs of texts, and no source gives any; map "
+                    "`query` and `positive` in the columns of a source, or set its `pairs`"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _require_test_texts(self) -> Self:
         if HELD_OUT in self.evaluation.tasks and not self.corpus.test:
             raise ValueError("corpus.test is 0, and held_out tasks are made of test texts; raise it, or change `tasks`")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -76,6 +76,25 @@ class Reading:
         # Counted by the largest share, so that all processes agree: a collective call that one of them skips hangs all.
         largest = -(-texts // self.processes)
         return -(-largest // self.max_texts) if self.max_texts else max(1, min(SHARED_PASSES, largest // 8))
+
+
+class Feed(Protocol):
+    """What batches are made of: the texts of a split, or its pairs."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def read(self, chosen: Sequence[np.ndarray], reading: Reading) -> list[Batch]:
+        """Some batches.
+
+        Args:
+            chosen: Positions of what each batch is made of.
+            reading: How they are read.
+        """
 
 
 class TrainingData:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stella_assets.students import FULL
 from stella_assets.training.data import Batch
+from stella_assets.training.dead_losses import Watch
 from stella_assets.training.objective import Loss, Objective, stage_loss
 from stella_assets.training.targets import Spread
 
@@ -30,6 +31,9 @@ class Gradients:
         spread: The teachers' spread.
         states_NH: Pooled states of the training texts, where a frozen encoder has computed them already.
         in_parts: Whether the activations of one group of texts at a time are in memory.
+
+    Attributes:
+        watch: Looks whether each loss has a gradient; None for no look.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Gradients:
         self._accelerator, self._model = accelerator, model
         self._objective, self._heads, self._part, self._spread = objective, objective.heads, part, spread
         self._states_NH = states_NH
+        self.watch: Watch | None = None
         # Heads on known states have next to no activations, so there is nothing to save.
         self._in_parts = in_parts and states_NH is None
 
@@ -88,7 +93,7 @@ class Gradients:
         """
         everyone = {head: self._gather(vectors, batch) for head, vectors in heads.items()}
         targets = batch.targets.to(self._accelerator.device)
-        return stage_loss(self._objective, everyone, targets, self._spread)
+        return stage_loss(self._objective, everyone, targets, self._spread, self.watch)
 
     def _gather(self, own_BD: Tensor, batch: Batch) -> Tensor:
         """The vectors of all processes in the order of the batch; gradients flow only into this process's own."""

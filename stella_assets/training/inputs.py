@@ -13,7 +13,7 @@ from stella_assets.training.snapshot_reference import SnapshotReference
 from stella_assets.training.stages import STAGES, StageConfig
 
 # Fields that are written as text, as JSON has no paths.
-PATHS = ("tokens", "left_out", "previous", "start", "folder", "scratch")
+PATHS = ("tokens", "left_out", "previous", "start", "folder", "scratch", "pairs")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class StageInputs:
         scratch: Where checkpoints go.
         compute: Device and threads.
         teachers: Those that any stage of the recipe learns from, which the full head has rows for; None for all.
+        pairs: Folder of the pairs, for a stage that reads them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class StageInputs:
     scratch: Path
     compute: Compute
     teachers: tuple[str, ...] | None = None
+    pairs: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values.
@@ -105,5 +107,6 @@ class StageInputs:
             teachers=None if written["teachers"] is None else tuple(written["teachers"]),
             folder=Path(paths["folder"]),
             scratch=Path(paths["scratch"]),
+            pairs=optional("pairs"),
             compute=Compute(**written["compute"]),
         )

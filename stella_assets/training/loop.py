@@ -16,6 +16,7 @@ from torch import Tensor
 from stella_assets.core.progress import Pace, duration, progress_bar
 from stella_assets.training.checkpoint import Checkpoints, Progress, gathered, optimizer_tensors, whole
 from stella_assets.training.data import Batch, Reading
+from stella_assets.training.dead_losses import Watch
 from stella_assets.training.divergence import require_sound
 from stella_assets.training.frozen import frozen_states
 from stella_assets.training.gradients import Gradients
@@ -39,6 +40,7 @@ class Trained:
         log: One row per measured value, of the table `training_log`.
         optimizer: Its state at the end.
         steps: Steps of the stage.
+        batch_size: Texts of a batch, or pairs in a stage that reads pairs; None where batches are counted in tokens.
         texts: Texts seen, repetitions included.
         kept_step: Steps after which the kept weights were reached.
         resumed_at: The step at which this run of it began.
@@ -50,6 +52,7 @@ class Trained:
     log: list[dict[str, Any]]
     optimizer: dict[str, Tensor]
     steps: int
+    batch_size: int | None
     texts: int
     kept_step: int
     resumed_at: int
@@ -74,6 +77,7 @@ def train(stage: Descent, context: StageContext) -> Trained:
     Raises:
         DivergedError: The loss or a gradient is not finite, or the loss exploded; the message names the step, the texts
             and the last good checkpoint.
+        DeadLossError: A loss teaches nothing; the message names it.
         BatchSizeError: There are fewer texts than one batch takes.
     """
     return _Training(stage, context).run()
@@ -88,8 +92,10 @@ class _Training:
         objective = stage.objective(student.dimensions)
         # The order matters: what trains decides what the optimiser gets, and wrapping for several processes comes last.
         stage.prepare(student)
-        texts, batch = stage.texts_to_see(len(self.train)), stage.texts_per_batch(len(self.train))
-        self.plan = BatchPlan(self.train.lengths, context.seed, batch_size=batch, batch_tokens=stage.batch_tokens)
+        self.feed = stage.feed(context, "train")
+        texts, self.batch_size = stage.texts_to_see(len(self.feed)), stage.texts_per_batch(len(self.feed))
+        sizes = {"batch_size": self.batch_size, "batch_tokens": stage.batch_tokens}
+        self.plan = BatchPlan(self.feed.lengths, context.seed, **sizes)
         self.steps = stage.steps or self.plan.steps(texts or 0)
         # Encoders have parameters that no vector depends on, such as BERT's pooler.
         self.accelerator = Accelerator(
@@ -112,7 +118,7 @@ class _Training:
         self.gradients = Gradients(
             self.accelerator, model, objective, context.part, spread, self.states_NH, in_parts=in_parts
         )
-        self.measure = Measurement(objective, context.data["dev"], spread, self.accelerator.device)
+        self.measure = Measurement(objective, stage.feed(context, "dev"), spread, self.accelerator.device)
         self.progress = Progress()
         self.last_values: dict[str, float] = {}
 
@@ -125,6 +131,7 @@ class _Training:
         """Train to the end."""
         self.progress = self.checkpoints.load()
         first, before, tokens = self.progress.step, self.progress.texts, 0
+        self.gradients.watch = Watch(first)
         # The loss before the stage is what divergence and the check `dev_loss_fell` compare with; a resumed run has it.
         if first == 0:
             self._measure(0)
@@ -165,7 +172,16 @@ class _Training:
             self.context.student.load_state_dict(whole(self.student.state_dict().items()))
         done = self.progress
         return Trained(
-            done.log, optimizer, self.steps, done.texts, kept, first, texts_per_second, tokens_per_second, waiting
+            done.log,
+            optimizer,
+            self.steps,
+            self.batch_size,
+            done.texts,
+            kept,
+            first,
+            texts_per_second,
+            tokens_per_second,
+            waiting,
         )
 
     def _batches(self, first: int) -> Iterator[Batch]:
@@ -174,7 +190,7 @@ class _Training:
         reading = Reading(cost, self.stage.micro_batch_size, self.states_NH is None, *place)
 
         def read(steps: Sequence[int]) -> list[Batch]:
-            return self.train.read([self.plan.positions(step) for step in steps], reading)
+            return self.feed.read([self.plan.positions(step) for step in steps], reading)
 
         # From the step to resume at: earlier batches are computed from the seed, not read and thrown away.
         return read_ahead(read, range(first, self.steps))
@@ -205,6 +221,8 @@ class _Training:
         self.optimizer.step()
         if self.average:
             self.average.update(step)
+        if self.gradients.watch:
+            self.gradients.watch.require_alive(self.name)
         return values
 
     def _rate_factor(self, step: int) -> float:

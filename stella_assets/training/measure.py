@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stella_assets.students import FULL
-from stella_assets.training.data import Batch, Reading, TrainingData
+from stella_assets.training.data import Batch, Feed, Reading, TrainingData
 from stella_assets.training.gram import gram
 from stella_assets.training.objective import Objective, stage_loss
 from stella_assets.training.plan import GROUP_COST
@@ -34,18 +34,19 @@ class Measurement:
 
     Args:
         objective: The losses of the stage.
-        dev: The dev split.
+        dev: The dev split, or its pairs.
         spread: The teachers' spread.
         device: Where losses are computed.
     """
 
-    def __init__(self, objective: Objective, dev: TrainingData, spread: Spread, device: torch.device) -> None:
+    def __init__(self, objective: Objective, dev: Feed, spread: Spread, device: torch.device) -> None:
         self._objective, self._spread = objective, spread
         self._device = device
-        self.texts = min(DEV_TEXTS, len(dev))
-        chosen = [np.arange(start, min(start + DEV_BATCH, self.texts)) for start in range(0, self.texts, DEV_BATCH)]
+        rows = min(DEV_TEXTS, len(dev))
+        chosen = [np.arange(start, min(start + DEV_BATCH, rows)) for start in range(0, rows, DEV_BATCH)]
         # Read once and kept. Not shared out: every process measures all texts, so all choose the same best step.
         self.batches = dev.read(chosen, Reading(GROUP_COST[device.type]))
+        self.texts = sum(len(batch.positions_B) for batch in self.batches)
         self._nearest_MK = _nearest(torch.cat([batch.targets.vectors for batch in self.batches]))
 
     def __call__(self, project: Project) -> dict[str, float]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stella_assets.students import FULL
+from stella_assets.training.dead_losses import Watch
 from stella_assets.training.gram import gram
 from stella_assets.training.head_losses import HeadLosses, MatryoshkaLosses
 from stella_assets.training.targets import Spread, Targets
@@ -67,7 +68,9 @@ class Loss:
         return dict(zip([*self.terms, "total"], numbers, strict=True))
 
 
-def stage_loss(objective: Objective, heads: Mapping[str, Tensor], targets: Targets, spread: Spread) -> Loss:
+def stage_loss(
+    objective: Objective, heads: Mapping[str, Tensor], targets: Targets, spread: Spread, watch: Watch | None = None
+) -> Loss:
     """The losses of a batch.
 
     Args:
@@ -75,6 +78,7 @@ def stage_loss(objective: Objective, heads: Mapping[str, Tensor], targets: Targe
         heads: Unit vectors of each head that trains, by name.
         targets: The teachers' vectors.
         spread: The teachers' spread, for weights that are given in its units.
+        watch: Looks whether each term has a gradient; None for no look.
 
     Returns:
         The weighted sum, and every term.
@@ -91,6 +95,8 @@ def stage_loss(objective: Objective, heads: Mapping[str, Tensor], targets: Targe
         nonlocal total
         for loss, (factor, term) in _head_terms(losses, spread, student_BS, target).items():
             total = total + factor * term
+            if watch is not None:
+                watch.look(f"{name}/{loss}", term, student_BS)
             # Without its graph, which would keep the activations alive as long as the term.
             shown[f"{name}/{loss}"] = term.detach()
 
@@ -114,10 +120,18 @@ def _head_terms(
     gram_BB: Tensor | None = None
     terms: dict[str, tuple[float, Tensor]] = {}
     for loss in losses.losses:
-        if loss.compares == "vectors":
-            value = loss.value(student_BS, target.vectors, unit)
-        else:
-            gram_BB = gram(student_BS) if gram_BB is None else gram_BB
-            value = loss.value(gram_BB, target.gram, unit)
+        match loss.compares:
+            case "vectors":
+                value = loss.value(student_BS, target.vectors, unit)
+            case "similarities":
+                gram_BB = gram(student_BS) if gram_BB is None else gram_BB
+                value = loss.value(gram_BB, target.gram, unit)
+            case "pairs":
+                # A head that teaches another one has no pairs of its own; these are the teachers' already.
+                if target.pairs is None:
+                    continue
+                value = loss.value(student_BS, target, unit)
+            case "nothing":
+                value = loss.value(student_BS, None, unit)
         terms[loss.loss] = loss.weight / loss.scale(unit), value
     return terms

@@ -45,6 +45,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
     starts_matryoshka_heads: bool,
     teachers: tuple[str, ...] | None = None,
     rehearsal: Step[Any] | None = None,
+    pairs: Step[Any] | None = None,
     prefix: str = "",
 ) -> Step[SavedStudent]:
     """The step that trains one stage.
@@ -62,13 +63,14 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         starts_matryoshka_heads: Whether this is the first stage that trains Matryoshka heads.
         teachers: Those that any stage learns from, which the full head has rows for; None for all.
         rehearsal: What has to succeed before the first stage; None for later ones.
+        pairs: The pairs of the corpus, for a stage that reads them; None for others.
         prefix: Of the name, e.g. `seed_1/`. Stages with equal inputs share an artefact, whatever their prefix.
 
     Returns:
         A step whose artefact is a saved student and the log of its training.
     """
     family = f"stage_{number}"
-    optional = (semantic_duplicates, previous)
+    optional = (semantic_duplicates, previous, pairs)
 
     def build(context: BuildContext) -> Result:
         snapshot = context.artefact(concatenation)
@@ -91,6 +93,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
             folder=context.folder,
             scratch=context.scratch,
             compute=context.compute,
+            pairs=context.artefact(pairs).folder if pairs else None,
         )
         # The same code either way, so the processes that train are not part of the identity.
         return train_stage(inputs, context.log) if context.launch is None else run_as_job(inputs, context.launch)

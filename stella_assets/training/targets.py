@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,12 +18,19 @@ from torch.nn.functional import normalize
 from stella_assets.teachers.snapshot import Layout
 from stella_assets.training.gram import gram
 
+if TYPE_CHECKING:
+    from stella_assets.training.pairs import BatchPairs
+
 
 class Targets:
     """The vectors of a batch's texts by the teachers that a stage learns from."""
 
     def __init__(
-        self, blocks: Sequence[Tensor], weights: Sequence[float], means: Sequence[Tensor | None] | None = None
+        self,
+        blocks: Sequence[Tensor],
+        weights: Sequence[float],
+        means: Sequence[Tensor | None] | None = None,
+        pairs: BatchPairs | None = None,
     ) -> None:
         """Take one block `[B, dim_k]` of vectors per teacher, and how the teachers are joined.
 
@@ -30,18 +38,34 @@ class Targets:
             blocks: Of any number format; they are normalised when they are used.
             weights: Above 0; only their ratios count.
             means: Of each teacher, what is taken from its unit vectors, or None; none are centred when left out.
+            pairs: Which of the texts belong together; None in a stage that does not read pairs.
         """
         # Blocks of unit norm, times weights of squared sum 1, give a concatenation of unit norm.
         norm = sum(weight**2 for weight in weights) ** 0.5
         self._weights = [weight / norm for weight in weights]
         self._blocks = list(blocks)
         self._means = [None] * len(self._blocks) if means is None else list(means)
+        self.pairs = pairs
 
     def to(self, device: torch.device) -> Targets:
         """The same targets on a device."""
         # As they are: float16 is half of what float32 would take over the bus.
         means = [None if mean is None else mean.to(device) for mean in self._means]
-        return Targets([block.to(device) for block in self._blocks], self._weights, means)
+        pairs = self.pairs.to(device) if self.pairs else None
+        return Targets([block.to(device) for block in self._blocks], self._weights, means, pairs)
+
+    def with_pairs(self, pairs: BatchPairs) -> Targets:
+        """The same targets, with the pairs of their texts.
+
+        Args:
+            pairs: Their places count from the first text.
+        """
+        return Targets(self._blocks, self._weights, self._means, pairs)
+
+    def require_pairs(self) -> BatchPairs:
+        """The pairs of a stage that reads pairs; the recipe was validated."""
+        assert self.pairs is not None
+        return self.pairs
 
     @cached_property
     def _units(self) -> list[Tensor]:

@@ -55,7 +55,16 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
         inputs.scratch,
     )
     context = StageContext(
-        inputs.name, student, data, inputs.seed_of_order, inputs.folder, inputs.scratch, inputs.compute, log, part
+        inputs.name,
+        student,
+        data,
+        inputs.seed_of_order,
+        inputs.folder,
+        inputs.scratch,
+        inputs.compute,
+        log,
+        part,
+        inputs.pairs,
     )
     outcome = inputs.stage.run(context)
     # Every process has the whole student again; two writers of one folder would damage it.

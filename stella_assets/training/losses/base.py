@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from stella_assets.training.targets import Spread
 
 
+Compared = Literal["vectors", "similarities", "pairs", "nothing"]
+
+
 class LossConfig(ConfigModel):
     """Settings that all losses share. A loss adds its own, and the literal field `loss`, its name.
 
@@ -23,7 +26,8 @@ class LossConfig(ConfigModel):
 
     Attributes:
         compares: `vectors`: the student's vector with the teachers' vector of the same text, which needs equal
-            dimensions; or `similarities`: the cosines of all pairs of texts of the batch.
+            dimensions; `similarities`: the cosines of all pairs of texts of the batch; `pairs`: the student's vectors
+            of pairs of texts, which only a stage that reads pairs has; or `nothing`: the student's vectors alone.
         order: Terms are summed by it, then by name: the last bits of a sum depend on the order.
 
     Example:
@@ -40,20 +44,22 @@ class LossConfig(ConfigModel):
     """
 
     # Class variables, not fields: a recipe cannot set them, and they do not enter the identity of a stage.
-    compares: ClassVar[Literal["vectors", "similarities"]] = "vectors"
+    compares: ClassVar[Compared] = "vectors"
     order: ClassVar[int] = 100
 
     # The name is the key in the recipe already; excluded, so that a loss is written as its weight alone.
     loss: str = Field(exclude=True)
     weight: Weight = Field(description="what its value counts in the sum that is minimised")
 
+    # `Any`: what it is compared with differs by `compares`.
     @abstractmethod
-    def value(self, student: Tensor, teacher: Tensor, spread: Spread) -> Tensor:
+    def value(self, student: Tensor, teacher: Any, spread: Spread) -> Tensor:
         """The loss of a batch, without its weight.
 
         Args:
-            student: Unit vectors `[B, D]` float32, or their cosines `[B, B]`, as `compares` says.
-            teacher: The same of the teachers; takes no gradient.
+            student: Unit vectors `[B, D]` float32; for `similarities` their cosines `[B, B]`.
+            teacher: The same of the teachers, which takes no gradient; for `pairs` the `Targets` with their pairs, and
+                None for `nothing`.
             spread: Of the teachers' vectors; `Spread(1, 1)` where settings count in cosines.
 
         Returns:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from stella_assets.core.config import Weight
-from stella_assets.training.losses.base import LOSSES, LossConfig
+from stella_assets.training.losses.base import LOSSES, Compared, LossConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,7 +164,7 @@ def _count_at_least(values_N: Tensor, start_Q: Tensor, end_Q: Tensor, threshold_
 class RelativeSimilarity(LossConfig):
     """Mean over all pairs of pairs with `H_ij > H_mn` of `max(0, G_mn - G_ij + margin)`."""
 
-    compares: ClassVar[Literal["vectors", "similarities"]] = "similarities"
+    compares: ClassVar[Compared] = "similarities"
     order: ClassVar[int] = 50
     loss: Literal["relative_similarity"] = Field("relative_similarity", exclude=True)
     margin: Weight = Field(0.015, description="by how much the student's cosines have to differ")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from stella_assets.training.losses.base import LOSSES, LossConfig
+from stella_assets.training.losses.base import LOSSES, Compared, LossConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ def similarity_loss(student_gram_BB: Tensor, teacher_gram_BB: Tensor) -> Tensor:
 class Similarity(LossConfig):
     """Mean of `(G - H)²`."""
 
-    compares: ClassVar[Literal["vectors", "similarities"]] = "similarities"
+    compares: ClassVar[Compared] = "similarities"
     order: ClassVar[int] = 40
     loss: Literal["similarity"] = Field("similarity", exclude=True)
 

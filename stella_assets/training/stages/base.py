@@ -17,6 +17,7 @@ from stella_assets.core.registry import Registry
 from stella_assets.core.step import Estimate, Log, Size
 from stella_assets.students import DenseConfig
 from stella_assets.training.head_losses import HeadLosses, MatryoshkaLosses
+from stella_assets.training.losses import LossConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +48,7 @@ class StageContext:
         compute: Where it computes.
         log: For people.
         part: Positions of the rows of the full head that the stage's teachers teach; None for all.
+        pairs: Folder of the pairs, for a stage that reads them.
     """
 
     name: str
@@ -58,6 +60,7 @@ class StageContext:
     compute: Compute
     log: Log
     part: Tensor | None = None
+    pairs: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,11 +82,11 @@ class StageConfig(ConfigModel):
     """Settings that all methods share. A method adds its own, and the literal field `method`.
 
     Attributes:
-        data: Which data it reads: texts of the corpus.
+        data: Which data it reads: texts of the corpus, or pairs of them.
         target: What it learns: the teachers' concatenated vectors.
     """
 
-    data: ClassVar[Literal["texts"]] = "texts"
+    data: ClassVar[Literal["texts", "pairs"]] = "texts"
     target: ClassVar[Literal["vectors"]] = "vectors"
 
     method: str
@@ -103,6 +106,19 @@ class StageConfig(ConfigModel):
             method = cls.model_fields["method"].default
             raise ValueError(f"method {method} takes no {foreign[0]}; remove it, or choose another method")
         return raw
+
+    @model_validator(mode="after")
+    def _require_pairs_for_their_losses(self) -> Self:
+        compared = {loss.loss for loss in self.all_losses() if loss.compares == "pairs"}
+        if compared and self.data != "pairs":
+            raise ValueError(f"{min(compared)} is about pairs of texts; take `method: contrastive`, or remove it")
+        if self.data == "pairs" and not compared:
+            raise ValueError(f"method {self.method} needs a loss about pairs; give `info_nce` or `cosent` a weight")
+        return self
+
+    def all_losses(self) -> list[LossConfig]:
+        """The losses of all heads."""
+        return list(self.full_head.losses)
 
     # The answers of a method without Matryoshka heads; a method that trains them overrides both.
     @property

@@ -19,6 +19,8 @@ from stella_assets.training.stages.base import JASPER, STAGES, Outcome, StageCon
 
 if TYPE_CHECKING:
     from stella_assets.students.dense.model import DenseStudent
+    from stella_assets.training.data import Feed
+    from stella_assets.training.losses import LossConfig
     from stella_assets.training.objective import Objective
 
 SMALLEST_BATCH = 16
@@ -169,6 +171,21 @@ class Descent(StageConfig):
             return self.matryoshka_heads.get(dimension)
         return self.matryoshka_heads
 
+    def all_losses(self) -> list[LossConfig]:
+        """Those of Matryoshka heads, too; see `StageConfig.all_losses`."""
+        named = self.matryoshka_heads or {}
+        heads = list(named.values()) if isinstance(named, dict) else [named]
+        return [loss for head in (self.full_head, *heads) for loss in head.losses]
+
+    def feed(self, context: StageContext, split: str) -> Feed:
+        """What its batches are made of.
+
+        Args:
+            context: The data.
+            split: `train` or `dev`.
+        """
+        return context.data[split]
+
     def objective(self, dimensions: Mapping[str, int]) -> Objective:
         """With what Matryoshka heads learn from; see `StageConfig.objective`."""
         return replace(super().objective(dimensions), matryoshka_targets=self.matryoshka_targets)
@@ -284,7 +301,7 @@ class Descent(StageConfig):
             {
                 "method": self.method,
                 "steps": trained.steps,
-                "batch_size": self.texts_per_batch(len(context.data["train"])),
+                "batch_size": trained.batch_size,
                 "kept_step": trained.kept_step,
                 "kept_rule": KEPT_RULES[self.checkpoint_selection],
                 "texts_seen": trained.texts,

@@ -1,0 +1,177 @@
+"""Pairs of texts in batches: which texts of a batch answer one another, and which pairs have a score.
+
+Shapes: N pairs of a split, M texts of a split, B texts of a batch, P its pairs, C its scored pairs, T rows of a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from stella_assets.corpus.pairs import PairTables
+from stella_assets.storage.keys import to_keys
+from stella_assets.training.data import Batch, Reading, TrainingData
+
+
+@dataclass(frozen=True)
+class BatchPairs:
+    """The pairs of a batch. Places are positions among the texts of the batch.
+
+    Attributes:
+        query_P: Place of the query of each pair.
+        positive_P: Place of what answers it.
+        answers_BB: Whether the text of a row is a query that the text of a column is known to answer.
+        negative_BB: Whether the text of a row is a query that the text of a column is known not to answer.
+        first_C: Place of the first text of each scored pair.
+        second_C: Place of the second.
+        score_C: The score, float64.
+    """
+
+    query_P: Tensor
+    positive_P: Tensor
+    answers_BB: Tensor
+    negative_BB: Tensor
+    first_C: Tensor
+    second_C: Tensor
+    score_C: Tensor
+
+    def to(self, device: torch.device) -> BatchPairs:
+        """The same pairs on a device."""
+        # Scores are compared with one another only, and not every device has float64.
+        scores = self.score_C if device.type == "cpu" else self.score_C.float()
+        return BatchPairs(**{name: tensor.to(device) for name, tensor in {**vars(self), "score_C": scores}.items()})
+
+
+class PairRows:
+    """The pairs of one split, as positions of its texts; scored pairs are rows among the others."""
+
+    def __init__(self, tables: PairTables, texts: TrainingData, split: str, hard_negatives: int = 0) -> None:
+        """Find the texts of the pairs.
+
+        Args:
+            tables: The pairs of the corpus.
+            texts: The split. Pairs with a text that it does not have are left out, e.g. with a semantic duplicate.
+            split: Its name.
+            hard_negatives: Negatives of a query that are used at most, those of the lowest rank.
+        """
+        keys = texts.snapshot.keys[texts.rows]
+        of_split = pl.col("split") == split
+        pairs = tables.pairs().filter(of_split).select("query", document="positive", score=pl.lit(None, pl.Float64))
+        scores = tables.scores().filter(of_split).select("query", "document", "score")
+        # By the ids of both texts, so that the first rows are a random sample of both kinds.
+        rows = pl.concat([pairs, scores]).sort("query", "document", "score")
+        found, query_T, document_T = _positions(keys, rows, "document")
+        self.left_out = len(rows) - len(found)
+        self.query_N, self.document_N = query_T, document_T
+        # NaN for pairs without a score.
+        self.score_N = found["score"].fill_null(np.nan).to_numpy()
+        scored_N = ~np.isnan(self.score_N)
+        self.pairs, self.scored = int((~scored_N).sum()), int(scored_N.sum())
+        self._answers = _Lists(query_T[~scored_N], document_T[~scored_N])
+        negatives = tables.negatives().filter(of_split, pl.col("rank") <= hard_negatives).sort("query", "rank")
+        _, query_T, negative_T = _positions(keys, negatives, "negative")
+        self._negatives = _Lists(query_T, negative_T)
+
+    def __len__(self) -> int:
+        return len(self.query_N)
+
+    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, BatchPairs]:
+        """The texts of some rows, each once, and how they are related.
+
+        Args:
+            rows: Positions of pairs.
+
+        Returns:
+            Positions `[B]` of texts in the split, ascending, and the pairs.
+        """
+        query, document, score = self.query_N[rows], self.document_N[rows], self.score_N[rows]
+        plain = np.isnan(score)
+        _, negative = self._negatives.of(np.unique(query[plain]))
+        texts_B = np.unique(np.concatenate([query, document, negative]))
+
+        def places(positions: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.searchsorted(texts_B, positions))
+
+        return texts_B, BatchPairs(
+            places(query[plain]),
+            places(document[plain]),
+            self._answers.among(texts_B),
+            self._negatives.among(texts_B),
+            places(query[~plain]),
+            places(document[~plain]),
+            torch.from_numpy(score[~plain]),
+        )
+
+
+class PairFeed:
+    """Batches of pairs, read like batches of texts: the texts of a batch, each once, with their pairs.
+
+    Args:
+        texts: The split.
+        pairs: Its pairs.
+
+    Attributes:
+        lengths: Tokens of each pair.
+    """
+
+    def __init__(self, texts: TrainingData, pairs: PairRows) -> None:
+        self._texts, self._pairs = texts, pairs
+        self.lengths = texts.lengths[pairs.query_N] + texts.lengths[pairs.document_N]
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def read(self, chosen: Sequence[np.ndarray], reading: Reading) -> list[Batch]:
+        """Some batches; see `TrainingData.read`.
+
+        Args:
+            chosen: Positions of the pairs of each batch.
+            reading: How they are read.
+        """
+        parts = [self._pairs.batch(rows) for rows in chosen]
+        batches = self._texts.read([texts_B for texts_B, _ in parts], reading)
+        return [
+            replace(batch, targets=batch.targets.with_pairs(pairs))
+            for batch, (_, pairs) in zip(batches, parts, strict=True)
+        ]
+
+
+class _Lists:
+    """For each query a list of texts."""
+
+    def __init__(self, query_T: np.ndarray, text_T: np.ndarray) -> None:
+        order = np.argsort(query_T, kind="stable")
+        self._query_T, self._text_T = query_T[order], text_T[order]
+
+    def of(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Each query as often as it has texts, and the texts."""
+        starts = np.searchsorted(self._query_T, queries)
+        counts = np.searchsorted(self._query_T, queries, side="right") - starts
+        # Positions start, start + 1, ... of each query, without a loop over queries.
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(queries, counts), self._text_T[np.repeat(starts, counts) + within]
+
+    def among(self, texts_B: np.ndarray) -> Tensor:
+        """`[B, B]`: whether the text of a column is in the list of the text of a row."""
+        query, text = self.of(texts_B)
+        there = np.isin(text, texts_B)
+        found = np.zeros((len(texts_B), len(texts_B)), dtype=bool)
+        found[np.searchsorted(texts_B, query[there]), np.searchsorted(texts_B, text[there])] = True
+        return torch.from_numpy(found)
+
+
+def _positions(keys_M: np.ndarray, rows: pl.DataFrame, second: str) -> tuple[pl.DataFrame, np.ndarray, np.ndarray]:
+    """The rows whose two texts are there, and the positions of these."""
+    there = np.ones(len(rows), dtype=bool)
+    places = []
+    for column in ("query", second):
+        wanted = to_keys(rows[column].to_list())
+        at = np.minimum(np.searchsorted(keys_M, wanted), len(keys_M) - 1)
+        there &= keys_M[at] == wanted
+        places.append(at)
+    return rows.filter(there), places[0][there], places[1][there]

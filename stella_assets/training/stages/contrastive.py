@@ -1,0 +1,92 @@
+"""The method `contrastive`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from stella_assets.core.manifest import Manifest
+from stella_assets.core.step import Estimate, Size
+from stella_assets.training.stages.base import STAGES, Outcome, StageConfig, StageContext, StageError
+from stella_assets.training.stages.descent import Descent
+
+if TYPE_CHECKING:
+    from stella_assets.training.data import Feed
+    from stella_assets.training.pairs import PairRows
+
+
+@STAGES.register
+class Contrastive(Descent):
+    """Gradient descent on pairs of texts, with losses on the teachers' vectors of the same texts as an anchor.
+
+    Its keys are those of `descent`, with pairs in place of texts: a batch is of `batch_size` pairs, and `texts` and
+    `epochs` count pairs.
+    """
+
+    data: ClassVar[Literal["texts", "pairs"]] = "pairs"
+
+    method: Literal["contrastive"] = "contrastive"  # type: ignore[assignment]
+    hard_negatives: Annotated[int, Field(ge=0, le=100)] = Field(
+        0, description="negatives of each query in a batch, of those that the pairs have, by rank"
+    )
+
+    def pair_rows(self, context: StageContext, split: str) -> PairRows:
+        """The pairs of a split.
+
+        Args:
+            context: The texts, and the folder of the pairs.
+            split: `train` or `dev`.
+        """
+        from stella_assets.corpus.pairs import PairTables
+        from stella_assets.training.pairs import PairRows
+
+        assert context.pairs is not None, "the recipe was validated"
+        return PairRows(PairTables(context.pairs), context.data[split], split, self.hard_negatives)
+
+    def feed(self, context: StageContext, split: str) -> Feed:
+        """Pairs; see `Descent.feed`."""
+        from stella_assets.training.pairs import PairFeed
+
+        return PairFeed(context.data[split], self.pair_rows(context, split))
+
+    def require_data(self, name: str, texts: Mapping[str, int]) -> None:
+        """Pairs are counted when the stage begins; see `StageConfig.require_data`."""
+        StageConfig.require_data(self, name, texts)
+
+    def describe(self) -> str:
+        """See `StageConfig.describe`."""
+        size = f"{self.batch_tokens:,} tokens" if self.batch_tokens else f"{self.batch_size} pairs"
+        return f"Trains on pairs of texts, with the teachers' vectors as an anchor, in batches of {size}."
+
+    def estimate(self, last: Manifest | None, size: Size | None) -> Estimate:
+        """By the last run, as the corpus does not tell how many pairs there are; see `StageConfig.estimate`."""
+        return super().estimate(last, size if self.epochs is None else None)
+
+    def run(self, context: StageContext) -> Outcome:
+        """Train in place; see `Descent.run`.
+
+        Raises:
+            StageError: There are no pairs to train on or to measure on, or fewer than a batch takes.
+        """
+        found = {split: self.pair_rows(context, split) for split in ("train", "dev")}
+        batch = self.texts_per_batch(len(found["train"])) or 1
+        for split, least in (("train", batch), ("dev", 1)):
+            rows = found[split]
+            context.log.info(
+                f"{context.name}: {rows.pairs:,} pairs and {rows.scored:,} scored pairs of {split} texts; "
+                f"{rows.left_out:,} left out, whose texts are not trained on"
+            )
+            if len(rows) < least:
+                raise StageError(
+                    f"{context.name}: there are {len(rows)} pairs of {split} texts, and a batch takes {least}.",
+                    "Lower `batch_size`, or add pairs.",
+                )
+        outcome = super().run(context)
+        rows = found["train"]
+        seen = {"pairs_train": rows.pairs, "scored_train": rows.scored, "pairs_left_out": rows.left_out}
+        if batch > 1:
+            seen["epochs"] = round(outcome.metrics["steps"] * batch / len(rows), 2)
+        return replace(outcome, metrics={**outcome.metrics, **seen})
