@@ -55,13 +55,16 @@ def run(
     # Now and not after the corpus is made. A teacher whose vectors exist needs no environment.
     encoding = [teacher for teacher in wanted.teachers if graph.teachers[teacher.name] in selection.missing]
     check_environments(encoding, runner.compute.environments)
-    check_access(encoding, runner.compute.services)
     reused = len(selection.steps) - len(selection.missing)
     note(f"{wanted.name}: {reused} of {len(selection.steps)} artefacts are reused.")
     if selection.missing:
         missing = {step.name for step in selection.missing}
         planned = [each for each in predict(graph, runner, probe=not select) if each.asset in missing]
         say_costs(planned, runner.compute.describe())
+        # A service whose answers to all texts are kept is not asked, and needs no key.
+        nothing = {each.asset for each in planned if each.texts == 0}
+        asked = [teacher for teacher in encoding if graph.teachers[teacher.name].name not in nothing]
+        check_access(asked, runner.compute.services)
     # Opening Dagster takes seconds; a complete recipe needs no run.
     if selection.executed or unlinked(selection, runner):
         _execute(graph, selection, runner)

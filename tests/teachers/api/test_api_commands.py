@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ class Commands:
         self.project.begin()
         raw: dict[str, Any] = copy.deepcopy(RECIPE)
         raw["teachers"] = [settings(address, unit_rows=32), raw["teachers"][1]]
-        raw["release"]["dimension"] = DIM + 8
+        raw["release"] |= {"dimension": DIM + 8, "distribution": "internal"}
         (root / "recipes" / "kills.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
         self.said = ""
 
@@ -84,6 +85,8 @@ def test_costs_are_told_before_and_after_and_the_key_nowhere(tmp_path: Path, add
         assert "0 of 0" not in commands.stella("plan", "kills")
         commands.stella("vectors", "verify", "kills")
         assert stand_in.counts.texts == sent.texts
+        shutil.rmtree(tmp_path / "home" / "lancedb")
+        assert "is complete" in commands.stella("run", "kills", key=None)  # from the journal
         again = tmp_path / "again"
         commands.stella("reproduce", "kills", "--into", str(again))
         assert stand_in.counts.texts == texts + 64  # from the journal
