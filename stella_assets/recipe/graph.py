@@ -34,6 +34,7 @@ from stella_assets.release.publish import ReleaseInputs, release_step
 from stella_assets.release.rehearsal_step import rehearsal_step
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
+from stella_assets.teachers.mined_negatives import mined_negatives_step
 from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
 from stella_assets.teachers.statistics import statistics_step
 from stella_assets.teachers.suspects import suspects_step
@@ -77,6 +78,7 @@ class Graph:
         """All steps, inputs first."""
         ends = [
             self.pairs,
+            self.mined_negatives,
             self.vector_stats,
             self.suspects,
             *(chain[-1] for chain in self.seeds.values()),
@@ -149,6 +151,11 @@ class Graph:
             vectors=self.teachers,
             corpus=self.corpus,
         )
+        self.mined_negatives = None
+        if recipe.mined_negatives and self.pairs:
+            self.mined_negatives = mined_negatives_step(
+                self._name, mine=recipe.mined_negatives, pairs=self.pairs, concatenation=self.concatenation
+            )
         self.vector_stats = statistics_step(self._name, vectors=self.teachers, concatenation=self.concatenation)
         self.semantic_duplicates = self.suspects = None
         semantic = recipe.corpus.semantic
@@ -195,6 +202,7 @@ class Graph:
                     starts_matryoshka_heads=number == first,
                     rehearsal=None if stages else self.rehearsal,
                     pairs=self.pairs if stage.data == "pairs" else None,
+                    mined_negatives=self.mined_negatives if stage.data == "pairs" else None,
                     teachers=None if len(taught) == len(self.recipe.teachers) else taught,
                     prefix=prefix,
                 )

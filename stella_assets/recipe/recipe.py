@@ -16,6 +16,7 @@ from stella_assets.recipe.redistil import Redistil
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import STUDENTS
 from stella_assets.teachers.kinds import TEACHERS
+from stella_assets.teachers.mined_negatives import MineNegatives
 from stella_assets.teachers.terms import Terms
 from stella_assets.training.stages import STAGES
 
@@ -58,6 +59,12 @@ class Recipe(ConfigModel):
     corpus: CorpusSettings = Field(description="where texts come from, which are kept, and how they are split")
     teachers: tuple[TEACHERS.union(), ...] = Field(  # type: ignore[valid-type]
         min_length=1, description="a list; the concatenation keeps its order"
+    )
+    # Left out where it is not given: a recipe without it has the digest that it had before.
+    mined_negatives: MineNegatives | None = Field(
+        default=None,
+        exclude_if=lambda mine: mine is None,
+        description="negatives for the pairs of the corpus, from a teacher's stored vectors",
     )
     student: STUDENTS.union() = Field(description="the model to train")  # type: ignore[valid-type]
     stages: tuple[STAGES.union(), ...] = Field(  # type: ignore[valid-type]
@@ -136,7 +143,14 @@ class Recipe(ConfigModel):
 
     @model_validator(mode="after")
     def _require_pairs(self) -> Self:
+        names = [teacher.name for teacher in self.teachers]
+        if self.mined_negatives and self.mined_negatives.teacher not in names:
+            raise ValueError(
+                f"mined_negatives.teacher names {self.mined_negatives.teacher!r}; the recipe has {', '.join(names)}"
+            )
         gives = any(source.gives_pairs for source in self.corpus.sources)
+        if self.mined_negatives and not gives:
+            raise ValueError("mined_negatives are for pairs of texts, and no source gives any; remove it, or add one")
         for number, stage in enumerate(self.stages):
             if stage.data == "pairs" and not gives:
                 raise ValueError(

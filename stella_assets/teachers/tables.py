@@ -33,6 +33,14 @@ def snapshot_tables(names: list[str]) -> list[str]:
     return [name for name in names if name.endswith(SNAPSHOT)]
 
 
+MINED_NEGATIVES = declare(
+    Table(
+        name="mined_negatives",
+        assets="mined_negatives",
+        file="mined_negatives.parquet",
+        schema=pa.schema({"query": TEXT, "negative": TEXT, "rank": INT, "cosine": REAL, "split": TEXT}),
+    )
+)
 SUSPECTS = declare(
     Table(
         name="suspects",

@@ -13,7 +13,7 @@ from stella_assets.training.snapshot_reference import SnapshotReference
 from stella_assets.training.stages import STAGES, StageConfig
 
 # Fields that are written as text, as JSON has no paths.
-PATHS = ("tokens", "left_out", "previous", "start", "folder", "scratch", "pairs")
+PATHS = ("tokens", "left_out", "previous", "start", "folder", "scratch", "pairs", "mined_negatives")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class StageInputs:
         compute: Device and threads.
         teachers: Those that any stage of the recipe learns from, which the full head has rows for; None for all.
         pairs: Folder of the pairs, for a stage that reads them.
+        mined_negatives: Folder of the negatives that were mined for them; None for none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class StageInputs:
     compute: Compute
     teachers: tuple[str, ...] | None = None
     pairs: Path | None = None
+    mined_negatives: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain values.
@@ -108,5 +110,6 @@ class StageInputs:
             folder=Path(paths["folder"]),
             scratch=Path(paths["scratch"]),
             pairs=optional("pairs"),
+            mined_negatives=optional("mined_negatives"),
             compute=Compute(**written["compute"]),
         )

@@ -50,14 +50,22 @@ class BatchPairs:
 class PairRows:
     """The pairs of one split, as positions of its texts; scored pairs are rows among the others."""
 
-    def __init__(self, tables: PairTables, texts: TrainingData, split: str, hard_negatives: int = 0) -> None:
+    def __init__(
+        self,
+        tables: PairTables,
+        texts: TrainingData,
+        split: str,
+        hard_negatives: int = 0,
+        negatives: Sequence[pl.DataFrame] = (),
+    ) -> None:
         """Find the texts of the pairs.
 
         Args:
             tables: The pairs of the corpus.
             texts: The split. Pairs with a text that it does not have are left out, e.g. with a semantic duplicate.
             split: Its name.
-            hard_negatives: Negatives of a query that are used at most, those of the lowest rank.
+            hard_negatives: Negatives of a query that are used at most.
+            negatives: Tables of `query`, `negative`, `rank` and `split`; those of an earlier one are used first.
         """
         keys = texts.snapshot.keys[texts.rows]
         of_split = pl.col("split") == split
@@ -73,8 +81,17 @@ class PairRows:
         scored_N = ~np.isnan(self.score_N)
         self.pairs, self.scored = int((~scored_N).sum()), int(scored_N.sum())
         self._answers = _Lists(query_T[~scored_N], document_T[~scored_N])
-        negatives = tables.negatives().filter(of_split, pl.col("rank") <= hard_negatives).sort("query", "rank")
-        _, query_T, negative_T = _positions(keys, negatives, "negative")
+        stated = [
+            table.filter(of_split, pl.col("rank") <= hard_negatives).select(
+                "query", "negative", rank=pl.col("rank") + number * hard_negatives
+            )
+            for number, table in enumerate(negatives)
+        ]
+        none = pl.DataFrame(schema={"query": pl.String, "negative": pl.String, "rank": pl.Int64})
+        ranked = pl.concat([none, *stated]).sort("query", "rank").unique(["query", "negative"], maintain_order=True)
+        ranked = ranked.filter(pl.int_range(pl.len()).over("query") < hard_negatives)
+        _, query_T, negative_T = _positions(keys, ranked, "negative")
+        self.negatives = len(query_T)
         self._negatives = _Lists(query_T, negative_T)
 
     def __len__(self) -> int:

@@ -46,6 +46,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
     teachers: tuple[str, ...] | None = None,
     rehearsal: Step[Any] | None = None,
     pairs: Step[Any] | None = None,
+    mined_negatives: Step[Any] | None = None,
     prefix: str = "",
 ) -> Step[SavedStudent]:
     """The step that trains one stage.
@@ -64,13 +65,14 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
         teachers: Those that any stage learns from, which the full head has rows for; None for all.
         rehearsal: What has to succeed before the first stage; None for later ones.
         pairs: The pairs of the corpus, for a stage that reads them; None for others.
+        mined_negatives: Negatives of their queries, for such a stage; None where the recipe mines none.
         prefix: Of the name, e.g. `seed_1/`. Stages with equal inputs share an artefact, whatever their prefix.
 
     Returns:
         A step whose artefact is a saved student and the log of its training.
     """
     family = f"stage_{number}"
-    optional = (semantic_duplicates, previous, pairs)
+    optional = (semantic_duplicates, previous, pairs, mined_negatives)
 
     def build(context: BuildContext) -> Result:
         snapshot = context.artefact(concatenation)
@@ -94,6 +96,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
             scratch=context.scratch,
             compute=context.compute,
             pairs=context.artefact(pairs).folder if pairs else None,
+            mined_negatives=context.artefact(mined_negatives).folder if mined_negatives else None,
         )
         # The same code either way, so the processes that train are not part of the identity.
         return train_stage(inputs, context.log) if context.launch is None else run_as_job(inputs, context.launch)

@@ -65,6 +65,7 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
         log,
         part,
         inputs.pairs,
+        inputs.mined_negatives,
     )
     outcome = inputs.stage.run(context)
     # Every process has the whole student again; two writers of one folder would damage it.

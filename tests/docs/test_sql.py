@@ -31,7 +31,7 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.study.tables import STUDY
 from stella_assets.teachers.centre import NARROW
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot
-from stella_assets.teachers.tables import COSTS, SUSPECTS
+from stella_assets.teachers.tables import COSTS, MINED_NEGATIVES, SUSPECTS
 from stella_assets.training.tables import TRAINING_LOG
 from tests.conftest import TINY, write_recipe
 
@@ -90,6 +90,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ("pairs", PAIR_NEGATIVES, [{"query": "00", "negative": "02", "rank": 1}]),
         ("pairs", PAIR_FUNNEL, [{"source": "faq", "rule": "read", "pairs": 1}]),
         ("pairs", DROPPED_PAIRS, [{"source": "faq", "rule": "empty"}]),
+        ("mined_negatives", MINED_NEGATIVES, [{"query": "00", "negative": "02", "rank": 1}]),
         ("contamination_suspects", SUSPECTS, [{"task": "Retrieval", "cosine": 0.9}]),
         ("study", STUDY, [{"variant": "unchanged", "seed": 0, "score": 0.5}]),
     ):

@@ -13,6 +13,7 @@ from stella_assets.core import step as core_step
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, Recipe, parse_recipe, read_recipe
 from stella_assets.recipe.graph import UnknownStepError
+from stella_assets.recipe.read import RecipeError
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +52,22 @@ def test_sources_that_give_pairs_add_one_step_and_change_no_identity_of_the_othe
     assert after["cleaned_texts"]["sources"][:1] == before["cleaned_texts"]["sources"]
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"cleaned_texts", "duplicates", "corpus"}
+
+
+def test_mined_negatives_are_a_step_between_the_vectors_and_contrastive_stages(raw: dict[str, Any], tmp_path: Path):
+    raw["mined_negatives"] = {"teacher": "minilm"}
+    with pytest.raises(RecipeError, match="mined_negatives are for pairs of texts, and no source gives any"):
+        parse_recipe(raw, tmp_path / "tiny.yaml")
+    raw["corpus"]["sources"][0]["pairs"] = "first_sentence"
+    raw["stages"][2] |= {"method": "contrastive", "full_head": {"cosine": 1, "info_nce": 1}, "hard_negatives": 4}
+    graph = Graph(parse_recipe(raw, tmp_path / "tiny.yaml"))
+    assert graph.mined_negatives is not None
+    assert {graph.pairs, graph.concatenation} <= set(upstream(graph.mined_negatives))
+    assert graph.mined_negatives in graph.stages[2].dependencies
+    assert graph.mined_negatives not in upstream(graph.stages[1])
+    raw["mined_negatives"] = {"teacher": "other"}
+    with pytest.raises(RecipeError, match=r"mined_negatives\.teacher names 'other'; the recipe has minilm, lsa"):
+        parse_recipe(raw, tmp_path / "tiny.yaml")
 
 
 def test_all_steps_have_a_presentation_and_a_name_of_their_own(tiny: Recipe):

@@ -70,13 +70,13 @@ def train(lesson: Lesson, student: DenseStudent, stage: Contrastive, folder: Pat
 
 def test_a_batch_has_each_text_once_and_knows_what_answers_what(lesson, pairs):
     data = lesson.data()["train"]
-    rows = PairRows(PairTables(pairs), data, "train", hard_negatives=1)
+    tables = PairTables(pairs)
+    rows = PairRows(tables, data, "train", 1, [tables.negatives()])
     assert (rows.pairs, rows.scored, rows.left_out) == (81, 20, 1)
     (batch,) = PairFeed(data, rows).read([np.arange(60)], Reading())
     found = batch.targets.require_pairs()
     ids = data.ids(batch.positions_B)
     assert len(set(ids)) == len(ids)
-    tables = PairTables(pairs)
     known = set(tables.pairs().select("query", "positive").iter_rows())
     wrong = {(q, n) for q, n, rank in tables.negatives().select("query", "negative", "rank").iter_rows() if rank == 1}
     for matrix, expected in ((found.answers_BB, known), (found.negative_BB, wrong)):

@@ -49,6 +49,7 @@ class StageContext:
         log: For people.
         part: Positions of the rows of the full head that the stage's teachers teach; None for all.
         pairs: Folder of the pairs, for a stage that reads them.
+        mined_negatives: Folder of the negatives that were mined for them; None for none.
     """
 
     name: str
@@ -61,6 +62,7 @@ class StageContext:
     log: Log
     part: Tensor | None = None
     pairs: Path | None = None
+    mined_negatives: Path | None = None
 
 
 @dataclass(frozen=True)

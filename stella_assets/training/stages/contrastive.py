@@ -30,7 +30,8 @@ class Contrastive(Descent):
 
     method: Literal["contrastive"] = "contrastive"  # type: ignore[assignment]
     hard_negatives: Annotated[int, Field(ge=0, le=100)] = Field(
-        0, description="negatives of each query in a batch, of those that the pairs have, by rank"
+        0,
+        description="negatives of each query in a batch at most: those of its source, then those mined, by rank",
     )
 
     def pair_rows(self, context: StageContext, split: str) -> PairRows:
@@ -41,10 +42,15 @@ class Contrastive(Descent):
             split: `train` or `dev`.
         """
         from stella_assets.corpus.pairs import PairTables
+        from stella_assets.teachers.mined_negatives import MinedNegatives
         from stella_assets.training.pairs import PairRows
 
         assert context.pairs is not None, "the recipe was validated"
-        return PairRows(PairTables(context.pairs), context.data[split], split, self.hard_negatives)
+        tables = PairTables(context.pairs)
+        negatives = [tables.negatives()]
+        if context.mined_negatives:
+            negatives.append(MinedNegatives(context.mined_negatives).negatives())
+        return PairRows(tables, context.data[split], split, self.hard_negatives, negatives)
 
     def feed(self, context: StageContext, split: str) -> Feed:
         """Pairs; see `Descent.feed`."""
@@ -76,7 +82,8 @@ class Contrastive(Descent):
         for split, least in (("train", batch), ("dev", 1)):
             rows = found[split]
             context.log.info(
-                f"{context.name}: {rows.pairs:,} pairs and {rows.scored:,} scored pairs of {split} texts; "
+                f"{context.name}: {rows.pairs:,} pairs and {rows.scored:,} scored pairs of {split} texts, "
+                f"{rows.negatives:,} negatives; "
                 f"{rows.left_out:,} left out, whose texts are not trained on"
             )
             if len(rows) < least:
