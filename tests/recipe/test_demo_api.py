@@ -15,6 +15,7 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.services import Services
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.preflight import check_recipe
+from stella_assets.recipe.presets import expand_preset
 from stella_assets.storage.workspace import Workspace
 from tests.api_server import StandIn
 from tests.api_server.demo import KEY, servers
@@ -44,7 +45,8 @@ def test_three_services_join_one_after_another_and_the_release_says_what_they_co
 ):
     raw, key = plain(), "sk-marker-of-the-demo"
     raw["corpus"]["sources"][0] |= {"packages": ["networkx"], "limit": 300}
-    raw["stages"]["texts"] = 1000
+    stages = expand_preset({"preset": "joining", "texts": 1000}, [teacher["name"] for teacher in raw["teachers"]])
+    raw["stages"] = [{key: value for key, value in stage.items() if key != "min_steps"} for stage in stages]
     raw["release"] |= {"onnx": False, "gate": {"max_base_regression": None}}
     encoders = {"minilm": minilm_encoder(), "e5": hash_encoder(384), "spelling": spelling_encoder()}
     with ExitStack() as stack:
