@@ -150,6 +150,7 @@ def test_no_other_page_can_show_the_ui_in_a_frame(ui: Ui):
         assert connection.getresponse().headers["X-Frame-Options"] == "SAMEORIGIN"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_every_process_also_where_a_script_started_it(ui: Ui):
     family = [ui.process, *ui.process.children(recursive=True)]
     assert len(family) >= 5  # the code server, its own child, the webserver and the daemon
