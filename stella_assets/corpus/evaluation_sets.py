@@ -147,7 +147,8 @@ def _mteb_tasks(chosen: EvaluationSet) -> list[Any]:
         tasks = [task for name in chosen.tasks for task in tasks_named(name)]
     except KeyError as error:
         raise EvaluationSetError(
-            f"evaluation set {chosen.name!r}: mteb has no such task or benchmark ({error.args[0]}).", "Correct `tasks`."
+            f"evaluation set {chosen.name!r}: mteb has no such task or benchmark ({str(error.args[0])[:500]}).",
+            "Correct `tasks`.",
         ) from None
     # An aggregate, e.g. CQADupstackRetrieval, has no data of its own.
     return [part for task in tasks for part in (task.tasks if task.is_aggregate else (task,))]

@@ -231,9 +231,9 @@ CASES: dict[str, Case] = {
         **jsonl_file(GOOD + b'null\n7\n"text"\n{"text": 7}\n{"text": true}\n'),
         rows=15,
         dropped=[
-            ("data.jsonl:11", "NoneType, not an object"),
-            ("data.jsonl:12", "int, not an object"),
-            ("data.jsonl:13", "str, not an object"),
+            ("data.jsonl:11", "null, not an object"),
+            ("data.jsonl:12", "a number, not an object"),
+            ("data.jsonl:13", "text, not an object"),
             ("data.jsonl:14", "'text' is int"),
             ("data.jsonl:15", "'text' is bool"),
         ],

@@ -76,7 +76,7 @@ DROPPED: dict[str, tuple[Callable[[Path], dict[str, Any]], str, str]] = {
     # name: (what is written, the rule, a part of the detail)
     "a line that is not JSON": (jsonl(b"{not json\n"), "malformed", "not JSON"),
     "a line that breaks off": (jsonl(b'{"text": "half'), "malformed", "not JSON"),
-    "JSON that is not an object": (jsonl(b'["a", "b"]\n'), "malformed", "list, not an object"),
+    "JSON that is not an object": (jsonl(b'["a", "b"]\n'), "malformed", "an array, not an object"),
     "a row without the column": (jsonl(b'{"body": "x"}\n'), "malformed", "no text under 'text'; the row has body"),
     "a number for a text": (jsonl(b'{"text": 5}\n'), "malformed", "'text' is int, not text"),
     "an object for a text": (jsonl(b'{"text": {"a": "b"}}\n'), "malformed", "'text' is dict, not text"),

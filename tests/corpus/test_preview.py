@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
         file("a.jsonl", b'{"text": null}\n{"text": " "}\n', "jsonl"),
         r"the first 2 rows are all empty",
     ),
-    "JSON arrays of arrays": (file("a.json", b'[[1, "a"], [2, "b"]]', "jsonl"), r"a.json:1: list, not an object\."),
+    "JSON arrays of arrays": (file("a.json", b'[[1, "a"], [2, "b"]]', "jsonl"), r"a.json:1: an array, not an object\."),
     "a workbook of Excel": (
         file("a.csv", b"PK\x03\x04\x14\x00", "csv"),
         r"a.csv: cannot be read: a ZIP archive or an Office document",

@@ -37,7 +37,7 @@ from tests.models import build
 ROOT = Path(__file__).parents[2]
 RAW = re.compile(
     r"Errno|Traceback|object at 0x|NoneType|unhashable|not subscriptable|has no attribute|codec can't|invalid literal"
-    r"|Expecting |<class|not iterable|unpack|JSONDecodeError|ValidationError|pydantic|recursion|list indices"
+    r"|Expecting |<class|not iterable|to unpack|JSONDecodeError|ValidationError|pydantic|recursion|list indices"
     r"|flatbuffers|string_type|unexpected keyword|positional argument|Extra data|surrogates not allowed|embedded null"
 )
 """What messages of Python and of libraries have, and no message of ours."""

@@ -19,6 +19,8 @@ from stella_assets.corpus.sources.lines import lines_of, too_long
 
 Parsed = Iterator[tuple[int, Any] | Malformed]
 """The line of a value, and the value."""
+JSON_NAMES = {list: "an array", str: "text", int: "a number", float: "a number", bool: "a boolean", type(None): "null"}
+"""What people who write JSON call a value."""
 
 
 @SOURCES.register
@@ -51,7 +53,7 @@ class JsonLines(EncodedFileSource, ColumnSource):
                 if isinstance(row, dict):
                     yield from self.columns.texts_of(row, self, section, origin)
                 else:
-                    yield Malformed(origin, f"{type(row).__name__}, not an object", excerpt(row))
+                    yield Malformed(origin, f"{JSON_NAMES[type(row)]}, not an object", excerpt(row))
 
 
 def _of_lines(content: Content, name: str) -> Parsed:

@@ -80,7 +80,7 @@ def package_versions(packages: Sequence[str]) -> dict[str, str]:
     for package in packages:
         try:
             versions[package] = platform.python_version() if package == STANDARD_LIBRARY else metadata.version(package)
-        except metadata.PackageNotFoundError:
+        except (metadata.PackageNotFoundError, ValueError):  # the second where the name is empty
             raise SourceError(
                 f"corpus source python_docs: package {package[:100]!r} is not installed in this environment.",
                 "Install it with pip, or remove it from `packages`.",
