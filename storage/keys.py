@@ -55,3 +55,20 @@ def to_ids(keys: Keys) -> Any:
     text = np.ascontiguousarray(keys).tobytes().hex()
     offsets = np.arange(0, len(text) + 1, ID_CHARS, dtype=np.int32)
     return pa.StringArray.from_buffers(len(keys), pa.py_buffer(offsets), pa.py_buffer(text.encode()))
+
+
+def find_sorted(known: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> tuple[Positions, npt.NDArray[np.bool_]]:
+    """Where values are among known ones.
+
+    Args:
+        known: Ascending.
+        wanted: Of the same type, in any order.
+
+    Returns:
+        A position in `known` for each, which means nothing where it is not there; and whether it is there.
+    """
+    if not len(known):
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
+    # A value above all others has no place to compare with; it is compared with the last and differs.
+    at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    return at, known[at] == wanted

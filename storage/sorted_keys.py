@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from stella_assets.storage.keys import Keys, Positions
+from stella_assets.storage.keys import Keys, Positions, find_sorted
 
 BLOCK = 2**19
 """Keys that are looked up at a time: results of all keys at once would take as much memory as the keys."""
@@ -66,16 +66,8 @@ class SortedKeys:
         found = [np.empty(0, dtype=np.int64)]
         for start in range(0, len(keys), BLOCK):
             block = keys[start : start + BLOCK]
-            found.append(start + np.flatnonzero(~self._has(block)))
+            found.append(start + np.flatnonzero(~find_sorted(self._keys, block)[1]))
         return np.concatenate(found)
-
-    def _has(self, keys: Keys) -> npt.NDArray[np.bool_]:
-        if not len(self._keys):
-            return np.zeros(len(keys), dtype=bool)
-        # A key beyond the last has no place to compare with; it is compared with the last and differs.
-        at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-        same: npt.NDArray[np.bool_] = self._keys[at] == keys
-        return same
 
     def rows(self, keys: Keys) -> Positions:
         """The rows of keys that it has."""

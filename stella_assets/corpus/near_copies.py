@@ -25,6 +25,7 @@ from stella_assets.corpus.words import (
     min_hashes,
     sorted_distinct,
 )
+from stella_assets.storage.keys import find_sorted
 from stella_assets.storage.shards import ShardStore
 
 BANDS_VERSION = "1"
@@ -132,10 +133,9 @@ def split_groups(bases_N: np.ndarray, pairs: Pairs, equal_bases_2E: np.ndarray) 
     # an indexed assignment would overwrite.
     smallest = np.full(len(known), np.iinfo(np.uint64).max)
     np.minimum.at(smallest, component, known)
-    # Bases without a near copy are not in `known`: the clip keeps the index valid, and `joined` leaves them alone.
-    at = np.minimum(np.searchsorted(known, bases_N), max(len(known) - 1, 0))
+    # Bases without a near copy are not in `known`; they stay as they are.
+    at, joined = find_sorted(known, bases_N)
     if len(known):
-        joined = known[at] == bases_N
         bases_N = np.where(joined, smallest[component[at]], bases_N)
     return pl.Series(bases_N, dtype=pl.UInt64)
 

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TypedDict
 
-import numpy as np
 import polars as pl
 
 from stella_assets.core.manifest import Check
 from stella_assets.corpus.dropped import read_dropped
 from stella_assets.corpus.words import match_form, match_keys, sorted_distinct
+from stella_assets.storage.keys import find_sorted
 
 SPLITS = ("train", "dev", "test")
 
@@ -71,10 +71,7 @@ class Tally:
         self.licences.update({(licence, source): n for licence, source, n in counts.iter_rows()})
         # A second look by exact keys, which does not depend on the index that the texts went through before.
         if len(self._forbidden):
-            keys = texts["key"].to_numpy()
-            # A key above all others gets an index behind the end; the clip keeps it valid and the comparison fails.
-            at = np.minimum(np.searchsorted(self._forbidden, keys), len(self._forbidden) - 1)
-            self.forbidden += int((self._forbidden[at] == keys).sum())
+            self.forbidden += int(find_sorted(self._forbidden, texts["key"].to_numpy())[1].sum())
 
     def licence_table(self) -> pl.DataFrame:
         """`licence`, `source` and `texts`."""

@@ -9,6 +9,7 @@ import numpy as np
 from stella_assets.core.step import Artefact, Deviation, Step
 from stella_assets.core.trace import Tracer
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.keys import find_sorted
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.roles import read_keys
 from stella_assets.teachers.teacher_vectors import read_reference
@@ -70,12 +71,11 @@ def _read_corpus(corpus: Step[CorpusTexts], made_of_it: Artefact, workspace: Wor
 def _common_texts(before: CorpusTexts, now: CorpusTexts) -> Iterator[tuple[list[str], list[str]]]:
     """Ids and roles of the texts that both corpora have in the same role, block by block."""
     (keys, roles), (keys_now, roles_now) = read_keys(before), read_keys(now)
-    # A corpus is in the order of ids, so its keys are sorted. A key above all others gets the last place and differs
-    # from it.
     if not len(keys):
         return
-    at = np.searchsorted(keys, keys_now).clip(max=len(keys) - 1)
-    common = np.flatnonzero((keys[at] == keys_now) & (roles[at] == roles_now))
+    # A corpus is in the order of ids, so its keys are sorted.
+    at, there = find_sorted(keys, keys_now)
+    common = np.flatnonzero(there & (roles[at] == roles_now))
     for start in range(0, len(common), BLOCK_ROWS):
         # A text in another role has another prompt, so only equal roles are compared.
         rows = now.take(common[start : start + BLOCK_ROWS], ["id", "role"]).to_pydict()

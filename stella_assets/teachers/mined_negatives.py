@@ -18,7 +18,7 @@ from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import BuildContext, Presentation, Result, Step, from_folder
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.storage.files import replace_atomically
-from stella_assets.storage.keys import to_ids, to_keys
+from stella_assets.storage.keys import find_sorted, to_ids, to_keys
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import MINED_NEGATIVES
 
@@ -120,8 +120,8 @@ class _Mining:
         self._keys_N = snapshot.keys[self._rows_N]
         pairs = tables.pairs().filter(pl.col("split") == split)
         keys = snapshot.keys
-        query_T, there_T = _find(keys, to_keys(pairs["query"].to_list()))
-        positive_T, has_T = _find(keys, to_keys(pairs["positive"].to_list()))
+        query_T, there_T = find_sorted(keys, to_keys(pairs["query"].to_list()))
+        positive_T, has_T = find_sorted(keys, to_keys(pairs["positive"].to_list()))
         # A text that a teacher refused has no vector.
         kept = there_T & has_T
         self._query_T, self._positive_T = query_T[kept], positive_T[kept]
@@ -200,7 +200,7 @@ class _Mining:
         bound_Q = (least_Q - (1 - self._mine.ratio) * least_Q.abs()).to(queries_QD.device)
         # Known positives, and the query itself where it is a document.
         known_Q = np.concatenate([place_T, np.arange(len(queries))])
-        document, there = _find(self._keys_N, self._snapshot.keys[np.concatenate([positive_T, queries])])
+        document, there = find_sorted(self._keys_N, self._snapshot.keys[np.concatenate([positive_T, queries])])
         known_Q, document = known_Q[there], document[there]
         order = np.argsort(document, kind="stable")
         known = torch.from_numpy(known_Q[order]), torch.from_numpy(document[order])
@@ -222,22 +222,14 @@ class _Mining:
 
         from stella_assets.teachers.nearest_below import nearest_below
 
-        document, there = _find(self._keys_N, self._snapshot.keys[queries])
+        document, there = find_sorted(self._keys_N, self._snapshot.keys[queries])
         own = np.flatnonzero(there)[np.argsort(document[there], kind="stable")]
         known = torch.from_numpy(own), torch.from_numpy(document[own])
         queries_QD = self._vectors(queries)
         no_bound = torch.full((len(queries),), torch.inf, device=queries_QD.device)
         _, place_QK = nearest_below(queries_QD, documents_ND, no_bound, known, self._mine.per_query)
         found = place_QK.cpu().numpy()
-        positive, there = _find(self._keys_N, self._snapshot.keys[self._positive_T])
+        positive, there = find_sorted(self._keys_N, self._snapshot.keys[self._positive_T])
         there &= np.isin(self._query_T, queries)
         at = np.searchsorted(queries, self._query_T[there])
         return int((found[at] == positive[there][:, None]).any(axis=1).sum())
-
-
-def _find(keys: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places of keys among ascending ones, and whether each is there."""
-    if not len(keys):
-        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=bool)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return at, keys[at] == wanted

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from stella_assets.storage.codecs import vectors_to_arrow
-from stella_assets.storage.keys import to_keys
+from stella_assets.storage.keys import find_sorted, to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.units import data_file
 from stella_assets.teachers.joining import Centre
@@ -145,9 +145,8 @@ class SnapshotPlan:
         keys, found = _index(rows.drop_columns(["_rowaddr"]).to_batches())
         # A row address is fragment id * 2^32 + offset in the fragment.
         offsets = rows.column("_rowaddr").to_numpy().astype(np.int64) & 0xFFFFFFFF
-        # A key above all others would get a place past the end; it differs from the last one, so it does not match.
-        at = np.searchsorted(self._keys, keys).clip(max=len(self._keys) - 1)
-        return offsets, at, (self._keys[at] == keys) & (hashes[at] == found)
+        at, there = find_sorted(self._keys, keys)
+        return offsets, at, there & (hashes[at] == found)
 
     def text_batches(self, positions: np.ndarray, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The text columns of the texts at some positions."""

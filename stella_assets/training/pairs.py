@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stella_assets.corpus.pairs import PairTables
-from stella_assets.storage.keys import to_keys
+from stella_assets.storage.keys import find_sorted, to_keys
 from stella_assets.training.data import Batch, Reading, TrainingData
 
 
@@ -187,8 +187,7 @@ def _positions(keys_M: np.ndarray, rows: pl.DataFrame, second: str) -> tuple[pl.
     there = np.ones(len(rows), dtype=bool)
     places = []
     for column in ("query", second):
-        wanted = to_keys(rows[column].to_list())
-        at = np.minimum(np.searchsorted(keys_M, wanted), len(keys_M) - 1)
-        there &= keys_M[at] == wanted
+        at, found = find_sorted(keys_M, to_keys(rows[column].to_list()))
+        there &= found
         places.append(at)
     return rows.filter(there), places[0][there], places[1][there]

@@ -12,7 +12,7 @@ import numpy as np
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.journal import SUFFIX, Journal
 from stella_assets.storage.journal_frames import Record, scan
-from stella_assets.storage.keys import Keys
+from stella_assets.storage.keys import Keys, find_sorted
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.tables import COSTS
 
@@ -97,9 +97,7 @@ def cost_of(journals: Iterator[tuple[Journal, Keys]]) -> dict[str, Any]:
         # Those of a corpus are in order, and a copy would take as much memory again.
         wanted = keys if bool((keys[1:] >= keys[:-1]).all()) else np.sort(keys)
         for record in journal.records():
-            stored = record.keys()
-            at = np.searchsorted(wanted, stored).clip(max=max(0, len(wanted) - 1))
-            used = int((wanted[at] == stored).sum()) if len(wanted) else 0
+            used = int(find_sorted(wanted, record.keys())[1].sum())
             if not used:
                 continue
             about = record.about()
