@@ -29,7 +29,7 @@ class DamagedJournal:
 
 
 def damaged_journals(root: Path) -> Iterator[DamagedJournal]:
-    """Read all journals below a folder. The end of a file that a killed process did not finish is no damage."""
+    """Read all journals below a folder. The end of a file that a killed process did not finish is not damage."""
     for file in sorted(root.rglob(f"*{SUFFIX}")):
         whole, lost, odd, rows = 0, 0, 0, 0
         for found in scan(file, 0):

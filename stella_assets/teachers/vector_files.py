@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ import pyarrow.parquet as pq
 
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.errors import TransferError
+from stella_assets.teachers.api.answers import read_numbers
+from stella_assets.teachers.api.errors import AnswerError
 from stella_assets.teachers.transfer import Memmap
 
 NAMES = ("embedding", "vector", "vectors")
@@ -163,12 +164,10 @@ def _named(key: str, value: str) -> tuple[str | None, str | None]:
 
 def _numbers(vector: Any, path: Path, number: int) -> np.ndarray:
     try:
-        if isinstance(vector, str):
-            return np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4").astype(np.float32)
-        found = np.asarray(vector, dtype=np.float32)
-    except (ValueError, TypeError):
+        found = read_numbers(vector)
+    except AnswerError:
         found = np.empty(0, dtype=np.float32)
-    if found.ndim != 1 or not found.size:
+    if not found.size:
         raise TransferError(f"{path}: line {number}: its vector is not a list of numbers. Correct it.")
     return found
 

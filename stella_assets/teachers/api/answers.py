@@ -77,7 +77,7 @@ def place(rows: Iterable[tuple[int, Any]], count: int) -> np.ndarray:
             raise AnswerError(f"a row has the index {index!r}, and {count} texts were sent")
         if found[index] is not None:
             raise AnswerError(f"two rows have the index {index}")
-        found[index] = _numbers(vector)
+        found[index] = read_numbers(vector)
     whole = [vector for vector in found if vector is not None]
     if len(whole) < count:
         raise AnswerError(f"{count} texts were sent, and {len(whole)} vectors came back")
@@ -99,7 +99,12 @@ def billed(count: Any) -> int | None:
     return count if isinstance(count, int) and count > 0 else None
 
 
-def _numbers(vector: Any) -> np.ndarray:
+def read_numbers(vector: Any) -> np.ndarray:
+    """A vector as services write it, `[dim]` float32: numbers, or base64 of little-endian float32.
+
+    Raises:
+        AnswerError: It is neither.
+    """
     try:
         if isinstance(vector, str):
             return np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4").astype(np.float32)

@@ -13,7 +13,7 @@ import httpx2
 
 from stella_assets.teachers.api.dialects.base import Dialect, Request
 from stella_assets.teachers.api.errors import ApiError
-from stella_assets.teachers.api.failures import PassingError, clean, not_answered, read_problem, refusal
+from stella_assets.teachers.api.failures import PassingError, clean, lost, not_answered, read_problem, refusal
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.retry import TOO_MANY, RetryPolicy, asked_wait, is_passing
 
@@ -140,7 +140,7 @@ class BatchService:
                     raise self._failure(reply)
                 yield from (line for line in reply.iter_lines() if line.strip())
         except httpx2.RequestError as error:
-            raise PassingError(f"{type(error).__name__} {error}".strip()) from None
+            raise lost(error) from None
 
     def _url(self, path: str) -> str:
         return self._service.base_url + path
@@ -158,8 +158,8 @@ class BatchService:
             try:
                 reply: httpx2.Response = send()
             except httpx2.RequestError as error:
-                failure = PassingError(f"{type(error).__name__} {error}".strip())
-                unclear = not isinstance(error, httpx2.ConnectError)
+                failure = lost(error)
+                unclear = not failure.unreachable
             else:
                 if reply.is_success:
                     return reply

@@ -213,10 +213,7 @@ class Delivery:
     def _read(self, order: Order, keys: Keys, response: dict[str, Any]) -> Delivered:
         if response.get("status_code") != 200:
             raise AnswerError("it is not answered")
-        try:
-            parsed = self._service.parse(response["body"], len(keys))
-        except (KeyError, IndexError, TypeError, AttributeError):
-            raise AnswerError("it has no vectors where its documentation says") from None
+        parsed = self._service.read(response.get("body"), len(keys))
         vectors = unit_vectors(parsed.vectors, self._dim)
         request = str(response.get("request_id") or parsed.request_id)
         return Delivered(order.fingerprint, keys, vectors, parsed.tokens or 0, request)

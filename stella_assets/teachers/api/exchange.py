@@ -18,6 +18,7 @@ from stella_assets.teachers.api.failures import (
     PassingError,
     RefusedError,
     StoppedError,
+    lost,
     not_answered,
     not_reached,
     read_problem,
@@ -173,11 +174,10 @@ class Exchange:
         try:
             reply = await line.http.send(message)
         except httpx2.RequestError as error:
-            unreachable = isinstance(error, httpx2.ConnectError)
-            if not unreachable:
+            if not isinstance(error, httpx2.ConnectError):
                 # An answer that was lost on its way is billed, most likely.
                 line.budget.settle(0, round(expected))
-            raise PassingError(f"{type(error).__name__} {error}".strip(), unreachable=unreachable) from None
+            raise lost(error) from None
         self._pace.learn(reply.headers)
         if reply.status_code == 200:
             return reply
@@ -226,7 +226,4 @@ def _parsed(service: Dialect, reply: httpx2.Response, count: int) -> Parsed:
         answer = reply.json()
     except ValueError:
         raise AnswerError("it is not JSON") from None
-    try:
-        return service.parse(answer, count)
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise AnswerError("it has no vectors where its documentation says") from None
+    return service.read(answer, count)

@@ -69,6 +69,12 @@ class PassingError(Exception):
         self.unusable, self.unreachable = unusable, unreachable
 
 
+def lost(error: httpx2.RequestError) -> PassingError:
+    """A request without an answer, as a failure that another try may mend."""
+    unreachable = isinstance(error, httpx2.ConnectError)
+    return PassingError(f"{type(error).__name__} {error}".strip(), unreachable=unreachable)
+
+
 def read_problem(service: Dialect, key: Key | None, reply: httpx2.Response) -> Problem:
     """What an answer with an error says, cut and without the key."""
     try:

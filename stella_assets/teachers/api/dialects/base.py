@@ -14,6 +14,7 @@ from stella_assets.core.config import ConfigModel, Dimension
 from stella_assets.core.registry import Registry
 from stella_assets.teachers.api.answers import Parsed
 from stella_assets.teachers.api.count import BOUND, Counter
+from stella_assets.teachers.api.errors import AnswerError
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.prices import Published, published
 
@@ -189,7 +190,7 @@ class Dialect(ConfigModel):
 
     @abstractmethod
     def parse(self, answer: Any, count: int) -> Parsed:
-        """The vectors in an answer.
+        """The vectors in an answer; `read` calls it.
 
         Args:
             answer: The body of an answer with status 200, as plain values.
@@ -199,6 +200,17 @@ class Dialect(ConfigModel):
             AnswerError: Not one vector for each text.
             KeyError, IndexError, TypeError, AttributeError: It has another form.
         """
+
+    def read(self, answer: Any, count: int) -> Parsed:
+        """What `parse` gives.
+
+        Raises:
+            AnswerError: Not one vector for each text, or the answer has another form.
+        """
+        try:
+            return self.parse(answer, count)
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise AnswerError("it has no vectors where its documentation says") from None
 
     def problem(self, body: Any) -> Problem:
         """What the body of an error says.
