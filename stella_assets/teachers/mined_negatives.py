@@ -187,7 +187,7 @@ class _Mining:
     def _mine_block(self, queries: np.ndarray, documents_ND: np.ndarray) -> pl.DataFrame:
         import torch
 
-        from stella_assets.teachers.nearest_below import nearest_below
+        from stella_assets.teachers.nearest_below import nearest_below, positive_aware_bound
 
         queries_QD = self._vectors(queries)
         mine = np.isin(self._query_T, queries)
@@ -196,8 +196,7 @@ class _Mining:
         cosine_T = (queries_QD[place_T] * self._vectors(positive_T)).sum(dim=1).cpu()
         least_Q = torch.full((len(queries),), torch.inf)
         least_Q.scatter_reduce_(0, torch.from_numpy(place_T), cosine_T, "amin")
-        # Below the positive also where that is negative.
-        bound_Q = (least_Q - (1 - self._mine.ratio) * least_Q.abs()).to(queries_QD.device)
+        bound_Q = positive_aware_bound(least_Q, self._mine.ratio).to(queries_QD.device)
         # Known positives, and the query itself where it is a document.
         known_Q = np.concatenate([place_T, np.arange(len(queries))])
         document, there = find_sorted(self._keys_N, self._snapshot.keys[np.concatenate([positive_T, queries])])

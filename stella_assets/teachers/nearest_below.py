@@ -15,6 +15,20 @@ QUERY_BLOCK, DOCUMENT_BLOCK = 1024, 8192
 """A block of cosines is 32 MiB: large enough for the speed of one product, small enough for two in any memory."""
 
 
+def positive_aware_bound(positive_Q: Tensor, ratio: float) -> Tensor:
+    """The cosine from which on a text is too near a query to be its negative: a share of the positive's cosine.
+
+    Args:
+        positive_Q: Cosines of queries with what answers them.
+        ratio: The share, above 0 and at most 1.
+
+    References:
+        Moreira et al. 2024, NV-Retriever, arXiv 2407.15831: `TopK-PercPos`.
+    """
+    # Below the positive also where that is negative.
+    return positive_Q - (1 - ratio) * positive_Q.abs()
+
+
 def nearest_below(
     queries_QD: Tensor,
     documents_ND: np.ndarray,

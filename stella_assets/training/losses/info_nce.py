@@ -49,6 +49,8 @@ def info_nce(
     """
     import torch
 
+    from stella_assets.teachers.nearest_below import positive_aware_bound
+
     query_P, positive_P = pairs.query_P, pairs.positive_P
     if not len(query_P):
         return student_BD.sum() * 0  # not a new 0: the backward pass needs a graph
@@ -57,9 +59,8 @@ def info_nce(
         "query_to_document": (query_P, positive_P, torch.cat([positive_P, negatives]), False),
         "document_to_query": (positive_P, query_P, query_P, True),
     }
-    # Below the positive also where that is negative.
     own_P = teacher_BB[query_P, positive_P]
-    bound_P = None if false_negative_ratio is None else own_P - (1 - false_negative_ratio) * own_P.abs()
+    bound_P = None if false_negative_ratio is None else positive_aware_bound(own_P, false_negative_ratio)
     values = []
     for direction in directions:
         anchor_P, right_P, others, transposed = ends[direction]
