@@ -20,7 +20,7 @@ from stella_assets.corpus.judge_pairs import judge_pairs, pair_funnel
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.settings import Clean, CorpusSettings
 from stella_assets.corpus.sources import RawText, SourceConfig
-from stella_assets.corpus.tables import DROPPED_PAIRS, PAIR_FUNNEL, PAIR_NEGATIVES, PAIR_SCORES, PAIRS
+from stella_assets.corpus.tables import DROPPED_PAIRS, PAIR_FUNNEL, PAIR_NEGATIVES, PAIRS, SCORED_PAIRS
 from stella_assets.corpus.text import text_id
 
 CODE_VERSION = "1"
@@ -51,7 +51,7 @@ class PairTables:
 
     def scores(self) -> pl.DataFrame:
         """`query`, `document`, `score`, `source`, `split` and `origin`, by id."""
-        return pl.read_parquet(self.folder / PAIR_SCORES.file)
+        return pl.read_parquet(self.folder / SCORED_PAIRS.file)
 
 
 def pairs_step(
@@ -155,7 +155,7 @@ def _write(judged: pl.DataFrame, folder: Path) -> None:
     negatives = kept.filter(kind == "negative").rename({"id": "negative"})
     # In the order of the sources, which may put the hardest first.
     negatives = negatives.with_columns(rank=pl.int_range(1, pl.len() + 1).over("query")).sort("query", "rank")
-    for table, rows in ((PAIRS, pairs), (PAIR_SCORES, scores), (PAIR_NEGATIVES, negatives)):
+    for table, rows in ((PAIRS, pairs), (SCORED_PAIRS, scores), (PAIR_NEGATIVES, negatives)):
         table.write(folder, rows.select(table.schema.names).to_arrow())
     dropped = judged.filter(pl.col("rule").is_not_null())
     dropped = dropped.with_columns(pl.col("query", "document").str.slice(0, 240).str.replace_all(r"\s+", " "))

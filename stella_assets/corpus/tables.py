@@ -62,9 +62,9 @@ PAIRS = declare(
         schema=pa.schema({"query": TEXT, "positive": TEXT, "source": TEXT, "split": TEXT, "origin": TEXT}),
     )
 )
-PAIR_SCORES = declare(
+SCORED_PAIRS = declare(
     Table(
-        name="pair_scores",
+        name="scored_pairs",
         assets="pairs",
         file="pair_scores.parquet",
         schema=pa.schema(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stella_assets.corpus.pairs import PairTables
-from stella_assets.corpus.tables import PAIR_NEGATIVES, PAIR_SCORES, PAIRS
+from stella_assets.corpus.tables import PAIR_NEGATIVES, PAIRS, SCORED_PAIRS
 from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.read import RecipeError
 from stella_assets.students.dense.model import DenseStudent
@@ -48,7 +48,7 @@ def pairs(tmp_path: Path) -> Path:
          "split": "train"}
         for row in plain for rank, step in ((1, 31), (2, 63)) if row["split"] == "train"
     ]  # fmt: skip
-    for table, content in ((PAIRS, plain + more + gone), (PAIR_SCORES, scored), (PAIR_NEGATIVES, negatives)):
+    for table, content in ((PAIRS, plain + more + gone), (SCORED_PAIRS, scored), (PAIR_NEGATIVES, negatives)):
         table.write(folder, [{name: row.get(name) for name in table.schema.names} for row in content])
     return folder
 
@@ -134,8 +134,8 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(lesson, tmp_path, pairs
 
 
 def test_a_loss_without_a_gradient_stops_the_stage_and_is_named(lesson, tmp_path, pairs):
-    none = PAIR_SCORES.schema.empty_table()
-    PAIR_SCORES.write(pairs, none)
+    none = SCORED_PAIRS.schema.empty_table()
+    SCORED_PAIRS.write(pairs, none)
     stage = stage_of(steps=DEAD_STEPS + 5, checkpoint_every=100, train_layers=0, batch_size=16, matryoshka_heads=None)
     with pytest.raises(DeadLossError, match=r"s: full/cosent has a weight, and its gradient was zero in each"):
         train(lesson, lesson.student(), stage, tmp_path / "a", pairs)
