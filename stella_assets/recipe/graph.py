@@ -35,6 +35,7 @@ from stella_assets.release.rehearsal_step import rehearsal_step
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.mined_negatives import mined_negatives_step
+from stella_assets.teachers.scorers.step import pair_scores_step
 from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
 from stella_assets.teachers.statistics import statistics_step
 from stella_assets.teachers.suspects import suspects_step
@@ -79,6 +80,7 @@ class Graph:
         ends = [
             self.pairs,
             self.mined_negatives,
+            *self.pair_scores.values(),
             self.vector_stats,
             self.suspects,
             *(chain[-1] for chain in self.seeds.values()),
@@ -156,6 +158,7 @@ class Graph:
             self.mined_negatives = mined_negatives_step(
                 self._name, mine=recipe.mined_negatives, pairs=self.pairs, concatenation=self.concatenation
             )
+        self.pair_scores = self._add_pair_scores()
         self.vector_stats = statistics_step(self._name, vectors=self.teachers, concatenation=self.concatenation)
         self.semantic_duplicates = self.suspects = None
         semantic = recipe.corpus.semantic
@@ -180,6 +183,21 @@ class Graph:
                 evaluation_texts=self.evaluation_texts,
                 concatenation=self.concatenation,
             )
+
+    def _add_pair_scores(self) -> dict[str, Step[Any]]:
+        if self.pairs is None:
+            return {}
+        return {
+            scorer.name: pair_scores_step(
+                self._name,
+                scorer=scorer,
+                pairs=self.pairs,
+                mined_negatives=self.mined_negatives,
+                corpus=self.corpus,
+                concatenation=self.concatenation,
+            )
+            for scorer in self.recipe.pair_scores
+        }
 
     def _add_stages(self, seed: int, prefix: str = "") -> list[Step[Any]]:
         """The stages of the recipe, trained with a seed."""

@@ -17,6 +17,7 @@ from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import STUDENTS
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.mined_negatives import MineNegatives
+from stella_assets.teachers.scorers import PAIR_SCORERS
 from stella_assets.teachers.terms import Terms
 from stella_assets.training.stages import STAGES
 
@@ -65,6 +66,11 @@ class Recipe(ConfigModel):
         default=None,
         exclude_if=lambda mine: mine is None,
         description="negatives for the pairs of the corpus, from a teacher's stored vectors",
+    )
+    pair_scores: tuple[PAIR_SCORERS.union(), ...] = Field(  # type: ignore[valid-type]
+        default=(),
+        exclude_if=lambda scorers: not scorers,
+        description="what scores the queries of the corpus with their candidates; `retrievers` learn from it",
     )
     student: STUDENTS.union() = Field(description="the model to train")  # type: ignore[valid-type]
     stages: tuple[STAGES.union(), ...] = Field(  # type: ignore[valid-type]
@@ -151,6 +157,12 @@ class Recipe(ConfigModel):
         gives = any(source.gives_pairs for source in self.corpus.sources)
         if self.mined_negatives and not gives:
             raise ValueError("mined_negatives are for pairs of texts, and no source gives any; remove it, or add one")
+        if self.pair_scores and not gives:
+            raise ValueError("pair_scores are of pairs of texts, and no source gives any; remove them, or add one")
+        if twice := doubled([scorer.name for scorer in self.pair_scores]):
+            raise ValueError(f"two of pair_scores are named {twice[0]!r}; each needs a name of its own")
+        for number, scorer in enumerate(self.pair_scores):
+            scorer.require_fit(f"pair_scores.{number}", names)
         for number, stage in enumerate(self.stages):
             if stage.data == "pairs" and not gives:
                 raise ValueError(

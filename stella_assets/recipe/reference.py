@@ -24,6 +24,7 @@ from stella_assets.recipe.recipe import Recipe
 from stella_assets.students import STUDENTS
 from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.kinds import TEACHERS
+from stella_assets.teachers.scorers import PAIR_SCORERS
 from stella_assets.training.losses import LOSSES
 from stella_assets.training.stages import STAGES
 
@@ -33,6 +34,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "SOURCES": SOURCES,
     "TEACHERS": TEACHERS,
     "DIALECTS": DIALECTS,
+    "PAIR_SCORERS": PAIR_SCORERS,
     "STUDENTS": STUDENTS,
     "STAGES": STAGES,
     "LOSSES": LOSSES,

@@ -10,6 +10,7 @@ from stella_assets.storage.tables import FLAG, INT, REAL, TEXT, LineTable, Manif
 VECTORS_ASSET = "teacher_vectors"
 SNAPSHOTS_ASSET = "concatenated_vectors"
 STATISTICS_ASSET = "vector_stats"
+PAIR_SCORES_ASSET = "pair_scores"
 VECTORS = f"{VECTORS_ASSET}."
 """Begins the names of the tables in the vector store that hold a teacher's vectors; the fingerprint follows."""
 STATES = "pooled_states."
@@ -41,6 +42,19 @@ MINED_NEGATIVES = declare(
         schema=pa.schema({"query": TEXT, "negative": TEXT, "rank": INT, "cosine": REAL, "split": TEXT}),
     )
 )
+PAIR_SCORES = declare(
+    Table(
+        name="pair_scores",
+        assets=f"{PAIR_SCORES_ASSET}/*",
+        file="pair_scores.parquet",
+        schema=pa.schema(
+            {
+                "scorer": TEXT, "query": TEXT, "document": TEXT, "score": REAL, "split": TEXT, "origin": TEXT,
+                "rank": INT,
+            }
+        ),
+    )
+)  # fmt: skip
 SUSPECTS = declare(
     Table(
         name="suspects",

@@ -18,8 +18,8 @@ from stella_assets.corpus.tables import (
     DROPPED_PAIRS,
     PAIR_FUNNEL,
     PAIR_NEGATIVES,
-    PAIR_SCORES,
     PAIRS,
+    SCORED_PAIRS,
 )
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES, TASKS
 from stella_assets.pipelines.run_record import recorded
@@ -31,7 +31,7 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.study.tables import STUDY
 from stella_assets.teachers.centre import NARROW
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot
-from stella_assets.teachers.tables import COSTS, MINED_NEGATIVES, SUSPECTS
+from stella_assets.teachers.tables import COSTS, MINED_NEGATIVES, PAIR_SCORES, SUSPECTS
 from stella_assets.training.tables import TRAINING_LOG
 from tests.conftest import TINY, write_recipe
 
@@ -86,10 +86,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ("stage_1", TRAINING_LOG, log),
         ("contamination", CONTAMINATION, [{"task": "Retrieval", "rule": "equal", "verdict": "drop"}]),
         ("pairs", PAIRS, [{"query": "00", "positive": "01"}]),
-        ("pairs", PAIR_SCORES, [{"query": "00", "document": "01", "score": 0.5}]),
+        ("pairs", SCORED_PAIRS, [{"query": "00", "document": "01", "score": 0.5}]),
         ("pairs", PAIR_NEGATIVES, [{"query": "00", "negative": "02", "rank": 1}]),
         ("pairs", PAIR_FUNNEL, [{"source": "faq", "rule": "read", "pairs": 1}]),
         ("pairs", DROPPED_PAIRS, [{"source": "faq", "rule": "empty"}]),
+        ("pair_scores/store", PAIR_SCORES, [{"scorer": "store", "query": "00", "document": "02", "score": 0.5}]),
         ("mined_negatives", MINED_NEGATIVES, [{"query": "00", "negative": "02", "rank": 1}]),
         ("contamination_suspects", SUSPECTS, [{"task": "Retrieval", "cosine": 0.9}]),
         ("study", STUDY, [{"variant": "unchanged", "seed": 0, "score": 0.5}]),

@@ -1,0 +1,130 @@
+"""What every scorer of pairs is: settings in a recipe, and scores of a query with a document."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from pydantic import Field
+
+from stella_assets.core.config import ConfigModel, Name
+from stella_assets.core.devices import Compute
+from stella_assets.core.registry import Registry
+from stella_assets.core.step import Log
+from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.snapshot import Snapshot
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What a scorer works with.
+
+    Attributes:
+        texts: The corpus, which has the texts of all pairs.
+        workspace: Where scores are kept.
+        compute: Devices and number format.
+        log: For people.
+        snapshot: The teachers' stored vectors; only for kinds that read them.
+    """
+
+    texts: CorpusTexts
+    workspace: Workspace
+    compute: Compute
+    log: Log
+    snapshot: Snapshot | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of pairs.
+
+    Attributes:
+        scores_N: One per pair, in their order; NaN for a pair that has none.
+        left_out: Why pairs have none, in words, and how many of each.
+        metrics: Further figures to show.
+    """
+
+    scores_N: Scores
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PairScorerConfig(ConfigModel):
+    """Settings that every scorer has.
+
+    A kind is a subclass with a field `kind: Literal["..."]`, registered with `PAIR_SCORERS`.
+
+    Example:
+        >>> @PAIR_SCORERS.register
+        ... class WordOverlap(PairScorerConfig):
+        ...     '''How many words both texts have.'''
+        ...     kind: Literal["word_overlap"]
+    """
+
+    icons: ClassVar[frozenset[str]] = frozenset()
+    """Technologies, for the UI."""
+    reads_vectors: ClassVar[bool] = False
+    """Whether it reads the teachers' stored vectors; then it depends on the snapshot."""
+    paid: ClassVar[bool] = False
+    """Whether others compute its scores, for money."""
+
+    name: Name = Field(description="of the scorer, by which `retrievers` choose it")
+    kind: str = Field(description="which of the kinds below")
+
+    @abstractmethod
+    def score(self, pairs: pl.DataFrame, scoring: Scoring) -> Scored:
+        """The scores of pairs: the higher, the better the document answers the query.
+
+        Args:
+            pairs: With the ids `query` and `document`, by query.
+            scoring: What it works with.
+
+        Raises:
+            UserError: It cannot be used as the recipe says.
+        """
+
+    def identity_settings(self) -> dict[str, Any]:
+        """The settings that decide its scores."""
+        return self.settings()
+
+    def external_versions(self, compute: Compute) -> Mapping[str, str]:
+        """What its scores depend on outside the recipe, e.g. a digest of weights. No model is loaded.
+
+        Args:
+            compute: What it would compute with.
+
+        Raises:
+            UserError: Its files do not exist.
+        """
+        del compute
+        return {}
+
+    def require_fit(self, place: str, teachers: Sequence[str]) -> None:
+        """Make sure that it fits the rest of the recipe.
+
+        Args:
+            place: Where it stands in the recipe.
+            teachers: Names of the recipe's teachers.
+
+        Raises:
+            ValueError: It does not.
+        """
+        del place, teachers
+
+    def check(self) -> None:
+        """Make sure that its files can be used, without loading a model.
+
+        Raises:
+            UserError: They cannot.
+        """
+
+
+PAIR_SCORERS: Registry[PairScorerConfig] = Registry("pair scorer")
