@@ -86,6 +86,14 @@ class CheckedFiles:
         seen = {name: _state(self._folder / name) for name in digests}
         self._remember({}, {name: (*state, digests[name]) for name, state in seen.items() if state})
 
+    def keep_only(self, named: Iterable[str]) -> None:
+        """Forget all other files of the group, so that `unchanged` is about these."""
+        remembered = self._read()
+        kept = {name: remembered[name] for name in named if name in remembered}
+        if kept != remembered:
+            with suppress(OSError):  # a full disk; the files are read again the next time
+                write_atomically(self._memory, json.dumps(kept))
+
     def forget(self) -> None:
         """Forget the group, e.g. because its files were removed."""
         self._memory.unlink(missing_ok=True)

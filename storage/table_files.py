@@ -58,6 +58,9 @@ def wrong_files(workspace: Workspace, name: str, tag: str | None = None) -> dict
     if wrong or missing:
         # Else the next call would find every file unchanged since this one.
         memory.forget()
+    else:
+        # Files of earlier versions may go at any time; Lance would then be loaded by every call.
+        memory.keep_only(digests)
     named_wrong = {each.path.relative_to(folder).as_posix(): str(each) for each in wrong}
     return {path: f"{folder / path} has no digest" for path in missing} | named_wrong
 

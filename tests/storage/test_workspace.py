@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stella_assets.storage.codecs import Scalars
-from stella_assets.storage.database import open_table
+from stella_assets.storage.database import open_table, table_uri
 from stella_assets.storage.errors import DiskSpaceError
 from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.workspace import Workspace
@@ -87,3 +87,29 @@ print(sorted({{"lance", "lancedb", "duckdb", "polars"}} & set(sys.modules)))
     open_table(workspace, "t").delete(f"id = '{ids[0]}'")
     assert ask() == "['t'] 4 False\n['lance']\n"  # counted once for each version
     assert ask() == "['t'] 4 False\n[]\n"
+
+
+def test_a_table_is_found_whole_without_lance_also_after_its_earlier_versions_are_removed(workspace: Workspace):
+    table = KeyedTable(workspace, "t", Scalars())
+    code = f"""
+import sys
+from pathlib import Path
+from stella_assets.storage.table_files import require_whole
+from stella_assets.storage.workspace import Workspace
+require_whole(Workspace(Path({str(workspace.root)!r})), "t")
+print("lance" in sys.modules)
+"""
+
+    def needs_lance() -> bool:
+        return (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+        )
+
+    for last in (5, 10):
+        ids = [f"{number:032x}" for number in range(last)]
+        table.fill(ids, lambda at: at, lambda at: at.astype(np.float32))
+        assert needs_lance()  # once for each version
+        assert not needs_lance()
+    earlier = max(Path(table_uri(workspace, "t"), "_versions").glob("*.manifest"))  # names count down
+    earlier.unlink()  # as garbage collection does
+    assert not needs_lance()
