@@ -8,14 +8,12 @@ answered may exceed corpus and canaries only by texts that were in flight at a k
 """
 
 import json
-import os
 import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,6 +26,7 @@ import numpy as np
 ITEMS, CONCURRENCY, LATENCY = 16, 4, 0.02
 IN_FLIGHT = ITEMS * CONCURRENCY
 """Texts that can be in flight at once."""
+EMBED, READY = "--embed", "ready\n"
 PER_KILL = 640
 """Texts of the corpus for each kill, so that most kills come before it is embedded."""
 
@@ -87,15 +86,24 @@ def counts(address: str) -> dict[str, int]:
 
 
 class Home:
-    """A workspace with a corpus, and the teacher that embeds it."""
+    """A workspace with a corpus, and the teacher that embeds it.
 
-    def __init__(self, root: Path, address: str, texts: int) -> None:
+    Args:
+        root: Folder of both.
+        address: Of the stand-in.
+        texts: Of the corpus, where it is not there yet.
+    """
+
+    def __init__(self, root: Path, address: str, texts: int = 0) -> None:
+        from stella_assets.corpus.read import CorpusTexts
         from stella_assets.storage.workspace import Workspace
         from stella_assets.teachers.kinds.api import ApiTeacher
         from tests.teachers.api.conftest import SmallCorpus, compute_in, settings
 
-        self.root, self.workspace = root, Workspace(root / "home")
-        self.corpus = SmallCorpus(root / "corpus", [f"text number {number} of the corpus" for number in range(texts)])
+        self.root, self.address, self.workspace = root, address, Workspace(root / "home")
+        if not (folder := root / "corpus").exists():
+            SmallCorpus(folder, [f"text number {number} of the corpus" for number in range(texts)])
+        self.corpus = CorpusTexts(folder)
         limits = {"items": ITEMS, "concurrency": CONCURRENCY}
         self.teacher = ApiTeacher.model_validate(settings(address, limits=limits, unit_rows=1024))
         self.compute = compute_in(self.workspace)
@@ -105,21 +113,24 @@ class Home:
 
         return opened(self.teacher, self.root, self.workspace, self.compute)
 
-    def start(self) -> int:
-        """Embed in a process of its own, forked from this one, which has imported the libraries."""
-        process = os.fork()
-        if process:
-            return process
-        code = 70
-        try:
-            from tests.teachers.api.conftest import LOG
+    def start(self) -> subprocess.Popen[str]:
+        """Embed in a process of its own; it is returned when it has imported the libraries and begins.
 
-            self.vectors().fill(self.corpus.texts, self.compute, LOG)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
+        Not forked: a process that has used Lance leaves locks to its children that nobody opens.
+        """
+        command = [sys.executable, "-m", "tests.faults.api_kills", EMBED, str(self.root), self.address]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == READY, process.communicate()[1]
+        return process
+
+    def embed(self) -> None:
+        """Embed in this process."""
+        from tests.teachers.api.conftest import LOG
+
+        vectors = self.vectors()
+        print(READY, end="", flush=True)
+        vectors.fill(self.corpus, self.compute, LOG)
 
     def journal(self, part: str = "journal") -> tuple[int, dict[bytes, bytes], list[str]]:
         """Rows of the journals, vectors by key, and damages."""
@@ -137,12 +148,13 @@ class Home:
         return rows, found, damages
 
     def digest(self) -> str:
-        return str(self.vectors().digest(self.corpus.texts)[0])
+        return str(self.vectors().digest(self.corpus)[0])
 
 
-def finish(process: int) -> int:
-    """Wait for a process; its exit code."""
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a process; empty if it succeeded, else what it printed."""
+    _, errors = process.communicate()
+    return "" if process.returncode == 0 else f"exit code {process.returncode}: {errors[-2000:]}"
 
 
 def attack(root: Path, kills: int, seed: int = 0) -> Outcome:
@@ -152,23 +164,25 @@ def attack(root: Path, kills: int, seed: int = 0) -> Outcome:
     texts, draw, faults = PER_KILL * kills, random.Random(seed), []
     with stand_in() as address:
         calm = Home(root / "calm", address, texts)
+        process = calm.start()
         began = time.monotonic()
-        if code := finish(calm.start()):
-            faults.append(f"the undisturbed run ended with {code}")
+        if failure := finish(process):
+            faults.append(f"the undisturbed run ended with {failure}")
         seconds = time.monotonic() - began
         calm_rows, calm_vectors, _ = calm.journal()
     with stand_in() as address:
         home, done = Home(root / "killed", address, texts), 0
         for _ in range(kills):
             process = home.start()
-            time.sleep(draw.uniform(0, 1.8 * seconds / kills))
-            if os.waitpid(process, os.WNOHANG)[0]:
-                faults.append("a process had embedded all before it could be killed")
-                break
-            os.kill(process, signal.SIGKILL)
-            done += finish(process) == -signal.SIGKILL
-        if code := finish(home.start()):
-            faults.append(f"the last run ended with {code}")
+            # A share of what is left on average, so that most kills come before all is embedded.
+            time.sleep(draw.uniform(0, 1.6 * seconds / kills))
+            process.kill()
+            failure = finish(process)
+            done += process.returncode == -signal.SIGKILL
+            if failure and process.returncode != -signal.SIGKILL:
+                faults.append(f"a run ended before it was killed, with {failure}")
+        if failure := finish(home.start()):
+            faults.append(f"the last run ended with {failure}")
         time.sleep(2 * LATENCY)
         rows, vectors, damages = home.journal()
         canaries, _, _ = home.journal("canaries")
@@ -179,17 +193,21 @@ def attack(root: Path, kills: int, seed: int = 0) -> Outcome:
             faults.append(f"the journals have {calm_rows:,} and {rows:,} rows of {texts:,} texts")
         if vectors != calm_vectors:
             faults.append("the journal is another one than that of the undisturbed run")
-        if home.digest() != calm.digest():
+        if not faults and home.digest() != calm.digest():
             faults.append("the store is another one than that of the undisturbed run")
         if not 0 <= lost <= done * IN_FLIGHT:
             faults.append(f"{lost:,} texts were answered and not kept")
-        home.vectors().fill(home.corpus.texts, home.compute, LOG)
+        home.vectors().fill(home.corpus, home.compute, LOG)
         if counts(address)["texts"] != answered:
             faults.append("a complete run was answered again")
     return Outcome(done, texts, answered, canaries, rows, lost, done * IN_FLIGHT, faults)
 
 
 def main() -> None:
+    if sys.argv[1] == EMBED:
+        root, address = sys.argv[2:]
+        Home(Path(root), address).embed()
+        return
     root, kills, seed = Path(sys.argv[1]), *(int(word) for word in [*sys.argv[2:], 30, 0][:2])
     outcome = attack(root, kills, seed)
     print(json.dumps(asdict(outcome), indent=1))
