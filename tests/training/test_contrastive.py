@@ -1,5 +1,7 @@
 """The method `contrastive`: its batches, its anchor, its gradient in parts, and resuming."""
 
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.tables import PAIR_NEGATIVES, PAIRS, SCORED_PAIRS
 from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.read import RecipeError
+from stella_assets.storage.workspace import Workspace
+from stella_assets.students import DenseConfig
 from stella_assets.students.dense.model import DenseStudent
+from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.training import checkpoint, loop
 from stella_assets.training.data import Reading
 from stella_assets.training.dead_losses import DEAD_STEPS, DeadLossError, Watch
@@ -20,10 +26,11 @@ from stella_assets.training.pairs import PairFeed, PairRows
 from stella_assets.training.stages.base import StageContext, StageError
 from stella_assets.training.stages.contrastive import Contrastive
 from stella_assets.training.stages.descent import Descent
+from stella_assets.training.tokens import TokenTable
 from tests.conftest import TINY
 from tests.training.conftest import DEV, TEXTS, Lesson
 
-LOSSES = {"cosine": 10, "info_nce": 1, "cosent": 0.2, "spread_out": 0.1}
+LOSSES = {"cosine": 10, "info_nce": 1, "soft_kl": 1, "cosent": 0.2, "angle": 0.2, "spread_out": 0.1}
 
 
 def text_id(number: int) -> str:
@@ -133,10 +140,50 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(lesson, tmp_path, pairs
         torch.testing.assert_close(a, b, atol=2e-4, rtol=0, msg=name)
 
 
+def gradients(lesson: Lesson, folder: Path, pairs: Path, **changes: Any) -> dict[str, torch.Tensor]:
+    """The gradient of the first step, clipped, as AdamW remembers it."""
+    student = lesson.student()
+    student.dtype = "float32"
+    done = train(lesson, student, stage_of(steps=1, checkpoint_every=1, hard_negatives=2, **changes), folder, pairs)
+    return {name: tensor for name, tensor in done.optimizer.items() if name.endswith("exp_avg")}
+
+
+def _one_of_two(rank: int, port: int, root: Path, config: DenseConfig, folder: Path, pairs: Path) -> None:
+    """Runs in a process of its own."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()}, ACCELERATE_USE_CPU="true")
+    lesson = Lesson(config, Snapshot.open(Workspace(root), "tiny", "one"), TokenTable(folder / "tokens.arrow"))
+    for name, changes in SHARED.items():
+        found = gradients(lesson, folder / name.replace(" ", "_"), pairs, **changes)
+        if rank == 0:
+            save_file(found, folder / f"{name}.safetensors")
+
+
+SHARED: dict[str, dict[str, Any]] = {"whole": {}, "in parts": {"micro_batch_size": 4}}
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_a_batch_of_pairs_have_the_gradient_of_one(lesson, workspace, tmp_path, pairs):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(
+        _one_of_two, (port, workspace.root, lesson.config, tmp_path, pairs), nprocs=2, join=True
+    )
+    expected = gradients(lesson, tmp_path / "one", pairs)
+    for name in SHARED:
+        found = load_file(tmp_path / f"{name}.safetensors")
+        assert found.keys() == expected.keys()
+        for key, gradient in expected.items():
+            torch.testing.assert_close(found[key], gradient, atol=1e-6, rtol=1e-4, msg=f"{name}: {key}")
+
+
 def test_a_loss_without_a_gradient_stops_the_stage_and_is_named(lesson, tmp_path, pairs):
     none = SCORED_PAIRS.schema.empty_table()
     SCORED_PAIRS.write(pairs, none)
-    stage = stage_of(steps=DEAD_STEPS + 5, checkpoint_every=100, train_layers=0, batch_size=16, matryoshka_heads=None)
+    losses = {"cosine": 10, "info_nce": 1, "cosent": 0.2}
+    sizes = {"steps": DEAD_STEPS + 5, "checkpoint_every": 100, "batch_size": 16}
+    stage = stage_of(train_layers=0, full_head=losses, matryoshka_heads=None, **sizes)
     with pytest.raises(DeadLossError, match=r"s: full/cosent has a weight, and its gradient was zero in each"):
         train(lesson, lesson.student(), stage, tmp_path / "a", pairs)
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from stella_assets.training.losses.angle import angle_similarity
 from stella_assets.training.losses.cosent import cosent
-from stella_assets.training.losses.info_nce import info_nce
+from stella_assets.training.losses.info_nce import InfoNce, info_nce
+from stella_assets.training.losses.soft_kl import soft_kl
 from stella_assets.training.losses.spread_out import spread_out
 from stella_assets.training.pairs import BatchPairs
 
@@ -71,6 +73,100 @@ def test_info_nce_of_distinct_pairs_is_the_loss_of_sentence_transformers():
     expected = theirs.compute_loss_from_embeddings([s[:8], s[8:]], None)
     pairs = pairs_of(16, [(i, i + 8) for i in range(8)])
     assert info_nce(s, s @ s.T, pairs, 0.05, None, ("query_to_document",)).item() == pytest.approx(expected.item())
+
+
+FOUR = ("query_to_document", "query_to_query", "document_to_query", "document_to_document")
+
+
+@pytest.mark.parametrize("directions", [FOUR, FOUR[:2], FOUR[::3]])
+@pytest.mark.parametrize("negatives", [0, 2])
+def test_one_sum_over_directions_is_the_loss_of_sentence_transformers(directions, negatives):
+    from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+    names = {direction: direction.replace("document", "doc") for direction in FOUR}
+    raw = unit(8 * (2 + negatives), 8, 0).requires_grad_()
+    s = torch.nn.functional.normalize(raw, dim=1)  # theirs normalises, too
+    theirs = MultipleNegativesRankingLoss(
+        torch.nn.Identity(), scale=20, directions=tuple(names[each] for each in directions), partition_mode="joint"
+    )
+    expected = theirs.compute_loss_from_embeddings(list(s.split(8)), None)
+    wrong = {(i, i + 8 * (2 + n)) for i in range(8) for n in range(negatives)}
+    pairs = pairs_of(len(s), [(i, i + 8) for i in range(8)], negatives=wrong)
+    value = info_nce(s, torch.zeros(len(s), len(s)), pairs, 0.05, None, directions)
+    assert value.item() == pytest.approx(expected.item())
+    (ours,), (those,) = (torch.autograd.grad(each, raw, retain_graph=True) for each in (value, expected))
+    torch.testing.assert_close(ours, those)
+
+
+def test_texts_of_one_side_that_share_an_answer_or_a_query_are_not_compared():
+    s = unit(4, 4, 0)
+    shared = pairs_of(4, [(0, 2), (1, 2), (1, 3)])  # queries 0 and 1 share 2; documents 2 and 3 share 1
+    guide = torch.zeros(4, 4)
+    cos = ((s @ s.T) / 0.05).tolist()
+    # Left for (0, 2): document 3 and nothing else; for (1, 2): nothing; for (1, 3): query 0.
+    naive = [
+        math.log(2 * math.exp(cos[0][2]) + math.exp(cos[0][3])) - cos[0][2],
+        math.log(2 * math.exp(cos[1][2])) - cos[1][2],
+        math.log(2 * math.exp(cos[1][3]) + math.exp(cos[0][3])) - cos[1][3],
+    ]
+    assert info_nce(s, guide, shared, 0.05, None, FOUR).item() == pytest.approx(sum(naive) / 3)
+
+
+def test_directions_without_a_positive_are_refused():
+    with pytest.raises(ValueError, match="query_to_query has no positive of its own; add query_to_document"):
+        InfoNce(weight=1, directions=("query_to_query",))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_soft_kl_is_its_definition(seed):
+    random = np.random.default_rng(seed)
+    pairs = sorted({(int(random.integers(6)), int(random.integers(4, 12))) for _ in range(8)})
+    pairs = [(q, d) for q, d in pairs if q != d]
+    negatives = {(pairs[0][0], 12), (pairs[1][0], 13), (15, 14)}  # 15 is no query of the batch
+    s, t = unit(16, 6, seed).requires_grad_(), unit(16, 5, 100 + seed)
+    queries = sorted({q for q, _ in pairs})
+    documents = sorted({d for _, d in pairs} | {12, 13})
+    total = torch.zeros((), dtype=torch.float64)
+    for q in queries:
+        chosen = [d for d in documents if d != q]
+        p, log_q = [], []
+        for d in chosen:
+            p.append(math.exp(t[q] @ t[d] / 0.05) / sum(math.exp(t[q] @ t[e] / 0.05) for e in chosen))
+            log_q.append(s[q] @ s[d] / 0.05 - torch.stack([(s[q] @ s[e] / 0.05).exp() for e in chosen]).sum().log())
+        for a, b in zip(p, log_q, strict=True):
+            total = total + a * (math.log(a) - b) / len(queries)
+    value = soft_kl(s, t @ t.T, pairs_of(16, pairs, negatives=negatives), 0.05)
+    torch.testing.assert_close(value, total)
+    (ours,), (naive,) = (torch.autograd.grad(each, s) for each in (value, total))
+    torch.testing.assert_close(ours, naive)
+
+
+def test_soft_kl_of_the_teachers_themselves_is_zero_at_any_temperature():
+    s = unit(12, 6, 0).requires_grad_()
+    pairs = pairs_of(12, [(i, i + 6) for i in range(6)])
+    for tau in (1.0, 0.05, 0.001):  # at the last one, float32 probabilities are 0
+        value = soft_kl(s.float(), (s @ s.T).detach(), pairs, tau)
+        (gradient,) = torch.autograd.grad(value, s)
+        assert value.item() == pytest.approx(0, abs=1e-3)
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("dimension", [8, 7])
+def test_angle_similarity_is_that_of_complex_vectors(dimension):
+    x, y = unit(20, dimension, 0), unit(20, dimension, 1)
+    whole = [torch.nn.functional.pad(side, (0, dimension % 2)) for side in (x, y)]
+    a, b = (torch.complex(*side.chunk(2, dim=1)) for side in whole)
+    inner = (a * b.conj()).sum(dim=1)
+    torch.testing.assert_close(angle_similarity(x, y), (inner.real + inner.imag).abs())
+
+
+def test_angle_is_the_loss_of_sentence_transformers():
+    from sentence_transformers.losses import AnglELoss
+
+    x, y = unit(20, 8, 0), unit(20, 8, 1)
+    scores = torch.arange(20).double() % 5
+    expected = AnglELoss(torch.nn.Identity()).compute_loss_from_embeddings([x, y], scores)
+    assert cosent(angle_similarity(x, y), scores, 20).item() == pytest.approx(expected.item())
 
 
 def test_a_text_that_the_teachers_find_as_near_as_the_positive_is_no_negative():
