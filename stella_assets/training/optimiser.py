@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,29 @@ from stella_assets.students.dense.model import DenseStudent
 from stella_assets.training.stages.descent import Descent
 
 
-def learning_rate_factor(stage: Descent, step: int, steps: int) -> float:
+class Schedule(Protocol):
+    """How a learning rate rises and falls."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of the steps in which it rises."""
+
+    @property
+    def schedule(self) -> Literal["cosine", "linear", "constant"]:
+        """How it falls after that."""
+
+    @property
+    def min_lr_ratio(self) -> float:
+        """Share of the peak that it ends with."""
+
+
+def learning_rate_factor(stage: Schedule, step: int, steps: int) -> float:
     """Share of the peak at a step: a linear rise, then the stage's schedule down to `min_lr_ratio`.
 
     Args:
         stage: Its warmup, schedule and `min_lr_ratio`.
         step: Counting from 0.
-        steps: Steps of the stage.
+        steps: Steps in all.
 
     Returns:
         A factor in (0, 1].
@@ -43,28 +60,41 @@ def learning_rate_factor(stage: Descent, step: int, steps: int) -> float:
 
 
 def make_optimizer(student: DenseStudent, stage: Descent) -> torch.optim.AdamW:
-    """AdamW over what trains, one group per learning rate; biases and normalisation scales do not decay.
+    """AdamW over what trains of a student; see `adamw`.
 
     Args:
         student: Those of its parameters that take a gradient are trained.
         stage: Its learning rates and weight decay.
+    """
+    in_heads = {id(parameter) for parameter in student.heads.parameters()}
+    groups = [
+        ([p for p in student.parameters() if p.requires_grad and (id(p) in in_heads) == heads], rate)
+        for heads, rate in ((False, stage.learning_rate), (True, stage.head_learning_rate or stage.learning_rate))
+    ]
+    return adamw(groups, stage.weight_decay)
+
+
+def adamw(groups: Iterable[tuple[Sequence[nn.Parameter], float]], weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with one group per learning rate; biases and normalisation scales do not decay.
+
+    Args:
+        groups: Parameters and their learning rate.
+        weight_decay: Of the others.
 
     References:
         Loshchilov and Hutter 2019, Decoupled weight decay regularization, arXiv 1711.05101.
     """
-    in_heads = {id(parameter) for parameter in student.heads.parameters()}
-    groups = []
-    for heads, rate in ((False, stage.learning_rate), (True, stage.head_learning_rate or stage.learning_rate)):
-        members = [p for p in student.parameters() if p.requires_grad and (id(p) in in_heads) == heads]
+    made = []
+    for members, rate in groups:
         for decays in (True, False):
             # Biases and scales are the vectors among the parameters, whatever an architecture calls them.
             parameters = [p for p in members if (p.ndim > 1) == decays]
             if parameters:
-                decay = stage.weight_decay if decays else 0.0
                 # `lr` changes at every step; `peak` is what it is a share of.
-                groups.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
+                decay = weight_decay if decays else 0.0
+                made.append({"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay})
     # Fused: one kernel for many parameters, instead of several small ones for each.
-    return torch.optim.AdamW(groups, fused=True)
+    return torch.optim.AdamW(made, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
