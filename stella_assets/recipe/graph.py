@@ -39,6 +39,7 @@ from stella_assets.teachers.scorers.step import pair_scores_step
 from stella_assets.teachers.semantic_duplicates import semantic_duplicates_step
 from stella_assets.teachers.statistics import statistics_step
 from stella_assets.teachers.suspects import suspects_step
+from stella_assets.training.retrievers.step import retriever_step
 from stella_assets.training.stage import stage_step
 from stella_assets.training.tokens import tokens_step
 
@@ -70,6 +71,8 @@ class Graph:
             self._name, student=recipe.student, release=recipe.release, stages=recipe.stages
         )
         self.stages = self._add_stages(recipe.seed)
+        self.retrievers: dict[str, Step[Any]] = {}
+        self._add_retrievers()
         self._add_scores()
         self.report = self._add_report()
         self._add_release()
@@ -84,6 +87,7 @@ class Graph:
             self.vector_stats,
             self.suspects,
             *(chain[-1] for chain in self.seeds.values()),
+            *self.retrievers.values(),
             self.release,
         ]
         return upstream(*(step for step in ends if step is not None))
@@ -226,6 +230,21 @@ class Graph:
                 )
             )
         return stages
+
+    def _add_retrievers(self) -> None:
+        for retriever in self.recipe.retrievers:
+            assert self.pairs is not None, "the recipe was validated"
+            self.retrievers[retriever.name] = retriever_step(
+                self._name,
+                retriever=retriever,
+                student=self.recipe.student,
+                seed=self.recipe.seed,
+                corpus=self.corpus,
+                pairs=self.pairs,
+                mined_negatives=self.mined_negatives,
+                scores=None if retriever.scores is None else self.pair_scores[retriever.scores],
+                stage=self.stages[-1],
+            )
 
     def _add_scores(self) -> None:
         recipe, name = self.recipe, self._name

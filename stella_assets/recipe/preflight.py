@@ -68,6 +68,8 @@ def check_recipe(
         decontaminates=recipe.corpus.decontaminate is not None,
     )
     recipe.student.check(recipe.stages)
+    for retriever in recipe.retrievers:
+        retriever.check(recipe.student)
     dims = {teacher.name: teacher.check() for teacher in recipe.teachers}
     known = {name: dim for name, dim in dims.items() if dim is not None}
     _require_space(recipe, workspace, sum(known.values()) if known.keys() == dims.keys() else None)

@@ -19,6 +19,7 @@ from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.mined_negatives import MineNegatives
 from stella_assets.teachers.scorers import PAIR_SCORERS
 from stella_assets.teachers.terms import Terms
+from stella_assets.training.retrievers import RETRIEVERS
 from stella_assets.training.stages import STAGES
 
 # Links to a recipe's artefacts are in `<workspace>/<name>/`, next to these folders.
@@ -78,6 +79,12 @@ class Recipe(ConfigModel):
         validate_default=True,
         default="robust",
         description="a list of stages, each continuing from the one before, or a preset",
+    )
+    # Left out where there are none: a recipe without them has the digest that it had before.
+    retrievers: tuple[RETRIEVERS.union(), ...] = Field(  # type: ignore[valid-type]
+        default=(),
+        exclude_if=lambda retrievers: not retrievers,
+        description="further students for retrieval, which learn from the pairs of the corpus",
     )
     evaluation: EvaluationSettings = Field(default=EvaluationSettings(), description="what every model is scored on")
     release: ReleaseSettings = Field(description="the published model folder, and what it must show first")
@@ -172,6 +179,24 @@ class Recipe(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _require_retrievers(self) -> Self:
+        if twice := doubled([retriever.name for retriever in self.retrievers]):
+            raise ValueError(f"two retrievers are named {twice[0]!r}; each needs a name of its own")
+        if self.retrievers and not any(source.gives_pairs for source in self.corpus.sources):
+            raise ValueError(
+                "retrievers learn from pairs of texts, and no source gives any; map `query` and `positive` in the "
+                "columns of a source, or set its `pairs`"
+            )
+        known = [scorer.name for scorer in self.pair_scores]
+        for retriever in self.retrievers:
+            if retriever.scores is not None and retriever.scores not in known:
+                raise ValueError(
+                    f"retriever {retriever.name!r}: scores names {retriever.scores!r}; the recipe has pair_scores "
+                    f"{', '.join(known) or 'of no name'}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _require_test_texts(self) -> Self:
         if HELD_OUT in self.evaluation.tasks and not self.corpus.test:
             raise ValueError("corpus.test is 0, and held_out tasks are made of test texts; raise it, or change `tasks`")
@@ -190,9 +215,10 @@ class Recipe(ConfigModel):
         )
 
     def published_models(self) -> dict[str, ModelSource]:
-        """The models of the student and of the teachers, by what uses them, as messages name it."""
+        """The models of the student, of the teachers and of retrievers, by what uses them, as messages name it."""
         teachers = {f"teacher {each.name!r}": model for each in self.teachers if (model := each.published_model())}
-        return {"student": self.student, **teachers}
+        starts = {f"retriever {each.name!r}": each.start for each in self.retrievers if each.start}
+        return {"student": self.student, **teachers, **starts}
 
     def taught_by(self, stages: int | None = None) -> tuple[str, ...]:
         """Names of the teachers that the first stages learn from, in the order of the concatenation.

@@ -26,6 +26,8 @@ from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.scorers import PAIR_SCORERS
 from stella_assets.training.losses import LOSSES
+from stella_assets.training.retrievers import RETRIEVERS
+from stella_assets.training.retrievers.losses import LIST_LOSSES
 from stella_assets.training.stages import STAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"
@@ -38,6 +40,8 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "STUDENTS": STUDENTS,
     "STAGES": STAGES,
     "LOSSES": LOSSES,
+    "RETRIEVERS": RETRIEVERS,
+    "LIST_LOSSES": LIST_LOSSES,
     "TASK_KINDS": TASK_KINDS,
 }
 # In characters. Longer ones, e.g. lists of patterns, would make the column wider than the page.

@@ -129,7 +129,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
             description=stage.describe(),
             kinds=frozenset({"pytorch"}),
             checks=(DEV_LOSS_FELL,),
-            show=_show,
+            show=show_loss,
         ),
         read=read,
         dependencies=(concatenation, tokens, *(step for step in optional if step is not None)),
@@ -171,7 +171,12 @@ def _current(step: Step[Any], workspace: Workspace) -> Artefact:
     return Artefact.open(step.stored_as, folder)
 
 
-def _show(artefact: Artefact) -> Mapping[str, Shown]:
+def show_loss(artefact: Artefact) -> Mapping[str, Shown]:
+    """The curves of a training.
+
+    Args:
+        artefact: With a table `training_log`.
+    """
     import pyarrow.parquet as pq
 
     from stella_assets.training.plots import loss_curves

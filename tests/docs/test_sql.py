@@ -32,7 +32,7 @@ from stella_assets.study.tables import STUDY
 from stella_assets.teachers.centre import NARROW
 from stella_assets.teachers.snapshot import Snapshot, current_snapshot
 from stella_assets.teachers.tables import COSTS, MINED_NEGATIVES, PAIR_SCORES, SUSPECTS
-from stella_assets.training.tables import TRAINING_LOG
+from stella_assets.training.tables import RETRIEVER_LOG, TRAINING_LOG
 from tests.conftest import TINY, write_recipe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sql.md").read_text(encoding="utf-8")
@@ -84,6 +84,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         ("evaluation_tasks", TASKS, [{"task": "HeldOutRetrieval", "data": "held_out"}]),
         ("release_gate", VERDICTS, [{"requirement": "retention", "passed": True}]),
         ("stage_1", TRAINING_LOG, log),
+        ("retriever/late", RETRIEVER_LOG, [{"stage": "retriever/late", "step": 0, "split": "dev", "term": "total"}]),
         ("contamination", CONTAMINATION, [{"task": "Retrieval", "rule": "equal", "verdict": "drop"}]),
         ("pairs", PAIRS, [{"query": "00", "positive": "01"}]),
         ("pairs", SCORED_PAIRS, [{"query": "00", "document": "01", "score": 0.5}]),
