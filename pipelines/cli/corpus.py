@@ -65,6 +65,7 @@ def export(
     vectors: Annotated[
         list[str] | None, typer.Option(help="A teacher whose vectors are exported, too; may be given several times.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the data set as Parquet shards with a card, as `datasets.load_dataset` reads it."""
     workspace = prepare_environment()
@@ -80,7 +81,10 @@ def export(
         contamination=graph.contamination,
     )
     with progress_bar(0, "export", "rows") as bar:
-        files = export_dataset(inputs, to, vectors or [], quiet_runner(workspace), bar.update)
+        files = list(export_dataset(inputs, to, vectors or [], quiet_runner(workspace), bar.update))
+    if as_json:
+        print_json({"folder": to.absolute(), "files": files})
+        return
     for file in files:
         say(f"  {file.relative_to(to)}  {file.stat().st_size / 2**20:,.1f} MiB")
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stella_assets.pipelines.cli.printing import say
+from stella_assets.pipelines.cli.console import AsJson
+from stella_assets.pipelines.cli.printing import print_json, say
 
 
 def init(
@@ -18,6 +19,7 @@ def init(
     column: Annotated[str | None, typer.Option(help="The column of the texts, if it is not `text`.")] = None,
     recipe: Annotated[str | None, typer.Option(help="A built-in recipe instead, e.g. demo.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the recipe. Left out: as the folder.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a project: a recipe with comments, and the settings of Dagster. Files that exist are never replaced."""
     from stella_assets.pipelines.scaffold import ScaffoldError, built_in_recipe, own_recipe, recipe_name, write_project
@@ -29,9 +31,12 @@ def init(
         content = built_in_recipe(recipe)
     else:
         content = own_recipe(folder, name or recipe_name(folder), texts, column)
-    for place in write_project(folder, content):
+    written, made = list(write_project(folder, content)), next(iter(content)).stem
+    if as_json:
+        print_json({"project": folder, "recipe": made, "written": written})
+        return
+    for place in written:
         say(f"  {place}")
-    made = next(iter(content)).stem
     # Short where it can be pasted as it is.
     go = "" if folder == Path.cwd() else f"cd {folder} && "
     say(f"Next: {go}stella validate {made}, then stella run {made}")

@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Embed new texts, continue training
 def run(
     recipe: RecipeArgument,
     force: Annotated[bool, typer.Option("--force", help="Train even if little or nothing is new.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Re-distil now, as the schedule would. Exit code 1 if the gate is closed or a step failed."""
     workspace = prepare_environment()
@@ -33,7 +34,10 @@ def run(
         entry = redistil(graph, runner, make_all=launch.make_all, force=force)
     # The ledger has the entry now, so the view `redistillations` can show it.
     refresh_views(workspace)
-    say(str(entry))
+    if as_json:
+        print_json(asdict(entry))
+    else:
+        say(str(entry))
     if entry.verdict in ("rejected", "failed"):
         sys.exit(1)
 
@@ -42,13 +46,17 @@ def run(
 def gc(
     recipe: RecipeArgument,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete releases beyond those that the recipe keeps, and artefacts that nothing uses, as after each promotion."""
     workspace = prepare_environment()
     wanted = find_recipe(recipe)
     from stella_assets.redistil.redistil import apply_retention
 
-    for line in apply_retention(wanted, workspace, dry_run=dry_run):
+    lines = list(apply_retention(wanted, workspace, dry_run=dry_run))
+    if as_json:
+        print_json({"dry_run": dry_run, "deleted": lines})
+    for line in lines if not as_json else ():
         say(f"{'would be deleted' if dry_run else 'deleted'}: {line}")
 
 

@@ -69,6 +69,7 @@ def show(
 def promote(
     recipe: RecipeArgument,
     name: Annotated[str | None, typer.Option(help="Left out: its date and a part of its key.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the recipe's newest release the active one, if its gate is open."""
     workspace = prepare_environment()
@@ -82,16 +83,22 @@ def promote(
         note(str(error))
         sys.exit(1)
     shown = workspace.releases / graph.recipe.name / "current"
+    if as_json:
+        print_json({**record, "folder": shown, "active": True})
+        return
     say((record["name"], "bold"), f" is active now, at {shown}")
 
 
 @app.command()
-def rollback(recipe: RecipeArgument) -> None:
+def rollback(recipe: RecipeArgument, as_json: AsJson = False) -> None:
     """Make the release active again that was active before."""
     workspace, name = prepare_environment(), find_recipe(recipe).name
     from stella_assets.release.promotion import roll_back
 
     gone, back = roll_back(workspace, name)
+    if as_json:
+        print_json({"active": back, "before": gone})
+        return
     say((back, "bold"), f" is active again, instead of {gone}.")
 
 

@@ -37,6 +37,7 @@ def run(
     allow_environments: Annotated[
         bool, typer.Option("--allow-environments", help="Install the pinned packages that the recipe's teachers need.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make what the recipe describes. Existing artefacts are reused, and a killed run continues where it stopped."""
     workspace = prepare_environment()
@@ -71,9 +72,13 @@ def run(
     if not select:
         # Also where no step was executed: a recipe may just have lost one.
         prune_links(graph, runner)
-        _print_summary(graph, runner, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json(_described(graph, selection, runner, seconds))
+    elif not select:
+        _print_summary(graph, runner, seconds)
     else:
-        say("\n", (wanted.name, "bold"), f": the selected assets exist after {time.monotonic() - started:.1f} s.")
+        say("\n", (wanted.name, "bold"), f": the selected assets exist after {seconds:.1f} s.")
 
 
 def _execute(graph: Graph, selection: Selection, runner: Runner) -> None:
@@ -87,6 +92,24 @@ def _execute(graph: Graph, selection: Selection, runner: Runner) -> None:
     refresh_views(runner.workspace)
     print_failed_checks(outcome)
     stop_if_failed([outcome], runner.workspace)
+
+
+def _described(graph: Graph, selection: Selection, runner: Runner, seconds: float) -> dict[str, Any]:
+    """The artefacts of a run, and its scores if it made or reused the report."""
+    made, folder = {step.name for step in selection.executed}, runner.workspace.root / graph.recipe.name
+    assets = [
+        {
+            "asset": step.name,
+            "state": "made" if step.name in made else "reused",
+            "digest": artefact.digest,
+            "folder": folder / step.name,
+        }
+        for step in selection.steps
+        if (artefact := runner.find(step))
+    ]
+    reported = graph.report in selection.steps
+    summary = runner.read(graph.report).summary.model_dump(mode="json") if reported else None
+    return {"recipe": graph.recipe.name, "seconds": round(seconds, 1), "assets": assets, "report": summary}
 
 
 def _print_summary(graph: Graph, runner: Runner, seconds: float) -> None:

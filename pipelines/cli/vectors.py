@@ -200,6 +200,7 @@ def export(
         Literal["parquet", "npy", "safetensors"], typer.Option("--format", help="Of the vectors.")
     ] = "parquet",
     teacher: Annotated[list[str] | None, typer.Option(help="Only this teacher; may be given several times.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write the texts and vectors of a snapshot to a folder, with a JSON file that describes them."""
     workspace = prepare_environment()
@@ -210,6 +211,9 @@ def export(
     opened = open_snapshot(workspace, snapshot)
     with progress_bar(len(opened), "export", "rows") as bar:
         files = export_snapshot(opened, to, form, teacher, bar.update)
+    if as_json:
+        print_json({"snapshot": snapshot, "rows": len(opened), "folder": to.absolute(), "files": files})
+        return
     say(f"{len(opened):,} rows of {snapshot} in {to}:")
     for file in files:
         say(f"  {file.name}  {file.stat().st_size / 2**20:,.1f} MiB")
@@ -237,6 +241,7 @@ def import_vectors(  # noqa: PLR0913, PLR0917 (one for each option)
     trust: Annotated[
         str, typer.Option(metavar="REASON", help="Of a paid teacher: why the vectors are believed without a check.")
     ] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Import vectors that a teacher made elsewhere, after a sample of them was recomputed."""
     workspace = prepare_environment()
@@ -259,6 +264,9 @@ def import_vectors(  # noqa: PLR0913, PLR0917 (one for each option)
                 counts = adopt_answers(rows, lines, model, role, teacher, paid, bar.update)
             else:
                 counts = adopt_vectors(rows, lines, model, role, workspace, teacher, bar.update)
+    if as_json:
+        print_json(counts)
+        return
     least = counts["least_cosine"]
     checked = "None was checked" if least is None else f"Least cosine of the recomputed sample: {least}"
     say(

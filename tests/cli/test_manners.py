@@ -36,6 +36,14 @@ def test_every_command_has_short_help(words: tuple[str, ...]):
     assert "Usage: " in short.stdout
 
 
+def test_every_command_answers_scripts_in_json():
+    # `vectors show` prints nothing else, `sql` has other formats, too, and `ui` does not end.
+    others = {("vectors", "show"), ("sql",), ("ui",)}
+    without = {words for words, command in PATHS if not any("--json" in option.opts for option in command.params)}
+    groups = {words for words, command in PATHS if hasattr(command, "commands")}
+    assert without - groups == others
+
+
 def test_help_lists_every_command_by_task():
     shown = CliRunner().invoke(app, ["-h"]).stdout
     assert re.findall("─ ([A-Z][a-z ]+) ─", shown) == ["Options", *PANELS]

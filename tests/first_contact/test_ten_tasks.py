@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,27 @@ def test_8_change_a_setting_and_run_again(distilled: Distilled):
 def test_9_go_back_to_the_last_release(distilled: Distilled):
     assert "first is active again" in re.sub(r"\s+", " ", distilled.ask("stella release rollback shop"))
     assert "max_seq_length" in (distilled.project / "var/releases/shop/current/sentence_bert_config.json").read_text()
+
+
+def test_scripts_read_what_a_command_did(distilled: Distilled):
+    def answer(command: str) -> Any:
+        return json.loads(distilled.ask(f"{command} --json"))
+
+    made = answer("stella run shop")
+    assert {asset["state"] for asset in made["assets"]} == {"reused"}
+    assert made["report"]["gain"]
+    assert {"corpus", "stage_1", "release"} <= {asset["asset"] for asset in made["assets"]}
+    assert answer("stella run shop --select corpus")["report"] is None
+    assert answer("stella release promote shop --name third")["active"]
+    assert answer("stella release rollback shop")["before"] == "third"
+    exported = answer("stella vectors export shop --to out/vectors --format npy")
+    assert all((distilled.project / file).is_file() for file in exported["files"])
+    exported = answer("stella corpus export shop --to out/corpus")
+    assert all((distilled.project / file).is_file() for file in exported["files"])
+    begun = answer("stella init ../second")  # without texts of one's own
+    assert begun["recipe"] == "second"
+    assert all(Path(begun["project"], file).is_file() for file in begun["written"])
+    shutil.rmtree(begun["project"])
 
 
 def test_10_remove_everything(distilled: Distilled):
