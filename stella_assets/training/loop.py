@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Trained:
         texts_per_second: In this run of it.
         tokens_per_second: In this run of it, padding not counted.
         waiting: Share of the time that was spent waiting for data.
+        encoded_per_second: Texts that a frozen encoder read once, before training; None where it did not.
     """
 
     log: list[dict[str, Any]]
@@ -59,6 +61,7 @@ class Trained:
     texts_per_second: float
     tokens_per_second: float
     waiting: float
+    encoded_per_second: float | None = None
 
 
 def train(stage: Descent, context: StageContext) -> Trained:
@@ -102,6 +105,7 @@ class _Training:
             cpu=context.compute.device.type == "cpu",
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        self.encoded_per_second: float | None = None
         self.states_NH = self._frozen_states()  # while each process has the whole encoder
         shards = self.accelerator.distributed_type == DistributedType.FSDP
         self.student = copy.deepcopy(student) if shards else student  # FSDP takes a model apart for good
@@ -182,6 +186,7 @@ class _Training:
             texts_per_second,
             tokens_per_second,
             waiting,
+            self.encoded_per_second,
         )
 
     def _batches(self, first: int) -> Iterator[Batch]:
@@ -268,8 +273,13 @@ class _Training:
         if self.stage.train_layers != 0 or seen <= len(self.train):
             return None
         # One process computes the file, the others find it: two writers would overwrite each other's draft.
+        path, clock = self.context.scratch / "pooled.npy", time.monotonic()
+        there = path.exists()
         with self.accelerator.main_process_first():
-            return frozen_states(self.context.student, self.train, self.context.scratch / "pooled.npy")
+            states_NH = frozen_states(self.context.student, self.train, path)
+        if not there:
+            self.encoded_per_second = len(self.train) / (time.monotonic() - clock)
+        return states_NH
 
 
 def _mean(rows: Sequence[Mapping[str, float]], term: str) -> float:

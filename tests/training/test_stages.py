@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
 
+from stella_assets.core.step import Size
 from stella_assets.students import DenseConfig
 from stella_assets.training.head_losses import HeadLosses, MatryoshkaLosses
 from stella_assets.training.losses import LOSSES
@@ -128,3 +130,15 @@ def test_settings_come_back_from_json_as_they_were():
 def test_settings_are_read_without_a_model_library():
     code = "import sys, stella_assets.training.stage; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_frozen_encoder_takes_the_time_of_its_one_pass():
+    """Of a probe, whose steps on pooled states are quick, whatever the encoder takes."""
+    stage = Descent(steps=1000, batch_size=100, train_layers=0, learning_rate=1e-3, full_head={"cosine": 1})
+    metrics = {"texts_train": 200, "texts_seen": 300, "steps": 3, "texts_per_second": 10_000, "encoded_per_second": 50}
+    probe = SimpleNamespace(run_info={"seconds": 6.03}, metrics=metrics)
+    size = Size(5000, 4000, 0, 1000)
+    # 2 s of loading, 4,000 texts at 50 a second, 100,000 texts of steps at 10,000 a second.
+    assert stage.estimate(probe, size).seconds == pytest.approx(2 + 80 + 10)
+    few = stage.model_copy(update={"steps": 10})  # sees 1,000 of the 4,000 texts, so it reads no others
+    assert few.estimate(probe, size).seconds == pytest.approx(2 + 20 + 0.1)

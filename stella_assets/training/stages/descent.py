@@ -277,13 +277,17 @@ class Descent(StageConfig):
 
     def _seconds_from_few_steps(self, last: Manifest, texts: int, steps: int, size: Size | None) -> float:
         """Of a probe most of the time is loading; its rate is that of training."""
-        rate = float(last.metrics["texts_per_second"])
-        loading = max(0.0, float(last.run_info["seconds"]) - last.metrics["texts_seen"] / rate)
-        # A frozen encoder reads each text once.
-        trained = texts if self.train_layers != 0 or size is None else min(texts, size.train)
+        metrics, seconds = last.metrics, float(last.run_info["seconds"])
+        rate = float(metrics["texts_per_second"])
+        loading = max(0.0, seconds - metrics["texts_seen"] / rate)
         dev = min(DEV_TEXTS, size.dev) if size else 0
-        measured = dev * (1 + steps / self.checkpoint_every) / FORWARD_SPEED
-        return loading + (trained + measured) / rate
+        measured = dev * (1 + steps / self.checkpoint_every)
+        # A frozen encoder reads each text once, and then only the heads train.
+        if encoded := metrics.get("encoded_per_second"):
+            train = size.train if size else metrics["texts_train"]
+            loading = max(0.0, loading - metrics["texts_train"] / encoded)
+            return float(loading + (min(texts, train) + measured) / encoded + texts / rate)
+        return loading + (texts + measured / FORWARD_SPEED) / rate
 
     def run(self, context: StageContext) -> Outcome:
         """Train in place, continuing from the newest checkpoint; see `stella_assets.training.loop`."""
@@ -309,6 +313,7 @@ class Descent(StageConfig):
                 "texts_per_second": round(trained.texts_per_second, 1),
                 "tokens_per_second": round(trained.tokens_per_second),
                 "waiting_for_data": round(trained.waiting, 4),
+                **({"encoded_per_second": round(encoded, 1)} if (encoded := trained.encoded_per_second) else {}),
                 "resumed_at_step": trained.resumed_at,
             },
         )
