@@ -4,28 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.ledger import Ledger
+from stella_assets.teachers.api.service import Service
 
-if TYPE_CHECKING:
-    from stella_assets.teachers.kinds.api import ApiTeacher
-
-VECTORS, CANARY, AUDIT, IMPORTED = "vectors", "canaries", "audits", "imported"
+VECTORS, CANARY, AUDIT, IMPORTED, SCORES = "vectors", "canaries", "audits", "imported", "scores"
 """What was paid for; what was imported was paid elsewhere."""
 
 
+class Customer(Protocol):
+    """Settings of who asks a service: a teacher, or a scorer of pairs."""
+
+    @property
+    def name(self) -> str:
+        """In the recipe."""
+
+    @property
+    def service(self) -> Service:
+        """Who is asked."""
+
+    @property
+    def max_cost(self) -> float | None:
+        """Dollars that the workspace may pay for it in all."""
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens that may be billed for it in all."""
+
+    @property
+    def known_price(self) -> float | None:
+        """Dollars for a million tokens; None where nobody knows."""
+
+
 class Accounts:
-    """The accounts of one teacher.
+    """The accounts of one teacher or scorer.
 
     Args:
-        config: The teacher's settings.
+        config: Its settings.
         recipe: That asks.
         ledger: What the service was paid in the workspace.
     """
 
-    def __init__(self, config: ApiTeacher, recipe: str, ledger: Ledger) -> None:
+    def __init__(self, config: Customer, recipe: str, ledger: Ledger) -> None:
         self._config, self._recipe, self._ledger = config, recipe, ledger
 
     def budget(self, price: float | None = None) -> Budget:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,19 +51,22 @@ class Parsed:
         vectors: `[n, dim]` float32 in the order of the request, as the service gave them.
         tokens: As billed; None where the answer does not say.
         request_id: Where the body has one.
+        unread: Why nothing could be read of a text's answer, by its index in the request; its vector means nothing.
     """
 
     vectors: np.ndarray
     tokens: int | None
     request_id: str = ""
+    unread: Mapping[int, str] = field(default_factory=dict)
 
 
-def place(rows: Iterable[tuple[int, Any]], count: int) -> np.ndarray:
+def place(rows: Iterable[tuple[int, Any]], count: int, gives: str = "vectors") -> np.ndarray:
     """The vectors of an answer in the order of its request.
 
     Args:
         rows: Index and vector of each row, in any order: numbers, or base64 of little-endian float32.
         count: Texts of the request.
+        gives: What the rows are, for messages.
 
     Returns:
         `[count, dim]` float32.
@@ -80,7 +83,7 @@ def place(rows: Iterable[tuple[int, Any]], count: int) -> np.ndarray:
         found[index] = read_numbers(vector)
     whole = [vector for vector in found if vector is not None]
     if len(whole) < count:
-        raise AnswerError(f"{count} texts were sent, and {len(whole)} vectors came back")
+        raise AnswerError(f"{count} texts were sent, and {len(whole)} {gives} came back")
     if len({vector.size for vector in whole}) != 1:
         raise AnswerError("its vectors have different lengths")
     return np.stack(whole)

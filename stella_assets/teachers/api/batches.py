@@ -11,11 +11,12 @@ from typing import Any, Self
 
 import httpx2
 
-from stella_assets.teachers.api.dialects.base import Dialect, Request
+from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import ApiError
 from stella_assets.teachers.api.failures import PassingError, clean, lost, not_answered, read_problem, refusal
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.retry import TOO_MANY, RetryPolicy, asked_wait, is_passing
+from stella_assets.teachers.api.service import Request
 
 TIMEOUT = 300.0
 """Seconds without a byte; files have hundreds of megabytes."""

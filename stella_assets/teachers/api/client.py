@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from itertools import pairwise
 
 import httpx2
 import numpy as np
@@ -13,7 +14,6 @@ import numpy as np
 from stella_assets.teachers.api.answers import Answer, Refusal
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.count import Counter
-from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import ApiError
 from stella_assets.teachers.api.exchange import Counts, Exchange, Line
 from stella_assets.teachers.api.failures import RefusedError, StoppedError, refusal
@@ -22,11 +22,13 @@ from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.packing import Batch, Packer
 from stella_assets.teachers.api.rate import Pace
 from stella_assets.teachers.api.retry import RetryPolicy
+from stella_assets.teachers.api.service import Service
 
 REFUSED_AT_FIRST = 8
 """Texts that a service refuses one by one, before it has answered any, until its settings are taken for the cause."""
 CONNECT_SECONDS = 15.0
 """Seconds for a connection; a slow model answers on one that is open."""
+UNREAD = "Correct the settings of `service`. What was answered is paid; nothing of it is stored."
 OnAnswer = Callable[[Answer], None]
 
 
@@ -38,7 +40,7 @@ class ApiClient:
     """Asks one service for vectors. What it learns of the service's pace is kept between calls.
 
     Args:
-        service: Dialect and model.
+        service: Service and model.
         key: None for a server that needs none.
         limits: Over the defaults of the dialect.
         policy: How long a request is tried.
@@ -55,7 +57,7 @@ class ApiClient:
 
     def __init__(
         self,
-        service: Dialect,
+        service: Service,
         key: str | None,
         limits: Limits | None = None,
         policy: RetryPolicy | None = None,
@@ -64,7 +66,7 @@ class ApiClient:
     ) -> None:
         self.limits = (limits or Limits()).over(service.limits())
         self._counter = counter or service.counter()
-        self._packer = Packer(self.limits)
+        self._packer, self._service = Packer(self.limits), service
         self._exchange = Exchange(
             service, None if key is None else Key(key), Pace(self.limits), policy or RetryPolicy(), say
         )
@@ -80,13 +82,18 @@ class ApiClient:
         return self._exchange.counts
 
     def embed(
-        self, texts: Sequence[str], role: str, on_answer: OnAnswer, budget: Budget, items: int | None = None
+        self,
+        texts: Sequence[str],
+        role: str | Sequence[str],
+        on_answer: OnAnswer,
+        budget: Budget,
+        items: int | None = None,
     ) -> list[Refusal]:
         """Ask for the vectors of texts.
 
         Args:
             texts: With their prompts.
-            role: `query`, `document`, or a prompt.
+            role: What `Service.request` takes: of all texts, or of each; texts of two roles are asked for apart.
             on_answer: Is called with each answered request, in the order of answers, before the next one is read.
             budget: What may be spent. What is billed is counted in it.
             items: Texts of a request, at most; what the limits allow where not given.
@@ -100,7 +107,7 @@ class ApiClient:
             Exception: What `on_answer` raises. In each case requests in flight are answered first.
         """
         packer = self._packer if items is None else self._packer.smaller(items)
-        call = _Call(self._exchange, packer, texts, role, on_answer, budget)
+        call = _Call(self._service, self._exchange, packer, texts, role, on_answer, budget)
         main = call.run(self.limits, self._counter)
         try:
             asyncio.get_running_loop()
@@ -116,9 +123,17 @@ class _Call:
     """One call of `ApiClient.embed`."""
 
     def __init__(
-        self, exchange: Exchange, packer: Packer, texts: Sequence[str], role: str, on_answer: OnAnswer, budget: Budget
+        self,
+        service: Service,
+        exchange: Exchange,
+        packer: Packer,
+        texts: Sequence[str],
+        role: str | Sequence[str],
+        on_answer: OnAnswer,
+        budget: Budget,
     ) -> None:
-        self._exchange, self._packer, self._texts, self._role = exchange, packer, texts, role
+        self._service, self._exchange, self._packer, self._texts = service, exchange, packer, texts
+        self._roles = [role] * len(texts) if isinstance(role, str) else role
         self._on_answer, self._budget = on_answer, budget
         self.refusals: list[Refusal] = []
         self._alone = 0
@@ -126,8 +141,12 @@ class _Call:
 
     async def run(self, limits: Limits, counter: Counter) -> None:
         """Send all batches, `limits.concurrency` of them at once."""
-        tokens = counter.count(self._texts)
-        batches = self._packer.batches(self._texts, tokens, self._known_too_long(tokens, limits, counter))
+        roles = self._roles
+        tokens = counter.count([self._service.counted(*each) for each in zip(self._texts, roles, strict=True)])
+        without = self._known_too_long(tokens, limits, counter)
+        sent = [place for place in range(len(roles)) if place not in without]
+        starts = {place for before, place in pairwise(sent) if roles[place] != roles[before]}
+        batches = self._packer.batches(self._texts, tokens, without, starts)
         many = limits.concurrency or 1
         connections = httpx2.Limits(max_connections=many, max_keepalive_connections=many)
         timeout = httpx2.Timeout(limits.timeout, connect=min(CONNECT_SECONDS, limits.timeout or CONNECT_SECONDS))
@@ -166,7 +185,10 @@ class _Call:
             await self._ask(line, batch)
         except RefusedError as refused:
             if len(batch.positions) == 1:
-                self._set_aside(batch.positions[0], refused)
+                status, problem = refused.status, refused.problem
+                told = refusal(self._exchange.server, status, problem)
+                error = ApiError(f"{told.message} It refuses every text, one by one.", told.remedy)
+                self._set_aside(batch.positions[0], f"status {status}: {problem.message}", error)
                 return
             before = len(self.refusals)
             for half in batch.halves():
@@ -176,22 +198,26 @@ class _Call:
                 self._packer.items = min(self._packer.items, len(batch.halves()[0].positions))
 
     async def _ask(self, line: Line, batch: Batch) -> None:
-        budget, bound = self._budget, batch.total
+        budget, bound = self._budget, self._service.bound(batch.tokens)
         # What is in flight counts at its upper bound, and its answer may make room.
         while not budget.admits(bound) and budget.in_flight:
             await line.sleep(0.02)
         budget.reserve(bound)
         try:
             texts = [self._texts[position] for position in batch.positions]
-            parsed = await self._exchange.ask(line, texts, self._role, bound)
+            parsed = await self._exchange.ask(line, texts, self._roles[batch.positions[0]], bound)
         finally:
             budget.settle(bound, 0)
         positions = np.asarray(batch.positions, dtype=np.int64)
-        self._on_answer(Answer(positions, parsed.vectors, parsed.tokens or 0, parsed.request_id))
+        read = np.array([index not in parsed.unread for index in range(len(positions))])
+        self._on_answer(Answer(positions[read], parsed.vectors[read], parsed.tokens or 0, parsed.request_id))
+        for index, reason in parsed.unread.items():
+            words = f"{self._exchange.server} gives answers that cannot be used: {reason}. So it is with every text."
+            self._set_aside(batch.positions[index], reason, ApiError(words, UNREAD))
 
-    def _set_aside(self, position: int, refused: RefusedError) -> None:
-        self.refusals.append(Refusal(position, f"status {refused.status}: {refused.problem.message}"))
+    def _set_aside(self, position: int, reason: str, error: ApiError) -> None:
+        """Go on without a text; not where no text at all gets an answer, which is due to the settings."""
+        self.refusals.append(Refusal(position, reason))
         self._alone += 1
-        if self._exchange.counts.answered == 0 and self._alone >= min(REFUSED_AT_FIRST, len(self._texts)):
-            error = refusal(self._exchange.server, refused.status, refused.problem)
-            raise ApiError(f"{error.message} It refuses every text, one by one.", error.remedy)
+        if self._exchange.counts.texts == 0 and self._alone >= min(REFUSED_AT_FIRST, len(self._texts)):
+            raise error

@@ -15,12 +15,13 @@ from stella_assets.storage.keys import Keys, Positions
 from stella_assets.teachers.api.answers import unit_vectors
 from stella_assets.teachers.api.batches import DONE, Batch, BatchService
 from stella_assets.teachers.api.budget import Budget
-from stella_assets.teachers.api.dialects.base import BatchForm, Dialect, Request
+from stella_assets.teachers.api.dialects.base import BatchForm, Dialect
 from stella_assets.teachers.api.errors import AnswerError, ApiError
 from stella_assets.teachers.api.failures import GO_ON
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.orders import Order, Orders
 from stella_assets.teachers.api.packing import BODY_BYTES, Packer
+from stella_assets.teachers.api.service import Request
 
 COLLECTED = "collected"
 POLL_SECONDS = 30.0

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx2
 
-from stella_assets.teachers.api.answers import Parsed, unit_vectors
+from stella_assets.teachers.api.answers import Parsed
 from stella_assets.teachers.api.budget import Budget
-from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import AnswerError
 from stella_assets.teachers.api.failures import (
     SETTINGS,
@@ -28,6 +27,7 @@ from stella_assets.teachers.api.failures import (
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.rate import Pace
 from stella_assets.teachers.api.retry import ABOUT_TEXTS, TOO_MANY, RetryPolicy, asked_wait, is_passing
+from stella_assets.teachers.api.service import Service
 
 LONG_WAIT = 5.0
 """Seconds of a wait that a person is told of."""
@@ -100,7 +100,7 @@ class Exchange:
     """
 
     def __init__(
-        self, service: Dialect, key: Key | None, pace: Pace, policy: RetryPolicy, say: Callable[[str], None]
+        self, service: Service, key: Key | None, pace: Pace, policy: RetryPolicy, say: Callable[[str], None]
     ) -> None:
         self._service, self._key, self._pace, self._policy, self._say = service, key, pace, policy, say
         self.server = service.base_url
@@ -110,16 +110,16 @@ class Exchange:
         self._billed, self._bounds = 0, 0
 
     async def ask(self, line: Line, texts: Sequence[str], role: str, bound: int) -> Parsed:
-        """The unit vectors of the texts of one request.
+        """What the service answers about the texts of one request.
 
         Args:
             line: Connections and budget.
             texts: With their prompts.
             role: Of all.
-            bound: Of their tokens.
+            bound: Of what is billed.
 
         Returns:
-            Unit vectors, and the tokens that were billed.
+            Vectors as they are kept, and what was billed.
 
         Raises:
             RefusedError: The service does not take one of the texts, or not so many.
@@ -201,15 +201,16 @@ class Exchange:
             # An answer that cannot be used is billed, too.
             budget.settle(0, billed)
             self.counts.tokens += billed
-            vectors = unit_vectors(parsed.vectors, self.dim)
+            vectors = self._service.accept(parsed.vectors, self.dim)
         except AnswerError as error:
             if not error.passing:
                 raise unusable_answer(self.server, error) from None
             raise PassingError(f"an answer that cannot be used: {error.reason}", unusable=error) from None
         self.dim = vectors.shape[1]
         self.counts.answered += 1
-        self.counts.texts += count
-        return Parsed(vectors, billed, parsed.request_id or reply.headers.get("x-request-id", ""))
+        self.counts.texts += count - len(parsed.unread)
+        name = parsed.request_id or reply.headers.get("x-request-id", "")
+        return replace(parsed, vectors=vectors, tokens=billed, request_id=name)
 
     def _give_up(self, failure: PassingError, tries: int, unusable: int, seconds: float) -> None:
         policy, server = self._policy, self.server
@@ -221,7 +222,7 @@ class Exchange:
             raise not_answered(server, failure, tries, policy.longest)
 
 
-def _parsed(service: Dialect, reply: httpx2.Response, count: int) -> Parsed:
+def _parsed(service: Service, reply: httpx2.Response, count: int) -> Parsed:
     try:
         answer = reply.json()
     except ValueError:

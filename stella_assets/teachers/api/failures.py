@@ -7,10 +7,10 @@ from typing import Any
 
 import httpx2
 
-from stella_assets.teachers.api.dialects.base import Dialect, Problem
 from stella_assets.teachers.api.errors import AnswerError, ApiError
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.retry import TOO_MANY
+from stella_assets.teachers.api.service import Problem, Service
 
 MOVED = "Correct `base_url`. A redirect is not followed, as it could take the key to somebody else."
 REMEDIES = {
@@ -75,7 +75,7 @@ def lost(error: httpx2.RequestError) -> PassingError:
     return PassingError(f"{type(error).__name__} {error}".strip(), unreachable=unreachable)
 
 
-def read_problem(service: Dialect, key: Key | None, reply: httpx2.Response) -> Problem:
+def read_problem(service: Service, key: Key | None, reply: httpx2.Response) -> Problem:
     """What an answer with an error says, cut and without the key."""
     try:
         body: Any = reply.json()

@@ -64,7 +64,11 @@ class Packer:
         return Packer(self._limits.model_copy(update={"items": min(items, self.items)}))
 
     def batches(
-        self, texts: Sequence[str], tokens: Sequence[int], without: Container[int] = frozenset()
+        self,
+        texts: Sequence[str],
+        tokens: Sequence[int],
+        without: Container[int] = frozenset(),
+        starts: Container[int] = frozenset(),
     ) -> Iterator[Batch]:
         """The batches, made when they are asked for.
 
@@ -73,6 +77,7 @@ class Packer:
             tokens: Of each, an upper bound. One that is above the limit of a request goes alone: the bound may be
                 far above the truth, and the service says so if it is not.
             without: Positions that are left out.
+            starts: Positions that are not in a batch with earlier ones.
         """
         batch: list[int] = []
         total, size = 0, BODY_BYTES
@@ -82,6 +87,7 @@ class Packer:
             length = self._length(texts[position])
             if batch and (
                 len(batch) >= self.items
+                or position in starts
                 or (self._tokens and total + count > self._tokens)
                 or (self._bytes and size + length > self._bytes)
             ):

@@ -4,7 +4,8 @@ A file in this folder registers itself.
 """
 
 from stella_assets.core.registry import import_kinds
-from stella_assets.teachers.api.dialects.base import DIALECTS, Dialect, Request
+from stella_assets.teachers.api.dialects.base import DIALECTS, Dialect
+from stella_assets.teachers.api.service import Request
 
 import_kinds(__name__, __path__)
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from stella_assets.teachers.api.answers import Parsed, billed, place
-from stella_assets.teachers.api.dialects.base import DIALECTS, Problem, Request, RoleDialect
+from stella_assets.teachers.api.dialects.base import DIALECTS, RoleDialect
+from stella_assets.teachers.api.service import Problem, Request
 
 
 @DIALECTS.register

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from stella_assets.teachers.api.answers import Parsed, rows_by_index
-from stella_assets.teachers.api.dialects.base import DIALECTS, Request, RoleDialect
+from stella_assets.teachers.api.dialects.base import DIALECTS, RoleDialect
+from stella_assets.teachers.api.service import Request
 
 
 @DIALECTS.register

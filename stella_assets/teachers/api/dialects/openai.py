@@ -9,7 +9,8 @@ from pydantic import Field, JsonValue, field_validator
 
 from stella_assets.teachers.api.answers import Parsed, rows_by_index
 from stella_assets.teachers.api.count import BOUND, Counter, openai_counter
-from stella_assets.teachers.api.dialects.base import DIALECTS, BatchForm, Request, RoleDialect
+from stella_assets.teachers.api.dialects.base import DIALECTS, BatchForm, RoleDialect
+from stella_assets.teachers.api.service import Request
 
 OPENAI = "https://api.openai.com/v1"
 SETTLED = {"model", "input", "dimensions", "encoding_format", "input_type"}
