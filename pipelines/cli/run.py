@@ -64,7 +64,10 @@ def run(
         say_costs(planned, runner.compute.describe())
         # A service whose answers to all texts are kept is not asked, and needs no key.
         nothing = {each.asset for each in planned if each.texts == 0}
-        asked = [teacher for teacher in encoding if graph.teachers[teacher.name].name not in nothing]
+        scoring = [each for each in wanted.pair_scores if graph.pair_scores[each.name] in selection.missing]
+        steps = [(each, graph.teachers[each.name]) for each in encoding]
+        steps += [(each, graph.pair_scores[each.name]) for each in scoring]
+        asked = [each for each, step in steps if step.name not in nothing]
         check_access(asked, runner.compute.services)
     # Opening Dagster takes seconds; a complete recipe needs no run.
     if selection.executed or unlinked(selection, runner):

@@ -22,6 +22,7 @@ from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.gate import check_gate, check_terms
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds import TeacherConfig
+from stella_assets.teachers.scorers import PairScorerConfig
 from stella_assets.teachers.snapshot import Layout
 
 # Manifests, tables, plots and logs of a small run. A larger need is known only when the work begins.
@@ -70,6 +71,8 @@ def check_recipe(
     recipe.student.check(recipe.stages)
     for retriever in recipe.retrievers:
         retriever.check(recipe.student)
+    for scorer in recipe.pair_scores:
+        scorer.check()
     dims = {teacher.name: teacher.check() for teacher in recipe.teachers}
     known = {name: dim for name, dim in dims.items() if dim is not None}
     _require_space(recipe, workspace, sum(known.values()) if known.keys() == dims.keys() else None)
@@ -89,22 +92,22 @@ def _scored(recipe: Recipe) -> list[str]:
     return [*scored, CONCATENATION] if set(recipe.taught_by()) <= set(scored) else scored
 
 
-def check_access(teachers: Iterable[TeacherConfig], services: Services) -> None:
-    """Make sure that the teachers that others run can be asked; nothing is sent.
+def check_access(asked: Iterable[TeacherConfig | PairScorerConfig], services: Services) -> None:
+    """Make sure that the teachers and scorers that others run can be asked; nothing is sent.
 
     Raises:
         UserError: A key is missing.
     """
-    for teacher in teachers:
-        teacher.check_access(services)
+    for each in asked:
+        each.check_access(services)
 
 
 def access_states(recipe: Recipe, services: Services) -> list[str]:
     """What `validate` says of keys that are missing, one line each."""
     lines = []
-    for teacher in recipe.teachers:
+    for asked in (*recipe.teachers, *recipe.pair_scores):
         try:
-            teacher.check_access(services)
+            asked.check_access(services)
         except UserError as missing:
             lines.append(str(missing))
     return lines

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
@@ -25,6 +25,7 @@ from stella_assets.students import STUDENTS
 from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.scorers import PAIR_SCORERS
+from stella_assets.teachers.scorers.dialects import RERANK_DIALECTS
 from stella_assets.training.losses import LOSSES
 from stella_assets.training.retrievers import RETRIEVERS
 from stella_assets.training.retrievers.losses import LIST_LOSSES
@@ -37,6 +38,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "TEACHERS": TEACHERS,
     "DIALECTS": DIALECTS,
     "PAIR_SCORERS": PAIR_SCORERS,
+    "RERANK_DIALECTS": RERANK_DIALECTS,
     "STUDENTS": STUDENTS,
     "STAGES": STAGES,
     "LOSSES": LOSSES,
@@ -157,7 +159,7 @@ def models_at(place: tuple[str, ...]) -> list[type[ConfigModel]]:
     """The settings models at a place in the recipe, those of every kind where the place has several.
 
     Args:
-        place: Keys from the top level, without positions of lists.
+        place: Keys from the top level, without positions of lists; the name of a kind chooses it among several.
 
     Returns:
         Empty where the recipe has no such place.
@@ -167,9 +169,16 @@ def models_at(place: tuple[str, ...]) -> list[type[ConfigModel]]:
     """
     models: list[type[ConfigModel]] = [Recipe]
     for key in place:
+        if named := [model for model in models if _is_kind(model, key)]:
+            models = named
+            continue
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
         models = [found for field in fields for found in models_in(field.annotation)]
     return models
+
+
+def _is_kind(model: type[ConfigModel], name: str) -> bool:
+    return "kind" in model.model_fields and name in get_args(model.model_fields["kind"].annotation)
 
 
 def main() -> None:

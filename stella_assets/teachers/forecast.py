@@ -15,6 +15,7 @@ class Forecast:
         counted: How the tokens are known, e.g. `upper bound: a token for each byte`.
         dollars: For these tokens; None where tokens or the price are not known.
         priced: Where the price is from.
+        bills: What is counted as tokens.
     """
 
     texts: int
@@ -22,11 +23,12 @@ class Forecast:
     counted: str
     dollars: float | None
     priced: str
+    bills: str = "tokens"
 
     def words(self) -> str:
         """In words, e.g. `1,200 tokens (tiktoken, cl100k_base), $0.02 (price of the recipe)`."""
         if not self.texts:
             return "nothing is sent"
-        tokens = "unknown tokens" if self.tokens is None else f"{self.tokens:,} tokens ({self.counted})"
+        tokens = f"unknown {self.bills}" if self.tokens is None else f"{self.tokens:,} {self.bills} ({self.counted})"
         dollars = "unknown dollars" if self.dollars is None else f"${self.dollars:,.2f}"
         return f"{tokens}, {dollars} ({self.priced})"

@@ -58,3 +58,18 @@ def spelling_encoder(dim: int = 256) -> Encoder:
         return np.asarray(vectorizer.transform([f"{text} ." for text in texts]).toarray(), dtype=np.float32)
 
     return encode
+
+
+Judge = Callable[[str, Sequence[str]], np.ndarray]
+"""`[n]` scores from 0 to 1 of documents for a query."""
+
+
+def word_judge() -> Judge:
+    """The share of a query's words that a document has, kept off 0 and 1."""
+
+    def judge(query: str, documents: Sequence[str]) -> np.ndarray:
+        words = set(query.casefold().split())
+        found = [len(words & set(document.casefold().split())) / len(words) for document in documents]
+        return 0.05 + 0.9 * np.array(found)
+
+    return judge

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,6 +17,8 @@ class Asked:
     texts: list[str]
     dimensions: int | None
     role: str | None
+    query: str | None = None
+    """Of requests for scores."""
 
 
 class Speech(Protocol):
@@ -179,3 +181,108 @@ PROTOCOLS: dict[str, Speech] = {
     "mistral": Mistral(),
 }
 """By the name of the dialect. The paths are those of the providers, after the part of the address that is ours."""
+
+
+class Rerank:
+    """Scores of the documents of one query, the best first, as reranking services answer."""
+
+    most = 1000
+    rows = "results"
+    more: ClassVar[Mapping[str, Any]] = {}
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        return bearer(headers)
+
+    def asked(self, body: dict[str, Any]) -> Asked:
+        assert {"model", "query", "documents"} | self.more.keys() == body.keys()
+        assert all(body[name] == value for name, value in self.more.items() if value is not None)
+        assert body.get("top_n", len(body["documents"])) == len(body["documents"])
+        return Asked(body["documents"], None, None, body["query"])
+
+    def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
+        ranked = sorted(rows, key=lambda row: -row[1][0])
+        found = [{"index": index, "relevance_score": float(score[0])} for index, score in ranked]
+        return {"model": body["model"], self.rows: found, **self.usage(tokens)}
+
+    def usage(self, tokens: int) -> dict[str, Any]:
+        return {"usage": {"total_tokens": tokens}}
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return {"detail": f"{message} {code}".strip()}
+
+
+class CohereRerank(Rerank):
+    path = "/cohere/v2/rerank"
+    more: ClassVar[Mapping[str, Any]] = {"max_tokens_per_doc": None}
+
+    def usage(self, tokens: int) -> dict[str, Any]:
+        return {"id": f"cohere-{tokens}", "meta": {"billed_units": {"search_units": 1}}}
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return {"message": f"{message} {code}".strip()}
+
+
+class JinaRerank(Rerank):
+    path = "/jina/v1/rerank"
+    more: ClassVar[Mapping[str, Any]] = {"top_n": None, "return_documents": False}
+
+
+class VoyageRerank(Rerank):
+    path = "/voyage/v1/rerank"
+    rows = "data"
+    more: ClassVar[Mapping[str, Any]] = {"return_documents": False, "truncation": None}
+
+
+class VllmRerank(Rerank):
+    path = "/vllm/v1/rerank"
+    more: ClassVar[Mapping[str, Any]] = {"top_n": None}
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return {"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}
+
+
+class Chat:
+    """OpenAI's chat: a judge that is asked for one word, or for a number."""
+
+    path = "/openai/v1/chat/completions"
+    most = 1
+
+    def key(self, headers: Mapping[str, str]) -> str:
+        return bearer(headers)
+
+    def asked(self, body: dict[str, Any]) -> Asked:
+        system, user = body["messages"]
+        assert (system["role"], user["role"]) == ("system", "user")
+        query, document = user["content"].removeprefix("Query: ").split("\n\nDocument: ")
+        return Asked([document], None, None, query)
+
+    def answer(self, body: dict[str, Any], rows: Rows, tokens: int) -> dict[str, Any]:
+        chance = float(rows[0][1][0])
+        words = "It depends." if np.isnan(chance) else str(round(10 * chance))
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant"}}
+        if body.get("logprobs") and not np.isnan(chance):
+            assert (body["top_logprobs"], body["max_tokens"]) == (20, 1)
+            words = "Yes" if chance >= 0.5 else "No"
+            # Two tokens are the same word, and one is neither.
+            chances = {"Yes": 0.9 * chance, " yes": 0.09 * chance, "No": 0.99 * (1 - chance), "Maybe": 0.001}
+            top = [{"token": token, "logprob": float(np.log(p)), "bytes": None} for token, p in chances.items() if p]
+            choice["logprobs"] = {"content": [{"token": words, "logprob": -0.1, "top_logprobs": top}]}
+        elif body.get("logprobs"):
+            top = [{"token": "It", "logprob": -0.1, "bytes": None}]
+            choice["logprobs"] = {"content": [{"token": "It", "logprob": -0.1, "top_logprobs": top}]}
+        choice["message"]["content"] = words
+        usage = {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": tokens + 1}
+        return {"id": f"chat-{tokens}", "object": "chat.completion", "choices": [choice], "usage": usage}
+
+    def error(self, status: int, message: str, code: str) -> dict[str, Any]:
+        return OpenAi().error(status, message, code)
+
+
+SCORES: dict[str, Speech] = {
+    "cohere_rerank": CohereRerank(),
+    "jina_rerank": JinaRerank(),
+    "voyage_rerank": VoyageRerank(),
+    "vllm_rerank": VllmRerank(),
+    "chat": Chat(),
+}
+"""Protocols whose answers are scores of documents for a query."""

@@ -18,9 +18,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tests.api_server.batches import BatchDesk
-from tests.api_server.encoders import Encoder, hash_encoder, shortened
+from tests.api_server.encoders import Encoder, Judge, hash_encoder, shortened, word_judge
 from tests.api_server.faults import SPOILS, Fault
-from tests.api_server.protocols import PROTOCOLS, Speech
+from tests.api_server.protocols import PROTOCOLS, SCORES, Asked, Speech
 
 BATCHES = ("openai", "voyage")
 """The protocols that have batches."""
@@ -49,6 +49,7 @@ class StandIn:
 
     Args:
         encode: The model behind it.
+        judge: The model behind scores of documents.
         key: That requests must have; None where none is needed.
         faults: Of the next requests, one each, in this order.
         latency: Seconds of every answer.
@@ -75,8 +76,9 @@ class StandIn:
         marker: str | None = None,
         quota: int | None = None,
         say_limits: bool = False,
+        judge: Judge | None = None,
     ) -> None:
-        self.encode = encode or hash_encoder()
+        self.encode, self.judge = encode or hash_encoder(), judge or word_judge()
         self.key, self.latency, self.window, self.max_items = key, latency, window, max_items
         self.marker, self.quota, self.say_limits = marker, quota, say_limits
         self.limits = {"requests": requests_per_minute, "tokens": tokens_per_minute}
@@ -89,7 +91,7 @@ class StandIn:
         self._passed: deque[tuple[float, int]] = deque()
         routes = [
             Route(speech.path, self._endpoint(speech), methods=["POST"], name=name)
-            for name, speech in PROTOCOLS.items()
+            for name, speech in {**PROTOCOLS, **SCORES}.items()
         ]
         for name in BATCHES:
             routes += BatchDesk(self, PROTOCOLS[name]).routes()
@@ -136,11 +138,12 @@ class StandIn:
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         asked = speech.asked(body)
-        tokens = count_tokens(asked.texts)
+        # The query is read with each document.
+        tokens = count_tokens([f"{asked.query or ''} {text}" for text in asked.texts])
         refusal = self._refusal(speech, asked.texts) or self._rate(speech, tokens) or self._quota(speech, tokens)
         if refusal is not None:
             return refusal
-        vectors = shortened(await run_in_threadpool(self.encode, asked.texts), asked.dimensions)
+        vectors = await run_in_threadpool(self._compute, asked)
         answer = speech.answer(body, SPOILS[fault.spoil](list(enumerate(vectors))), tokens)
         content = fault.body if fault.body is not None else json.dumps(answer)
         self.count(asked.texts)
@@ -148,6 +151,11 @@ class StandIn:
         if fault.cut:
             return StreamingResponse(_cut(content.encode()), headers=headers, media_type="application/json")
         return Response(content, headers=headers, media_type="application/json")
+
+    def _compute(self, asked: Asked) -> Any:
+        if asked.query is not None:
+            return self.judge(asked.query, asked.texts)[:, None]
+        return shortened(self.encode(asked.texts), asked.dimensions)
 
     def count(self, texts: list[str]) -> int:
         """Count an answer as a provider bills it; its tokens."""

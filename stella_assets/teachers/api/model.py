@@ -72,8 +72,7 @@ class ApiModel:
         self._accounts = Accounts(config, services.recipe, Ledger(self._workspace, self._service))
 
     def _key(self) -> str | None:
-        name = self.config.key
-        return None if name is None else self._services.require_secret(name, self._owner)
+        return self.config.require_key(self._services, self._owner)
 
     @cached_property
     def _client(self) -> ApiClient:

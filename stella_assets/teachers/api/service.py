@@ -65,6 +65,8 @@ class Service(ConfigModel):
     """Settings that do not change answers."""
     gives: ClassVar[str] = "vectors"
     """What it answers, in the plural."""
+    bills: ClassVar[str] = "tokens"
+    """What its prices are for a million of."""
 
     dialect: str = Field(description="which of the dialects below")
     model: str = Field(min_length=1, description="the service's name of the model")
@@ -149,7 +151,7 @@ class Service(ConfigModel):
 
         Raises:
             AnswerError: Not one vector for each text.
-            KeyError, IndexError, TypeError, AttributeError: It has another form.
+            KeyError, IndexError, TypeError, AttributeError, ValueError: It has another form.
         """
 
     def read(self, answer: Any, count: int) -> Parsed:
@@ -160,7 +162,7 @@ class Service(ConfigModel):
         """
         try:
             return self.parse(answer, count)
-        except (KeyError, IndexError, TypeError, AttributeError):
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             raise AnswerError(f"it has no {self.gives} where its documentation says") from None
 
     def accept(self, vectors: np.ndarray, dim: int | None) -> np.ndarray:

@@ -19,7 +19,7 @@ from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import Keys
 from stella_assets.teachers.api.count import BOUND, EXTRA_TOKENS
 from stella_assets.teachers.api.dialects import DIALECTS
-from stella_assets.teachers.api.limits import Limits
+from stella_assets.teachers.api.settings import AskingConfig
 from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.kinds.base import TEACHERS, Role, TeacherConfig, Wanted
 from stella_assets.teachers.terms import Terms
@@ -36,7 +36,7 @@ class RolePrompts(ConfigModel):
 
 
 @TEACHERS.register
-class ApiTeacher(TeacherConfig):
+class ApiTeacher(TeacherConfig, AskingConfig):
     """A model of a provider, or of a server of your own, that is asked over HTTP.
 
     Its answers are observations: each is kept in a journal before anything else happens, is never paid twice, and is
@@ -55,21 +55,10 @@ class ApiTeacher(TeacherConfig):
     # Half of the others': answers are kept as they come, so nothing is won by larger units but memory is lost.
     unit_rows: Positive = Field(16_384, le=262_144, description="rows embedded between two commits")
     service: DIALECTS.union() = Field(description="how it is asked, and for which model: see the dialects")  # type: ignore[valid-type]
-    key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
-        description="name of the environment variable that holds the key; null for a server without keys"
-    )
     prompts: RolePrompts = Field(
         RolePrompts(query="", document=""), description="put before texts, where the service does not do it"
     )
     dim: Dimension | None = Field(None, description="dimensions of its vectors, where nothing else says them")
-    limits: Limits = Field(Limits(), description="over those of the dialect")
-    max_cost: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="dollars that this workspace may pay for it in all; it stops before that"
-    )
-    max_tokens: Positive | None = Field(None, description="tokens that may be billed for it in all")
-    price: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="dollars for a million tokens; what the provider publishes where it is left out"
-    )
     delivery: Literal["online", "batch"] = Field(
         "online",
         description="`batch`: by the provider's batch API, which takes hours and costs less; of `openai` and `voyage`",
@@ -82,7 +71,6 @@ class ApiTeacher(TeacherConfig):
     evaluate: bool = Field(
         False, description="score it on the evaluation tasks, too, whose texts are then sent and paid"
     )
-    terms: Terms = Field(description="what the provider allows")
 
     @model_validator(mode="after")
     def _require_dimensions(self) -> Self:
@@ -97,12 +85,6 @@ class ApiTeacher(TeacherConfig):
     def _require_batches(self) -> Self:
         if self.delivery == "batch" and self.service.batch_form is None:
             raise ValueError(f"delivery: the dialect {self.service.dialect!r} has no batch API; use `online`")
-        return self
-
-    @model_validator(mode="after")
-    def _require_price(self) -> Self:
-        if self.max_cost is not None and self.known_price is None:
-            raise ValueError("max_cost: the price of this model is not known; state `price`, or use `max_tokens`")
         return self
 
     @property
@@ -124,12 +106,6 @@ class ApiTeacher(TeacherConfig):
         by_role = {role: self.service.identity(role) for role in RolePrompts.model_fields}
         trusted = {"trusted": self.trusted} if self.trusted else {}
         return {"service": by_role, "prompts": self.prompts.settings(), "dim": self.dimensions, **trusted}
-
-    @property
-    def known_price(self) -> float | None:
-        """Dollars for a million tokens: `price`, else what the provider publishes; None where nobody knows."""
-        facts = self.service.published()
-        return self.price if self.price is not None or facts is None else facts.price
 
     @property
     def known_batch_price(self) -> float | None:
@@ -166,8 +142,7 @@ class ApiTeacher(TeacherConfig):
         Raises:
             MissingSecretError: The environment variable is not set.
         """
-        if self.key is not None:
-            services.require_secret(self.key, f"teacher {self.name!r}")
+        self.require_key(services, f"teacher {self.name!r}")
 
     def open(self, folder: Path, compute: Compute) -> ApiModel:
         """What it has answered, and the service for the rest. Nothing is sent before vectors are missing."""
@@ -204,15 +179,7 @@ class ApiTeacher(TeacherConfig):
 
     def _priced(self, texts: int, tokens: int | None, counted: str) -> Forecast:
         price = self.known_batch_price if self.delivery == "batch" else self.known_price
-        facts = self.service.published()
-        dollars = None if price is None or tokens is None else tokens * price / 1e6
-        if self.price is not None:
-            priced = "price of the recipe"
-        elif facts is not None and price is not None:
-            priced = f"price of {facts.read_on}, {facts.url}"
-        else:
-            priced = "the price is not known; state `price`"
-        return Forecast(texts, tokens, counted, dollars, priced)
+        return self.priced(texts, tokens, counted, price)
 
     def cost(self, model: ApiModel, texts: Iterable[tuple[Role, Keys, Any]]) -> dict[str, Any]:
         """Requests, tokens and dollars of the vectors of texts."""

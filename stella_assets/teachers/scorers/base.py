@@ -15,10 +15,13 @@ from pydantic import Field
 from stella_assets.core.config import ConfigModel, Name
 from stella_assets.core.devices import Compute
 from stella_assets.core.registry import Registry
+from stella_assets.core.services import Services
 from stella_assets.core.step import Log
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.snapshot import Snapshot
+from stella_assets.teachers.terms import Terms
 
 Scores = npt.NDArray[np.float64]
 
@@ -79,6 +82,11 @@ class PairScorerConfig(ConfigModel):
     name: Name = Field(description="of the scorer, by which `retrievers` choose it")
     kind: str = Field(description="which of the kinds below")
 
+    @property
+    def owner(self) -> str:
+        """What messages call it."""
+        return f"pair_scores {self.name!r}"
+
     @abstractmethod
     def score(self, pairs: pl.DataFrame, scoring: Scoring) -> Scored:
         """The scores of pairs: the higher, the better the document answers the query.
@@ -118,6 +126,29 @@ class PairScorerConfig(ConfigModel):
             ValueError: It does not.
         """
         del place, teachers
+
+    def check_access(self, services: Services) -> None:
+        """Make sure that it can be asked; nothing for a model that runs here.
+
+        Raises:
+            UserError: Something is missing that it needs, e.g. a key.
+        """
+        del services
+
+    def forecast(self, pairs: pl.DataFrame, texts: CorpusTexts, services: Services) -> Forecast | None:
+        """What it would cost to score pairs; None for a model that runs here. Nothing is sent.
+
+        Args:
+            pairs: With the ids `query` and `document`, by query.
+            texts: The corpus.
+            services: Where answers are kept.
+        """
+        del pairs, texts, services
+        return None
+
+    def stated_terms(self) -> Terms | None:
+        """What its provider allows; None for a model that runs here."""
+        return None
 
     def check(self) -> None:
         """Make sure that its files can be used, without loading a model.

@@ -11,7 +11,7 @@ import polars as pl
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import Check
+from stella_assets.core.manifest import Check, plain
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.corpus.pairs import PairTables
@@ -19,6 +19,7 @@ from stella_assets.corpus.read import CorpusTexts
 from stella_assets.teachers.mined_negatives import MinedNegatives
 from stella_assets.teachers.scorers.base import PairScorerConfig, Scored, Scoring
 from stella_assets.teachers.scorers.candidates import candidate_pairs
+from stella_assets.teachers.scorers.estimate import estimate_scoring
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import PAIR_SCORES, PAIR_SCORES_ASSET
 
@@ -87,6 +88,8 @@ def pair_scores_step(
         build=build,
         read=from_folder(PairScoreTable),
         pool="encoding",
+        estimate=lambda runner, last, _size: estimate_scoring(scorer, pairs, mined_negatives, corpus, runner, last),
+        tells=lambda last: plain(scorer.identity_settings()) == last.identity.settings,
         presentation=Presentation(
             group="teachers",
             kinds=frozenset({"parquet"}) | scorer.icons,
