@@ -49,6 +49,8 @@ def kind_of(path: Path) -> str:
         return "lancedb/hint" if parts[-1].endswith("hint.json") else f"lancedb/{parts[2]}"
     if parts[0] == "shards":
         return "shards/seal" if path.suffix == ".json" else f"shards/{parts[1]}"
+    if parts[0] == "api":
+        return f"api/{'/'.join(part for part in parts[2:-1] if len(part) != DIGITS)}{path.suffix}"
     if parts[0] == "artefacts":
         return "artefacts/manifest" if parts[-1] == "manifest.json" else f"artefacts/{parts[1]}/{parts[-1]}"
     return parts[0]
@@ -70,6 +72,8 @@ def verify(workspace: Workspace, table: str) -> list[object]:
     return [*verify_files(workspace), *(damage for name in tables for damage in verify_table(workspace, name).damages)]
 
 
+DIGITS = 16
+"""Of a fingerprint, which is the name of a folder."""
 Outcomes = Counter[tuple[str, str]]
 
 
