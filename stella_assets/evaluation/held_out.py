@@ -12,6 +12,7 @@ from stella_assets.core.manifest import Check
 from stella_assets.core.step import CheckSpec, Log
 from stella_assets.corpus.sentences import first_sentence
 from stella_assets.corpus.text import text_id, uniform, uniforms
+from stella_assets.evaluation.held_out_pairs import Text, halves_of_pairs
 from stella_assets.evaluation.kinds import TASK_KINDS
 from stella_assets.evaluation.local_data import TaskDataError, locate
 from stella_assets.evaluation.settings import HeldOut, HeldOutKind
@@ -20,6 +21,7 @@ from stella_assets.evaluation.tasks import EvaluationTask
 if TYPE_CHECKING:
     import polars as pl
 
+    from stella_assets.corpus.pairs import PairTables
     from stella_assets.corpus.read import CorpusTexts
 
 # Shorter sentences are headings or list items, which say too little to find their document.
@@ -29,7 +31,6 @@ TRAINING_EXAMPLES = 8
 CHECK = CheckSpec("no_query_was_trained_on", "No retrieval query is a text of train or dev.")
 
 Tables = dict[str, "pl.DataFrame"]
-Text = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class HeldOutTask:
     Attributes:
         name: mteb's name of it.
         description: For mteb's metadata.
-        build: Its tables by file name, from the test documents and from their halves.
+        build: Its tables by file name, from the test documents and from their halves: first sentence and rest, or
+            query and answer where the corpus has pairs.
     """
 
     name: str
@@ -47,7 +49,9 @@ class HeldOutTask:
     build: Callable[[list[Text], list[Text]], Tables]
 
 
-def write_held_out(wanted: HeldOut, corpus: CorpusTexts, folder: Path, log: Log) -> Check:
+def write_held_out(
+    wanted: HeldOut, corpus: CorpusTexts, folder: Path, log: Log, pairs: PairTables | None = None
+) -> Check:
     """Write the tables of each kind in the local layout.
 
     Args:
@@ -55,6 +59,7 @@ def write_held_out(wanted: HeldOut, corpus: CorpusTexts, folder: Path, log: Log)
         corpus: The texts.
         folder: Of the artefact.
         log: Told which kinds are left out.
+        pairs: Of the corpus; None where it has none.
 
     Returns:
         The check that no query is a text that students train on.
@@ -63,8 +68,12 @@ def write_held_out(wanted: HeldOut, corpus: CorpusTexts, folder: Path, log: Log)
         TaskDataError: The test split is too small or too uniform for a kind that the recipe names, or for all.
     """
     documents = _test_documents(corpus, wanted.max_documents)
-    trained_on = _trained_on(corpus, (part for row in documents for part in _part_ids(row["text"])))
-    halves = _sentence_and_rest(documents, trained_on)
+    if pairs is None:
+        trained_on = _trained_on(corpus, (part for row in documents for part in _part_ids(row["text"])))
+        halves = _sentence_and_rest(documents, trained_on)
+    else:
+        halves = halves_of_pairs(pairs, corpus, documents)
+        trained_on = _trained_on(corpus, (text_id(half["sentence"]) for half in halves))
     tables: Tables = {}
     for kind, task in HELD_OUT_TASKS.items():
         if kind in (wanted.kinds or HELD_OUT_TASKS):
@@ -184,23 +193,25 @@ def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[
 
 
 def _retrieval(_documents: list[Text], halves: list[Text]) -> Tables:
-    """Find the rest of a document by its first sentence, among the rests of all documents."""
+    """Find the rest of a document by its first sentence, or an answer by its query, among all of them."""
     import polars as pl
 
     # nDCG@10 says nothing about fewer documents than ranks.
     if len(halves) < 10:
         raise TaskDataError(
-            f"evaluation.held_out: retrieval needs 10 test documents of two sentences, the corpus has {len(halves)}.",
+            "evaluation.held_out: retrieval needs 10 test documents of two sentences, or 10 test pairs; the corpus has "
+            f"{len(halves)}.",
             "Raise `corpus.test`, add texts, or remove the task.",
         )
     # Ids are hashes of the texts, so equal rests become one document and no query loses its answer.
     ids = [text_id(half["rest"]) for half in halves]
     corpus = dict(zip(ids, (half["rest"] for half in halves), strict=True))
-    queries = {text_id(half["sentence"]): half["sentence"] for half in halves}
+    asked = [text_id(half["sentence"]) for half in halves]
+    queries = dict(zip(asked, (half["sentence"] for half in halves), strict=True))
     return {
         "HeldOutRetrieval/queries": pl.DataFrame({"id": list(queries), "text": list(queries.values())}),
         "HeldOutRetrieval/corpus": pl.DataFrame({"id": list(corpus), "text": list(corpus.values())}),
-        "HeldOutRetrieval/qrels": pl.DataFrame({"query_id": list(queries), "doc_id": ids, "score": 1}),
+        "HeldOutRetrieval/qrels": pl.DataFrame({"query_id": asked, "doc_id": ids, "score": 1}),
     }
 
 
@@ -235,14 +246,17 @@ def _pair_classification(_documents: list[Text], halves: list[Text]) -> Tables:
     by_section: dict[str, list[Text]] = {}
     for half in halves:
         by_section.setdefault(half["section"], []).append(half)
+    right = {(half["sentence"], half["rest"]) for half in halves}
     pairs = []
     for members in by_section.values():
         if len(members) < 2:
             continue
         # Rotating by one gives each sentence and each rest one correct and one wrong partner: labels are balanced.
         for half, other in zip(members, members[1:] + members[:1], strict=True):
-            pairs.append((half["sentence"], half["rest"], 1))
-            pairs.append((half["sentence"], other["rest"], 0))
+            # Of equal rests, and of queries with several answers, the next one may be right, too.
+            if (half["sentence"], other["rest"]) not in right:
+                pairs.append((half["sentence"], half["rest"], 1))
+                pairs.append((half["sentence"], other["rest"], 0))
     if not pairs:
         raise TaskDataError(
             "evaluation.held_out: pair_classification needs two test documents of two sentences in one section.",

@@ -18,9 +18,10 @@ from stella_assets.evaluation.tasks import EvaluationTask
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
+    from stella_assets.corpus.pairs import PairTables
     from stella_assets.corpus.read import CorpusTexts
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 BETWEEN_BENCHMARKS = "; "
 PROBE_FILE = "probe.parquet"
 MTEB = "[mteb](https://github.com/embeddings-benchmark/mteb)"
@@ -69,18 +70,26 @@ class TaskSet:
         return pq.read_table(self.folder / PROBE_FILE).column("text").to_pylist()
 
 
-def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[CorpusTexts] | None) -> Step[TaskSet]:
+def tasks_step(
+    recipe: str,
+    *,
+    evaluation: EvaluationSettings,
+    corpus: Step[CorpusTexts] | None,
+    pairs: Step[PairTables] | None = None,
+) -> Step[TaskSet]:
     """The step `evaluation_tasks`.
 
     Args:
         recipe: Name of the recipe.
         evaluation: The settings.
         corpus: The texts that held-out tasks are made from; None where only mteb's own tasks are asked for.
+        pairs: Of the corpus, whose test queries the held-out tasks then ask; None where it has none.
 
     Returns:
         A step whose artefact reads as a `TaskSet`.
     """
     held_out = HELD_OUT in evaluation.tasks
+    dependencies = (corpus, pairs if held_out else None)
 
     def external_versions(_workspace: Workspace) -> dict[str, str]:
         # Held-out tasks are made from the corpus, which is a dependency: they need no version of their own.
@@ -100,10 +109,10 @@ def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[Corp
             "custom_tasks": [task.settings("path") for task in evaluation.custom_tasks],
             "splits": {name: {k: list(v) for k, v in splits.items()} for name, splits in evaluation.splits.items()},
         },
-        dependencies=(corpus,) if corpus else (),
+        dependencies=tuple(step for step in dependencies if step is not None),
         external_versions=external_versions,
         read=read,
-        build=partial(_write_tasks, evaluation, corpus),
+        build=partial(_write_tasks, evaluation, corpus, pairs),
         # All scores wait for this short step, so it runs before longer ones that are ready as well.
         priority=1,
         presentation=Presentation(
@@ -115,14 +124,20 @@ def tasks_step(recipe: str, *, evaluation: EvaluationSettings, corpus: Step[Corp
     )
 
 
-def _write_tasks(evaluation: EvaluationSettings, corpus: Step[CorpusTexts] | None, context: BuildContext) -> Result:
+def _write_tasks(
+    evaluation: EvaluationSettings,
+    corpus: Step[CorpusTexts] | None,
+    pairs: Step[PairTables] | None,
+    context: BuildContext,
+) -> Result:
     import polars as pl
 
     checks, probe = [], []
     if corpus is not None:
         texts = context.read(corpus)
         if HELD_OUT in evaluation.tasks:
-            checks.append(write_held_out(evaluation.held_out, texts, context.folder, context.log))
+            asked = context.read(pairs) if pairs else None
+            checks.append(write_held_out(evaluation.held_out, texts, context.folder, context.log, asked))
         probe = probe_texts(texts)
     pl.DataFrame({"text": probe}, schema={"text": pl.String}).write_parquet(context.folder / PROBE_FILE)
     rows = []

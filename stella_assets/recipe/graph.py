@@ -249,7 +249,7 @@ class Graph:
     def _add_scores(self) -> None:
         recipe, name = self.recipe, self._name
         self._prompts = student_prompts(recipe.student, recipe.evaluation)
-        self.tasks = tasks_step(name, evaluation=recipe.evaluation, corpus=self.corpus)
+        self.tasks = tasks_step(name, evaluation=recipe.evaluation, corpus=self.corpus, pairs=self.pairs)
         scores = {
             teacher_model(teacher.name): teacher_scores_step(
                 name, teacher=teacher, vectors=self.teachers[teacher.name], tasks=self.tasks

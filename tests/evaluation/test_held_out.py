@@ -6,8 +6,9 @@ from collections import Counter
 import polars as pl
 import pytest
 
+from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.corpus.tables import TEXTS
+from stella_assets.corpus.tables import PAIRS, TEXTS
 from stella_assets.corpus.text import text_id, uniform
 from stella_assets.evaluation.held_out import HELD_OUT_TASKS, _sentence_and_rest, probe_texts, write_held_out
 from stella_assets.evaluation.local_data import TaskDataError
@@ -47,6 +48,43 @@ def test_pairs_are_balanced_and_wrong_halves_come_from_the_same_section():
     }
     pairs = zip(table["sentence1"], table["sentence2"], strict=True)
     assert all(section[first] == section[second] for first, second in pairs)
+
+
+def test_the_test_queries_of_pairs_are_asked_where_the_corpus_has_pairs(tmp_path, log):
+    """Query n is answered by document n; query 3 by document 4, too. Every fifth pair is of the training split."""
+    corpus, pairs = tmp_path / "corpus", tmp_path / "pairs"
+    for folder in (corpus, pairs, tmp_path / "tasks"):
+        folder.mkdir()
+    split = ["train" if n % 5 == 0 else "test" for n in range(40)]
+    asked, answers = ([f"{word} number {n}, as it stands here." for n in range(40)] for word in ("Query", "Answer"))
+    texts = [(text_id(text), text, role, split[n])
+             for role, side in (("query", asked), ("document", answers)) for n, text in enumerate(side)]  # fmt: skip
+    frame = pl.DataFrame(texts, ["id", "text", "role", "split"], orient="row").sort("id")
+    rest = {name: pl.lit("x") for name in TEXTS.schema.names if name not in frame.columns}
+    frame.with_columns(**rest).select(TEXTS.schema.names).write_parquet(corpus / TEXTS.file)
+    related = [(n, n) for n in range(40)] + [(3, 4)]
+    PAIRS.write(pairs, [{"query": text_id(asked[q]), "positive": text_id(answers[d]), "source": "s",
+                         "split": split[q], "origin": None} for q, d in related])  # fmt: skip
+    check = write_held_out(HeldOut(), CorpusTexts(corpus), tmp_path / "tasks", log, PairTables(pairs))
+    assert check.passed
+    task = tmp_path / "tasks/HeldOutRetrieval"
+    queries, documents = (dict(pl.read_parquet(task / f"{name}.parquet").iter_rows()) for name in ("queries", "corpus"))
+    judged = {(queries[q], documents[d]) for q, d, _ in pl.read_parquet(task / "qrels.parquet").iter_rows()}
+    assert judged == {(asked[q], answers[d]) for q, d in related if split[q] == "test"}
+    table = pl.read_parquet(tmp_path / "tasks/HeldOutPairClassification.parquet")
+    wrong = set(table.filter(label=0).select("sentence1", "sentence2").iter_rows())
+    assert len(wrong) * 2 == len(table) > 60
+    assert not wrong & judged
+
+
+def test_a_rest_that_several_documents_have_is_no_wrong_partner_of_its_sentences():
+    rows = [{"id": str(n), "section": "s", "sentence": f"Sentence {n}.", "rest": "The same rest."} for n in range(4)]
+    rows += [{"id": "4", "section": "s", "sentence": "Sentence 4.", "rest": "Another rest."}]
+    table = HELD_OUT_TASKS["pair_classification"].build([], rows)["HeldOutPairClassification"]
+    assert {(a, b, label) for a, b, label in table.iter_rows()} == {
+        ("Sentence 3.", "The same rest.", 1), ("Sentence 3.", "Another rest.", 0),
+        ("Sentence 4.", "Another rest.", 1), ("Sentence 4.", "The same rest.", 0),
+    }  # fmt: skip
 
 
 def test_classification_leaves_rare_sections_out():
