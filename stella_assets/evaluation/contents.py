@@ -13,8 +13,10 @@ from stella_assets.core.step import BuildContext
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.corpus.plots import corpus_funnel
 from stella_assets.evaluation import reference_scores
+from stella_assets.evaluation.ranking.comparison import RetrievalSummary, compare_rankers
 from stella_assets.evaluation.render import plots
 from stella_assets.evaluation.render.page import Page
+from stella_assets.evaluation.render.retrieval import retrieval_plot
 from stella_assets.evaluation.scoreboard import Scoreboard, summarise
 from stella_assets.evaluation.scores import BASE_MODEL, CONCATENATION, teacher_model
 from stella_assets.evaluation.seeds import summarise_seeds
@@ -97,12 +99,35 @@ def measure_speeds(inputs: ReportInputs, context: BuildContext) -> dict[str, flo
     return found
 
 
-def build_page(description: str, summary: Summary, inputs: ReportInputs, context: BuildContext) -> Page:
+def compare_retrievers(
+    inputs: ReportInputs, types: Mapping[str, str], context: BuildContext
+) -> RetrievalSummary | None:
+    """How retrievers rank, compared with the dense student; None for a recipe without them.
+
+    Args:
+        inputs: The steps.
+        types: Of the tasks.
+        context: Has the artefacts.
+    """
+    if not inputs.rankings:
+        return None
+    dense, *retrievers = (context.read(step) for step in inputs.rankings)
+    return compare_rankers(dense, retrievers, types)
+
+
+def build_page(
+    description: str,
+    summary: Summary,
+    retrieval: RetrievalSummary | None,
+    inputs: ReportInputs,
+    context: BuildContext,
+) -> Page:
     """The content of the page.
 
     Args:
         description: Of the recipe.
         summary: With speeds.
+        retrieval: How retrievers rank; None without any.
         inputs: The steps.
         context: Has their artefacts.
 
@@ -120,14 +145,18 @@ def build_page(description: str, summary: Summary, inputs: ReportInputs, context
         vector_stats=_stats_of_all_texts(inputs, context),
         lineage=lineage,
         paraphrase_dimension=context.read(inputs.variants).variants.dimension if inputs.variants else None,
+        retrieval=retrieval,
     )
 
 
-def draw_plots(summary: Summary, inputs: ReportInputs, context: BuildContext) -> dict[str, bytes]:
+def draw_plots(
+    summary: Summary, retrieval: RetrievalSummary | None, inputs: ReportInputs, context: BuildContext
+) -> dict[str, bytes]:
     """All plots of the report.
 
     Args:
         summary: With speeds.
+        retrieval: How retrievers rank; None without any.
         inputs: The steps.
         context: Has their artefacts.
 
@@ -144,6 +173,7 @@ def draw_plots(summary: Summary, inputs: ReportInputs, context: BuildContext) ->
         "score_by_model": plots.score_by_model(summary),
         "score_by_dimension": plots.score_by_dimension(summary),
         "retention": plots.retention(summary),
+        **({"retrieval": retrieval_plot(retrieval)} if retrieval else {}),
         "loss_curves": loss_curves(log),
         "corpus_funnel": corpus_funnel(context.read(inputs.corpus).funnel()),
         "cosine_agreement": cosine_agreement(_stats_of_all_texts(inputs, context), agreement),

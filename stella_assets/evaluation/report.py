@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from stella_assets.corpus.contamination import Contamination
     from stella_assets.corpus.read import CorpusTexts
     from stella_assets.evaluation.model_scores import ModelScores
+    from stella_assets.evaluation.ranking.comparison import RetrievalSummary
+    from stella_assets.evaluation.ranking.steps import RankingScores
     from stella_assets.evaluation.settings import EvaluationSettings
     from stella_assets.evaluation.task_set import TaskSet
     from stella_assets.evaluation.variants import VariantScores
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 CODE_VERSION = "6"
 SUMMARY_FILE = "report.json"
+RETRIEVAL_FILE = "retrieval.json"
+"""A file of its own, and only of recipes with retrievers."""
 SPEEDS_FILE = "speeds.json"
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
@@ -43,6 +47,7 @@ SHOWN_PLOTS = {
     "score_by_model": "score by model and stage",
     "score_by_dimension": "score by dimension",
     "retention": "retention by task type",
+    "retrieval": "nDCG@10 of each model that ranks documents",
 }
 """The plots that the UI shows, with words for those who cannot see them."""
 
@@ -63,6 +68,7 @@ class ReportInputs:
         scores: By model, in the order in which they are shown; the last is the student.
         variants: None where the recipe asks for none.
         seeds: Scores of the last stage by seed.
+        rankings: How the dense models rank, and then each retriever; empty for a recipe without retrievers.
     """
 
     corpus: Step[CorpusTexts]
@@ -76,6 +82,7 @@ class ReportInputs:
     scores: Mapping[str, Step[ModelScores]]
     variants: Step[VariantScores] | None
     seeds: Mapping[int, Step[ModelScores]]
+    rankings: Sequence[Step[RankingScores]] = ()
 
     def steps(self) -> Iterator[Step[Any]]:
         """All of them, in the order of the data."""
@@ -91,6 +98,7 @@ class ReportInputs:
             *self.scores.values(),
             self.variants,
             *self.seeds.values(),
+            *self.rankings,
         )
         # None stands for what the recipe does not ask for.
         return (step for step in steps if step is not None)
@@ -111,6 +119,14 @@ class Report:
         """Everything that it says, with the measured speeds."""
         summary = Summary.from_json((self.folder / SUMMARY_FILE).read_text(encoding="utf-8"))
         return summary.with_speeds(json.loads((self.folder / SPEEDS_FILE).read_text(encoding="utf-8")))
+
+    @cached_property
+    def retrieval(self) -> RetrievalSummary | None:
+        """How retrievers rank; None without any."""
+        from stella_assets.evaluation.ranking.comparison import RetrievalSummary
+
+        path = self.folder / RETRIEVAL_FILE
+        return RetrievalSummary.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
 
     @property
     def gain(self) -> Difference:
@@ -188,14 +204,24 @@ def _write_report(
     context: BuildContext,
 ) -> Result:
     # These import polars and matplotlib, which loading the definitions must not do.
-    from stella_assets.evaluation.contents import build_page, draw_plots, measure_speeds, summarise_inputs
+    from stella_assets.evaluation.contents import (
+        build_page,
+        compare_retrievers,
+        draw_plots,
+        measure_speeds,
+        summarise_inputs,
+    )
     from stella_assets.evaluation.render.html import render_html
     from stella_assets.evaluation.render.markdown import render_markdown
 
     plain = summarise_inputs(recipe, seed, inputs, reference_scores(evaluation), context)
     speeds = measure_speeds(inputs, context)
     summary = plain.with_speeds(speeds)
-    page, plots = build_page(description, summary, inputs, context), draw_plots(summary, inputs, context)
+    retrieval = compare_retrievers(inputs, plain.task_types, context)
+    page, plots = (
+        build_page(description, summary, retrieval, inputs, context),
+        draw_plots(summary, retrieval, inputs, context),
+    )
     plot_files = {f"{PLOTS_FOLDER}/{name}.png": png for name, png in plots.items()}
     files = {
         # Speeds differ between equal runs, so they are not in the hashed summary.
@@ -205,6 +231,8 @@ def _write_report(
     }
     (context.folder / PLOTS_FOLDER).mkdir(exist_ok=True)
     (context.folder / SUMMARY_FILE).write_text(plain.to_json(), encoding="utf-8")
+    if retrieval:
+        (context.folder / RETRIEVAL_FILE).write_text(retrieval.model_dump_json(indent=1) + "\n", encoding="utf-8")
     for name, text in files.items():
         (context.folder / name).write_text(text, encoding="utf-8")
     for name, png in plot_files.items():
@@ -243,6 +271,7 @@ def _show(artefact: Artefact) -> Mapping[str, Shown]:
         **{
             name: Picture((artefact.folder / PLOTS_FOLDER / f"{name}.png").read_bytes(), words)
             for name, words in SHOWN_PLOTS.items()
+            if (artefact.folder / PLOTS_FOLDER / f"{name}.png").exists()
         },
         "scores": Markdown(markdown_table(*report.score_rows())),
     }

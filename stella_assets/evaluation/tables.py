@@ -17,10 +17,12 @@ TASKS = declare(
         ),
     )
 )
+# `scores/*` and `retriever_scores/*`, and not `pair_scores/*`, which are of pairs of texts.
+OF_MODELS = "[rs]*cores/*"
 SCORES = declare(
     Table(
         name="scores",
-        assets="scores/*",
+        assets=OF_MODELS,
         file="scores.parquet",
         schema=pa.schema(
             {
@@ -34,7 +36,7 @@ SCORES = declare(
 MODEL_SAMPLES = declare(
     Table(
         name="samples",
-        assets="scores/*",
+        assets=OF_MODELS,
         file="samples.parquet",
         schema=pa.schema(
             {
@@ -46,3 +48,24 @@ MODEL_SAMPLES = declare(
 )  # fmt: skip
 SAMPLES = pa.schema({"subset": TEXT, "split": TEXT, "sample": TEXT, "value": REAL, "gold": REAL})
 """Samples of one model and task, before they are gathered into `MODEL_SAMPLES`."""
+
+PART_MEASURES = pa.schema({"measure": TEXT, "subset": TEXT, "split": TEXT, "query": TEXT, "value": REAL})
+PART_RANKINGS = pa.schema({"subset": TEXT, "split": TEXT, "query": TEXT, "document": TEXT, "rank": INT})
+"""Of one model and a part of a task, before they are gathered into the tables below."""
+_OF_MODEL = pa.schema({"model": TEXT, "dimension": INT, "task": TEXT, "part": TEXT})
+QUERY_MEASURES = declare(
+    Table(
+        name="query_measures",
+        assets="retriever_scores/*",
+        file="measures.parquet",
+        schema=pa.schema([*_OF_MODEL, *PART_MEASURES]),
+    )
+)
+RANKINGS = declare(
+    Table(
+        name="rankings",
+        assets="retriever_scores/dense",
+        file="rankings.parquet",
+        schema=pa.schema([*_OF_MODEL, *PART_RANKINGS]),
+    )
+)

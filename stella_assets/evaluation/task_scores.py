@@ -22,7 +22,8 @@ from stella_assets.evaluation.tasks import EvaluationTask, fresh
 from stella_assets.storage.tables import write_table
 
 if TYPE_CHECKING:
-    from stella_assets.evaluation.encoders import Embedder
+    from stella_assets.evaluation.encoders import Embedder, EncoderIdentity
+    from stella_assets.evaluation.samples import Evidence, Samples
 
 CODE_VERSION = "2"
 FAMILY = "task_scores"
@@ -79,32 +80,14 @@ class TaskScorer:
         Returns:
             Score and samples; of an aggregate task, the combined score and the samples of all parts.
         """
-        import mteb
-
         made = {part.name: self._make(part, model, embedder) for part in self._task.scored_parts()}
-        results = [_read_result(artefact) for artefact in made.values()]
-        task, identity = self._task, embedder.identity()
-        # mteb's own rule for aggregates; a benchmark may define another one than the mean.
-        result = task.task.combine_task_results(results) if task.parts else results[0]
-        prompts = _prompts(embedder, task.scored_parts()[0])
-        row = {
-            "model": model,
+        prompts = prompts_of(embedder, self._task.scored_parts()[0])
+        sizes = {
             "dimension": embedder.dim,
-            "task": task.name,
-            "type": task.type,
-            "metric": task.task.metadata.main_score,
-            "score": round(float(result.get_score()), DIGITS),
-            "data": task.origin,
-            "revision": task.revision(),
-            "loader": identity.name,
-            "weights": identity.weights,
-            "dtype": identity.dtype,
-            "max_length": identity.max_length,
             "query_prompt": prompts["query"],
             "document_prompt": prompts["document"],
-            "mteb": mteb.__version__,
         }
-        return TaskScore(result, row, [_samples_of_model(row, name, artefact) for name, artefact in made.items()])
+        return join_scores(model, self._task, embedder.identity(), sizes, made)
 
     def _make(self, part: EvaluationTask, model: str, embedder: Embedder) -> Artefact:
         import mteb
@@ -115,7 +98,7 @@ class TaskScorer:
         identity = {
             **part.describe(),
             "loader": asdict(embedder.identity()),
-            "prompts": _prompts(embedder, part),
+            "prompts": prompts_of(embedder, part),
             "dimension": embedder.dim,
             "mteb": mteb.__version__,
         }
@@ -135,42 +118,109 @@ class TaskScorer:
         )
 
     def _evaluate(self, part: EvaluationTask, encoder: Any, context: BuildContext) -> Result:
-        """Run mteb. `encoder` is an `MtebEncoder`; the type that mteb declares asks for more than it uses."""
-        import datasets
-        import mteb
+        from stella_assets.evaluation.samples import collect
 
-        from stella_assets.evaluation.samples import Evidence, collect, watch_queries
-
-        # mteb logs and shows progress per batch and experiment; the bar over tasks replaces both.
-        logging.getLogger("mteb").setLevel(logging.ERROR)
         # One part at a time is in memory; all models are scored on it before the next task is loaded.
         if part.name not in self._loaded:
             self._loaded = {part.name: part.load()}
         # A fresh copy per model: a running random stream would make scores depend on the order of the models.
         task = fresh(self._loaded[part.name])
-        per_query = watch_queries(task)
-        datasets.disable_progress_bars()
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The task .* is superseded")  # benchmarks keep the tasks of their time
-            results = mteb.evaluate(
-                encoder,
-                task,
-                # The artefact is the cache. mteb's would also find scores that other code versions have made.
-                cache=None,
-                # It is an optional package, and its figures differ from run to run.
-                co2_tracker=False,
-                show_progress_bar=False,
-                prediction_folder=folder if part.kind is not None and part.kind.WRITES_PREDICTIONS else None,
-            )
-            result = results.task_results[0]
-            samples = collect(part.kind, task, Evidence(result, Path(folder), per_query))
-        # The result has run times in it, so only score and samples are hashed.
-        score = {"score": round(float(result.get_score()), DIGITS), "statistic": samples.statistic}
-        (context.folder / SCORE_FILE).write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
-        (context.folder / RESULT_FILE).write_text(result_json(result), encoding="utf-8")
-        rows = [{**row, "value": round(row["value"], DIGITS)} for row in samples.rows]
-        write_table(context.folder / SAMPLES_FILE, SAMPLES, rows)
-        return Result(metrics=score, unhashed_files=(RESULT_FILE,))
+        with tempfile.TemporaryDirectory() as folder:
+            writes = part.kind is not None and part.kind.WRITES_PREDICTIONS
+            evidence = evaluate(encoder, task, Path(folder), writes_predictions=writes)
+            samples = collect(part.kind, task, evidence)
+        return write_score(context.folder, evidence.result, samples)
+
+
+def evaluate(model: Any, task: Any, folder: Path, *, writes_predictions: bool) -> Evidence:
+    """Run mteb.
+
+    Args:
+        model: An `MtebEncoder`, or any model that mteb can evaluate; its own type asks for more than it uses.
+        task: With its data. It is changed: score a fresh copy.
+        folder: For the predictions.
+        writes_predictions: Whether mteb writes them.
+
+    Returns:
+        mteb's result and what it left behind.
+    """
+    import datasets
+    import mteb
+
+    from stella_assets.evaluation.samples import Evidence, watch_queries
+
+    # mteb logs and shows progress per batch and experiment; the bar over tasks replaces both.
+    logging.getLogger("mteb").setLevel(logging.ERROR)
+    per_query = watch_queries(task)
+    datasets.disable_progress_bars()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The task .* is superseded")  # benchmarks keep the tasks of their time
+        results = mteb.evaluate(
+            model,
+            task,
+            # The artefact is the cache. mteb's would also find scores that other code versions have made.
+            cache=None,
+            # It is an optional package, and its figures differ from run to run.
+            co2_tracker=False,
+            show_progress_bar=False,
+            prediction_folder=folder if writes_predictions else None,
+        )
+    return Evidence(results.task_results[0], folder, per_query)
+
+
+def write_score(folder: Path, result: Any, samples: Samples) -> Result:
+    """Write a score, its samples and mteb's result.
+
+    Args:
+        folder: Of the artefact.
+        result: mteb's.
+        samples: That the score consists of.
+    """
+    # The result has run times in it, so only score and samples are hashed.
+    score = {"score": round(float(result.get_score()), DIGITS), "statistic": samples.statistic}
+    (folder / SCORE_FILE).write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+    (folder / RESULT_FILE).write_text(result_json(result), encoding="utf-8")
+    rows = [{**row, "value": round(row["value"], DIGITS)} for row in samples.rows]
+    write_table(folder / SAMPLES_FILE, SAMPLES, rows)
+    return Result(metrics=score, unhashed_files=(RESULT_FILE,))
+
+
+def join_scores(
+    model: str, task: EvaluationTask, identity: EncoderIdentity, sizes: Mapping[str, Any], made: Mapping[str, Artefact]
+) -> TaskScore:
+    """The score of a task of the artefacts of its parts.
+
+    Args:
+        model: Name of the model.
+        task: That was scored.
+        identity: Of the model.
+        sizes: `dimension`, `query_prompt` and `document_prompt` of the model on this task.
+        made: By name of the part, what `write_score` wrote.
+
+    Returns:
+        Score and samples; of an aggregate task, the combined score and the samples of all parts.
+    """
+    import mteb
+
+    results = [_read_result(artefact) for artefact in made.values()]
+    # mteb's own rule for aggregates; a benchmark may define another one than the mean.
+    result = task.task.combine_task_results(results) if task.parts else results[0]
+    row = {
+        "model": model,
+        "task": task.name,
+        "type": task.type,
+        "metric": task.task.metadata.main_score,
+        "score": round(float(result.get_score()), DIGITS),
+        "data": task.origin,
+        "revision": task.revision(),
+        "loader": identity.name,
+        "weights": identity.weights,
+        "dtype": identity.dtype,
+        "max_length": identity.max_length,
+        "mteb": mteb.__version__,
+        **sizes,
+    }
+    return TaskScore(result, row, [_samples_of_model(row, name, artefact) for name, artefact in made.items()])
 
 
 def result_json(result: Any) -> str:
@@ -178,7 +228,7 @@ def result_json(result: Any) -> str:
     return json.dumps(result.model_dump(mode="json"), indent=1)
 
 
-def _prompts(embedder: Embedder, task: EvaluationTask) -> dict[str, str | None]:
+def prompts_of(embedder: Embedder, task: EvaluationTask) -> dict[str, str | None]:
     """The prompts before the texts of a task, which are queries and documents, or neither."""
     from stella_assets.evaluation.encoders import EncodeRequest
 

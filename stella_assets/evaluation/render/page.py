@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stella_assets.evaluation.ranking.comparison import RetrievalSummary
 from stella_assets.evaluation.render import tables
+from stella_assets.evaluation.render.retrieval import retrieval_findings, retrieval_rows, retrieval_task_rows
 from stella_assets.evaluation.render.tables import Table
 from stella_assets.evaluation.summary import Summary
 
@@ -22,6 +24,7 @@ class Page:
         vector_stats: Rows of the table `vector_stats`, of all texts.
         lineage: Name, digest, code version and time of each artefact that the report was made of.
         paraphrase_dimension: Of the vectors with paraphrased prompts; None where none were scored.
+        retrieval: How retrievers rank; None for a recipe without them.
     """
 
     description: str
@@ -30,6 +33,7 @@ class Page:
     vector_stats: Sequence[Mapping[str, Any]]
     lineage: list[list[str]]
     paraphrase_dimension: int | None = None
+    retrieval: RetrievalSummary | None = None
 
     def values(self) -> dict[str, Any]:
         """What the templates write into the text."""
@@ -40,6 +44,7 @@ class Page:
             "mteb_version": self.mteb,
             "local": any(task.data == "local" for task in self.summary.tasks),
             "paraphrase_dimension": self.paraphrase_dimension,
+            "retrieval_findings": list(retrieval_findings(self.retrieval)) if self.retrieval else [],
         }
 
     def tables(self) -> dict[str, Table]:
@@ -57,6 +62,9 @@ class Page:
             "paraphrase_table": tables.paraphrase_rows(summary),
             "contamination_table": tables.contamination_rows(summary),
         }
+        if self.retrieval:
+            found["retrieval_table"] = retrieval_rows(self.retrieval)
+            found["retrieval_task_table"] = retrieval_task_rows(self.retrieval)
         if summary.benchmarks:
             found["benchmark_table"] = tables.benchmark_rows(summary)
         if summary.reference_scores:

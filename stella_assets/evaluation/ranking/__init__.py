@@ -1,0 +1,1 @@
+"""How models rank documents: dense students, late interaction and rerankers on the same queries."""

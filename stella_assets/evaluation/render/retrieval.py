@@ -1,0 +1,109 @@
+"""The part of the report on retrieval: sentences, tables and the plot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from stella_assets.core.figures import COLOURS, figure
+from stella_assets.evaluation.ranking.comparison import RankerSummary, RetrievalSummary
+from stella_assets.evaluation.render.tables import INTERVAL, Table
+from stella_assets.evaluation.summary import Difference, Interval
+
+
+def retrieval_findings(summary: RetrievalSummary) -> Iterator[str]:
+    """A sentence per retriever and task type: by how much it ranks better than the dense student, or that it does not.
+
+    Args:
+        summary: Of the models.
+    """
+    for model in summary.models:
+        if model.ndcg_gain is None or not model.model.startswith("retriever/"):
+            continue
+        queries = f"{summary.queries[model.type]:,} queries of {model.type} tasks"
+        what = f"{ranker_name(model)} {_verdict(model.ndcg_gain)} {summary.student} alone on {queries}"
+        yield f"{what}: {_points(model.ndcg_gain)} points of nDCG@10."
+    if summary.found is not None and any(model.first_step for model in summary.models):
+        low, high = summary.found.interval
+        yield (
+            f"Of the relevant documents, {100 * summary.found.value:.1f}% (95%: {100 * low:.1f}% to {100 * high:.1f}%) "
+            f"are among the first {summary.depth} of {summary.student}; a reranker cannot find the others."
+        )
+
+
+def ranker_name(model: RankerSummary) -> str:
+    """A model, and the step before it where there is one."""
+    return f"{model.first_step}, then {model.model}" if model.first_step else model.model
+
+
+def retrieval_rows(summary: RetrievalSummary) -> Table:
+    """Each model on each task type, in hundredths, with the paired difference to the dense student."""
+    rows = [
+        [
+            model.type,
+            ranker_name(model),
+            str(model.dimension),
+            f"{100 * model.ndcg:.2f}",
+            _range(model.ndcg_interval),
+            *_difference(model.ndcg_gain),
+            f"{100 * model.average_precision:.2f}",
+            _range(model.average_precision_interval),
+            *_difference(model.average_precision_gain),
+        ]
+        for model in summary.models
+    ]
+    to_student = f"to {summary.student}"
+    measured = [
+        [measure, f"{measure}: {INTERVAL}", f"{measure} {to_student}", f"{measure} {to_student}: {INTERVAL}"]
+        for measure in ("nDCG@10", f"MAP@{summary.depth}")
+    ]
+    return ["type", "model", "dimension", *measured[0], *measured[1]], rows
+
+
+def retrieval_task_rows(summary: RetrievalSummary) -> Table:
+    """nDCG@10 of each model on each task, in hundredths."""
+    models = list(next(iter(summary.tasks.values()), ()))
+    rows = [[task, *(f"{100 * scores[model]:.2f}" for model in models)] for task, scores in summary.tasks.items()]
+    return ["nDCG@10 by task", *models], rows
+
+
+def retrieval_plot(summary: RetrievalSummary) -> bytes:
+    """nDCG@10 of each model with its interval, a colour per task type."""
+    kinds = list(summary.queries)
+    names = list(dict.fromkeys(model.model for model in summary.models))
+
+    def draw(axes: Any) -> None:
+        for number, kind in enumerate(kinds):
+            models = [model for model in summary.models if model.type == kind]
+            places = [names.index(model.model) + 0.15 * (number - (len(kinds) - 1) / 2) for model in models]
+            values = [100 * model.ndcg for model in models]
+            # matplotlib takes the distances to the ends; resamples of a skewed measure may all lie on one side.
+            ends = [[max(0.0, 100 * sign * (model.ndcg_interval[end] - model.ndcg)) for model in models]
+                    for sign, end in ((-1, 0), (1, 1))]  # fmt: skip
+            axes.errorbar(values, places, xerr=ends, fmt="o", capsize=3, label=kind, color=COLOURS[number])
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel("nDCG@10 x 100, and the middle 95% of resamples of the queries")
+        axes.legend(fontsize=8, frameon=False)
+
+    return figure(7, 0.45 * len(names) + 1.2, draw)
+
+
+def _verdict(gain: Difference) -> str:
+    low, high = gain.interval
+    if low > 0:
+        return "ranks better than"
+    return "ranks worse than" if high < 0 else "cannot be told from"
+
+
+def _points(gain: Difference) -> str:
+    low, high = gain.interval
+    return f"{gain.value:+.2f} (95%: {low:+.2f} to {high:+.2f})"
+
+
+def _range(interval: Interval) -> str:
+    return f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+
+
+def _difference(gain: Difference | None) -> tuple[str, str]:
+    return ("", "") if gain is None else (f"{gain.value:+.2f}", f"{gain.interval[0]:.2f} to {gain.interval[1]:.2f}")
