@@ -14,6 +14,7 @@ from stella_assets.corpus.contamination import contamination_step
 from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_texts import evaluation_texts_step
 from stella_assets.corpus.pairs import pairs_step
+from stella_assets.evaluation.ranking.steps import dense_rankings_step, retriever_scores_step
 from stella_assets.evaluation.report import ReportInputs, report_step
 from stella_assets.evaluation.scores import (
     BASE_MODEL,
@@ -279,6 +280,26 @@ class Graph:
         for seed in recipe.evaluation.seeds:
             stages = self._add_stages(seed, f"seed_{seed}/")
             self.seeds[seed] = [*stages, self._stage_scores(stages[-1], len(stages), seed)]
+        self.rankings = self._add_rankings()
+
+    def _add_rankings(self) -> list[Step[Any]]:
+        """How the dense models rank documents, and then each retriever; nothing for a recipe without retrievers."""
+        if not self.retrievers:
+            return []
+        dense = dense_rankings_step(
+            self._name, base_model=self.recipe.student, stages=self.stages, prompts=self._prompts, tasks=self.tasks
+        )
+        retrievers = [
+            retriever_scores_step(
+                self._name,
+                settings=settings,
+                retriever=self.retrievers[settings.name],
+                dense=dense,
+                tasks=self.tasks,
+            )
+            for settings in self.recipe.retrievers
+        ]
+        return [dense, *retrievers]
 
     def _stage_scores(self, stage: Step[Any], number: int, seed: int | None = None) -> Step[Any]:
         return stage_scores_step(
@@ -303,6 +324,7 @@ class Graph:
             scores=self.scores,
             variants=self.variants,
             seeds={seed: chain[-1] for seed, chain in self.seeds.items()},
+            rankings=self.rankings,
         )
         return report_step(
             self._name,

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from stella_assets.core.config import ConfigModel, ModelSource, Name, Seed, doubled
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.settings import CorpusSettings
+from stella_assets.evaluation.ranking.steps import DENSE
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.redistil import Redistil
@@ -182,6 +183,8 @@ class Recipe(ConfigModel):
     def _require_retrievers(self) -> Self:
         if twice := doubled([retriever.name for retriever in self.retrievers]):
             raise ValueError(f"two retrievers are named {twice[0]!r}; each needs a name of its own")
+        if DENSE in (retriever.name for retriever in self.retrievers):
+            raise ValueError(f"a retriever cannot be named {DENSE!r}: the scores of the dense student are; rename it")
         if self.retrievers and not any(source.gives_pairs for source in self.corpus.sources):
             raise ValueError(
                 "retrievers learn from pairs of texts, and no source gives any; map `query` and `positive` in the "

@@ -85,9 +85,11 @@ class RetrieverConfig(ConfigModel):
 
     Attributes:
         reads: Which scores its losses may read; see `ListLoss.reads`.
+        searches: Whether it has vectors to search all documents with; else it ranks what another model found.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("list",)
+    searches: ClassVar[bool] = True
 
     name: Name = Field(description="of the retriever; its steps are `retriever/<name>` and so on")
     kind: str
@@ -154,6 +156,11 @@ class RetrieverConfig(ConfigModel):
     @property
     def longest(self) -> int:
         """Tokens of the longest input; see `check`."""
+        return 1
+
+    @property
+    def dimension(self) -> int:
+        """Dimensions of its vectors; 1 for a kind that gives a score and no vectors."""
         return 1
 
     def check(self, student: ModelSource) -> None:

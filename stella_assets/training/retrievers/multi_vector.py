@@ -56,6 +56,11 @@ class MultiVector(RetrieverConfig):
         """See `RetrieverConfig.longest`."""
         return max(self.query_length, self.document_length)
 
+    @property
+    def dimension(self) -> int:
+        """See `RetrieverConfig.dimension`."""
+        return self.token_dim
+
     def describe(self) -> str:
         """See `RetrieverConfig.describe`."""
         losses = ", ".join(loss.loss for loss in self.losses.weighted())

@@ -9,12 +9,16 @@ import pytest
 
 from stella_assets.evaluation.ranking.comparison import RetrievalSummary, compare_rankers
 from stella_assets.evaluation.ranking.scorer import MEASURES
+from stella_assets.evaluation.render.html import render_html
+from stella_assets.evaluation.render.markdown import render_markdown
+from stella_assets.evaluation.render.page import Page
 from stella_assets.evaluation.render.retrieval import (
     retrieval_findings,
     retrieval_plot,
     retrieval_rows,
     retrieval_task_rows,
 )
+from tests.core.test_markup import summary_of
 from tests.evaluation.ranking.conftest import Ranked
 
 TYPES = {"Search": "Retrieval", "Parts": "Retrieval", "Answers": "Reranking"}
@@ -118,6 +122,17 @@ def test_tables_and_plot_show_every_model():
     assert rows[3][5] == "+10.00"
     assert retrieval_task_rows(found)[0] == ["nDCG@10 by task", *DIMENSIONS]
     assert retrieval_plot(found).startswith(b"\x89PNG")
+
+
+def test_pages_have_the_section_only_where_there_are_retrievers():
+    found = compared(0.55, 0.6)
+    plots = {"retrieval": retrieval_plot(found)}
+    for page, shown in ((Page("text", summary_of("tiny"), "2", [], [], retrieval=found), True),
+                        (Page("text", summary_of("tiny"), "2", [], []), False)):  # fmt: skip
+        markdown, html = render_markdown(page), render_html(page, plots)
+        assert ("## Retrieval" in markdown) == ("<h2>Retrieval</h2>" in html) == shown
+        assert ("retriever/late ranks better than stage_1 alone" in markdown) == shown
+        assert ("| Retrieval | stage_1, then retriever/reranker | 1 |" in markdown) == shown
 
 
 def test_the_summary_of_real_rankings_agrees_with_mteb(ranked: Ranked):
