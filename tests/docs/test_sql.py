@@ -21,7 +21,7 @@ from stella_assets.corpus.tables import (
     PAIRS,
     SCORED_PAIRS,
 )
-from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES, TASKS
+from stella_assets.evaluation.tables import MODEL_SAMPLES, QUERY_MEASURES, RANKINGS, SCORES, TASKS
 from stella_assets.pipelines.run_record import recorded
 from stella_assets.pipelines.views import connect, refresh_views
 from stella_assets.recipe import Graph, read_recipe
@@ -81,6 +81,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     for asset, table, content in (
         ("scores/stage_1", SCORES, rows),
         ("scores/stage_2", MODEL_SAMPLES, [{"model": "stage_2", "task": "Retrieval", "value": 0.5}]),
+        ("retriever_scores/dense", QUERY_MEASURES, [{"model": "stage_1", "measure": "ndcg_at_10", "value": 0.5}]),
+        ("retriever_scores/dense", RANKINGS, [{"model": "stage_1", "query": "q1", "document": "d1", "rank": 1}]),
         ("evaluation_tasks", TASKS, [{"task": "HeldOutRetrieval", "data": "held_out"}]),
         ("release_gate", VERDICTS, [{"requirement": "retention", "passed": True}]),
         ("stage_1", TRAINING_LOG, log),
