@@ -169,7 +169,9 @@ def _small(recipe: Recipe, sample: list[RawText], folder: Path, size: Size) -> R
         update={"sources": (source,), "decontaminate": None, "semantic": None, "dev": 0.1, "test": 0.0}
     )
     stages = tuple(stage.shortened(STEPS, LARGEST_BATCH, size.train) for stage in recipe.stages)
-    return recipe.model_copy(update={"corpus": corpus, "stages": stages})
+    # What is not measured is left out: retrievers need pairs, which the sample may have none of.
+    rest: dict[str, object] = {"retrievers": (), "pair_scores": ()}
+    return recipe.model_copy(update={"corpus": corpus, "stages": stages, **rest})
 
 
 def _share_examinations(known: Workspace, other: Workspace) -> None:
