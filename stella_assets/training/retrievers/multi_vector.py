@@ -5,6 +5,7 @@ Shapes: B lists of a batch, C candidates of a list, M documents of a batch, D di
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from stella_assets.core.config import Dimension, ModelSource
-from stella_assets.core.models import load_sentence_transformer, own_format, without_cycle
-from stella_assets.training.retrievers.base import RETRIEVERS, RetrieverConfig, Row
+from stella_assets.core.devices import Dtype
+from stella_assets.core.models import load_sentence_transformer, load_tokenizer, own_format, without_cycle
+from stella_assets.training.retrievers.base import RETRIEVERS, RetrieverConfig, RetrieverError, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,9 +43,8 @@ class MultiVector(RetrieverConfig):
     document_marker: str = Field("[D] ", description="put before each document; empty for none")
     query_length: Length = Field(32, description="tokens of a query; the rest of it is cut off")
     document_length: Length = Field(256, description="tokens of a document; the rest of it is cut off")
-    skiplist: tuple[str, ...] = Field(
-        tuple("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"),
-        description="tokens of documents that get no vector; by default punctuation",
+    skiplist: tuple[str, ...] | None = Field(
+        None, description="tokens of documents that get no vector; by default those of punctuation"
     )
     token_pooling: Annotated[float, Field(ge=1, le=100)] = Field(
         1.0,
@@ -61,6 +62,12 @@ class MultiVector(RetrieverConfig):
         """See `RetrieverConfig.dimension`."""
         return self.token_dim
 
+    def check(self, student: ModelSource) -> None:
+        """Also that what it skips are tokens; see `RetrieverConfig.check`."""
+        super().check(student)
+        if not (source := self.start or student).on_hub:
+            self._skipped(load_tokenizer(source))
+
     def describe(self) -> str:
         """See `RetrieverConfig.describe`."""
         losses = ", ".join(loss.loss for loss in self.losses.weighted())
@@ -68,6 +75,18 @@ class MultiVector(RetrieverConfig):
             f"Trains a vector of {self.token_dim} dimensions per token for "
             f"[late interaction](https://arxiv.org/abs/2004.12832) on lists of {self.candidates} candidates ({losses})."
         )
+
+    def _skipped(self, tokenizer: Any) -> list[str]:
+        vocabulary = tokenizer.get_vocab()
+        if self.skiplist is None:
+            # What the tokenizer has no token of its own for would skip its unknown token.
+            return [sign for sign in string.punctuation if sign in vocabulary]
+        if unknown := [word for word in self.skiplist if word not in vocabulary]:
+            raise RetrieverError(
+                f"retriever {self.name!r}: skiplist has {unknown[0]!r}, which is not a token of the model.",
+                "Remove it, or write it as the tokenizer does.",
+            )
+        return list(self.skiplist)
 
     def initialise(self, source: ModelSource, saved: Path | None, seed: int, compute: Compute) -> MultiVectorRetriever:
         """The encoder with a random projection of its token states; see `RetrieverConfig.initialise`."""
@@ -85,7 +104,7 @@ class MultiVector(RetrieverConfig):
         )
         # Orthonormal rows: the projection begins with keeping cosines as well as a random one can.
         torch.nn.init.orthogonal_(dense.linear.weight, generator=torch.Generator().manual_seed(seed))
-        mask = MultiVectorMask(skiplist_words=list(self.skiplist))
+        mask = MultiVectorMask(skiplist_words=self._skipped(transformer.tokenizer))
         modules = [transformer, dense, mask, Normalize("token_embeddings")]
         prompts = {"query": self.query_marker, "document": self.document_marker}
         model = MultiVectorEncoder(modules=modules, device="cpu", prompts=prompts)
@@ -112,7 +131,7 @@ class MultiVectorRetriever:
     def __init__(self, model: Any, compute: Compute, token_pooling: float) -> None:
         self.model = model
         self._compute, self._token_pooling = compute, token_pooling
-        self._dtype = compute.dtype(own_format(model[0].auto_model.config.model_type))
+        self.dtype: Dtype = compute.dtype(own_format(model[0].auto_model.config.model_type))
         # Evaluation mode also while it trains: it is what turns dropout off.
         self.model.to(compute.device).eval()
 
@@ -131,7 +150,7 @@ class MultiVectorRetriever:
         task = rows[0].task
         features = self.model.preprocess([row.text for row in rows], prompt=self.model.prompts[task], task=task)
         features = {k: v.to(self._compute.device) if hasattr(v, "to") else v for k, v in features.items()}
-        with self._compute.autocast(self._dtype):
+        with self._compute.autocast(self.dtype):
             found = self.model(features, task=task)
         masks = found["attention_mask"].bool()
         return [vectors[mask].float() for vectors, mask in zip(found["token_embeddings"], masks, strict=True)]

@@ -13,8 +13,9 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.manifest import Check, Manifest
 from stella_assets.core.models import model_digest
 from stella_assets.core.seeds import seed_of
-from stella_assets.core.step import Artefact, BuildContext, Presentation, Result, Step
+from stella_assets.core.step import Artefact, BuildContext, Deviation, Presentation, Result, Step
 from stella_assets.corpus.pairs import PairTables
+from stella_assets.corpus.probe import probe_rows
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.settings import SavedStudent
@@ -30,7 +31,7 @@ from stella_assets.training.train import MODEL_FOLDER
 # Part of the identity of every retriever: a new value trains all of them again.
 CODE_VERSION = "1"
 SPLITS = ("train", "dev")
-START = "start"
+OWN_MODEL = "own_model"
 """The external version that names the model which a retriever begins with, where that is not the student."""
 
 
@@ -93,6 +94,14 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
     def read(artefact: Artefact, _workspace: Workspace) -> SavedRetriever:
         return SavedRetriever(artefact.folder / MODEL_FOLDER, retriever)
 
+    def compare(before: Artefact, workspace: Workspace, now: Artefact, workspace_now: Workspace) -> Deviation:
+        from stella_assets.training.reproduced import compare_retrievers
+
+        texts = CorpusTexts(workspace_now.current(corpus.recipe, corpus.name).resolve())
+        rows = probe_rows(pl.DataFrame(texts.table(["id", "split", "role"])))
+        probes = texts.take(np.sort(rows), ["text"])["text"].to_pylist()
+        return compare_retrievers(read(before, workspace), read(now, workspace_now), probes)
+
     return Step(
         recipe=recipe,
         name=name,
@@ -101,7 +110,7 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
             "seed": seed,
             # What `scores` names is a dependency, and its name does not matter.
             "retriever": retriever.settings("name", "scores", "start"),
-            **({} if own_model is None else {START: own_model.settings("model", "revision")}),
+            **({} if own_model is None else {OWN_MODEL: own_model.settings("model", "revision")}),
         },
         build=build,
         presentation=Presentation(
@@ -113,10 +122,11 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
         ),
         read=read,
         dependencies=(corpus, pairs, *(step for step in optional if step is not None)),
-        external_versions=None if own_model is None else lambda _workspace: {START: model_digest(own_model)},
+        external_versions=None if own_model is None else lambda _workspace: {OWN_MODEL: model_digest(own_model)},
         pool="training",
         estimate=lambda _runner, last, _size: retriever.estimate(last),
         tells=lambda last: _trains_alike(last, retriever),
+        compare=compare,
     )
 
 
