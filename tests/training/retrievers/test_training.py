@@ -1,0 +1,141 @@
+"""Training a retriever: the gradient in parts, resuming to the bit, and losses that cannot go on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stella_assets.training.dead_losses import DEAD_STEPS, DeadLossError
+from stella_assets.training.divergence import DivergedError
+from stella_assets.training.retrievers import gradients, loop
+from stella_assets.training.retrievers.base import Trainee
+from stella_assets.training.retrievers.gradients import ListGradients
+from tests.training.retrievers.conftest import LOG, late, make_lists, start, train
+
+ROOT = Path(__file__).parents[3]
+
+
+def gradient(retriever: Trainee) -> dict[str, torch.Tensor]:
+    return {name: p.grad for name, p in retriever.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("losses", [{"kl": 1, "margin_mse": 0.1}, {"kl": 1, "contrastive": 0.5}])
+@pytest.mark.parametrize("micro", [1, 5, 12])
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(lists, model, monkeypatch, losses, micro):
+    whole, parts = start(late(), model), start(late(), model)
+    batch = lists.data()["train"].batch(np.arange(7))
+    weighted = late(losses=losses).losses.weighted()
+    expected = ListGradients(whole, weighted).backward(batch)
+    most: list[int] = []
+    outputs = parts.outputs
+    monkeypatch.setattr(parts, "outputs", lambda rows: most.append(len(rows)) or outputs(rows))
+    found = ListGradients(parts, weighted, micro).backward(batch)
+    assert max(most) <= micro
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert gradient(whole).keys() == gradient(parts).keys()
+    for name, value in gradient(whole).items():
+        torch.testing.assert_close(gradient(parts)[name], value, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_training_lowers_the_loss_of_held_out_lists(lists, model, tmp_path):
+    retriever = start(late(), model)
+    trained = train(late(steps=6, checkpoint_every=3), retriever, lists.data(), tmp_path / "a")
+    dev = {(row["step"], row["term"]): row["value"] for row in trained.log if row["split"] == "dev"}
+    assert dev[trained.kept_step, "total"] < dev[0, "total"]
+    assert dev[trained.kept_step, "total"] == min(value for (_, term), value in dev.items() if term == "total")
+    assert (trained.steps, trained.lists) == (6, 36)
+    assert {term for _, term in dev} == {"kl", "margin_mse", "contrastive", "total", "answer_first"}
+
+
+def test_a_training_that_was_stopped_and_resumed_ends_in_the_same_bits(lists, model, tmp_path, monkeypatch):
+    settings = late(micro_batch_size=8, steps=5, checkpoint_every=2)
+    undisturbed, resumed = start(settings, model), start(settings, model)
+    expected = train(settings, undisturbed, lists.data(), tmp_path / "a")
+
+    class Stops(loop.Checkpoints):
+        def save(self, *args, **kwargs):
+            super().save(*args, **kwargs)
+            raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "Checkpoints", Stops)
+        with pytest.raises(InterruptedError):
+            train(settings, start(settings, model), lists.data(), tmp_path / "b")
+    result = train(settings, resumed, lists.data(), tmp_path / "b")
+    assert (result.resumed_at, expected.resumed_at) == (2, 0)
+    assert result.log == expected.log
+    for (name, a), (_, b) in zip(undisturbed.model.named_parameters(), resumed.model.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_loss_that_teaches_nothing_stops_the_training_and_is_named(lists, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(gradients.ListGradients, "values", lambda self, scores, _batch: {
+        "kl": scores[0].sum(dim=1), "contrastive": scores[1].sum(dim=1) * 0
+    })  # fmt: skip
+    settings = late(losses={"kl": 1, "contrastive": 1}, steps=DEAD_STEPS + 5, learning_rate=1e-9, checkpoint_every=99)
+    with pytest.raises(DeadLossError, match=r"retriever/late: contrastive has a weight, and its gradient was zero"):
+        train(settings, start(settings, model), lists.data(), tmp_path / "a")
+
+
+def test_a_loss_that_explodes_stops_the_training_with_the_queries_and_the_last_checkpoint(lists, model, tmp_path):
+    settings = late(losses={"margin_mse": {"weight": 1e38, "scale": 100}})
+    with pytest.raises(
+        DivergedError, match=r"retriever/late: the loss is inf with a gradient of .* at step 1; it began"
+    ):
+        train(settings, start(settings, model), lists.data(), tmp_path / "a")
+    report = json.loads((tmp_path / "a" / "diverged.json").read_text())
+    assert len(report["ids"]) == 6
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_at_any_moment_ends_in_the_bits_of_an_undisturbed_one(model, tmp_path):
+    """`kill -9`, five times, at random moments of the training."""
+    folders = tmp_path / "a", tmp_path / "b"
+    for folder in folders:
+        folder.mkdir()
+    began = time.monotonic()
+    assert start_driver(model, folders[0]).wait() == 0
+    whole = time.monotonic() - began
+    moments, killed = random.Random(7), 0
+    while (process := start_driver(model, folders[1])) and killed < 5:
+        try:
+            process.wait(timeout=whole * moments.uniform(0.5, 1))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert process.wait() == 0
+    assert killed
+    a, b = (load_file(folder / "model" / "model.safetensors") for folder in folders)
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert (folders[0] / "log.json").read_text() == (folders[1] / "log.json").read_text()
+
+
+def start_driver(model: Path, folder: Path) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-m", __name__, str(model), str(folder)], env=environment, cwd=ROOT)
+
+
+def main(model: Path, folder: Path) -> None:
+    """The training that is killed: many steps, and a checkpoint after every third."""
+    settings = late(steps=60, checkpoint_every=3, micro_batch_size=10)
+    retriever = start(settings, model)
+    trained = train(settings, retriever, make_lists(folder).data(), folder / "scratch")
+    retriever.save(folder / "model")
+    (folder / "log.json").write_text(json.dumps(trained.log))
+    LOG.info("resumed at %s", trained.resumed_at)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
