@@ -6,9 +6,7 @@ each declaration. A file that cannot be read is left out of its view and reporte
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ import pyarrow.parquet as pq
 
 from stella_assets.storage.artefacts import MANIFEST, finished, linked
 from stella_assets.storage.checked import CheckedFiles
+from stella_assets.storage.lines import append_lines
 from stella_assets.storage.workspace import Workspace
 
 # Small enough that a group of long texts fits in memory, large enough that its statistics cost little.
@@ -169,16 +168,9 @@ class LineTable:
     schema: pa.Schema
 
     def append(self, workspace: Workspace, stem: str, row: Mapping[str, Any]) -> None:
-        """Append a line to the file `<stem>.jsonl`; a line is written whole or not at all."""
-        path = workspace.root / self.folder / f"{stem}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({name: row.get(name) for name in self.schema.names}, default=str) + "\n"
-        # Append mode without a buffer: one line is one write at the end of the file, also with several processes.
-        with path.open("ab", buffering=0) as file:
-            end = file.seek(0, os.SEEK_END)
-            if file.write(line.encode()) < len(line.encode()):  # the disk is full: half a line would join the next one
-                file.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        """Append a line to the file `<stem>.jsonl`; see `append_lines`."""
+        line = {name: row.get(name) for name in self.schema.names}
+        append_lines(workspace.root / self.folder / f"{stem}.jsonl", [line])
 
     def select(self, workspace: Workspace, found: ViewFiles) -> str:
         """The SELECT over all files of the folder; a file with a line that is not JSON is left out."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.present import shown_time
-from stella_assets.storage.files import sync
+from stella_assets.storage.lines import append_lines
 from stella_assets.storage.workspace import Workspace
 
 Verdict = Literal["promoted", "rejected", "too little new", "nothing new", "failed"]
@@ -116,12 +116,5 @@ class Ledger:
         Args:
             entry: The outcome of a re-distillation.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        # The lock of `redistil` is held: no other process adds a line between reading and writing.
-        before = self._path.read_bytes() if self._path.is_file() else b""
-        # Unbuffered: the whole line is one system call.
-        with self._path.open("ab", buffering=0) as file:
-            file.truncate(before.rfind(b"\n") + 1)  # a partial line that a killed process wrote
-            file.write(json.dumps(asdict(entry)).encode() + b"\n")
         # The ledger decides what is examined again, so it must survive a power failure.
-        sync(self._path)
+        append_lines(self._path, [asdict(entry)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from stella_assets.storage.keys import Keys, to_keys
+from stella_assets.storage.lines import append_lines
 
 FILE = "refused.jsonl"
 
@@ -43,13 +43,5 @@ class RefusedTexts:
 
     def add(self, reasons: Mapping[str, str]) -> None:
         """Note texts, by id; they are on the disk when this returns."""
-        if not reasons:
-            return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        rows = [{"id": key, "reason": reason, "at": at} for key, reason in reasons.items()]
-        # A line break first: what a killed process left of its last line must not join the next one.
-        lines = "\n" + "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with self._file.open("ab", buffering=0) as file:
-            file.write(lines.encode())
-            os.fsync(file.fileno())
+        append_lines(self._file, ({"id": key, "reason": reason, "at": at} for key, reason in reasons.items()))
