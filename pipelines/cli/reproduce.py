@@ -17,6 +17,7 @@ from stella_assets.pipelines.cli.console import AsJson, find_recipe, make_table,
 from stella_assets.pipelines.cli.printing import note, out, print_json, say
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.recipe import Graph
+from stella_assets.release.retrievers.publish import FAMILY as RETRIEVER_RELEASE
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.workspace import Workspace
 
@@ -31,7 +32,12 @@ class ReproductionError(UserError):
 
 def reproduce(
     release: Annotated[
-        str, typer.Argument(metavar="RELEASE", help="RECIPE for its newest release, RECIPE@NAME for a promoted one.")
+        str,
+        typer.Argument(
+            metavar="RELEASE",
+            help="RECIPE for its newest release, RECIPE@NAME for a promoted one, RECIPE/retriever_release/NAME for "
+            "that of a retriever.",
+        ),
     ],
     recipe: Annotated[str | None, typer.Option(help="The recipe, if it is not in recipes/.")] = None,
     into: Annotated[Path | None, typer.Option(help="A folder to make it in, and to keep.")] = None,
@@ -43,13 +49,15 @@ def reproduce(
 ) -> None:
     """Make a release again in a new folder and compare each artefact. Exit code 1 if one differs or is damaged."""
     workspace = prepare_environment()
-    graph = Graph(find_recipe(recipe or release.partition("@")[0]))
+    words, _, retriever = release.partition(f"/{RETRIEVER_RELEASE}/")
+    graph = Graph(find_recipe(recipe or words.partition("@")[0]))
     from stella_assets.lineage.check import damages, mismatches
     from stella_assets.lineage.find import find_artefact
 
     # By the recipe's own name: the argument, or `--recipe`, may be the name of its file.
-    node = find_artefact(workspace, release if "@" in release else f"{graph.recipe.name}/{graph.release.name}")
-    if node.name != graph.release.name:
+    asset = f"{RETRIEVER_RELEASE}/{retriever}" if retriever else graph.release.name
+    node = find_artefact(workspace, words if "@" in words else f"{graph.recipe.name}/{asset}")
+    if node.name != asset:
         raise ReproductionError(f"{release}: is a {node.name}, not a release.", "Give RECIPE or RECIPE@NAME.")
     mismatching, damaged = mismatches(node, graph, workspace), list(damages(node, workspace))
     if not as_json:
@@ -82,7 +90,7 @@ def _make_again(node: Node, graph: Graph, workspace: Workspace, into: Path | Non
         compared.append(comparison)
         note(f"{len(compared)} of {len(node.all)}: {comparison.asset}: {comparison.verdict}")
     if not quiet:
-        made = Tracer(Workspace(folder)).of_folder(folder / graph.recipe.name / graph.release.name)
+        made = Tracer(Workspace(folder)).of_folder(folder / graph.recipe.name / node.name)
         setups = list(setup_differences(node, made))
         _print_differences(setups, "Made with", "Made with the same code, libraries, machine and threads.")
     # What differs is kept to be looked at, and so is a folder that the user named.

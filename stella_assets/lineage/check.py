@@ -32,7 +32,7 @@ def mismatches(release: Node, graph: Graph, workspace: Workspace) -> list[Differ
         UserError: A source or a teacher does not exist, or cannot be read.
     """
     found: list[Difference] = []
-    nodes = match_steps(graph.release, release)
+    nodes = match_steps(graph.released(release.name), release)
     # A step that the recipe lost since is in the lineage, but no step of the graph is matched with it.
     matched = set(nodes.values())
     for name, node in release.all.items():

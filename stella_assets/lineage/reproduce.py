@@ -56,7 +56,7 @@ class Reproduction:
         self._graph = graph
         self._workspace = workspace
         self._runner = runner
-        self._nodes = match_steps(graph.release, release)
+        self._nodes = match_steps(graph.released(release.name), release)
 
     def run(self) -> Iterator[Comparison]:
         """Make and compare, inputs first.

@@ -33,6 +33,8 @@ from stella_assets.release.active import active_scores_step
 from stella_assets.release.gate import gate_step
 from stella_assets.release.publish import ReleaseInputs, release_step
 from stella_assets.release.rehearsal_step import rehearsal_step
+from stella_assets.release.retrievers.inputs import RetrieverReleaseInputs
+from stella_assets.release.retrievers.publish import retriever_release_step
 from stella_assets.teachers.concatenate import concatenation_step
 from stella_assets.teachers.encode import teacher_step
 from stella_assets.teachers.mined_negatives import mined_negatives_step
@@ -88,8 +90,8 @@ class Graph:
             self.vector_stats,
             self.suspects,
             *(chain[-1] for chain in self.seeds.values()),
-            *self.retrievers.values(),
             self.release,
+            *self.retriever_releases.values(),
         ]
         return upstream(*(step for step in ends if step is not None))
 
@@ -110,6 +112,19 @@ class Graph:
                 )
             chosen += matches
         return list(dict.fromkeys(chosen))
+
+    def released(self, name: str) -> Step[Any]:
+        """The release of the student or of a retriever, by the name of its step.
+
+        Raises:
+            UnknownStepError: No release has this name.
+        """
+        releases = {step.name: step for step in (self.release, *self.retriever_releases.values())}
+        if name not in releases:
+            raise UnknownStepError(
+                f"{name}: is not a release of recipe {self._name!r}.", f"It has {', '.join(releases)}."
+            )
+        return releases[name]
 
     def _add_corpus(self) -> None:
         corpus = self.recipe.corpus
@@ -369,3 +384,27 @@ class Graph:
                 gate=self.gate,
             ),
         )
+        self.retriever_releases = self._add_retriever_releases()
+
+    def _add_retriever_releases(self) -> dict[str, Step[Any]]:
+        recipe = self.recipe
+        return {
+            settings.name: retriever_release_step(
+                self._name,
+                inputs=RetrieverReleaseInputs(
+                    description=recipe.description,
+                    recipe_digest=recipe.digest,
+                    release=recipe.release,
+                    settings=settings,
+                    teachers=self._taught,
+                    terms=recipe.retriever_terms(),
+                    sources=recipe.corpus.sources,
+                    corpus=self.corpus,
+                    tasks=self.tasks,
+                    retriever=self.retrievers[settings.name],
+                    dense=self.rankings[0],
+                    scores=scores,
+                ),
+            )
+            for settings, scores in zip(recipe.retrievers, self.rankings[1:], strict=True)
+        }

@@ -20,6 +20,7 @@ from stella_assets.evaluation.variants import paraphrase
 from stella_assets.recipe.read import RecipeError
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.release.gate import check_gate, check_terms
+from stella_assets.release.retrievers.gate import check_min_gain
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds import TeacherConfig
 from stella_assets.teachers.scorers import PairScorerConfig
@@ -51,6 +52,8 @@ def check_recipe(
     """
     # Cheap checks first: a missing file is reported before a model is loaded.
     check_terms(recipe.release.distribution, recipe.stated_terms())
+    if recipe.retrievers:
+        check_terms(recipe.release.distribution, recipe.retriever_terms())
     _require_splits(recipe)
     for source in recipe.corpus.sources:
         on_preview(source.name, source.preview())
@@ -71,6 +74,7 @@ def check_recipe(
     recipe.student.check(recipe.stages)
     for retriever in recipe.retrievers:
         retriever.check(recipe.student)
+        check_min_gain(retriever, evaluation=recipe.evaluation, tasks=tasks)
     for scorer in recipe.pair_scores:
         scorer.check()
     dims = {teacher.name: teacher.check() for teacher in recipe.teachers}

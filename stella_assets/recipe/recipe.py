@@ -240,6 +240,12 @@ class Recipe(ConfigModel):
         taught = self.taught_by()
         return {each.name: terms for each in self.teachers if each.name in taught and (terms := each.stated_terms())}
 
+    def retriever_terms(self) -> dict[str, Terms]:
+        """The same of what retrievers learn from: the student and its teachers, and what scores their candidates."""
+        used = {retriever.scores for retriever in self.retrievers}
+        scorers = {scorer.owner: scorer.stated_terms() for scorer in self.pair_scores if scorer.name in used}
+        return self.stated_terms() | {name: terms for name, terms in scorers.items() if terms}
+
     @property
     def digest(self) -> str:
         """Digest of what the recipe says; comments and the order of keys do not count."""

@@ -111,7 +111,7 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
         )
     prompts = published_prompts(inputs.student.prompts, inputs.prompts, context.read(inputs.tasks).open())
     student.save(context.folder, student.head_of(chosen), prompts)
-    _write_lineage(context)
+    write_lineage(context)
     # Loaders compute in float32, so the student must not be compared in bfloat16 autocast.
     student.dtype = "float32"
     if inputs.settings.onnx:
@@ -146,7 +146,7 @@ def _publish(recipe: str, inputs: ReleaseInputs, context: BuildContext) -> Resul
     return _result(inputs, context.folder, figures)
 
 
-def _write_lineage(context: BuildContext) -> None:
+def write_lineage(context: BuildContext) -> None:
     """Write the identities of everything that the release depends on."""
     lineage = Tracer(context.workspace).join(made.folder for made in context.inputs.values()).identities()
     # Identities only: paths and times differ between machines.

@@ -83,7 +83,7 @@ def judge(gate: Gate, board: Scoreboard, student_model: str) -> Iterator[Verdict
         yield _keeps(BASE_REGRESSION, "mean", 0 - gate.max_base_regression, change)
     if gate.gain is not None:
         gain = board.difference(student, board.full(BASE_MODEL), everything)
-        yield _gains("gain", "mean", gate.gain, gain)
+        yield gains("gain", "mean", gate.gain, gain)
     for dim, limit in gate.dimensions.items():
         share = board.ratio((student_model, dim), student, everything)
         yield from _keeps_share("dimensions", str(dim), limit, share)
@@ -97,7 +97,7 @@ def _judge_against_active(gate: Gate, board: Scoreboard, student_model: str) -> 
         return
     if gate.gain_over_release is not None:
         gain = board.difference(student, active, everything)
-        yield _gains("gain_over_release", "mean", gate.gain_over_release, gain)
+        yield gains("gain_over_release", "mean", gate.gain_over_release, gain)
     if gate.max_task_regression is not None:
         for task in everything:
             change = board.difference(student, active, [task])
@@ -153,8 +153,15 @@ def _keeps(requirement: str, subject: str, limit: float, figure: Difference) -> 
     return Verdict(requirement, subject, limit, figure.value, low, high, high >= limit, low >= limit or high < limit)
 
 
-def _gains(requirement: str, subject: str, limit: float, figure: Difference) -> Verdict:
-    """Passes when the whole interval is above the limit."""
+def gains(requirement: str, subject: str, limit: float, figure: Difference) -> Verdict:
+    """The verdict on a gain, which passes when the whole interval is above the limit.
+
+    Args:
+        requirement: Its key in the recipe.
+        subject: What it was asked of.
+        limit: What the recipe asks, in points.
+        figure: What was measured.
+    """
     low, high = figure.interval
     return Verdict(requirement, subject, limit, figure.value, low, high, low >= limit, low >= limit or high < limit)
 

@@ -86,10 +86,14 @@ class RetrieverConfig(ConfigModel):
     Attributes:
         reads: Which scores its losses may read; see `ListLoss.reads`.
         searches: Whether it has vectors to search all documents with; else it ranks what another model found.
+        pipeline_tag: What the hub calls its task.
+        tags: Of its card.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("list",)
     searches: ClassVar[bool] = True
+    pipeline_tag: ClassVar[str]
+    tags: ClassVar[tuple[str, ...]] = ()
 
     name: Name = Field(description="of the retriever; its steps are `retriever/<name>` and so on")
     kind: str
@@ -123,6 +127,13 @@ class RetrieverConfig(ConfigModel):
         "best", description="the checkpoint with the lowest dev loss, or the last"
     )
     checkpoint_every: Positive = Field(100, description="steps between two checkpoints and two dev measurements")
+
+    min_gain: dict[Literal["Retrieval", "Reranking"], float] = Field(
+        {},
+        description="nDCG@10 points, by task type, that it must rank better than the last stage to be released; by "
+        "default the difference is only reported",
+        exclude_if=lambda gains: not gains,
+    )
 
     @model_validator(mode="after")
     def _require_consistent(self) -> Self:
@@ -204,6 +215,11 @@ class RetrieverConfig(ConfigModel):
     @abstractmethod
     def describe(self) -> str:
         """What it trains, in a sentence of Markdown."""
+
+    @abstractmethod
+    def how_to_score(self) -> str:
+        """Python code for its card: loads `path/to/this/folder` with sentence-transformers alone, and leaves the scores
+        of `queries` with `documents` as the matrix `scores`."""
 
     @abstractmethod
     def initialise(self, source: ModelSource, saved: Path | None, seed: int, compute: Compute) -> Trainee:

@@ -37,6 +37,9 @@ class MultiVector(RetrieverConfig):
 
     reads: ClassVar[tuple[str, ...]] = ("list", "batch")
 
+    pipeline_tag: ClassVar[str] = "sentence-similarity"
+    tags: ClassVar[tuple[str, ...]] = ("multi-vector", "late-interaction")
+
     kind: Literal["multi_vector"]
     token_dim: Dimension = Field(128, description="dimensions of a token's vector")
     query_marker: str = Field("[Q] ", description="put before each query; empty for none")
@@ -75,6 +78,13 @@ class MultiVector(RetrieverConfig):
             f"Trains a vector of {self.token_dim} dimensions per token for "
             f"[late interaction](https://arxiv.org/abs/2004.12832) on lists of {self.candidates} candidates ({losses})."
         )
+
+    def how_to_score(self) -> str:
+        """See `RetrieverConfig.how_to_score`."""
+        return """from sentence_transformers import MultiVectorEncoder
+
+model = MultiVectorEncoder("path/to/this/folder")
+scores = model.similarity(model.encode_query(queries), model.encode_document(documents))"""
 
     def _skipped(self, tokenizer: Any) -> list[str]:
         vocabulary = tokenizer.get_vocab()

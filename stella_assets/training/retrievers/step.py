@@ -109,7 +109,8 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
         settings={
             "seed": seed,
             # What `scores` names is a dependency, and its name does not matter.
-            "retriever": retriever.settings("name", "scores", "start"),
+            # What it must show to be released does not change it.
+            "retriever": retriever.settings("name", "scores", "start", "min_gain"),
             **({} if own_model is None else {OWN_MODEL: own_model.settings("model", "revision")}),
         },
         build=build,

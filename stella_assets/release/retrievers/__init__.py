@@ -1,0 +1,1 @@
+"""The release of a retriever: what it must show, its folder and its card."""
