@@ -1,6 +1,7 @@
 """Models of SentenceTransformers and transformers: where they lie, what identifies them, and how they are loaded."""
 
 from stella_assets.core.models.code import CodeError, check_code, code_digest, named_code
+from stella_assets.core.models.cross_encoder import load_cross_encoder
 from stella_assets.core.models.hub import UNREAD, HubError, hub_states, is_cached
 from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
 from stella_assets.core.models.libraries import LoadError, explained_code
@@ -53,6 +54,7 @@ __all__ = [
     "hub_states",
     "is_cached",
     "load_config",
+    "load_cross_encoder",
     "load_module",
     "load_sentence_transformer",
     "load_tokenizer",

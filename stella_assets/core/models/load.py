@@ -46,7 +46,7 @@ def load_sentence_transformer(
     # Small files first: code, configuration and tokenizer are compared with the recipe before weights are read.
     load_tokenizer(source, saved)
     disable_progress_bar()  # type: ignore[no-untyped-call] # loading is seconds, encoding is not
-    with _translated(files), pinned_code(source), recorded_weights() as records:
+    with translated(files), pinned_code(source), recorded_weights() as records:
         model = SentenceTransformer(
             files.name,
             device=device,
@@ -81,7 +81,7 @@ def load_module(kind: Any, source: ModelSource, folder: str) -> Any:
     from stella_assets.core.models.weights import check_finite, recorded_weights
 
     files = ModelFiles(source)
-    with _translated(files), pinned_code(source), recorded_weights():
+    with translated(files), pinned_code(source), recorded_weights():
         module = kind.load(files.name, subfolder=folder, **loader_arguments(files))
     check_finite(module, f"{files.name}/{folder}")
     return module
@@ -120,7 +120,7 @@ def _check(model: Any, records: list[Any], files: ModelFiles) -> None:
 
 
 @contextmanager
-def _translated(files: ModelFiles) -> Iterator[None]:
+def translated(files: ModelFiles) -> Iterator[None]:
     """Tell which model an error of the libraries is about."""
     import pickle
 

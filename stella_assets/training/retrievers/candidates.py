@@ -52,6 +52,12 @@ class Candidates:
         # Lists whose scores are all equal are dropped before, so it is above 0.
         return float(np.sqrt(variance_N.mean()))
 
+    @property
+    def center(self) -> float:
+        """Mean of all scores; 0 where there are none."""
+        known = self.score_NC[np.isfinite(self.score_NC)]
+        return float(known.astype(np.float64).mean()) if known.size else 0.0
+
 
 def find_candidates(
     ids: pl.Series,

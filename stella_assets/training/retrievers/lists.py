@@ -29,6 +29,7 @@ class ListBatch:
         score_BC: Scores by which candidates are learnt, float32; 0 where there is no candidate or no score.
         answers_BM: Whether the document of a column is known to answer the query of a row, or is the query itself.
         deviation: Standard deviation of the scores within a list, in all training lists.
+        center: Mean of the scores of all training lists.
     """
 
     ids: list[str]
@@ -40,6 +41,7 @@ class ListBatch:
     score_BC: Tensor
     answers_BM: Tensor
     deviation: float
+    center: float = 0.0
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -65,6 +67,7 @@ class ListBatch:
             self.score_BC[rows],
             self.answers_BM[rows][:, used_M],
             self.deviation,
+            self.center,
         )
 
     def to(self, device: torch.device) -> ListBatch:
@@ -80,10 +83,11 @@ class CandidateLists:
         found: The lists, as positions in the corpus.
         texts: Those of the corpus that are in the lists, or more.
         deviation: Standard deviation of the scores within a list, in all training lists.
+        center: Mean of the scores of all training lists.
     """
 
-    def __init__(self, found: Candidates, texts: Texts, deviation: float) -> None:
-        self._found, self._texts, self._deviation = found, texts, deviation
+    def __init__(self, found: Candidates, texts: Texts, deviation: float, center: float = 0.0) -> None:
+        self._found, self._texts, self._deviation, self._center = found, texts, deviation, center
         # One number per known answer, sorted, so that a batch looks up its own.
         self._answers = np.sort(_keys(found.known_query, found.known_positive))
 
@@ -118,6 +122,7 @@ class CandidateLists:
             torch.from_numpy(score_BC.astype(np.float32)),
             torch.from_numpy(answers_BM | (query_B[:, None] == documents_M[None, :])),
             self._deviation,
+            self._center,
         )
 
     def _are_answers(self, query: np.ndarray, document: np.ndarray) -> np.ndarray:

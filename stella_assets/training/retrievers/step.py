@@ -194,8 +194,8 @@ def _train(
 
     wanted = np.unique(np.concatenate([lists.texts for lists in found.values()]))
     read = Texts(texts, wanted, context.scratch / "texts.arrow")
-    deviation = found["train"].deviation
-    data = {split: CandidateLists(lists, read, deviation) for split, lists in found.items()}
+    deviation, center = found["train"].deviation, found["train"].center
+    data = {split: CandidateLists(lists, read, deviation, center) for split, lists in found.items()}
     retriever = settings.initialise(source, saved, seed_of(seed, name, "new"), context.compute)
     # Asked before training, not found out at the first checkpoint. 4 bytes: weights are float32 on every device.
     parameters = sum(p.numel() for p in retriever.model.parameters())
@@ -223,6 +223,7 @@ def _train(
             "lists_dev": len(data["dev"]),
             "lists_left_out": {split: lists.dropped for split, lists in found.items()},
             "score_deviation": deviation,
+            "score_mean": center,
             "steps": trained.steps,
             "batch_size": settings.batch_size,
             "kept_step": kept,

@@ -84,6 +84,13 @@ def late(**changes: Any) -> RetrieverConfig:
     return RETRIEVERS[raw["kind"]].model_validate(raw)
 
 
+def ranker(**changes: Any) -> RetrieverConfig:
+    settings = {"name": "ranker", "kind": "reranker", "max_length": 48, "scores": "store", "candidates": 4}
+    learnt = {"losses": {"bce": 1, "mse": 0.5, "listnet": 1}}
+    sizes = {"batch_size": 6, "steps": 5, "learning_rate": 1e-3, "checkpoint_every": 2}
+    return RETRIEVERS["reranker"].model_validate({**settings, **learnt, **sizes, **changes})
+
+
 def start(settings: RetrieverConfig, model: Path) -> Trainee:
     retriever: Any = settings.initialise(ModelSource(model=str(model)), None, 3, Compute())
     retriever.dtype = "float32"  # whatever this processor computes in

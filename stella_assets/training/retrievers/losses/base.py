@@ -22,7 +22,6 @@ class ListLoss(ConfigModel):
     Attributes:
         reads: `list`: the scores of a query's own candidates, `[B, C]`; or `batch`: those of all documents of the
             batch, `[B, M]`, which only a retriever with vectors of single texts can afford.
-        learns_scores: Whether it learns from the scores of `pair_scores`.
         least: Candidates that a list needs at least.
         order: Terms are summed by it, then by name: the last bits of a sum depend on the order.
 
@@ -40,13 +39,17 @@ class ListLoss(ConfigModel):
 
     # Class variables, not fields: a recipe cannot set them, and they do not enter the identity of a step.
     reads: ClassVar[Literal["list", "batch"]] = "list"
-    learns_scores: ClassVar[bool] = False
     least: ClassVar[int] = 2
     order: ClassVar[int] = 100
 
     # The name is the key in the recipe already; excluded, so that a loss is written as its weight alone.
     loss: str = Field(exclude=True)
     weight: Weight = Field(description="what its value counts in the sum that is minimised")
+
+    @property
+    def learns_scores(self) -> bool:
+        """Whether it learns from the scores of `pair_scores`, and not from what is known to answer a query alone."""
+        return False
 
     @abstractmethod
     def value(self, score: Tensor, batch: ListBatch) -> Tensor:

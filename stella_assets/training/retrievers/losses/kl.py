@@ -47,13 +47,17 @@ class Kl(ListLoss):
     within lists first, so that one temperature suits teachers of any scale.
     """
 
-    learns_scores: ClassVar[bool] = True
     order: ClassVar[int] = 10
     loss: Literal["kl"] = Field("kl", exclude=True)
     student_temperature: Temperature = Field(1.0, description="divides the student's scores")
     teacher_temperature: Temperature = Field(
         1.0, description="divides the teacher's scores, counted in their standard deviation within a list"
     )
+
+    @property
+    def learns_scores(self) -> bool:
+        """See `ListLoss.learns_scores`."""
+        return True
 
     def value(self, score: Tensor, batch: ListBatch) -> Tensor:
         """See `kl_divergence`."""

@@ -37,7 +37,6 @@ def margin_mse(student_BC: Tensor, teacher_BC: Tensor, there_BC: Tensor) -> Tens
 class MarginMse(ListLoss):
     """Mean over negatives of `((f(q,d+) - f(q,d)) - (t(q,d+) - t(q,d)))²`, f of the student and t of the teacher."""
 
-    learns_scores: ClassVar[bool] = True
     order: ClassVar[int] = 20
     loss: Literal["margin_mse"] = Field("margin_mse", exclude=True)
     scale: Annotated[float, Field(gt=0, le=1000)] | None = Field(
@@ -45,6 +44,11 @@ class MarginMse(ListLoss):
         description="what one standard deviation of the teacher's scores within a list is to be in the student's; "
         "`null` takes the scores as they are",
     )
+
+    @property
+    def learns_scores(self) -> bool:
+        """See `ListLoss.learns_scores`."""
+        return True
 
     def value(self, score: Tensor, batch: ListBatch) -> Tensor:
         """See `margin_mse`."""

@@ -1,0 +1,154 @@
+"""The kind `reranker`: a cross-encoder, which reads the query and a document together.
+
+Shapes: B lists of a batch, C candidates of a list.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from stella_assets.core.config import ModelSource
+from stella_assets.core.devices import Dtype
+from stella_assets.core.models import (
+    CONFIG,
+    ModelFiles,
+    load_cross_encoder,
+    load_sentence_transformer,
+    own_format,
+    without_cycle,
+)
+from stella_assets.training.retrievers.base import RETRIEVERS, RetrieverConfig, Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from stella_assets.core.devices import Compute
+    from stella_assets.training.retrievers.lists import ListBatch
+
+HEAD = re.compile(r"(^|\.)(pooler|pre_classifier|classifier|score|head|pooling_head|sequence_summary)\.")
+"""Weights over the encoder, which an encoder that was no reranker lacks."""
+RERANKERS = ("ForSequenceClassification", "ForCausalLM")
+"""Ends of the architectures that score pairs already."""
+
+
+@RETRIEVERS.register
+class Reranker(RetrieverConfig):
+    """A cross-encoder reads the query and a document together, and gives one score.
+
+    References:
+        Nogueira and Cho 2019, Passage Re-ranking with BERT, arXiv 1901.04085.
+    """
+
+    searches: ClassVar[bool] = False
+
+    kind: Literal["reranker"]
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] = Field(
+        256, description="tokens of a query and a document together; the longer one is cut"
+    )
+
+    @property
+    def longest(self) -> int:
+        """See `RetrieverConfig.longest`."""
+        return self.max_length
+
+    def describe(self) -> str:
+        """See `RetrieverConfig.describe`."""
+        losses = ", ".join(loss.loss for loss in self.losses.weighted())
+        return (
+            "Trains a [cross-encoder](https://arxiv.org/abs/1901.04085), which reads a query and a document together, "
+            f"on lists of {self.candidates} candidates ({losses})."
+        )
+
+    def initialise(self, source: ModelSource, saved: Path | None, seed: int, compute: Compute) -> RerankerModel:
+        """The encoder with a random head, or a reranker as it is; see `RetrieverConfig.initialise`."""
+        import torch
+
+        files = ModelFiles(source, saved)
+        architectures = (files.read(files.in_encoder(CONFIG)) or {}).get("architectures") or [""]
+        # Forked: the seed must not reach whatever draws next in this process.
+        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+            torch.manual_seed(seed)
+            if saved is None and architectures[0].endswith(RERANKERS):
+                model, new = load_cross_encoder(source, max_length=self.max_length)
+            else:
+                encoder = load_sentence_transformer(source, saved=saved)[0]
+                encoder.auto_model.save_pretrained(folder)
+                encoder.tokenizer.save_pretrained(folder)
+                model, new = load_cross_encoder(
+                    source,
+                    saved=Path(folder),
+                    max_length=self.max_length,
+                    is_new=lambda name: bool(HEAD.search(name)),
+                )
+        return RerankerModel(model, compute, new)
+
+    def load(self, folder: Path, compute: Compute) -> RerankerModel:
+        """See `RetrieverConfig.load`."""
+        from sentence_transformers import CrossEncoder
+
+        model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+        return RerankerModel(without_cycle(model), compute)
+
+
+class RerankerModel:
+    """A cross-encoder. Dropout is off throughout, so that runs are repeatable to the bit.
+
+    Args:
+        model: A `CrossEncoder`.
+        compute: Where it computes.
+        new: Names of the weights that are random, in its transformers model.
+    """
+
+    def __init__(self, model: Any, compute: Compute, new: frozenset[str] = frozenset()) -> None:
+        self.model = model
+        self._compute, self._new = compute, new
+        self.dtype: Dtype = compute.dtype(own_format(model.config.model_type))
+        # Evaluation mode also while it trains: it is what turns dropout off.
+        self.model.to(compute.device).eval()
+
+    def groups(self) -> list[tuple[list[nn.Parameter], bool]]:
+        """See `Trainee.groups`."""
+        own = [(name, weight) for name, weight in self.model.model.named_parameters() if weight.requires_grad]
+        return [([weight for name, weight in own if (name in self._new) == is_new], is_new) for is_new in (False, True)]
+
+    def rows(self, batch: ListBatch) -> list[Row]:
+        """Each query with each of its candidates; see `Trainee.rows`."""
+        pairs = batch.there_BC.nonzero().tolist()
+        place = batch.place_BC.tolist()
+        return [Row("pair", (batch.queries[i], batch.documents[place[i][j]])) for i, j in pairs]
+
+    def outputs(self, rows: Sequence[Row]) -> list[Tensor]:
+        """The logit of each pair; see `Trainee.outputs`."""
+        features = self.model.preprocess([list(row.text) for row in rows])
+        features = {k: v.to(self._compute.device) if hasattr(v, "to") else v for k, v in features.items()}
+        with self._compute.autocast(self.dtype):
+            found = self.model(features)["scores"]
+        return list(found.float().reshape(-1))
+
+    def scores(self, outputs: Sequence[Tensor], batch: ListBatch) -> Tensor:
+        """See `Trainee.scores`."""
+        import torch
+
+        found_P = torch.stack(list(outputs))
+        score_BC = found_P.new_zeros(batch.there_BC.shape)
+        return score_BC.masked_scatter(batch.there_BC.to(found_P.device), found_P)
+
+    def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+        """Logits: those of good and of bad pairs lie apart, where their probabilities round to 1 and 0."""
+        import numpy as np
+        import torch
+
+        pairs = list(zip(queries, documents, strict=True))
+        found = self.model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        return np.asarray(found, dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """See `Trainee.save`."""
+        self.model.save_pretrained(str(folder), create_model_card=False)
