@@ -47,6 +47,8 @@ class Reranker(RetrieverConfig):
     """
 
     searches: ClassVar[bool] = False
+    pipeline_tag: ClassVar[str] = "text-ranking"
+    tags: ClassVar[tuple[str, ...]] = ("cross-encoder", "reranker")
 
     kind: Literal["reranker"]
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = Field(
@@ -65,6 +67,16 @@ class Reranker(RetrieverConfig):
             "Trains a [cross-encoder](https://arxiv.org/abs/1901.04085), which reads a query and a document together, "
             f"on lists of {self.candidates} candidates ({losses})."
         )
+
+    def how_to_score(self) -> str:
+        """See `RetrieverConfig.how_to_score`."""
+        return """import torch
+from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder")
+pairs = [(query, document) for query in queries for document in documents]
+logits = model.predict(pairs, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
+scores = logits.reshape(len(queries), len(documents))"""
 
     def initialise(self, source: ModelSource, saved: Path | None, seed: int, compute: Compute) -> RerankerModel:
         """The encoder with a random head, or a reranker as it is; see `RetrieverConfig.initialise`."""
