@@ -33,6 +33,7 @@ from stella_assets.release.active import active_scores_step
 from stella_assets.release.gate import gate_step
 from stella_assets.release.publish import ReleaseInputs, release_step
 from stella_assets.release.rehearsal_step import rehearsal_step
+from stella_assets.release.retrievers.index import retriever_index_step
 from stella_assets.release.retrievers.inputs import RetrieverReleaseInputs
 from stella_assets.release.retrievers.publish import retriever_release_step
 from stella_assets.teachers.concatenate import concatenation_step
@@ -92,6 +93,7 @@ class Graph:
             *(chain[-1] for chain in self.seeds.values()),
             self.release,
             *self.retriever_releases.values(),
+            *self.retriever_indexes.values(),
         ]
         return upstream(*(step for step in ends if step is not None))
 
@@ -385,6 +387,13 @@ class Graph:
             ),
         )
         self.retriever_releases = self._add_retriever_releases()
+        self.retriever_indexes = {
+            settings.name: retriever_index_step(
+                self._name, settings=settings, corpus=self.corpus, retriever=self.retrievers[settings.name]
+            )
+            for settings in recipe.retrievers
+            if settings.searches
+        }
 
     def _add_retriever_releases(self) -> dict[str, Step[Any]]:
         recipe = self.recipe

@@ -56,7 +56,8 @@ def test_retrievers_add_steps_and_change_no_identity_of_the_others(raw: dict[str
         {step.name: step for step in Graph(parse_recipe(each, tmp_path / "tiny.yaml")).steps}
         for each in (whole, without)
     )
-    assert after.keys() - before.keys() == {"retriever/late", "retriever_scores/dense", "retriever_scores/late"}
+    families = ("retriever", "retriever_scores", "retriever_release", "retriever_index")
+    assert after.keys() - before.keys() == {"retriever_scores/dense", *(f"{family}/late" for family in families)}
     assert {name: step.settings for name, step in before.items()} == {name: after[name].settings for name in before}
     added = {step.name for step in after["evaluation_report"].dependencies} - {
         step.name for step in before["evaluation_report"].dependencies

@@ -33,7 +33,12 @@ from tests.evaluation.ranking.test_comparison import rankings
 from tests.models import TEXTS
 from tests.training.retrievers.test_run import LATE, with_retrievers
 
-KINDS = {"multi_vector": LATE}
+RERANKER = {
+    "kind": "reranker",
+    "max_length": 48,
+    **{"losses": {"bce": 1}, "candidates": 4, "batch_size": 4, "steps": 6, "learning_rate": 1e-4},
+}
+KINDS: dict[str, dict[str, Any]] = {"multi_vector": LATE, "reranker": RERANKER}
 GAINED = 5.0
 """nDCG@10 points of the retrievers over the dense student here."""
 
