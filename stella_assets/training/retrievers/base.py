@@ -174,6 +174,19 @@ class RetrieverConfig(ConfigModel):
         """Dimensions of its vectors; 1 for a kind that gives a score and no vectors."""
         return 1
 
+    @property
+    def trusts_code(self) -> bool:
+        """Whether the model that it began with may bring code of its own; see `begun_with`."""
+        return self.start is not None and self.start.trust_remote_code
+
+    def begun_with(self, source: ModelSource) -> Self:
+        """The same, with the model that it begins with where it has none of its own.
+
+        Args:
+            source: The base model of the student.
+        """
+        return self if self.start else self.model_copy(update={"start": source})
+
     def check(self, student: ModelSource) -> None:
         """Find out what a run would fail on later, from the files of the model that it begins with.
 

@@ -124,7 +124,7 @@ scores = model.similarity(model.encode_query(queries), model.encode_document(doc
         """See `RetrieverConfig.load`."""
         from sentence_transformers import MultiVectorEncoder
 
-        model = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
+        model = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True, trust_remote_code=self.trusts_code)
         # Pooled already, by a module that the folder names.
         return MultiVectorRetriever(without_cycle(model), compute, 1.0)
 
@@ -199,8 +199,12 @@ class MultiVectorRetriever:
         """See `Trainee.save`."""
         from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 
+        from stella_assets.students.dense.own_code import save_encoder
+
         pooled = self._token_pooling > 1
         if pooled:
             # For those who use it: clusters of tokens have no gradient, so training goes without.
             self.model.append(HierarchicalTokenPooling(self._token_pooling))
         self.model.save_pretrained(str(folder), create_model_card=False)
+        # Again, with the code of an encoder that came with its own.
+        save_encoder(self.model[0].auto_model, folder)

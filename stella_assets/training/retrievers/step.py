@@ -92,7 +92,7 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
         return _train(name, retriever, own_model or student, saved, seed, found, texts, context)
 
     def read(artefact: Artefact, _workspace: Workspace) -> SavedRetriever:
-        return SavedRetriever(artefact.folder / MODEL_FOLDER, retriever)
+        return SavedRetriever(artefact.folder / MODEL_FOLDER, retriever.begun_with(student))
 
     def compare(before: Artefact, workspace: Workspace, now: Artefact, workspace_now: Workspace) -> Deviation:
         from stella_assets.training.reproduced import compare_retrievers

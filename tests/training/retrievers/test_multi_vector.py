@@ -9,6 +9,7 @@ import torch
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
+from stella_assets.core.models import code_digest
 from stella_assets.training.retrievers.base import RetrieverError, Row
 from tests.models import TEXTS
 from tests.training.retrievers.conftest import late, start
@@ -51,6 +52,22 @@ def test_every_architecture_is_saved_as_sentence_transformers_loads_it(published
             assert torch.equal(first, third)
     assert np.array_equal(retriever.score_pairs(QUERIES, DOCUMENTS), again.score_pairs(QUERIES, DOCUMENTS))
     assert not (tmp_path / "model" / "README.md").exists()
+
+
+def test_an_encoder_with_code_of_its_own_is_saved_with_it(published, tmp_path):
+    from sentence_transformers import MultiVectorEncoder
+
+    base = published("custom_code")
+    source = ModelSource(model=str(base), trust_remote_code=True, code_digest=code_digest(base))
+    retriever = late().initialise(source, None, 3, Compute())
+    retriever.save(tmp_path / "model")
+    other = MultiVectorEncoder(str(tmp_path / "model"), trust_remote_code=True)
+    again = late().begun_with(source).load(tmp_path / "model", Compute())
+    for model in (other, again.model):
+        for first, second in zip(*(each.encode_document(DOCUMENTS) for each in (retriever.model, model)), strict=True):
+            assert torch.equal(first, second)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        late().load(tmp_path / "model", Compute())
 
 
 def test_markers_lengths_and_skip_list_are_part_of_the_model(model):
