@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stella_assets.core.devices import Compute
+from stella_assets.core.models import model_digest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, parse_recipe
@@ -109,6 +110,22 @@ def test_a_late_interaction_model_learns_from_pairs_and_loads_in_sentence_transf
 def test_a_retriever_that_cannot_be_is_refused_when_the_recipe_is_read(raw, tmp_path, change, why):
     with pytest.raises(RecipeError, match=why):
         parse_recipe(with_retrievers(raw, tmp_path, {**LATE, **change}), tmp_path / "tiny.yaml")
+
+
+def test_a_retriever_with_a_model_of_its_own_waits_for_no_stage(raw, tmp_path, workspace, published):
+    model = published("bert")
+    raw = with_retrievers(raw, tmp_path, LATE, {**LATE, "name": "other", "start": {"model": str(model)}})
+    recipe = parse_recipe(raw, tmp_path / "tiny.yaml")
+    graph = Graph(recipe)
+    step = graph.retrievers["other"]
+    assert graph.stages[-1] not in upstream(step)
+    assert step.external_versions is not None
+    assert step.external_versions(workspace) == {"own_model": model_digest(recipe.retrievers[1].start)}
+    # Where the model lies is not part of what is made, nor is what the retriever and its scores are called.
+    assert str(model) not in str(step.settings)
+    assert "late" not in str(graph.retrievers["late"].settings)
+    assert graph.retrievers["late"].external_versions is None
+    assert recipe.published_models()["retriever 'other'"] == recipe.retrievers[1].start
 
 
 def test_retrievers_need_pairs_and_names_of_their_own(raw, tmp_path):
