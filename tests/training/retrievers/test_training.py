@@ -29,10 +29,10 @@ def gradient(retriever: Trainee) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("losses", [{"kl": 1, "margin_mse": 0.1}, {"kl": 1, "contrastive": 0.5}])
-@pytest.mark.parametrize("micro", [1, 5, 12])
+@pytest.mark.parametrize("micro", [2, 9])
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(lists, model, monkeypatch, losses, micro):
     whole, parts = start(late(), model), start(late(), model)
-    batch = lists.data()["train"].batch(np.arange(7))
+    batch = lists.data()["train"].batch(np.arange(5))
     weighted = late(losses=losses).losses.weighted()
     expected = ListGradients(whole, weighted).backward(batch)
     most: list[int] = []
