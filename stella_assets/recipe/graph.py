@@ -75,7 +75,6 @@ class Graph:
             self._name, student=recipe.student, release=recipe.release, stages=recipe.stages
         )
         self.stages = self._add_stages(recipe.seed)
-        self.retrievers: dict[str, Step[Any]] = {}
         self._add_retrievers()
         self._add_scores()
         self.report = self._add_report()
@@ -180,7 +179,6 @@ class Graph:
             self.mined_negatives = mined_negatives_step(
                 self._name, mine=recipe.mined_negatives, pairs=self.pairs, concatenation=self.concatenation
             )
-        self.pair_scores = self._add_pair_scores()
         self.vector_stats = statistics_step(self._name, vectors=self.teachers, concatenation=self.concatenation)
         self.semantic_duplicates = self.suspects = None
         semantic = recipe.corpus.semantic
@@ -205,21 +203,6 @@ class Graph:
                 evaluation_texts=self.evaluation_texts,
                 concatenation=self.concatenation,
             )
-
-    def _add_pair_scores(self) -> dict[str, Step[Any]]:
-        if self.pairs is None:
-            return {}
-        return {
-            scorer.name: pair_scores_step(
-                self._name,
-                scorer=scorer,
-                pairs=self.pairs,
-                mined_negatives=self.mined_negatives,
-                corpus=self.corpus,
-                concatenation=self.concatenation,
-            )
-            for scorer in self.recipe.pair_scores
-        }
 
     def _add_stages(self, seed: int, prefix: str = "") -> list[Step[Any]]:
         """The stages of the recipe, trained with a seed."""
@@ -250,9 +233,38 @@ class Graph:
         return stages
 
     def _add_retrievers(self) -> None:
+        """Retrievers and the scores that they learn from, where another retriever may give these."""
+        self.pair_scores: dict[str, Step[Any]] = {}
+        self.retrievers: dict[str, Step[Any]] = {}
+        for scorer in self.recipe.pair_scores:
+            self._add_pair_scores(scorer.name)
         for retriever in self.recipe.retrievers:
+            self._add_retriever(retriever.name)
+
+    def _add_pair_scores(self, name: str | None) -> Step[Any] | None:
+        if name is None:
+            return None
+        if name not in self.pair_scores:
+            (scorer,) = (each for each in self.recipe.pair_scores if each.name == name)
             assert self.pairs is not None, "the recipe was validated"
-            self.retrievers[retriever.name] = retriever_step(
+            self.pair_scores[name] = pair_scores_step(
+                self._name,
+                scorer=scorer,
+                pairs=self.pairs,
+                mined_negatives=self.mined_negatives,
+                corpus=self.corpus,
+                concatenation=self.concatenation,
+                retriever=self._add_retriever(scorer.scored_by()),
+            )
+        return self.pair_scores[name]
+
+    def _add_retriever(self, name: str | None) -> Step[Any] | None:
+        if name is None:
+            return None
+        if name not in self.retrievers:
+            (retriever,) = (each for each in self.recipe.retrievers if each.name == name)
+            assert self.pairs is not None, "the recipe was validated"
+            self.retrievers[name] = retriever_step(
                 self._name,
                 retriever=retriever,
                 student=self.recipe.student,
@@ -260,9 +272,10 @@ class Graph:
                 corpus=self.corpus,
                 pairs=self.pairs,
                 mined_negatives=self.mined_negatives,
-                scores=None if retriever.scores is None else self.pair_scores[retriever.scores],
+                scores=self._add_pair_scores(retriever.scores),
                 stage=self.stages[-1],
             )
+        return self.retrievers[name]
 
     def _add_scores(self) -> None:
         recipe, name = self.recipe, self._name

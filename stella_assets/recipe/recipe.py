@@ -197,7 +197,29 @@ class Recipe(ConfigModel):
                     f"retriever {retriever.name!r}: scores names {retriever.scores!r}; the recipe has pair_scores "
                     f"{', '.join(known) or 'of no name'}"
                 )
+        self._require_scored_before()
         return self
+
+    def _require_scored_before(self) -> None:
+        """Retrievers that score pairs are trained before those that learn from these scores."""
+        learnt = {retriever.name: retriever.scores for retriever in self.retrievers}
+        scored_by = {scorer.name: scorer.scored_by() for scorer in self.pair_scores}
+        for number, scorer in enumerate(self.pair_scores):
+            retriever = scorer.scored_by()
+            if retriever is not None and retriever not in learnt:
+                raise ValueError(
+                    f"pair_scores.{number}.retriever names {retriever!r}; the recipe has retrievers "
+                    f"{', '.join(learnt) or 'of no name'}"
+                )
+            seen: list[str] = []
+            while retriever is not None:
+                if retriever in seen:
+                    raise ValueError(
+                        f"pair_scores.{number}: retriever {retriever!r} learns from scores that it gives itself "
+                        f"({' -> '.join([*seen, retriever])})"
+                    )
+                seen.append(retriever)
+                retriever = scored_by.get(learnt.get(retriever) or "")
 
     @model_validator(mode="after")
     def _require_test_texts(self) -> Self:
@@ -218,10 +240,11 @@ class Recipe(ConfigModel):
         )
 
     def published_models(self) -> dict[str, ModelSource]:
-        """The models of the student, of the teachers and of retrievers, by what uses them, as messages name it."""
+        """The models of the student, of teachers, retrievers and scorers, by what uses them, as messages name it."""
         teachers = {f"teacher {each.name!r}": model for each in self.teachers if (model := each.published_model())}
         starts = {f"retriever {each.name!r}": each.start for each in self.retrievers if each.start}
-        return {"student": self.student, **teachers, **starts}
+        scorers = {each.owner: model for each in self.pair_scores if (model := each.published_model())}
+        return {"student": self.student, **teachers, **starts, **scorers}
 
     def taught_by(self, stages: int | None = None) -> tuple[str, ...]:
         """Names of the teachers that the first stages learn from, in the order of the concatenation.
@@ -242,9 +265,12 @@ class Recipe(ConfigModel):
 
     def retriever_terms(self) -> dict[str, Terms]:
         """The same of what retrievers learn from: the student and its teachers, and what scores their candidates."""
-        used = {retriever.scores for retriever in self.retrievers}
-        scorers = {scorer.owner: scorer.stated_terms() for scorer in self.pair_scores if scorer.name in used}
-        return self.stated_terms() | {name: terms for name, terms in scorers.items() if terms}
+        scorers = [scorer for scorer in self.pair_scores if scorer.name in {each.scores for each in self.retrievers}]
+        names = [teacher.name for teacher in self.teachers]
+        read = {name for scorer in scorers for name in scorer.taught_by(names)}
+        stated = {each.name: each.stated_terms() for each in self.teachers if each.name in {*self.taught_by(), *read}}
+        stated |= {scorer.owner: scorer.stated_terms() for scorer in scorers}
+        return {name: terms for name, terms in stated.items() if terms}
 
     @property
     def digest(self) -> str:

@@ -12,8 +12,9 @@ from stella_assets.storage.garbage import Garbage, clean_table, remove_table
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.concatenate import REFERENCE as SNAPSHOT_REFERENCE
 from stella_assets.teachers.imported import imported_fingerprints
+from stella_assets.teachers.scorers.step import TABLE_REFERENCE
 from stella_assets.teachers.snapshot import Snapshot, snapshot_tags
-from stella_assets.teachers.tables import SNAPSHOT, STATES, VECTORS, snapshot_tables, teacher_tables
+from stella_assets.teachers.tables import SCORES, SNAPSHOT, STATES, VECTORS, snapshot_tables, teacher_tables
 from stella_assets.teachers.teacher_vectors import REFERENCE, read_reference
 
 
@@ -24,10 +25,12 @@ class Needed:
     Attributes:
         fingerprints: Teachers that a live recipe or a release uses.
         snapshots: Tags that a live recipe or a release uses, by recipe.
+        scores: Tables of scores of pairs that a live recipe or a release uses.
     """
 
     fingerprints: Set[str]
     snapshots: Set[tuple[str, str]]
+    scores: Set[str] = frozenset()
 
 
 def live_vectors(folders: Iterable[Path]) -> Needed:
@@ -38,6 +41,7 @@ def live_vectors(folders: Iterable[Path]) -> Needed:
     """
     fingerprints: set[str] = set()
     snapshots: set[tuple[str, str]] = set()
+    scores: set[str] = set()
     for folder in folders:
         # The files tell the kind of artefact, so artefacts of any recipe and version can be given.
         if (folder / REFERENCE).is_file():
@@ -45,7 +49,9 @@ def live_vectors(folders: Iterable[Path]) -> Needed:
         if (folder / SNAPSHOT_REFERENCE).is_file():
             reference = json.loads((folder / SNAPSHOT_REFERENCE).read_text(encoding="utf-8"))
             snapshots.add((reference["table"].removesuffix(SNAPSHOT), reference["tag"]))
-    return Needed(fingerprints, snapshots)
+        if (folder / TABLE_REFERENCE).is_file():
+            scores.add(json.loads((folder / TABLE_REFERENCE).read_text(encoding="utf-8"))["table"])
+    return Needed(fingerprints, snapshots, scores)
 
 
 def collect_garbage(
@@ -98,6 +104,10 @@ def collect_garbage(
         else:
             found += remove_table(workspace, name, "vectors of a teacher that nothing uses", dry_run=dry_run)
     for name in tables:
+        if name.startswith(SCORES) and (in_use or name in needed.scores):
+            found += clean_table(workspace, name, [], dry_run=dry_run)
+        elif name.startswith(SCORES):
+            found += remove_table(workspace, name, "scores of pairs that nothing uses", dry_run=dry_run)
         if name.startswith(STATES) and not in_use:
             found += remove_table(
                 workspace, name, "states of evaluated texts, computed again when needed", dry_run=dry_run

@@ -15,6 +15,8 @@ VECTORS = f"{VECTORS_ASSET}."
 """Begins the names of the tables in the vector store that hold a teacher's vectors; the fingerprint follows."""
 STATES = "pooled_states."
 """Begins the names of the tables of pooled states of evaluated texts; they are computed again when needed."""
+SCORES = "pair_scores."
+"""Begins the names of the tables of scores of pairs; the fingerprint of the scorer follows."""
 SNAPSHOT = f".{SNAPSHOTS_ASSET}"
 """Ends the names of the tables of snapshots; the recipe's name comes first."""
 

@@ -142,5 +142,10 @@ class VectorsByRole:
         return vectors
 
 
+def as_json(about: Mapping[str, Any]) -> str:
+    """What a fingerprint stands for, as a table's metadata have it."""
+    return json.dumps(dict(about), sort_keys=True)
+
+
 def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
-    return {ABOUT: json.dumps(dict(about), sort_keys=True)}
+    return {ABOUT: as_json(about)}

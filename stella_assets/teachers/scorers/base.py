@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from pydantic import Field
 
-from stella_assets.core.config import ConfigModel, Name
+from stella_assets.core.config import ConfigModel, ModelSource, Name
 from stella_assets.core.devices import Compute
 from stella_assets.core.registry import Registry
 from stella_assets.core.services import Services
@@ -26,6 +26,38 @@ from stella_assets.teachers.terms import Terms
 Scores = npt.NDArray[np.float64]
 
 
+class PairModel(Protocol):
+    """A model in memory that scores pairs of texts."""
+
+    def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Scores `[n]`; a higher one says that the document answers the query better.
+
+        Args:
+            queries: One per pair.
+            documents: As many.
+        """
+
+
+class SavedPairModel(Protocol):
+    """A model that was trained in a step of the recipe, as that step reads it."""
+
+    def load(self, compute: Compute) -> PairModel:
+        """The model in memory."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A retriever of the recipe.
+
+    Attributes:
+        digest: Of its artefact.
+        load: Gives it, ready to score.
+    """
+
+    digest: str
+    load: Callable[[Compute], PairModel]
+
+
 @dataclass(frozen=True)
 class Scoring:
     """What a scorer works with.
@@ -36,6 +68,7 @@ class Scoring:
         compute: Devices and number format.
         log: For people.
         snapshot: The teachers' stored vectors; only for kinds that read them.
+        retriever: What `scored_by` names.
     """
 
     texts: CorpusTexts
@@ -43,6 +76,7 @@ class Scoring:
     compute: Compute
     log: Log
     snapshot: Snapshot | None = None
+    retriever: TrainedModel | None = None
 
 
 @dataclass(frozen=True)
@@ -53,11 +87,13 @@ class Scored:
         scores_N: One per pair, in their order; NaN for a pair that has none.
         left_out: Why pairs have none, in words, and how many of each.
         metrics: Further figures to show.
+        table: Of the store, where the scores are kept; empty where they are not.
     """
 
     scores_N: Scores
     left_out: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    table: str = ""
 
 
 class PairScorerConfig(ConfigModel):
@@ -98,6 +134,23 @@ class PairScorerConfig(ConfigModel):
         Raises:
             UserError: It cannot be used as the recipe says.
         """
+
+    def scored_by(self) -> str | None:
+        """Name of the recipe's retriever that scores; None where something else does."""
+        return None
+
+    def taught_by(self, teachers: Sequence[str]) -> Sequence[str]:
+        """Names of the teachers whose vectors decide its scores.
+
+        Args:
+            teachers: Names of the recipe's teachers.
+        """
+        del teachers
+        return ()
+
+    def published_model(self) -> ModelSource | None:
+        """Where its model is; None for a scorer without a model of its authors."""
+        return None
 
     def identity_settings(self) -> dict[str, Any]:
         """The settings that decide its scores."""

@@ -16,10 +16,9 @@ from stella_assets.teachers.api.settings import AskingConfig
 from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.scorers.base import PairScorerConfig, Scored, Scores, Scoring
 from stella_assets.teachers.scorers.dialects.base import ScoreService
-from stella_assets.teachers.scorers.texts import PairTexts, pair_keys
+from stella_assets.teachers.scorers.texts import NO_TEXT, PairTexts, pair_keys
 from stella_assets.teachers.terms import Terms
 
-NO_TEXT = "a text that the corpus does not have"
 SHOWN = 5
 """Reasons that are counted one by one; services put numbers into some."""
 

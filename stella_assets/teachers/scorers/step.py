@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,31 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Check, plain
 from stella_assets.core.present import Rows, Shown
-from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
+from stella_assets.core.step import (
+    Artefact,
+    BuildContext,
+    CheckSpec,
+    Deviation,
+    Presentation,
+    Result,
+    Step,
+    from_folder,
+)
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.mined_negatives import MinedNegatives
-from stella_assets.teachers.scorers.base import PairScorerConfig, Scored, Scoring
+from stella_assets.teachers.scorers.base import PairScorerConfig, SavedPairModel, Scored, Scoring, TrainedModel
 from stella_assets.teachers.scorers.candidates import candidate_pairs
 from stella_assets.teachers.scorers.estimate import estimate_scoring
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import PAIR_SCORES, PAIR_SCORES_ASSET
 
 CODE_VERSION = "1"
+TABLE_REFERENCE = "scores_table.json"
+"""Names the table of the store that has the scores, so that it is kept as long as this artefact."""
+TOLERANCE = 1e-3
+"""Largest difference that is tolerated, in standard deviations of the scores."""
 SCORED = CheckSpec("every_pair_has_a_score", "No pair was left out.")
 DIFFER = CheckSpec("scores_of_a_query_differ", "No query has candidates that all have the same score.")
 
@@ -51,6 +66,7 @@ def pair_scores_step(
     mined_negatives: Step[MinedNegatives] | None,
     corpus: Step[CorpusTexts],
     concatenation: Step[Snapshot],
+    retriever: Step[SavedPairModel] | None = None,
 ) -> Step[PairScoreTable]:
     """The step that scores the candidates of all queries.
 
@@ -61,9 +77,10 @@ def pair_scores_step(
         mined_negatives: Further candidates.
         corpus: The texts.
         concatenation: The teachers' stored vectors, for kinds that read them.
+        retriever: The retriever that `scored_by` names.
     """
     snapshot = concatenation if scorer.reads_vectors else None
-    inputs = (pairs, mined_negatives, corpus, snapshot)
+    inputs = (pairs, mined_negatives, corpus, snapshot, retriever)
 
     def build(context: BuildContext) -> Result:
         mined = context.read(mined_negatives) if mined_negatives else None
@@ -74,6 +91,7 @@ def pair_scores_step(
             compute=context.compute.on_behalf_of(recipe),
             log=context.log,
             snapshot=context.read(snapshot) if snapshot else None,
+            retriever=_trained(retriever, context) if retriever else None,
         )
         return _write(scorer, candidates, scorer.score(candidates, scoring), context)
 
@@ -89,6 +107,7 @@ def pair_scores_step(
         read=from_folder(PairScoreTable),
         pool="encoding",
         estimate=lambda runner, last, _size: estimate_scoring(scorer, pairs, mined_negatives, corpus, runner, last),
+        compare=_compare,
         tells=lambda last: plain(scorer.identity_settings()) == last.identity.settings,
         presentation=Presentation(
             group="teachers",
@@ -98,6 +117,10 @@ def pair_scores_step(
             show=_show,
         ),
     )
+
+
+def _trained(retriever: Step[SavedPairModel], context: BuildContext) -> TrainedModel:
+    return TrainedModel(context.artefact(retriever).digest, context.read(retriever).load)
 
 
 def _write(scorer: PairScorerConfig, candidates: pl.DataFrame, scored: Scored, context: BuildContext) -> Result:
@@ -110,6 +133,8 @@ def _write(scorer: PairScorerConfig, candidates: pl.DataFrame, scored: Scored, c
             "Mend what is named, or remove the scorer.",
         )
     PAIR_SCORES.write(context.folder, rows.select(PAIR_SCORES.schema.names).to_arrow())
+    if scored.table:
+        (context.folder / TABLE_REFERENCE).write_text(json.dumps({"table": scored.table}))
     metrics = {**_measure(rows), "left_out": dict(scored.left_out), **scored.metrics}
     context.log.info(f"{PAIR_SCORES_ASSET}/{scorer.name}: {rows.height:,} of {candidates.height:,} pairs have a score")
     left_out, equal = candidates.height - rows.height, metrics["equal_lists"]
@@ -142,6 +167,17 @@ def _measure(rows: pl.DataFrame) -> dict[str, Any]:
         "answer_first": judged.select((pl.col("answer") > pl.col("other")).mean()).item(),
         "margin": judged.select((pl.col("answer") - pl.col("other")).mean()).item(),
     }
+
+
+def _compare(before: Artefact, _one: Workspace, after: Artefact, _other: Workspace) -> Deviation:
+    """Other hardware rounds otherwise: scores count as the same where that is little against their spread."""
+    tables = [pl.read_parquet(each.folder / PAIR_SCORES.file) for each in (before, after)]
+    if not tables[0].drop("score").equals(tables[1].drop("score")):
+        return Deviation(False, "other pairs have scores")
+    spread = float(tables[0]["score"].std() or 0.0)  # type: ignore[arg-type] # of floats
+    largest = float((tables[0]["score"] - tables[1]["score"]).abs().max() or 0.0)  # type: ignore[arg-type]
+    words = f"largest difference of a score {largest:.2g}, of a standard deviation of {spread:.2g}"
+    return Deviation(largest <= TOLERANCE * spread, words)
 
 
 def _show(artefact: Artefact) -> Mapping[str, Shown]:

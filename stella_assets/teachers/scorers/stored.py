@@ -39,6 +39,10 @@ class StoredScorer(PairScorerConfig):
         if self.teacher is not None and self.teacher not in teachers:
             raise ValueError(f"{place}.teacher names {self.teacher!r}; the recipe has {', '.join(teachers)}")
 
+    def taught_by(self, teachers: Sequence[str]) -> Sequence[str]:
+        """Its teacher, or all of the concatenation."""
+        return teachers if self.teacher is None else (self.teacher,)
+
     def score(self, pairs: pl.DataFrame, scoring: Scoring) -> Scored:
         """Cosines in float64 of the stored vectors, block by block."""
         assert scoring.snapshot is not None, "the step reads the snapshot of kinds that need it"

@@ -11,6 +11,9 @@ import polars as pl
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.keys import Keys, Positions, find_sorted, to_keys
 
+NO_TEXT = "a text that the corpus does not have"
+"""Why a pair has no score."""
+
 
 def pair_keys(pairs: pl.DataFrame) -> Keys:
     """A key `[n]` for each pair: of both ids, and of which is the query."""

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,12 +54,12 @@ class World:
     steps: dict[str, Step[Any]]
     vectors: dict[str, np.ndarray]
 
-    def step(self, scorer: PairScorerConfig, recipe: str = "tiny") -> Step[PairScoreTable]:
+    def step(self, scorer: PairScorerConfig, recipe: str = "tiny", **more: Any) -> Step[PairScoreTable]:
         names = ("pairs", "mined_negatives", "corpus", "concatenation")
-        return pair_scores_step(recipe, scorer=scorer, **{name: self.steps[name] for name in names})
+        return pair_scores_step(recipe, scorer=scorer, **{name: self.steps[name] for name in names}, **more)
 
-    def score(self, scorer: PairScorerConfig, recipe: str = "tiny") -> tuple[pl.DataFrame, Artefact]:
-        artefact = self.runner.make(self.step(scorer, recipe))
+    def score(self, scorer: PairScorerConfig, recipe: str = "tiny", **more: Any) -> tuple[pl.DataFrame, Artefact]:
+        artefact = self.runner.make(self.step(scorer, recipe, **more))
         return PairScoreTable(artefact.folder).scores(), artefact
 
 
@@ -119,10 +118,3 @@ def world(workspace: Workspace) -> World:
     for each in steps.values():
         runner.make(each)
     return World(workspace, runner, steps, {key: {n: v[i] for n, v in vectors.items()} for i, key in enumerate(ids)})
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "own"
-    made.mkdir()
-    return made
