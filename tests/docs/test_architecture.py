@@ -46,6 +46,10 @@ far = {"name": "far", "kind": "api", "licence": "MIT", "service": {"dialect": "o
 far |= {"key": None, "terms": terms}
 internal = {**raw["release"], "distribution": "internal"}
 assert parse_recipe({**raw, "teachers": [far], "release": internal}, folder / "small.yaml").teachers[0].check() == 8
+words = [{"name": "words", "kind": "shared_words"}]
+asked = {**raw["corpus"], "sources": [{**raw["corpus"]["sources"][0], "pairs": "first_sentence"}]}
+(scorer,) = parse_recipe({**raw, "corpus": asked, "pair_scores": words}, folder / "small.yaml").pair_scores
+assert scorer.open(None).score_pairs(["a b"], ["b c"]).tolist() == [1]
 graph = Graph(parse_recipe(raw, folder / "small.yaml"))
 runner = Runner(Workspace(folder / "var"), logging.getLogger("test"), Compute(engine=ThreadsEngine(threads=2)))
 for step in upstream(graph.scores["stage_1"]):
@@ -58,7 +62,7 @@ print("USED", table["task"].unique().to_list(), table["dimension"].unique().sort
 @pytest.mark.slow
 def test_every_kind_of_thing_has_an_example_that_a_recipe_can_use(tmp_path: Path):
     registries = {re.search(r"@(\w+)\.register", block)[1] for block in KINDS}
-    kinds = {"SOURCES", "DIALECTS", "TEACHERS", "LOSSES", "STAGES", "STUDENTS", "TASK_KINDS", "ENGINES"}
+    kinds = {"SOURCES", "DIALECTS", "TEACHERS", "PAIR_SCORERS", "LOSSES", "STAGES", "STUDENTS", "TASK_KINDS", "ENGINES"}
     assert registries == kinds
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*KINDS, USE]), str(tmp_path)],

@@ -129,7 +129,9 @@ def test_a_reranker_that_cannot_be_is_refused(change, why):
 
 
 @pytest.mark.slow
-def test_a_recipe_trains_a_reranker_from_the_last_stage(raw: dict[str, Any], tmp_path: Path, workspace: Workspace):
+def test_a_recipe_trains_and_releases_a_reranker_from_the_last_stage(
+    raw: dict[str, Any], tmp_path: Path, workspace: Workspace
+):
     from sentence_transformers import CrossEncoder
 
     losses = {"bce": 1, "mse": 0.5, "ranknet": 1, "margin_mse": 0.1, "listnet": 1, "listmle": 0.1, "lambda": 1}
@@ -138,8 +140,11 @@ def test_a_recipe_trains_a_reranker_from_the_last_stage(raw: dict[str, Any], tmp
     graph = Graph(parse_recipe(with_retrievers(raw, tmp_path, {**settings, **sizes}), tmp_path / "tiny.yaml"))
     step = graph.retrievers["ranker"]
     runner = Runner(workspace, logging.getLogger("test"))
-    for each in upstream(step, order=False):  # without the rehearsal
-        artefact = runner.make(each)
+    release = graph.retriever_releases["ranker"]
+    for each in upstream(release, order=False):  # without the rehearsal
+        runner.make(each)
+    assert (runner.require(release).folder / "lineage.json").is_file()
+    artefact = runner.require(step)
     assert artefact.manifest.metrics["kind"] == "reranker"
     saved = step.read(artefact, workspace)
     pairs = list(zip(QUERIES, DOCUMENTS, strict=True))
