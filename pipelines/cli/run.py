@@ -110,9 +110,10 @@ def _described(graph: Graph, selection: Selection, runner: Runner, seconds: floa
         for step in selection.steps
         if (artefact := runner.find(step))
     ]
-    reported = graph.report in selection.steps
-    summary = runner.read(graph.report).summary.model_dump(mode="json") if reported else None
-    return {"recipe": graph.recipe.name, "seconds": round(seconds, 1), "assets": assets, "report": summary}
+    report = runner.read(graph.report) if graph.report in selection.steps else None
+    summary = report.summary.model_dump(mode="json") if report else None
+    ranked = {"retrieval": report.retrieval.model_dump(mode="json")} if report and report.retrieval else {}
+    return {"recipe": graph.recipe.name, "seconds": round(seconds, 1), "assets": assets, "report": summary, **ranked}
 
 
 def _print_summary(graph: Graph, runner: Runner, seconds: float) -> None:
@@ -138,6 +139,8 @@ def _print_scores(report: Report) -> None:
         out.print(table)
     low, high = report.gain.interval
     say(f"Gain over the base model: {report.gain.value:+.2f} points (95%: {low:+.2f} to {high:+.2f}).")
+    for finding in report.retrieval_findings():
+        say(finding)
 
 
 def status(recipe: RecipeArgument, as_json: AsJson = False) -> None:

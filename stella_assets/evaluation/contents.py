@@ -13,7 +13,7 @@ from stella_assets.core.step import BuildContext
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.corpus.plots import corpus_funnel
 from stella_assets.evaluation import reference_scores
-from stella_assets.evaluation.ranking.comparison import RetrievalSummary, compare_rankers
+from stella_assets.evaluation.ranking.comparison import RetrievalSummary
 from stella_assets.evaluation.render import plots
 from stella_assets.evaluation.render.page import Page
 from stella_assets.evaluation.render.retrieval import retrieval_plot
@@ -33,7 +33,7 @@ from stella_assets.training.tables import TRAINING_LOG
 if TYPE_CHECKING:
     from stella_assets.core.step import Artefact, Step
     from stella_assets.corpus.contamination import Contamination
-    from stella_assets.evaluation.report import ReportInputs
+    from stella_assets.evaluation.report_inputs import ReportInputs
 
 OFFICIAL = ("hub", "local")
 """Where the data of mteb's own tasks is from."""
@@ -97,22 +97,6 @@ def measure_speeds(inputs: ReportInputs, context: BuildContext) -> dict[str, flo
         known = [speed for speed in speeds if speed is not None]
         found[model] = round(1 / sum(1 / speed for speed in known), 1) if len(known) == len(speeds) else None
     return found
-
-
-def compare_retrievers(
-    inputs: ReportInputs, types: Mapping[str, str], context: BuildContext
-) -> RetrievalSummary | None:
-    """How retrievers rank, compared with the dense student; None for a recipe without them.
-
-    Args:
-        inputs: The steps.
-        types: Of the tasks.
-        context: Has the artefacts.
-    """
-    if not inputs.rankings:
-        return None
-    dense, *retrievers = (context.read(step) for step in inputs.rankings)
-    return compare_rankers(dense, retrievers, types)
 
 
 def build_page(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stella_assets.core.manifest import Check, digest
 from stella_assets.core.markup import markdown_table
@@ -15,22 +15,14 @@ from stella_assets.core.present import Markdown, Picture, Shown
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.evaluation.reference_scores import read_reference_scores
 from stella_assets.evaluation.render import tables
+from stella_assets.evaluation.report_inputs import ReportInputs
 from stella_assets.evaluation.summary import ALL_TASKS, Difference, Summary
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from stella_assets.corpus.contamination import Contamination
-    from stella_assets.corpus.read import CorpusTexts
-    from stella_assets.evaluation.model_scores import ModelScores
     from stella_assets.evaluation.ranking.comparison import RetrievalSummary
-    from stella_assets.evaluation.ranking.steps import RankingScores
     from stella_assets.evaluation.settings import EvaluationSettings
-    from stella_assets.evaluation.task_set import TaskSet
-    from stella_assets.evaluation.variants import VariantScores
-    from stella_assets.students.dense.settings import SavedStudent
-    from stella_assets.teachers.snapshot import Snapshot
-    from stella_assets.teachers.teacher_vectors import TeacherVectors
 
 CODE_VERSION = "6"
 SUMMARY_FILE = "report.json"
@@ -50,58 +42,6 @@ SHOWN_PLOTS = {
     "retrieval": "nDCG@10 of each model that ranks documents",
 }
 """The plots that the UI shows, with words for those who cannot see them."""
-
-
-@dataclass(frozen=True)
-class ReportInputs:
-    """The steps that a report reads.
-
-    Attributes:
-        corpus: The texts.
-        contamination: None where the corpus is not compared with evaluation texts.
-        teachers: Vectors by teacher.
-        concatenation: The snapshot of all teachers' vectors.
-        vector_stats: Statistics of the vectors.
-        suspects: None where they are not searched for.
-        stages: In their order.
-        tasks: What the models are scored on.
-        scores: By model, in the order in which they are shown; the last is the student.
-        variants: None where the recipe asks for none.
-        seeds: Scores of the last stage by seed.
-        rankings: How the dense models rank, and then each retriever; empty for a recipe without retrievers.
-    """
-
-    corpus: Step[CorpusTexts]
-    contamination: Step[Contamination] | None
-    teachers: Mapping[str, Step[TeacherVectors]]
-    concatenation: Step[Snapshot]
-    vector_stats: Step[Any]
-    suspects: Step[Any] | None
-    stages: Sequence[Step[SavedStudent]]
-    tasks: Step[TaskSet]
-    scores: Mapping[str, Step[ModelScores]]
-    variants: Step[VariantScores] | None
-    seeds: Mapping[int, Step[ModelScores]]
-    rankings: Sequence[Step[RankingScores]] = ()
-
-    def steps(self) -> Iterator[Step[Any]]:
-        """All of them, in the order of the data."""
-        steps = (
-            self.corpus,
-            self.contamination,
-            *self.teachers.values(),
-            self.concatenation,
-            self.vector_stats,
-            self.suspects,
-            *self.stages,
-            self.tasks,
-            *self.scores.values(),
-            self.variants,
-            *self.seeds.values(),
-            *self.rankings,
-        )
-        # None stands for what the recipe does not ask for.
-        return (step for step in steps if step is not None)
 
 
 @dataclass(frozen=True)
@@ -127,6 +67,12 @@ class Report:
 
         path = self.folder / RETRIEVAL_FILE
         return RetrievalSummary.model_validate_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def retrieval_findings(self) -> list[str]:
+        """Sentences on how well retrievers rank; none without any."""
+        from stella_assets.evaluation.render.retrieval import retrieval_findings
+
+        return list(retrieval_findings(self.retrieval)) if self.retrieval else []
 
     @property
     def gain(self) -> Difference:
@@ -206,7 +152,6 @@ def _write_report(
     # These import polars and matplotlib, which loading the definitions must not do.
     from stella_assets.evaluation.contents import (
         build_page,
-        compare_retrievers,
         draw_plots,
         measure_speeds,
         summarise_inputs,
@@ -217,7 +162,7 @@ def _write_report(
     plain = summarise_inputs(recipe, seed, inputs, reference_scores(evaluation), context)
     speeds = measure_speeds(inputs, context)
     summary = plain.with_speeds(speeds)
-    retrieval = compare_retrievers(inputs, plain.task_types, context)
+    retrieval = _compare_retrievers(inputs, plain.task_types, context)
     page, plots = (
         build_page(description, summary, retrieval, inputs, context),
         draw_plots(summary, retrieval, inputs, context),
@@ -239,6 +184,18 @@ def _write_report(
         (context.folder / name).write_bytes(png)
     # HTML, Markdown and plots have times and speeds in them. What gates and cards read is the hashed JSON.
     return _result(summary, (*files, *plot_files))
+
+
+def _compare_retrievers(
+    inputs: ReportInputs, types: Mapping[str, str], context: BuildContext
+) -> RetrievalSummary | None:
+    """How retrievers rank, compared with the dense student; None for a recipe without them."""
+    from stella_assets.evaluation.ranking.comparison import compare_rankers
+
+    if not inputs.rankings:
+        return None
+    dense, *retrievers = (context.read(step) for step in inputs.rankings)
+    return compare_rankers(dense, retrievers, types)
 
 
 def _result(summary: Summary, unhashed_files: tuple[str, ...]) -> Result:

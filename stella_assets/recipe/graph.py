@@ -15,7 +15,8 @@ from stella_assets.corpus.duplicates import duplicates_step
 from stella_assets.corpus.evaluation_texts import evaluation_texts_step
 from stella_assets.corpus.pairs import pairs_step
 from stella_assets.evaluation.ranking.steps import dense_rankings_step, retriever_scores_step
-from stella_assets.evaluation.report import ReportInputs, report_step
+from stella_assets.evaluation.report import report_step
+from stella_assets.evaluation.report_inputs import ReportInputs
 from stella_assets.evaluation.scores import (
     BASE_MODEL,
     CONCATENATION,
