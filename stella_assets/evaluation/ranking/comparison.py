@@ -44,6 +44,22 @@ class RankerSummary(SummaryPart):
     average_precision_gain: Difference | None
 
 
+class TrainingSummary(SummaryPart):
+    """What a retriever learned from, and how well.
+
+    Attributes:
+        lists_train: Queries with their candidates.
+        steps: Batches of lists.
+        dev_answer_first_before: Before the training, the share of dev lists whose answer scored highest.
+        dev_answer_first_after: After it.
+    """
+
+    lists_train: int
+    steps: int
+    dev_answer_first_before: float
+    dev_answer_first_after: float
+
+
 class RetrievalSummary(SummaryPart):
     """How the models of a recipe rank documents.
 
@@ -55,6 +71,7 @@ class RetrievalSummary(SummaryPart):
         tasks: By task, nDCG@10 of each model.
         found: The share of relevant documents among the first documents of the student, as the mean of retrieval tasks;
             None without such tasks.
+        training: Of each retriever, by its model.
     """
 
     student: str
@@ -63,6 +80,7 @@ class RetrievalSummary(SummaryPart):
     models: tuple[RankerSummary, ...]
     tasks: dict[str, dict[str, float]]
     found: Difference | None
+    training: dict[str, TrainingSummary]
 
     def of_model(self, name: str) -> list[RankerSummary]:
         """A model on each task type."""
@@ -90,7 +108,7 @@ def compare_rankers(
     order = rows["model"].unique(maintain_order=True).to_list()
     student = dense.measures()["model"].unique(maintain_order=True).to_list()[-1]
     ndcg, average, recall = (_board(rows.filter(measure=name), types, order) for name in (NDCG, MAP, RECALL))
-    seconds = {row["model"] for each in retrievers if "candidates" in each.metrics for row in each.metrics["scores"]}
+    made = {row["model"]: each.metrics for each in retrievers for row in each.metrics["scores"]}
     groups = {kind: tasks for kind, tasks in ndcg.groups.items() if kind != ALL_TASKS}
     asked = rows.filter(measure=NDCG, model=student)
     return RetrievalSummary(
@@ -98,12 +116,13 @@ def compare_rankers(
         depth=DEPTH,
         queries={kind: len(asked.filter(pl.col("task").is_in(tasks))) for kind, tasks in groups.items()},
         models=tuple(
-            _summary(model, kind, tasks, student, ndcg, average, second=model[0] in seconds)
+            _summary(model, kind, tasks, student, ndcg, average, second="candidates" in made.get(model[0], ()))
             for kind, tasks in groups.items()
             for model in ndcg.models
         ),
         tasks={task: {model[0]: round(ndcg.points[model][task], 6) for model in ndcg.models} for task in ndcg.types},
         found=_share(recall, recall.full(student), groups["Retrieval"]) if "Retrieval" in groups else None,
+        training={model: TrainingSummary(**metrics["training"]) for model, metrics in made.items()},
     )
 
 

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from stella_assets.students.retriever import SavedRetriever
     from stella_assets.training.retrievers.base import RetrieverConfig
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 DENSE = "dense"
 """The step of the base model and the stages; no retriever has this name."""
 FAMILY = "retriever_scores"
+TRAINING = ("lists_train", "steps", "dev_answer_first_before", "dev_answer_first_after")
+"""Figures of the training that say why a retriever ranks as it does."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,11 @@ def retriever_scores_step(
         SCORES.write(context.folder, [task.score.row for task in ranked])
         samples = [table for task in ranked for table in task.score.samples]
         MODEL_SAMPLES.write(context.folder, _join(samples, MODEL_SAMPLES.schema))
-        found = {"parameters": sum(p.numel() for p in loaded.model.parameters())}
+        trained = context.artefact(retriever).manifest.metrics
+        found: dict[str, Any] = {
+            "parameters": sum(p.numel() for p in loaded.model.parameters()),
+            "training": {name: trained[name] for name in TRAINING},
+        }
         if candidates is not None:
             found["candidates"] = DEPTH
         return _write(ranked, context.folder, found)

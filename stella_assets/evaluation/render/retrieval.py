@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from stella_assets.core.figures import COLOURS, figure
-from stella_assets.evaluation.ranking.comparison import RankerSummary, RetrievalSummary
+from stella_assets.evaluation.ranking.comparison import RankerSummary, RetrievalSummary, TrainingSummary
 from stella_assets.evaluation.render.tables import INTERVAL, Table
 from stella_assets.evaluation.summary import Difference, Interval
 
+HARDLY = 0.02
+"""A share of lists whose order changed by less was hardly learned."""
+
 
 def retrieval_findings(summary: RetrievalSummary) -> Iterator[str]:
-    """A sentence per retriever and task type: by how much it ranks better than the dense student, or that it does not.
+    """By how much each retriever ranks better than the dense student, or that it does not, and the likeliest reason.
 
     Args:
         summary: Of the models.
@@ -23,6 +26,9 @@ def retrieval_findings(summary: RetrievalSummary) -> Iterator[str]:
         queries = f"{summary.queries[model.type]:,} queries of {model.type} tasks"
         what = f"{ranker_name(model)} {_verdict(model.ndcg_gain)} {summary.student} alone on {queries}"
         yield f"{what}: {_points(model.ndcg_gain)} points of nDCG@10."
+    for name, training in summary.training.items():
+        gains = [model.ndcg_gain for model in summary.of_model(name)]
+        yield f"{name} {_trained(training, better=all(gain and gain.interval[0] > 0 for gain in gains))}"
     if summary.found is not None and any(model.first_step for model in summary.models):
         low, high = summary.found.interval
         yield (
@@ -87,6 +93,20 @@ def retrieval_plot(summary: RetrievalSummary) -> bytes:
         axes.legend(fontsize=8, frameon=False)
 
     return figure(7, 0.45 * len(names) + 1.2, draw)
+
+
+def _trained(training: TrainingSummary, *, better: bool) -> str:
+    """What a retriever learned from; and, where it ranks no better, what that says about why."""
+    before, after = training.dev_answer_first_before, training.dev_answer_first_after
+    learned = (
+        f"learned from {training.lists_train:,} lists in {training.steps:,} steps; the answer is first in "
+        f"{100 * after:.1f}% of the dev lists, {100 * before:.1f}% before."
+    )
+    if better:
+        return learned
+    if after - before < HARDLY:
+        return f"{learned} So it hardly learned its own lists: train longer, on more lists or with a higher rate."
+    return f"{learned} So it learned its own lists, but the tasks ask for more: add pairs and negatives like theirs."
 
 
 def _verdict(gain: Difference) -> str:

@@ -15,7 +15,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.models import model_folder
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, BuildContext, Result, Step
-from stella_assets.evaluation.ranking.steps import RankingScores, dense_rankings_step, retriever_scores_step
+from stella_assets.evaluation.ranking.steps import TRAINING, RankingScores, dense_rankings_step, retriever_scores_step
 from stella_assets.evaluation.settings import EvaluationSettings
 from stella_assets.evaluation.task_set import tasks_step
 from stella_assets.storage.workspace import Workspace
@@ -93,7 +93,7 @@ def write_ranking_tasks(folder: Path) -> dict[str, Path]:
 def saved_step(name: str, save: Any, load: Any) -> Step[Any]:
     def build(context: BuildContext) -> Result:
         save(str(context.folder / "model"))
-        return Result()
+        return Result(metrics=dict.fromkeys(TRAINING, 0))
 
     def read(artefact: Artefact, _workspace: Workspace) -> Saved:
         return Saved(artefact.folder / "model", load)

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.students.retriever import SavedRetriever
 from stella_assets.teachers.terms import Terms
 from stella_assets.training.retrievers import RETRIEVERS
-from tests.evaluation.ranking.test_comparison import rankings
+from tests.evaluation.ranking.test_comparison import rankings, trained
 from tests.models import TEXTS
 from tests.training.retrievers.test_run import LATE, with_retrievers
 
@@ -73,7 +74,7 @@ def scores_step(name: str, *models: tuple[str, float]) -> Step[RankingScores]:
         QUERY_MEASURES.write(context.folder, measures.select(QUERY_MEASURES.schema.names).to_arrow())
         row = {"model": models[-1][0], "task": "Search", "type": "Retrieval", "metric": "ndcg_at_10", "score": 0.5}
         SCORES.write(context.folder, [dict.fromkeys(SCORES.schema.names) | row | {"data": "custom", "revision": "1"}])
-        return Result()
+        return Result(metrics=trained(models[-1][0], 0.5))
 
     return Step("tiny", f"retriever_scores/{name}", "1", {}, build=build, read=RankingScores.read)
 
@@ -117,12 +118,29 @@ def make(step: Step[Path], workspace: Workspace) -> Any:
     return runner.make(step)
 
 
+def terms(distribution: str) -> dict[str, Terms]:
+    url = "https://example.com/terms"
+    return {"judge": Terms.model_validate({"distribution": distribution, "url": url, "read_on": "2026-11-27"})}
+
+
+@pytest.fixture(scope="module")
+def released(published: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Workspace, step and artefact of an internal release, by kind of retriever; each is made once."""
+    internal = ReleaseSettings(dimension=8, licence="Apache-2.0", distribution="internal")
+
+    @cache
+    def of(kind: str) -> tuple[Workspace, Step[Path], Any]:
+        given = {**KINDS[kind], "min_gain": {"Retrieval": 4.5}}
+        step = release_of(given, published("bert"), terms=terms("internal"), release=internal)
+        workspace = Workspace(tmp_path_factory.mktemp(kind))
+        return workspace, step, make(step, workspace)
+
+    return of
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_code_of_the_card_gives_the_scores_of_the_retriever(
-    kind: str, published: Callable[[str], Path], workspace: Workspace
-):
-    step = release_of(KINDS[kind], published("bert"))
-    artefact = make(step, workspace)
+def test_the_code_of_the_card_gives_the_scores_of_the_retriever(kind: str, released: Callable[[str], Any]):
+    workspace, step, artefact = released(kind)
     card = (artefact.folder / "README.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     names: dict[str, Any] = {}
@@ -136,15 +154,8 @@ def test_the_code_of_the_card_gives_the_scores_of_the_retriever(
     assert artefact.manifest.metrics["ndcg_gain of Retrieval"] == pytest.approx(GAINED)
 
 
-def terms(distribution: str) -> dict[str, Terms]:
-    url = "https://example.com/terms"
-    return {"judge": Terms.model_validate({"distribution": distribution, "url": url, "read_on": "2026-11-27"})}
-
-
-def test_the_card_tells_scores_licences_and_lineage(published: Callable[[str], Path], workspace: Workspace):
-    settings = ReleaseSettings(dimension=8, licence="Apache-2.0", distribution="internal")
-    given = {**LATE, "min_gain": {"Retrieval": 4.5}}
-    artefact = make(release_of(given, published("bert"), terms=terms("internal"), release=settings), workspace)
+def test_the_card_tells_scores_licences_and_lineage(released: Callable[[str], Any]):
+    _, _, artefact = released("multi_vector")
     card = (artefact.folder / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(card.removeprefix("---\n").partition("\n---\n")[0])
     assert front["license"] == "apache-2.0"
