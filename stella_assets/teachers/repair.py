@@ -27,6 +27,7 @@ from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.snapshot import LEFT_OUT, Layout, Snapshot
 from stella_assets.teachers.snapshot_writer import SnapshotWriter, TeacherColumn
 from stella_assets.teachers.tables import (
+    SCORES,
     SNAPSHOT,
     SNAPSHOTS_ASSET,
     STATES,
@@ -75,6 +76,10 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
         if name.startswith(STATES):
             remove_table(workspace, name, "states of evaluated texts", dry_run=False)
             done.append(f"{name}: removed; it is computed again when it is needed")
+    for name in by_table:
+        if name.startswith(SCORES):
+            rows = drop_damaged(workspace, name, by_table[name], say_waiting)
+            done.append(f"{name}: took out units of {rows:,} scores; they are computed again when they are needed")
     done += _mend_journals(workspace, by_table.get(JOURNALS, ()))
     for recipe in recipes:
         for vectors, texts in encoded_teachers(recipe, runner):

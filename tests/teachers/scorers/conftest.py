@@ -69,23 +69,28 @@ def split_of(number: int) -> str:
 
 @pytest.fixture
 def world(workspace: Workspace) -> World:
+    return make_world(workspace)
+
+
+def make_world(workspace: Workspace, queries: int = QUERIES) -> World:
+    """Texts, pairs and vectors in a workspace, with the steps that read them."""
     texts = [
         {"id": text_id(text), "text": text, "source": "s", "section": "s", "role": role, "split": split_of(number)}
-        for number in range(QUERIES)
+        for number in range(queries)
         for text, role in ((query(number), "query"), (answer(number), "document"), (other(number), "document"))
     ]
     texts.sort(key=lambda row: row["id"])
-    pairs = [{"query": text_id(query(n)), "positive": text_id(answer(n)), "split": split_of(n)} for n in range(QUERIES)]
+    pairs = [{"query": text_id(query(n)), "positive": text_id(answer(n)), "split": split_of(n)} for n in range(queries)]
     # The second one is its own answer, which is no negative.
     stated = [
         {"query": text_id(query(n)), "negative": text_id(text), "rank": rank}
-        for n in range(QUERIES)
+        for n in range(queries)
         for rank, text in ((1, other(n)), (2, answer(n)))
     ]
     # The first one is stated, too.
     mined = [
         {"query": text_id(query(n)), "negative": text_id(text), "rank": rank, "split": split_of(n)}
-        for n in range(QUERIES - 1)
+        for n in range(queries - 1)
         for rank, text in ((1, other(n)), (2, answer(n + 1)), (3, other(n + 1)))
     ]
     ids = [row["id"] for row in texts]

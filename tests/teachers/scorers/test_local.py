@@ -16,7 +16,9 @@ from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.read import RecipeError
 from stella_assets.storage.database import table_names
 from stella_assets.storage.errors import VectorError
+from stella_assets.teachers.audit import Auditor
 from stella_assets.teachers.garbage import collect_garbage, live_vectors
+from stella_assets.teachers.repair import repair
 from stella_assets.teachers.scorers import Scoring, local
 from stella_assets.teachers.scorers.cross_encoder import CrossEncoderScorer, LoadedCrossEncoder
 from stella_assets.teachers.scorers.retriever import RetrieverScorer
@@ -117,6 +119,29 @@ def test_stored_scores_are_kept_as_long_as_an_artefact_needs_them(world, reranke
     assert name in table_names(world.workspace)
     collect_garbage(world.workspace, live_vectors([]), dry_run=False, superseded=False)
     assert name not in table_names(world.workspace)
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_damaged_scores_are_found_taken_out_and_computed_again(world, reranker, monkeypatch, repaired):
+    monkeypatch.setattr(local, "UNIT_PAIRS", 10)
+    table, _ = world.score(scorer(reranker))
+    (name,) = [name for name in table_names(world.workspace) if name.startswith("pair_scores.")]
+    file = min(
+        (world.workspace.root / "lancedb" / f"{name}.lance" / "data").iterdir(), key=lambda path: path.stat().st_size
+    )
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 255
+    file.write_bytes(content)
+    audit = Auditor([], world.runner).verify()
+    assert [damage.table for damage in audit.damages] == [name]
+    if repaired:
+        (said,) = repair(audit, [], world.runner)
+        assert "took out units of 4 scores" in said
+        assert not Auditor([], world.runner).verify().damages
+    units = counted(monkeypatch)
+    again, _ = world.score(scorer(reranker, name="again"))
+    assert units == [4]
+    assert again["score"].to_list() == pytest.approx(table["score"].to_list(), abs=1e-6)
 
 
 def test_pairs_with_a_text_that_the_corpus_lacks_are_counted(world, reranker, log):

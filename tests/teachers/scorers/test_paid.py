@@ -26,6 +26,7 @@ from stella_assets.teachers.scorers.dialects import RERANK_DIALECTS
 from stella_assets.teachers.scorers.paid import PaidScorer
 from tests.api_server import Fault, StandIn
 from tests.api_server.encoders import word_judge
+from tests.teachers.scorers import fault_cases
 from tests.teachers.scorers.conftest import World, answer, other, query
 
 KEY, VARIABLE = "sk-marker-0123456789abcdef", "STAND_IN_KEY"
@@ -278,3 +279,8 @@ def test_pairs_with_a_text_that_the_corpus_lacks_are_counted(world, address):
     scored = scorer(address).score(candidates, scoring)
     assert np.isnan(scored.scores_N).tolist() == [False, True]
     assert scored.left_out == {"a text that the corpus does not have": 1}
+
+
+def test_the_page_says_what_comes_of_each_fault():
+    (shown,) = fault_cases.TABLE.findall(fault_cases.PAGE.read_text(encoding="utf-8"))
+    assert shown == fault_cases.table()
