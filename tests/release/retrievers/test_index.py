@@ -13,6 +13,8 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.release.retrievers import index
 from stella_assets.release.retrievers.index import TokenIndex, retriever_index_step
+from stella_assets.release.retrievers.search import find_by_tokens, rerank
+from stella_assets.release.search import Hit
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students.retriever import SavedRetriever
 from stella_assets.training.retrievers import RETRIEVERS
@@ -32,6 +34,7 @@ class Corpus:
         self.rows = [
             {"id": f"id {n}", "text": text, "role": "query" if n >= len(DOCUMENTS) else "document"}
             | {"split": "train" if n % 5 == 0 and n < len(DOCUMENTS) else "test"}
+            | {"source": "mine", "origin": f"line {n}", "licence": "MIT"}
             for n, text in enumerate(texts)
         ]
 
@@ -69,10 +72,14 @@ def test_the_index_holds_the_held_out_documents_and_measures_its_recall(
     found = step.read(artefact, workspace)
     assert len(found) == len(expected)
     [retriever] = [each for each in step.dependencies if each.name == "retriever/late"]
-    model = retriever.read(make(retriever, workspace), workspace).load(Compute("cpu")).model
+    loaded = retriever.read(make(retriever, workspace), workspace).load(Compute("cpu"))
+    model = loaded.model
     query = model.encode_query(["what is a sum?"])
     scores = model.similarity(query, model.encode_document(list(expected.values())))[0].numpy()
+    hits = find_by_tokens("what is a sum?", found, loaded, corpus, 5, exact=True)  # type: ignore[arg-type]
     nearest = found.nearest(query[0].numpy(), 5)
+    assert [hit.score for hit in hits] == [score for _, score in nearest]
+    assert {hit.id: hit.text for hit in hits} == {name: expected[name] for name, _ in nearest}
     by_name = dict(zip(expected, scores, strict=True))
     np.testing.assert_allclose([score for _, score in nearest], np.sort(scores)[::-1][:5], atol=5e-3)
     np.testing.assert_allclose([by_name[name] for name, _ in nearest], [score for _, score in nearest], atol=5e-3)
@@ -96,3 +103,15 @@ def test_without_held_out_documents_there_is_an_empty_index(published: Callable[
     artefact = make(index_of(published("bert"), corpus), workspace)  # type: ignore[arg-type]
     assert artefact.manifest.metrics["documents"] == 0
     assert artefact.manifest.checks[0].passed
+
+
+def test_a_reranker_puts_what_a_release_found_into_the_order_of_its_scores():
+    class ByLength:
+        model = None
+
+        def score_pairs(self, queries: list[str], documents: list[str]) -> np.ndarray:
+            assert set(queries) == {"which"}
+            return np.array([len(text) for text in documents], dtype=np.float32)
+
+    hits = [Hit(0.9 - n / 10, f"id {n}", text, "mine", "", "test", "MIT") for n, text in enumerate(("aa", "a", "aaa"))]
+    assert [(hit.text, hit.score) for hit in rerank("which", hits, ByLength(), 2)] == [("aaa", 3), ("aa", 2)]
