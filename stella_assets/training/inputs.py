@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.core.devices import Compute
+from stella_assets.core.step import Log, Result
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig
 from stella_assets.training.snapshot_reference import SnapshotReference
@@ -57,6 +58,12 @@ class StageInputs:
     teachers: tuple[str, ...] | None = None
     pairs: Path | None = None
     mined_negatives: Path | None = None
+
+    def run(self, log: Log) -> Result:
+        """Train the stage; see `train_stage`."""
+        from stella_assets.training.train import train_stage
+
+        return train_stage(self, log)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values.

@@ -1,4 +1,4 @@
-"""A stage as a job for other processes.
+"""A training as a job for other processes.
 
     python -m stella_assets.training.job JOB.json
     accelerate launch --num_processes 2 -m stella_assets.training.job JOB.json
@@ -16,8 +16,9 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 from stella_assets.core.devices import Compute, processes
 from stella_assets.core.errors import UserError
@@ -26,8 +27,6 @@ from stella_assets.core.processes import is_alive, note_process
 from stella_assets.core.progress import progress_in
 from stella_assets.core.step import Launch, Log, Result
 from stella_assets.storage.files import write_atomically
-from stella_assets.training.inputs import StageInputs
-from stella_assets.training.train import train_stage
 
 MODULE = "stella_assets.training.job"
 JOB, RESULT = "job.json", "result.json"
@@ -42,15 +41,37 @@ class JobError(UserError):
     """A job that its user can correct; message and remedy are the job's own."""
 
 
-def run_as_job(inputs: StageInputs, launch: Launch) -> Result:
-    """Train a stage in other processes.
+class JobInputs(Protocol):
+    """What a training needs, as a dataclass of plain values that other processes on the same disks can read."""
+
+    @property
+    def scratch(self) -> Path:
+        """Where the files of the job go."""
+
+    @property
+    def compute(self) -> Compute:
+        """Device and threads."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> Self:
+        """From what `to_json` gave."""
+
+    def run(self, log: Log) -> Result:
+        """Train."""
+
+
+def run_as_job(inputs: JobInputs, launch: Launch) -> Result:
+    """Train in other processes.
 
     Args:
-        inputs: What the stage needs.
+        inputs: What the training needs.
         launch: Runs Python with these arguments, in one process or several, and waits for it.
 
     Returns:
-        What `train_stage` returned in the main process of the job.
+        What `run` of the inputs returned in the main process of the job.
 
     Raises:
         JobError: The job refused its inputs or diverged; the message says why.
@@ -58,7 +79,9 @@ def run_as_job(inputs: StageInputs, launch: Launch) -> Result:
     path, result = inputs.scratch / JOB, inputs.scratch / RESULT
     # An interrupted run may have left one, and its refusal is not this one's.
     result.unlink(missing_ok=True)
-    write_atomically(path, json.dumps({"run": note_process(), "inputs": inputs.to_json()}, indent=1))
+    kind = type(inputs).__module__, type(inputs).__qualname__
+    job = {"run": note_process(), "kind": kind, "inputs": inputs.to_json()}
+    write_atomically(path, json.dumps(job, indent=1))
     try:
         launch(["-m", MODULE, str(path)])
     finally:  # a launcher reports that a process failed, not why: the reason of a refusal takes its place
@@ -81,13 +104,14 @@ def main(path: Path) -> None:
     job = json.loads(path.read_text(encoding="utf-8"))
     # First of all: torch loads for seconds, and models for minutes, in which the run may die.
     _end_with(job["run"])
-    inputs = StageInputs.from_json(job["inputs"])
+    module, name = job["kind"]
+    inputs = getattr(import_module(module), name).from_json(job["inputs"])
     inputs = replace(inputs, compute=_own_device(inputs.compute))
     with ExitStack() as stack:
         log = _open_log(stack, inputs.compute)
         try:
             with progress_in(log):
-                result = train_stage(inputs, log)
+                result = inputs.run(log)
             answer: dict[str, Any] = {
                 "metrics": dict(result.metrics),
                 "checks": [asdict(check) for check in result.checks],

@@ -20,7 +20,7 @@ from stella_assets.training.stages import StageConfig
 from stella_assets.training.start import read_start, start_folder
 from stella_assets.training.tables import TRAINING_LOG
 from stella_assets.training.tokens import TOKENS_FILE, TokenTable
-from stella_assets.training.train import MODEL_FOLDER, train_stage
+from stella_assets.training.train import MODEL_FOLDER
 
 # Part of the identity of every stage: a new value trains all of them again.
 CODE_VERSION = "5"
@@ -99,7 +99,7 @@ def stage_step(  # noqa: PLR0913 (one per dependency and setting)
             mined_negatives=context.artefact(mined_negatives).folder if mined_negatives else None,
         )
         # The same code either way, so the processes that train are not part of the identity.
-        return train_stage(inputs, context.log) if context.launch is None else run_as_job(inputs, context.launch)
+        return inputs.run(context.log) if context.launch is None else run_as_job(inputs, context.launch)
 
     def read(artefact: Artefact, _workspace: Workspace) -> SavedStudent:
         return SavedStudent(artefact.folder / MODEL_FOLDER, student)

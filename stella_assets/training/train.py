@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stella_assets.core.devices import processes
+from stella_assets.core.devices import Compute, processes
 from stella_assets.core.manifest import Check
 from stella_assets.core.step import Log, Result
 from stella_assets.students import FULL
@@ -44,7 +44,7 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
         UserError: There are too few texts, the training diverged, or the student cannot be made.
         DiskSpaceError: The disk that checkpoints are written to has too little space.
     """
-    _select_device(inputs)
+    select_device(inputs.compute)
     data = _open_data(inputs)
     student, part = _make_student(inputs, data, log)
     # Asked before training, not found out at the first checkpoint. 4 bytes: weights are float32 on every device.
@@ -75,9 +75,9 @@ def train_stage(inputs: StageInputs, log: Log) -> Result:
     return _result(outcome, student, data)
 
 
-def _select_device(inputs: StageInputs) -> None:
+def select_device(compute: Compute) -> None:
     """Make a GPU with a number the current one: accelerate places models there."""
-    device = inputs.compute.device
+    device = compute.device
     if device.type == "cuda" and device.index is not None:
         import torch
 

@@ -15,6 +15,7 @@ from stella_assets.training.dead_losses import Watch
 from stella_assets.training.retrievers.base import Row, Trainee
 from stella_assets.training.retrievers.lists import ListBatch
 from stella_assets.training.retrievers.losses import ListLoss
+from stella_assets.training.retrievers.together import Together
 
 PASS_ROWS = 64
 """Rows of one pass through the model at most: of similar length, so that padding is short."""
@@ -27,15 +28,22 @@ class ListGradients:
         retriever: Trains.
         losses: Its losses.
         micro_batch_size: Rows whose activations are in memory at once; None for those of the whole batch.
+        together: The processes that share each batch; None for this one alone.
 
     Attributes:
         watch: Looks whether each loss has a gradient; None for no look.
     """
 
-    def __init__(self, retriever: Trainee, losses: Sequence[ListLoss], micro_batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        retriever: Trainee,
+        losses: Sequence[ListLoss],
+        micro_batch_size: int | None = None,
+        together: Together | None = None,
+    ) -> None:
         self._retriever: Any = retriever  # `all_scores` is there where a loss reads the whole batch
         self._losses = losses
-        self._micro = micro_batch_size
+        self._micro, self._together = micro_batch_size, together
         self._reads_batch = any(loss.reads == "batch" for loss in losses)
         self.watch: Watch | None = None
 
@@ -48,6 +56,8 @@ class ListGradients:
         Returns:
             Mean of each weighted loss over the lists; `total`, last.
         """
+        if self._together is not None:
+            return self._backward_through_scores(batch)
         if self._micro is None:
             return self._backward_of(batch, 1.0)
         return self._backward_through_scores(batch) if self._reads_batch else self._backward_by_lists(batch)
@@ -94,18 +104,24 @@ class ListGradients:
             Gao et al. 2021, GradCache, arXiv 2101.06983.
         """
         rows = self._retriever.rows(batch)
-        every = range(len(rows))
+        together = self._together
+        # Each process passes its own rows through the model, and computes the losses of the whole batch.
+        own = range(len(rows)) if together is None else together.share(len(rows))
         with torch.no_grad():
-            outputs = self._outputs(rows, every)
+            outputs = self._outputs(rows, own)
+            if together is not None:
+                outputs = together.gather(outputs, len(rows))
         leaves = [output.detach().requires_grad_() for output in outputs]
         total, values = self._total(self._score(leaves, batch), batch)
         total.backward()
-        for places in self._passes(rows, every):
+        for places in self._passes(rows, own):
             again = self._retriever.outputs([rows[place] for place in places])
             # What no score depends on has no gradient.
             parts = [(new, leaves[place].grad) for new, place in zip(again, places, strict=True)]
             wanted = [(new, gradient) for new, gradient in parts if gradient is not None]
             torch.autograd.backward([new for new, _ in wanted], [gradient for _, gradient in wanted])
+        if together is not None:
+            together.add_gradients([weight for weights, _ in self._retriever.groups() for weight in weights])
         return values
 
     def _outputs(self, rows: Sequence[Row], places: Sequence[int]) -> list[Tensor]:

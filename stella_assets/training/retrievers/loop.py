@@ -24,6 +24,7 @@ from stella_assets.training.read_ahead import Stopwatch
 from stella_assets.training.retrievers.base import RetrieverConfig, Trainee
 from stella_assets.training.retrievers.gradients import ListGradients
 from stella_assets.training.retrievers.lists import CandidateLists, ListBatch
+from stella_assets.training.retrievers.together import Together
 
 DEV_LISTS, DEV_BATCH = 256, 32
 """Dev lists that a retriever is measured on at most, and in batches of which size: losses over batches depend on it."""
@@ -66,6 +67,7 @@ class RetrieverTraining:
         seed: Of the order of the lists.
         scratch: Where checkpoints are.
         log: For people.
+        state: The processes that train together (accelerate's `PartialState`); None for this one alone.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class RetrieverTraining:
         seed: int,
         scratch: Path,
         log: Log,
+        state: Any = None,
     ) -> None:
         self.name, self.settings, self.retriever, self.log, self.scratch = name, settings, retriever, log, scratch
         self.train = data["train"]
@@ -89,7 +92,9 @@ class RetrieverTraining:
         self.trained = {name: p for name, p in retriever.model.named_parameters() if p.requires_grad}
         self.checkpoints = Checkpoints(scratch / "checkpoints", self.trained, self.optimizer, None)
         losses = settings.losses.weighted()
-        self.gradients = ListGradients(retriever, losses, settings.micro_batch_size)
+        together = Together(state) if state is not None and state.num_processes > 1 else None
+        self.gradients = ListGradients(retriever, losses, settings.micro_batch_size, together)
+        self.state, self.writes = state, state is None or state.is_main_process
         measured = min(DEV_LISTS, len(data["dev"]))
         self.dev = [
             data["dev"].batch(np.arange(start, min(start + DEV_BATCH, measured)))
@@ -131,8 +136,8 @@ class RetrieverTraining:
                     self._measure(step)
                 # None after the last step: the artefact is written right away.
                 if is_checkpoint and step < self.steps:
-                    self.checkpoints.save(self.progress)
-                if pace.due() or step == self.steps:
+                    self.checkpoints.save(self.progress, writes=self.writes)
+                if self.writes and (pace.due() or step == self.steps):
                     self.log.info(self._line(clock.seconds, first))
         kept = self.progress.best_step if self.settings.checkpoint_selection == "best" else self.steps
         self.checkpoints.load_best(kept)
@@ -175,7 +180,10 @@ class RetrieverTraining:
             self.progress.best_loss, self.progress.best_step = total, step
         # Ties keep the earlier step, as the comparison is strict.
         if better if self.settings.checkpoint_selection == "best" else step == self.steps:
-            self.checkpoints.save_best(step)
+            self.checkpoints.save_best(step, writes=self.writes)
+        # All processes read the best checkpoint at the end; the one that writes must have finished by then.
+        if self.state is not None:
+            self.state.wait_for_everyone()
 
     def _constant(self) -> float:
         """The loss of a retriever that scores all documents alike."""

@@ -12,13 +12,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from stella_assets.core.config import ModelSource
+from stella_assets.core.devices import Compute, processes
+from stella_assets.core.step import Launch
+from stella_assets.corpus.tables import PAIR_NEGATIVES, PAIRS
+from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.tables import PAIR_SCORES
 from stella_assets.training.dead_losses import DEAD_STEPS, DeadLossError
 from stella_assets.training.divergence import DivergedError
+from stella_assets.training.job import run_as_job
 from stella_assets.training.retrievers import gradients, loop
 from stella_assets.training.retrievers.base import Trainee
 from stella_assets.training.retrievers.gradients import ListGradients
+from stella_assets.training.retrievers.inputs import RetrieverInputs
+from stella_assets.training.retrievers.together import Together
 from tests.training.retrievers.conftest import LOG, late, make_lists, start, train
 
 ROOT = Path(__file__).parents[3]
@@ -122,20 +131,80 @@ def test_a_training_that_is_killed_at_any_moment_ends_in_the_bits_of_an_undistur
     assert (folders[0] / "log.json").read_text() == (folders[1] / "log.json").read_text()
 
 
+def launch(*command: str) -> Launch:
+    """A launcher, as `STELLA_LAUNCH` names one."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return lambda arguments: subprocess.run([*command, *arguments], env=environment, cwd=ROOT, check=True) and None
+
+
+@pytest.mark.slow
+def test_a_launched_training_gives_that_of_the_run_and_two_processes_nearly_so(lists, model, tmp_path):
+    for table, rows in ((PAIRS, lists.pairs), (PAIR_NEGATIVES, lists.negatives), (PAIR_SCORES, lists.scores)):
+        table.write(tmp_path, [{name: row.get(name) for name in table.schema.names} for row in rows.to_dicts()])
+
+    def inputs(name: str) -> RetrieverInputs:
+        folders = [tmp_path / name / part for part in ("folder", "scratch")]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        settings, source = late(learning_rate=1e-4), ModelSource(model=str(model))
+        home = Workspace(tmp_path / "home")
+        return RetrieverInputs(
+            "retriever/late", settings, source, None, 3, tmp_path, tmp_path, None, tmp_path, *folders, home, Compute()
+        )
+
+    inside = inputs("inside")
+    expected = inside.run(LOG)
+    one = run_as_job(inputs("one"), launch(sys.executable))
+    two = run_as_job(inputs("two"), launch("torchrun", "--standalone", "--nproc_per_node", "2"))
+    assert {**one.metrics, "lists_per_second": 0} == {**expected.metrics, "lists_per_second": 0}
+    assert two.metrics["dev_loss_after"] == pytest.approx(expected.metrics["dev_loss_after"], rel=1e-2)
+    a, b = (load_file(tmp_path / name / "folder" / "model" / "model.safetensors") for name in ("inside", "one"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_gradient_of_one(lists, model, tmp_path):
+    """In float32, whatever this processor computes in."""
+    retriever = start(late(), model)
+    expected = ListGradients(retriever, late().losses.weighted()).backward(lists.data()["train"].batch(np.arange(5)))
+    two_processes = launch("torchrun", "--standalone", "--nproc_per_node", "2")
+    two_processes(["-m", __name__, "gradient", str(model), str(tmp_path)])
+    found = load_file(tmp_path / "gradient.safetensors")
+    assert json.loads((tmp_path / "values.json").read_text()) == pytest.approx(expected, rel=1e-5)
+    assert found.keys() == gradient(retriever).keys()
+    for name, value in gradient(retriever).items():
+        torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-3, msg=name)
+
+
 def start_driver(model: Path, folder: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-m", __name__, str(model), str(folder)], env=environment, cwd=ROOT)
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, "train", str(model), str(folder)], env=environment, cwd=ROOT
+    )
 
 
-def main(model: Path, folder: Path) -> None:
-    """The training that is killed: many steps, and a checkpoint after every third."""
+def train_to_be_killed(model: Path, folder: Path) -> None:
+    """Many steps, and a checkpoint after every third."""
     settings = late(steps=60, checkpoint_every=3, micro_batch_size=10)
     retriever = start(settings, model)
     trained = train(settings, retriever, make_lists(folder).data(), folder / "scratch")
     retriever.save(folder / "model")
     (folder / "log.json").write_text(json.dumps(trained.log))
-    LOG.info("resumed at %s", trained.resumed_at)
+
+
+def write_gradient(model: Path, folder: Path) -> None:
+    """The gradient of a batch that several processes share."""
+    state = processes(Compute())
+    retriever = start(late(), model)
+    torch.manual_seed(state.process_index)  # whatever is random must not matter
+    own = folder / str(state.process_index)
+    own.mkdir()
+    batch = make_lists(own).data()["train"].batch(np.arange(5))
+    values = ListGradients(retriever, late().losses.weighted(), None, Together(state)).backward(batch)
+    if state.is_main_process:
+        save_file(gradient(retriever), folder / "gradient.safetensors")
+        (folder / "values.json").write_text(json.dumps(values))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    {"train": train_to_be_killed, "gradient": write_gradient}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
