@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,20 +66,8 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
     by_table: dict[str, list[Damage]] = {}
     for damage in audit.damages:
         by_table.setdefault(damage.table, []).append(damage)
-    # Teachers first: snapshots are written again from teachers' vectors, so those must be whole by then.
-    for name in teacher_tables(list(by_table)):
-        # Lance drops whole fragments; the other rows of a unit are encoded again with it.
-        damages = [_unit_of(workspace, damage) for damage in by_table[name]]
-        rows = drop_damaged(workspace, name, damages, say_waiting)
-        done.append(f"{name}: took out units of {rows:,} rows")
-    for name in by_table:
-        if name.startswith(STATES):
-            remove_table(workspace, name, "states of evaluated texts", dry_run=False)
-            done.append(f"{name}: removed; it is computed again when it is needed")
-    for name in by_table:
-        if name.startswith(SCORES):
-            rows = drop_damaged(workspace, name, by_table[name], say_waiting)
-            done.append(f"{name}: took out units of {rows:,} scores; they are computed again when they are needed")
+    # First: snapshots are written again from teachers' vectors, so those must be whole by then.
+    done += _take_out(workspace, by_table, say_waiting)
     done += _mend_journals(workspace, by_table.get(JOURNALS, ()))
     for recipe in recipes:
         for vectors, texts in encoded_teachers(recipe, runner):
@@ -90,6 +78,24 @@ def repair(audit: Audit, recipes: Sequence[AuditedRecipe], runner: Runner) -> li
     for name in snapshot_tables(list(by_table)):
         done += _repair_snapshots(workspace, name.removesuffix(SNAPSHOT), by_table[name])
     return done
+
+
+def _take_out(
+    workspace: Workspace, by_table: Mapping[str, list[Damage]], say_waiting: Callable[[], None]
+) -> Iterator[str]:
+    """Take out what is damaged of the tables that snapshots are written from, and of those that are made on demand."""
+    for name in teacher_tables(list(by_table)):
+        # Lance drops whole fragments; the other rows of a unit are encoded again with it.
+        damages = [_unit_of(workspace, damage) for damage in by_table[name]]
+        rows = drop_damaged(workspace, name, damages, say_waiting)
+        yield f"{name}: took out units of {rows:,} rows"
+    for name, damages in by_table.items():
+        if name.startswith(STATES):
+            remove_table(workspace, name, "states of evaluated texts", dry_run=False)
+            yield f"{name}: removed; it is computed again when it is needed"
+        if name.startswith(SCORES):
+            rows = drop_damaged(workspace, name, damages, say_waiting)
+            yield f"{name}: took out units of {rows:,} scores; they are computed again when they are needed"
 
 
 def _mend_journals(workspace: Workspace, damages: Sequence[Damage]) -> Iterator[str]:

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from stella_assets.core.config import Name
 from stella_assets.core.progress import progress_bar
-from stella_assets.storage.keys import Positions, find_sorted, to_keys
+from stella_assets.storage.keys import Positions, find_sorted
 from stella_assets.teachers.scorers.base import PAIR_SCORERS, PairScorerConfig, Scored, Scores, Scoring
+from stella_assets.teachers.scorers.texts import keys_of
 from stella_assets.teachers.snapshot import Snapshot
 
 BLOCK_PAIRS = 4096
@@ -47,8 +48,8 @@ class StoredScorer(PairScorerConfig):
         """Cosines in float64 of the stored vectors, block by block."""
         assert scoring.snapshot is not None, "the step reads the snapshot of kinds that need it"
         snapshot = scoring.snapshot
-        query_N, has_query_N = find_sorted(snapshot.keys, to_keys(pairs["query"].to_list()))
-        document_N, has_document_N = find_sorted(snapshot.keys, to_keys(pairs["document"].to_list()))
+        query_N, has_query_N = find_sorted(snapshot.keys, keys_of(pairs["query"]))
+        document_N, has_document_N = find_sorted(snapshot.keys, keys_of(pairs["document"]))
         there = np.flatnonzero(has_query_N & has_document_N)
         scores_N: Scores = np.full(len(pairs), np.nan)
         with progress_bar(len(there), self.name, "pairs") as bar:

@@ -7,12 +7,22 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.keyed_table import PART_KEYS
 from stella_assets.storage.keys import Keys, Positions, find_sorted, to_keys
 
 NO_TEXT = "a text that the corpus does not have"
 """Why a pair has no score."""
+
+
+def keys_of(ids: pl.Series) -> Keys:
+    """Ids as keys, without a Python object for each."""
+    # Part by part: offsets of Arrow's usual strings end at 2 GiB.
+    starts = range(0, len(ids), PART_KEYS)
+    parts = [to_keys(ids.slice(start, PART_KEYS).to_arrow().cast(pa.string())) for start in starts]
+    return np.concatenate([to_keys([]), *parts])
 
 
 def pair_keys(pairs: pl.DataFrame) -> Keys:
@@ -40,8 +50,8 @@ class PairTexts:
         for batch in texts.scan(["id"]):
             keys[start : start + len(batch)] = to_keys(batch.column("id"))
             start += len(batch)
-        self._query_N, has_query_N = find_sorted(keys, to_keys(pairs["query"].to_list()))
-        self._document_N, has_document_N = find_sorted(keys, to_keys(pairs["document"].to_list()))
+        self._query_N, has_query_N = find_sorted(keys, keys_of(pairs["query"]))
+        self._document_N, has_document_N = find_sorted(keys, keys_of(pairs["document"]))
         self.there_N: npt.NDArray[np.bool_] = has_query_N & has_document_N
 
     def read(self, places: Positions) -> tuple[list[str], list[str]]:
