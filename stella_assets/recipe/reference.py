@@ -27,8 +27,8 @@ from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.scorers import PAIR_SCORERS
 from stella_assets.teachers.scorers.dialects import RERANK_DIALECTS
 from stella_assets.training.losses import LOSSES
+from stella_assets.training.retriever_losses import LIST_LOSSES
 from stella_assets.training.retrievers import RETRIEVERS
-from stella_assets.training.retrievers.losses import LIST_LOSSES
 from stella_assets.training.stages import STAGES
 
 PAGE = Path(__file__).parents[2] / "docs" / "recipe.md"

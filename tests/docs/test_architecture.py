@@ -50,6 +50,10 @@ words = [{"name": "words", "kind": "shared_words"}]
 asked = {**raw["corpus"], "sources": [{**raw["corpus"]["sources"][0], "pairs": "first_sentence"}]}
 (scorer,) = parse_recipe({**raw, "corpus": asked, "pair_scores": words}, folder / "small.yaml").pair_scores
 assert scorer.open(None).score_pairs(["a b"], ["b c"]).tolist() == [1]
+late = {"name": "late", "kind": "long_queries", "losses": {"hinge": 1}, "steps": 2, "learning_rate": 0.0001}
+(retriever,) = parse_recipe({**raw, "corpus": asked, "retrievers": [late]}, folder / "small.yaml").retrievers
+assert retriever.query_length == 256
+assert [loss.loss for loss in retriever.losses.weighted()] == ["hinge"]
 graph = Graph(parse_recipe(raw, folder / "small.yaml"))
 runner = Runner(Workspace(folder / "var"), logging.getLogger("test"), Compute(engine=ThreadsEngine(threads=2)))
 for step in upstream(graph.scores["stage_1"]):
@@ -62,8 +66,8 @@ print("USED", table["task"].unique().to_list(), table["dimension"].unique().sort
 @pytest.mark.slow
 def test_every_kind_of_thing_has_an_example_that_a_recipe_can_use(tmp_path: Path):
     registries = {re.search(r"@(\w+)\.register", block)[1] for block in KINDS}
-    kinds = {"SOURCES", "DIALECTS", "TEACHERS", "PAIR_SCORERS", "LOSSES", "STAGES", "STUDENTS", "TASK_KINDS", "ENGINES"}
-    assert registries == kinds
+    students = {"STUDENTS", "LOSSES", "STAGES", "RETRIEVERS", "LIST_LOSSES"}
+    assert registries == students | {"SOURCES", "DIALECTS", "TEACHERS", "PAIR_SCORERS", "TASK_KINDS", "ENGINES"}
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*KINDS, USE]), str(tmp_path)],
         cwd=ROOT,

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from stella_assets.training.dead_losses import Watch
+from stella_assets.training.retriever_losses import ListLoss
 from stella_assets.training.retrievers.base import Row, Trainee
 from stella_assets.training.retrievers.lists import ListBatch
-from stella_assets.training.retrievers.losses import ListLoss
 from stella_assets.training.retrievers.together import Together
 
 PASS_ROWS = 64

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import create_model
 
 from stella_assets.core.registry import Registry
-from stella_assets.training.retrievers.losses import LIST_LOSSES, ListLoss
+from stella_assets.training.retriever_losses import LIST_LOSSES, ListLoss
 from stella_assets.training.weighted_losses import WeightedLosses, loss_fields
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from stella_assets.training.retriever_losses import LIST_LOSSES
+from stella_assets.training.retriever_losses.lambda_loss import lambda_loss
 from stella_assets.training.retrievers.gradients import ListGradients
 from stella_assets.training.retrievers.lists import ListBatch
-from stella_assets.training.retrievers.losses import LIST_LOSSES
-from stella_assets.training.retrievers.losses.lambda_loss import lambda_loss
 from tests.training.retrievers.conftest import late, start
 
 LISTS, MOST, DOCUMENTS = 5, 4, 9

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from stella_assets.training.retrievers.losses.base import LIST_LOSSES, ListLoss
+from stella_assets.training.retriever_losses.base import LIST_LOSSES, ListLoss
 
 if TYPE_CHECKING:
     from torch import Tensor

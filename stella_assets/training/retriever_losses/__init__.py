@@ -4,7 +4,7 @@ Shapes: B lists of a batch, C candidates of a list, M documents of a batch.
 """
 
 from stella_assets.core.registry import import_kinds
-from stella_assets.training.retrievers.losses.base import LIST_LOSSES, ListLoss
+from stella_assets.training.retriever_losses.base import LIST_LOSSES, ListLoss
 
 import_kinds(__name__, __path__)
 

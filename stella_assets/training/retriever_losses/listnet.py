@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from stella_assets.training.retrievers.losses.base import LIST_LOSSES
-from stella_assets.training.retrievers.losses.kl import Temperature
-from stella_assets.training.retrievers.losses.ranked import RankedLoss
+from stella_assets.training.retriever_losses.base import LIST_LOSSES
+from stella_assets.training.retriever_losses.kl import Temperature
+from stella_assets.training.retriever_losses.ranked import RankedLoss
 
 if TYPE_CHECKING:
     from torch import Tensor

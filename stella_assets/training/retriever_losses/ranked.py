@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from stella_assets.training.retrievers.losses.base import ListLoss
+from stella_assets.training.retriever_losses.base import ListLoss
 
 if TYPE_CHECKING:
     from torch import Tensor

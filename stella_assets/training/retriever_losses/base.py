@@ -26,7 +26,7 @@ class ListLoss(ConfigModel):
         order: Terms are summed by it, then by name: the last bits of a sum depend on the order.
 
     Example:
-        A file `stella_assets/training/retrievers/losses/hinge.py`, and nothing else, adds the loss `hinge`:
+        A file `stella_assets/training/retriever_losses/hinge.py`, and nothing else, adds the loss `hinge`:
 
         >>> @LIST_LOSSES.register
         ... class Hinge(ListLoss):
