@@ -199,7 +199,8 @@ def report(recipe: RecipeArgument, as_json: AsJson = False) -> None:
         sys.exit(1)
     found = runner.read(graph.report)
     if as_json:
-        print_json(found.summary.model_dump(mode="json"))
+        ranked = {"retrieval": found.retrieval.model_dump(mode="json")} if found.retrieval else {}
+        print_json(found.summary.model_dump(mode="json") | ranked)
     else:
         _print_scores(found)
 
