@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stella_assets.storage import multi_vectors
 from stella_assets.storage.errors import VectorError
 from stella_assets.storage.multi_vectors import MultiVectorTable
 
@@ -60,6 +61,19 @@ def test_an_index_finds_most_of_it_and_leaves_exact_search_as_it_was(rows: list[
         for query, right in zip(queries, exact, strict=True)
     ]
     assert np.mean(shares) > 0.8
+
+
+def test_many_queries_find_in_one_pass_what_each_finds_by_itself(
+    rows: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(multi_vectors, "BATCH", 33)
+    table = write(tmp_path / "table", rows)
+    queries = [unit(np.random.default_rng(n), 3 + n) for n in range(4)]
+    for query, found in zip(queries, table.nearest_of_many(queries, 5), strict=True):
+        names, scores = zip(*found, strict=True)
+        expected, expected_scores = zip(*table.nearest(query, 5), strict=True)
+        assert names == expected
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-3)
 
 
 def test_few_vectors_have_no_index(rows: list[np.ndarray], tmp_path: Path):
