@@ -26,7 +26,7 @@ from tests.models import build
 from tests.teachers.test_old_libraries import Published, published  # noqa: F401 (a fixture)
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-PUBLISHED = ("jasper", "stella_en_400m", "stella_en_1_5b")
+PUBLISHED = ("jasper", "stella_en_400m", "stella_en_1_5b", "stella_en_400m_contrastive")
 
 
 def plain(name: str) -> dict[str, Any]:
@@ -73,6 +73,9 @@ def test_stellas_heads_reach_8192_dimensions():
         assert parsed(name).student.matryoshka_dims == (8192, 6144, 4096, 2048, 1024, 768, 256)
     assert parsed("jasper").student.matryoshka_dims == (1024, 512, 256)
     assert json.dumps(plain("jasper")["stages"]) == json.dumps(plain("stella_en_400m")["stages"])
+    *distilled, finish = plain("stella_en_400m_contrastive")["stages"]
+    assert distilled == plain("stella_en_400m")["stages"]
+    assert finish["method"] == "contrastive"
 
 
 @pytest.fixture
@@ -99,7 +102,7 @@ def students(tmp_path: Path) -> dict[str, dict[str, Any]]:
     qwen2 = {"model": str(tmp_path / "qwen2"), "max_length": 128}
     code = tmp_path / "custom_code"
     new = {"model": str(code), "code_digest": code_digest(code), "max_length": 64}
-    return {"jasper": qwen2, "stella_en_1_5b": qwen2, "stella_en_400m": new}
+    return {"jasper": qwen2, "stella_en_1_5b": qwen2, "stella_en_400m": new, "stella_en_400m_contrastive": new}
 
 
 @pytest.mark.slow
@@ -115,6 +118,8 @@ def test_a_published_recipe_runs_to_its_release(
 ):
     raw = plain(name)
     raw["corpus"] |= {**TINY["corpus"], "dev": 0.1, "decontaminate": {"sets": [{"name": "mteb", "path": str(data)}]}}
+    if "mined_negatives" in raw:
+        raw["corpus"]["sources"] = [{**TINY["corpus"]["sources"][0], "pairs": "first_sentence"}]
     for teacher in raw["teachers"]:
         del teacher["revision"]
         teacher |= {"model": str(published.folder), "code_digest": code_digest(published.folder), "max_length": 32}
@@ -127,6 +132,7 @@ def test_a_published_recipe_runs_to_its_release(
         raw["student"].pop(pin, None)
     raw["student"] |= students[name]
     for stage in raw["stages"]:
+        stage.pop("epochs", None)
         stage |= {"steps": 4, "batch_size": 16, "checkpoint_every": 2}
     raw["evaluation"] |= {"tasks": ["STSBenchmark", RETRIEVAL], "data": str(data)}
     raw["release"]["gate"] = {"max_base_regression": None}  # a few steps on random models teach nothing
