@@ -36,6 +36,7 @@ def load_cross_encoder(
     device: str = "cpu",
     saved: Path | None = None,
     max_length: int | None = None,
+    num_labels: int | None = None,
     is_new: Callable[[str], bool] = lambda _name: False,
 ) -> tuple[Any, frozenset[str]]:
     """Load a model that gives one score for a pair of texts.
@@ -46,6 +47,7 @@ def load_cross_encoder(
         device: Of torch.
         saved: A folder that was saved from this model, to load in its place.
         max_length: Tokens of a pair; what the tokenizer says where not given.
+        num_labels: Of the head; what the configuration says where not given.
         is_new: Whether weights of a name may be missing, as those of a head that is going to be trained; they are
             random.
 
@@ -73,16 +75,16 @@ def load_cross_encoder(
     if files.folder is not None:
         check_files(files.folder)
     disable_progress_bar()  # type: ignore[no-untyped-call] # loading is seconds, scoring is not
-    labels: dict[str, Any] = {} if saved is None else {"num_labels": 1}
     with translated(files), pinned_code(source), quiet_transformers(), recorded_weights() as records:
         model = CrossEncoder(
-            files.name,
+            # Older versions of sentence-transformers put the transformers model into a folder of its own.
+            str(Path(files.name) / files.encoder) if files.folder else files.name,
             device=device,
             model_kwargs={**source.model_kwargs, "dtype": getattr(torch, dtype)},
             processor_kwargs=dict(source.tokenizer_kwargs),
             config_kwargs=dict(source.config_kwargs),
             max_length=max_length,
-            **labels,
+            num_labels=num_labels,
             **loader_arguments(files),
         )
     if model.num_labels != 1:

@@ -6,7 +6,6 @@ Shapes: B lists of a batch, C candidates of a list.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -19,7 +18,6 @@ from stella_assets.core.models import (
     CONFIG,
     ModelFiles,
     load_cross_encoder,
-    load_sentence_transformer,
     own_format,
     without_cycle,
 )
@@ -84,21 +82,17 @@ scores = logits.reshape(len(queries), len(documents))"""
 
         files = ModelFiles(source, saved)
         architectures = (files.read(files.in_encoder(CONFIG)) or {}).get("architectures") or [""]
+        scores_pairs = saved is None and architectures[0].endswith(RERANKERS)
         # Forked: the seed must not reach whatever draws next in this process.
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            if saved is None and architectures[0].endswith(RERANKERS):
-                model, new = load_cross_encoder(source, max_length=self.max_length)
-            else:
-                encoder = load_sentence_transformer(source, saved=saved)[0]
-                encoder.auto_model.save_pretrained(folder)
-                encoder.tokenizer.save_pretrained(folder)
-                model, new = load_cross_encoder(
-                    source,
-                    saved=Path(folder),
-                    max_length=self.max_length,
-                    is_new=lambda name: bool(HEAD.search(name)),
-                )
+            model, new = load_cross_encoder(
+                source,
+                saved=saved,
+                max_length=self.max_length,
+                num_labels=None if scores_pairs else 1,
+                is_new=lambda name: not scores_pairs and bool(HEAD.search(name)),
+            )
         return RerankerModel(model, compute, new)
 
     def load(self, folder: Path, compute: Compute) -> RerankerModel:

@@ -28,9 +28,10 @@ from stella_assets.training.retrievers.base import Trainee
 from stella_assets.training.retrievers.gradients import ListGradients
 from stella_assets.training.retrievers.inputs import RetrieverInputs
 from stella_assets.training.retrievers.together import Together
-from tests.training.retrievers.conftest import LOG, late, make_lists, start, train
+from tests.training.retrievers.conftest import LOG, late, make_lists, ranker, start, train
 
 ROOT = Path(__file__).parents[3]
+KINDS = {"multi_vector": late, "reranker": ranker}
 
 
 def gradient(retriever: Trainee) -> dict[str, torch.Tensor]:
@@ -106,16 +107,17 @@ def test_a_loss_that_explodes_stops_the_training_with_the_queries_and_the_last_c
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_at_any_moment_ends_in_the_bits_of_an_undisturbed_one(model, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_that_is_killed_at_any_moment_ends_in_the_bits_of_an_undisturbed_one(kind, model, tmp_path):
     """`kill -9`, five times, at random moments of the training."""
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
         folder.mkdir()
     began = time.monotonic()
-    assert start_driver(model, folders[0]).wait() == 0
+    assert start_driver(kind, model, folders[0]).wait() == 0
     whole = time.monotonic() - began
     moments, killed = random.Random(7), 0
-    while (process := start_driver(model, folders[1])) and killed < 5:
+    while (process := start_driver(kind, model, folders[1])) and killed < 5:
         try:
             process.wait(timeout=whole * moments.uniform(0.5, 1))
             break
@@ -163,12 +165,14 @@ def test_a_launched_training_gives_that_of_the_run_and_two_processes_nearly_so(l
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_gradient_of_one(lists, model, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_have_the_gradient_of_one(kind, lists, model, tmp_path):
     """In float32, whatever this processor computes in."""
-    retriever = start(late(), model)
-    expected = ListGradients(retriever, late().losses.weighted()).backward(lists.data()["train"].batch(np.arange(5)))
+    settings = KINDS[kind]()
+    retriever = start(settings, model)
+    expected = ListGradients(retriever, settings.losses.weighted()).backward(lists.data()["train"].batch(np.arange(5)))
     two_processes = launch("torchrun", "--standalone", "--nproc_per_node", "2")
-    two_processes(["-m", __name__, "gradient", str(model), str(tmp_path)])
+    two_processes(["-m", __name__, "gradient", kind, str(model), str(tmp_path)])
     found = load_file(tmp_path / "gradient.safetensors")
     assert json.loads((tmp_path / "values.json").read_text()) == pytest.approx(expected, rel=1e-5)
     assert found.keys() == gradient(retriever).keys()
@@ -176,35 +180,36 @@ def test_two_processes_have_the_gradient_of_one(lists, model, tmp_path):
         torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-3, msg=name)
 
 
-def start_driver(model: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start_driver(kind: str, model: Path, folder: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", __name__, "train", str(model), str(folder)], env=environment, cwd=ROOT
+        [sys.executable, "-m", __name__, "train", kind, str(model), str(folder)], env=environment, cwd=ROOT
     )
 
 
-def train_to_be_killed(model: Path, folder: Path) -> None:
+def train_to_be_killed(kind: str, model: Path, folder: Path) -> None:
     """Many steps, and a checkpoint after every third."""
-    settings = late(steps=60, checkpoint_every=3, micro_batch_size=10)
+    settings = KINDS[kind](steps=60, checkpoint_every=3, micro_batch_size=10)
     retriever = start(settings, model)
     trained = train(settings, retriever, make_lists(folder).data(), folder / "scratch")
     retriever.save(folder / "model")
     (folder / "log.json").write_text(json.dumps(trained.log))
 
 
-def write_gradient(model: Path, folder: Path) -> None:
+def write_gradient(kind: str, model: Path, folder: Path) -> None:
     """The gradient of a batch that several processes share."""
-    state = processes(Compute())
-    retriever = start(late(), model)
+    state, settings = processes(Compute()), KINDS[kind]()
+    retriever = start(settings, model)
     torch.manual_seed(state.process_index)  # whatever is random must not matter
     own = folder / str(state.process_index)
     own.mkdir()
     batch = make_lists(own).data()["train"].batch(np.arange(5))
-    values = ListGradients(retriever, late().losses.weighted(), None, Together(state)).backward(batch)
+    values = ListGradients(retriever, settings.losses.weighted(), None, Together(state)).backward(batch)
     if state.is_main_process:
         save_file(gradient(retriever), folder / "gradient.safetensors")
         (folder / "values.json").write_text(json.dumps(values))
 
 
 if __name__ == "__main__":
-    {"train": train_to_be_killed, "gradient": write_gradient}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    what, kind, *folders = sys.argv[1:]
+    {"train": train_to_be_killed, "gradient": write_gradient}[what](kind, *map(Path, folders))
