@@ -103,4 +103,14 @@ def load_cross_encoder(
     restore_buffers(record.module, record.arguments, record.missing)
     check_config_kwargs(files.source, record.module.config)
     check_finite(model, files.name)
+    _name_padding(model)
     return without_cycle(model.eval()), new
+
+
+def _name_padding(model: Any) -> None:
+    """Have tokenizer and model agree on a padding token: a decoder finds the last token of a pair by it."""
+    tokenizer, config = model.tokenizer, model.model.config
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id

@@ -19,9 +19,10 @@ from stella_assets.core.models import (
     ModelFiles,
     load_cross_encoder,
     own_format,
+    read_shape,
     without_cycle,
 )
-from stella_assets.training.retrievers.base import RETRIEVERS, RetrieverConfig, Row
+from stella_assets.training.retrievers.base import RETRIEVERS, RetrieverConfig, RetrieverError, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,21 @@ class Reranker(RetrieverConfig):
     def longest(self) -> int:
         """See `RetrieverConfig.longest`."""
         return self.max_length
+
+    def check(self, student: ModelSource) -> None:
+        """Also that transformers has a head for such a model; see `RetrieverConfig.check`."""
+        super().check(student)
+        source = self.start or student
+        if source.on_hub or source.trust_remote_code:
+            return
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as KNOWN
+
+        if (kind := read_shape(source).model_type) not in KNOWN:
+            raise RetrieverError(
+                f"retriever {self.name!r}: {source.model} is of type {kind!r}, for which transformers has no model "
+                "that gives one score for a pair of texts.",
+                "Name another model in `start`, or train a `multi_vector`.",
+            )
 
     def describe(self) -> str:
         """See `RetrieverConfig.describe`."""

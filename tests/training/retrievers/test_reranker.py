@@ -11,11 +11,13 @@ from pydantic import ValidationError
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
+from stella_assets.core.errors import UserError
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.storage.workspace import Workspace
 from stella_assets.training.retrievers import loop
+from stella_assets.training.retrievers.base import Row
 from stella_assets.training.retrievers.gradients import ListGradients
 from tests.training.retrievers.conftest import ranker, start, train
 from tests.training.retrievers.test_run import with_retrievers
@@ -126,6 +128,29 @@ def test_a_reranker_learns_from_labels_alone(lists, model, tmp_path):
 def test_a_reranker_that_cannot_be_is_refused(change, why):
     with pytest.raises(ValidationError, match=why):
         ranker(**change)
+
+
+@pytest.mark.parametrize("architecture", ["roberta", "distilbert", "modernbert", "qwen3", "gpt2", "layout_1"])
+def test_encoders_and_decoders_of_many_kinds_become_rerankers(published, tmp_path, architecture):
+    settings, folder = ranker(), published(architecture)
+    settings.check(ModelSource(model=str(folder)))
+    retriever = start(settings, folder)
+    assert retriever.groups()[1][0]
+    queries, documents = ["what is a node"] * 2, ["a node", "a node of a graph that is much longer than the other"]
+    scores = retriever.score_pairs(queries, documents)
+    outputs = retriever.outputs([Row("pair", pair) for pair in zip(queries, documents, strict=True)])
+    assert torch.stack(outputs).tolist() == pytest.approx(scores.tolist(), abs=1e-4)
+    # Padding, which the shorter one has here, counts for nothing.
+    assert retriever.score_pairs(queries[:1], documents[:1]) == pytest.approx(scores[:1], abs=1e-4)
+    retriever.save(tmp_path / "saved")
+    assert settings.load(tmp_path / "saved", Compute()).score_pairs(queries, documents) == pytest.approx(
+        scores, abs=1e-5
+    )
+
+
+def test_a_model_that_cannot_score_pairs_is_refused_from_its_files(published):
+    with pytest.raises(UserError, match="is of type 'clip', for which transformers has no model"):
+        ranker().check(ModelSource(model=str(published("clip"))))
 
 
 @pytest.mark.slow
