@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
@@ -20,6 +20,10 @@ install: $(INSTALLED) ## create .venv with the exact pinned versions
 .PHONY: demo
 demo: $(INSTALLED) ## distil a small model from two teachers, offline
 	$(BIN)/stella run demo
+
+.PHONY: demo-retrieval
+demo-retrieval: $(INSTALLED) ## a dense student, late interaction and a reranker from the same pairs, offline
+	$(BIN)/stella run demo_retrieval
 
 .PHONY: demo-api
 demo-api: $(INSTALLED) ## distil from three teachers behind APIs on this machine, offline
