@@ -142,6 +142,10 @@ class RankingScorer:
         rankings = watch_rankings(task)
         with tempfile.TemporaryDirectory() as folder:
             if candidates is not None:
+                pairs = sum(
+                    len(found) for splits in candidates.values() for by in splits.values() for found in by.values()
+                )
+                context.log.info(f"{part.name}: {pairs:,} pairs of a query and a document are scored")
                 to_second_step(task, candidates, Path(folder))
             evidence = evaluate(encoder, task, Path(folder), writes_predictions=False)
             result = write_score(context.folder, evidence.result, collect(part.kind, task, evidence))
