@@ -1,13 +1,9 @@
-"""The kinds of retrievers, one file each: settings and behaviour. A file in this folder registers itself.
-
-Importing this package does not import torch: recipes are read without it.
+"""Retrievers: further students, which learn from lists of candidates.
 
 Shapes: B lists of a batch, C candidates of a list, M documents of a batch, T tokens, D dimensions.
 """
 
-from stella_assets.core.registry import import_kinds
+from stella_assets.training.retrievers import kinds  # noqa: F401 (registers them)
 from stella_assets.training.retrievers.base import RETRIEVERS, RetrieverConfig
-
-import_kinds(__name__, __path__)
 
 __all__ = ["RETRIEVERS", "RetrieverConfig"]

@@ -20,8 +20,8 @@ from stella_assets.teachers.audit import Auditor
 from stella_assets.teachers.garbage import collect_garbage, live_vectors
 from stella_assets.teachers.repair import repair
 from stella_assets.teachers.scorers import Scoring, local
-from stella_assets.teachers.scorers.cross_encoder import CrossEncoderScorer, LoadedCrossEncoder
-from stella_assets.teachers.scorers.retriever import RetrieverScorer
+from stella_assets.teachers.scorers.kinds.cross_encoder import CrossEncoderScorer, LoadedCrossEncoder
+from stella_assets.teachers.scorers.kinds.retriever import RetrieverScorer
 from tests.teachers.scorers.conftest import QUERIES, World, answer, other, query
 
 TEXTS = {text_id(text): text for n in range(QUERIES) for text in (query(n), answer(n), other(n))}

@@ -9,9 +9,9 @@ from stella_assets.corpus.text import text_id
 from stella_assets.pipelines.views import connect
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.read import RecipeError
-from stella_assets.teachers.scorers import stored
 from stella_assets.teachers.scorers.candidates import candidate_pairs
-from stella_assets.teachers.scorers.stored import StoredScorer
+from stella_assets.teachers.scorers.kinds import stored
+from stella_assets.teachers.scorers.kinds.stored import StoredScorer
 from tests.teachers.scorers.conftest import answer, other, query
 
 
