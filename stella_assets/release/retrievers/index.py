@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from stella_assets.core.manifest import Check
@@ -166,6 +165,8 @@ def _measure(table: MultiVectorTable, texts: CorpusTexts, encode: Callable[..., 
 
 
 def _held_out(texts: CorpusTexts, role: str) -> Iterator[pa.RecordBatch]:
+    import pyarrow.compute as pc  # here, as quick commands import this module
+
     for batch in texts.scan(["id", "text", "role", "split"]):
         chosen = pc.and_(pc.equal(batch.column("split"), SPLIT), pc.equal(batch.column("role"), role))
         if len(rows := batch.filter(chosen)):
