@@ -44,6 +44,13 @@ class MineNegatives(ConfigModel):
     ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.95, description="a negative's cosine with the query is below this share of the least positive's"
     )
+    # Excluded where it is not given: a recipe without it has the digest that it had before.
+    random: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0,
+        exclude_if=lambda count: count == 0,
+        description="further documents of a query, drawn at random from those below that bound, ranked after the "
+        "others: from near ones alone a new reranker does not learn to compare two texts",
+    )
 
 
 class MinedNegatives:
@@ -204,16 +211,28 @@ class _Mining:
         order = np.argsort(document, kind="stable")
         known = torch.from_numpy(known_Q[order]), torch.from_numpy(document[order])
         best_QK, place_QK = nearest_below(queries_QD, documents_ND, bound_Q, known, self._mine.per_query)
-        at_Q, rank_Q = (place_QK >= 0).nonzero(as_tuple=True)
-        return pl.DataFrame(
-            {
-                "query": queries[at_Q.cpu().numpy()],
-                "document": place_QK[at_Q, rank_Q].cpu().numpy(),
-                "rank": rank_Q.cpu().numpy() + 1,
-                "cosine": best_QK[at_Q, rank_Q].double().cpu().numpy(),
-            },
-            schema=BLOCK,
-        )
+        mined = _rows(queries, place_QK, best_QK)
+        if not self._mine.random or not len(documents_ND):
+            return mined
+        return _with_random(mined, _rows(queries, *self._draw(queries, queries_QD, documents_ND, bound_Q)), self._mine)
+
+    def _draw(
+        self, queries: np.ndarray, queries_QD: Tensor, documents_ND: np.ndarray, bound_Q: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Places of documents drawn at random, -1 for those that are too near, and their cosines; both `[Q, 2 R]`."""
+        import torch
+
+        # Twice as many, as some are too near, doubled or mined already. Seeded by the place of the first query, so that
+        # a run that continues draws what an undisturbed one draws.
+        random = np.random.default_rng(int(queries[0]))
+        place_QR = random.integers(0, len(documents_ND), (len(queries), 2 * self._mine.random))
+        cosine_QR = torch.empty(place_QR.shape, device=queries_QD.device)
+        for column, place_Q in enumerate(place_QR.T):
+            drawn_QD = torch.from_numpy(np.asarray(documents_ND[place_Q])).to(queries_QD.device).float()
+            cosine_QR[:, column] = (queries_QD * drawn_QD).sum(dim=1)
+        # What answers the query and the query itself are above the bound.
+        places = torch.from_numpy(place_QR).to(queries_QD.device)
+        return places.masked_fill(cosine_QR >= bound_Q[:, None], -1), cosine_QR
 
     def _plain(self, queries: np.ndarray, documents_ND: np.ndarray) -> int:
         """Known positives among the nearest documents of these queries, whatever their cosine."""
@@ -232,3 +251,26 @@ class _Mining:
         there &= np.isin(self._query_T, queries)
         at = np.searchsorted(queries, self._query_T[there])
         return int((found[at] == positive[there][:, None]).any(axis=1).sum())
+
+
+def _rows(queries: np.ndarray, place_QK: Tensor, cosine_QK: Tensor) -> pl.DataFrame:
+    """A row per document that was found, by query and rank; -1 stands for none."""
+    at_Q, rank_Q = (place_QK >= 0).nonzero(as_tuple=True)
+    return pl.DataFrame(
+        {
+            "query": queries[at_Q.cpu().numpy()],
+            "document": place_QK[at_Q, rank_Q].cpu().numpy(),
+            "rank": rank_Q.cpu().numpy() + 1,
+            "cosine": cosine_QK[at_Q, rank_Q].double().cpu().numpy(),
+        },
+        schema=BLOCK,
+    )
+
+
+def _with_random(mined: pl.DataFrame, drawn: pl.DataFrame, mine: MineNegatives) -> pl.DataFrame:
+    """The mined documents, and behind them those that were drawn and not mined, each once."""
+    new = drawn.join(mined, on=["query", "document"], how="anti", maintain_order="left")
+    new = new.unique(["query", "document"], keep="first", maintain_order=True)
+    new = new.filter(pl.int_range(pl.len()).over("query") < mine.random)
+    found = pl.concat([mined, new.with_columns(pl.col("rank") + mine.per_query)]).sort("query", "rank")
+    return found.with_columns(rank=1 + pl.int_range(pl.len(), dtype=pl.Int64).over("query"))

@@ -103,6 +103,27 @@ def test_no_known_answer_is_taken_and_every_negative_is_clearly_less_near_than_t
     assert table.group_by("query").len()["len"].max() <= 5
 
 
+def test_documents_that_are_drawn_at_random_follow_the_mined_ones_and_keep_to_the_same_bound(mined, tmp_path):
+    run, vectors = mined
+    near = run()[0]
+    for path in (tmp_path / "scratch").iterdir():
+        path.unlink()
+    table = run(random=4)[0]
+    drawn = table.join(near, on=["query", "negative"], how="anti", maintain_order="left")
+    assert table.join(near, on=["query", "negative"], how="semi", maintain_order="left").equals(near)
+    cosines, counts = vectors @ vectors.T, drawn.group_by("query").len()["len"]
+    assert (counts.max(), counts.median()) == (4, 4)
+    assert drawn["negative"].n_unique() > 80  # of 200 documents
+    assert len(table.unique(["query", "negative"])) == len(table)
+    for query, negative, _, cosine, _ in drawn.iter_rows():
+        q, d = int(query, 16), int(negative, 16)
+        assert cosine == pytest.approx(cosines[q, d], abs=1e-5)
+        least = min(cosines[q, q + 60], cosines[q, q + 120])
+        assert cosine < least - 0.05 * abs(least) + 1e-5
+        assert d % 6
+    assert (table["rank"] == 1 + table.select(pl.int_range(pl.len()).over("query")).to_series()).all()
+
+
 def test_a_mining_that_was_interrupted_continues_and_ends_in_the_same_table(mined, monkeypatch, tmp_path):
     run, _ = mined
     monkeypatch.setattr(search, "QUERY_BLOCK", 16)
