@@ -184,11 +184,16 @@ def _explain(place: Place, item: Any, value: Any) -> str:
             said = f"there is no {_short(value)}. Take one of {context['expected_tags']}."
         case _:
             shown = f" (value: {_short(value)})" if isinstance(value, str | int | float | bool | None) else ""
-            said = f"{item['msg'].removeprefix('Value error, ')}{shown}."
+            said = f"{_cut(item['msg'].removeprefix('Value error, '))}{shown}."
     # A former value is also an invalid tag or choice, so its rename replaces any message from above.
     if now := current_value(place, value):
         said = f"{value!r} is called {now!r} now. Rename it."
     return f"{'.'.join(map(str, place)) or 'recipe'}: {said}"
+
+
+def _cut(message: str) -> str:
+    """A message without the middle of a value that nobody would read; its end says what to do."""
+    return message if len(message) <= 5 * LONGEST_VALUE else f"{message[:LONGEST_VALUE]}...{message[-LONGEST_VALUE:]}"
 
 
 def _short(value: Any) -> str:

@@ -43,6 +43,8 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], list[str]]] = {
     ),
     "teacher folder": (lambda r: r["teachers"][0].update(model="./no-teacher"), ["no-teacher: no such model folder"]),
     "teacher package": (lambda r: r["teachers"][0].update(model="package:no_such"), ["'no_such' is not installed"]),
+    "no name of a package": (lambda r: r["student"].update(model="package:../x"), ["package '..' is not installed"]),
+    "no name at all": (lambda r: r["student"].update(model="package:"), ["package '' is not installed"]),
     "not a model folder": (lambda r: r["teachers"][0].update(model="./"), ["neither modules.json nor config.json"]),
     "short dimension": (
         lambda r: r["student"].update(matryoshka_dims=[500, 64], matryoshka_heads="prefix"),

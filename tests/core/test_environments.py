@@ -116,6 +116,12 @@ def test_a_file_of_requirements_is_the_same_as_its_lines(tmp_path: Path, config:
         EnvironmentConfig(requirements="missing.txt").read()
 
 
+def test_a_file_of_requirements_that_cannot_be_read_is_named(tmp_path: Path):
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    with pytest.raises(UserError, match=r"loop.txt: the file of requirements cannot be read \(.*symbolic links\)"):
+        EnvironmentConfig(requirements=str(tmp_path / "loop.txt")).read()
+
+
 @pytest.mark.parametrize(
     ("python", "said"), [(3.1, "write the version in quotes"), ("three", "is neither a version"), ("3.11.4", "neither")]
 )

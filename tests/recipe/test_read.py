@@ -210,6 +210,14 @@ def test_a_mistake_in_the_only_source_is_the_only_message(tmp_path: Path, raw: R
     assert "at least 1 item" not in refusal(tmp_path, raw)
 
 
+def test_the_middle_of_a_value_that_nobody_would_read_is_left_out_of_a_message(tmp_path: Path, raw: Raw):
+    raw["evaluation"]["prompts"] = {"query": "./n" * 5000}
+    message = refusal(tmp_path, raw)
+    assert "evaluation.prompts.query './n./n" in message
+    assert "is not one of student.prompts and has no `{instruction}`" in message
+    assert len(message) < 1000
+
+
 def test_a_missing_kind_is_asked_for(tmp_path: Path, raw: Raw):
     del raw["teachers"][0]["kind"]
     assert "teachers.0.kind: this key is required" in refusal(tmp_path, raw)

@@ -102,5 +102,10 @@ def _lines(path: Path) -> list[str]:
             f"{path}: there is no such file of requirements.",
             "Correct `environment.requirements`; a relative path counts from the recipe's folder.",
         ) from None
+    except OSError as error:  # no permission, or a link that leads to itself
+        raise UserError(
+            f"{path}: the file of requirements cannot be read ({error.strerror}).",
+            "Look at `environment.requirements`.",
+        ) from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}.", "Save it as UTF-8.") from None

@@ -63,7 +63,10 @@ def source_folder(source: ModelSource) -> Path:
     if source.model.startswith("package:"):
         package, _, inner = source.model.removeprefix("package:").partition("/")
         # Found without importing: the package may import torch.
-        found = importlib.util.find_spec(package)
+        try:
+            found = importlib.util.find_spec(package)
+        except (ImportError, ValueError):  # of what is no name of a package, e.g. `..` or nothing
+            found = None
         if found is None or found.origin is None:
             raise ModelNotFoundError(
                 f"{source.model[:200]}: Python package {package[:100]!r} is not installed.",
