@@ -133,6 +133,10 @@ def test_a_training_that_is_killed_at_any_moment_ends_in_the_bits_of_an_undistur
     assert (folders[0] / "log.json").read_text() == (folders[1] / "log.json").read_text()
 
 
+# Of this environment, also where its programs are not on PATH.
+TWO_PROCESSES = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
 def launch(*command: str) -> Launch:
     """A launcher, as `STELLA_LAUNCH` names one."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -157,7 +161,7 @@ def test_a_launched_training_gives_that_of_the_run_and_two_processes_nearly_so(l
     inside = inputs("inside")
     expected = inside.run(LOG)
     one = run_as_job(inputs("one"), launch(sys.executable))
-    two = run_as_job(inputs("two"), launch("torchrun", "--standalone", "--nproc_per_node", "2"))
+    two = run_as_job(inputs("two"), launch(*TWO_PROCESSES))
     assert {**one.metrics, "lists_per_second": 0} == {**expected.metrics, "lists_per_second": 0}
     assert two.metrics["dev_loss_after"] == pytest.approx(expected.metrics["dev_loss_after"], rel=1e-2)
     a, b = (load_file(tmp_path / name / "folder" / "model" / "model.safetensors") for name in ("inside", "one"))
@@ -171,7 +175,7 @@ def test_two_processes_have_the_gradient_of_one(kind, lists, model, tmp_path):
     settings = KINDS[kind]()
     retriever = start(settings, model)
     expected = ListGradients(retriever, settings.losses.weighted()).backward(lists.data()["train"].batch(np.arange(5)))
-    two_processes = launch("torchrun", "--standalone", "--nproc_per_node", "2")
+    two_processes = launch(*TWO_PROCESSES)
     two_processes(["-m", __name__, "gradient", kind, str(model), str(tmp_path)])
     found = load_file(tmp_path / "gradient.safetensors")
     assert json.loads((tmp_path / "values.json").read_text()) == pytest.approx(expected, rel=1e-5)
