@@ -65,7 +65,7 @@ def source_folder(source: ModelSource) -> Path:
         # Found without importing: the package may import torch.
         try:
             found = importlib.util.find_spec(package)
-        except (ImportError, ValueError):  # of what is no name of a package, e.g. `..` or nothing
+        except (ImportError, ValueError):  # what is not the name of a package, e.g. `..` or nothing
             found = None
         if found is None or found.origin is None:
             raise ModelNotFoundError(

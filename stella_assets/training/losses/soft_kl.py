@@ -49,7 +49,7 @@ def soft_kl(student_BD: Tensor, teacher_BB: Tensor, pairs: BatchPairs, temperatu
             torch.log_softmax(logits_QU.masked_fill(itself_QU, -torch.inf), dim=1)
             for logits_QU in (student_QU, teacher_QU)
         )
-        # 0 times minus infinity is no number, and its gradient neither: a query itself is left out before the product.
+        # 0 times minus infinity is not a number, nor is its gradient: a query itself is left out before the product.
         ratio_QU = (theirs_QU - ours_QU).masked_fill(itself_QU, 0)
         return (theirs_QU.exp() * ratio_QU).sum(dim=1).mean()
 

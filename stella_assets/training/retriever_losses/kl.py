@@ -32,7 +32,7 @@ def kl_divergence(student_BC: Tensor, teacher_BC: Tensor, there_BC: Tensor) -> T
     """
     import torch
 
-    # Not minus infinity: its product with a probability of 0 is no number, nor is the gradient.
+    # Not minus infinity: its product with a probability of 0 is not a number, nor is the gradient.
     least = torch.finfo(student_BC.dtype).min / 2
     log_q_BC = student_BC.masked_fill(~there_BC, least).log_softmax(dim=1)
     log_p_BC = teacher_BC.to(student_BC.dtype).masked_fill(~there_BC, least).log_softmax(dim=1)

@@ -32,7 +32,7 @@ def listnet(score_BC: Tensor, chance_BC: Tensor, there_BC: Tensor) -> Tensor:
     """
     import torch
 
-    # Not minus infinity: its product with a probability of 0 is no number.
+    # Not minus infinity: its product with a probability of 0 is not a number.
     least = torch.finfo(score_BC.dtype).min / 2
     log_q_BC = score_BC.masked_fill(~there_BC, least).log_softmax(dim=1)
     return -(chance_BC.to(score_BC.dtype) * log_q_BC).masked_fill(~there_BC, 0).sum(dim=1)

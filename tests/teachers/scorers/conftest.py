@@ -81,7 +81,7 @@ def make_world(workspace: Workspace, queries: int = QUERIES) -> World:
     ]
     texts.sort(key=lambda row: row["id"])
     pairs = [{"query": text_id(query(n)), "positive": text_id(answer(n)), "split": split_of(n)} for n in range(queries)]
-    # The second one is its own answer, which is no negative.
+    # The second one is its own answer, which is not a negative.
     stated = [
         {"query": text_id(query(n)), "negative": text_id(text), "rank": rank}
         for n in range(queries)

@@ -56,7 +56,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(lists):
 
 
 def missing_answers(scores: pl.DataFrame, train: list[str]) -> set[int]:
-    """Which of the queries has an answer whose score is no number."""
+    """Which of the queries has an answer whose score is not a number."""
     wrong = scores.filter(pl.col("score").is_nan())
     return {n for n, query in enumerate(train) for q, d in wrong.select("query", "document").iter_rows()
             if (q, d) == (query, text_id(QUERIES + DEV + n))}  # fmt: skip

@@ -16,7 +16,6 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.storage.workspace import Workspace
-from stella_assets.training.retrievers import loop
 from stella_assets.training.retrievers.base import Row
 from stella_assets.training.retrievers.gradients import ListGradients
 from tests.training.retrievers.conftest import ranker, start, train
@@ -47,27 +46,6 @@ def test_scores_of_a_batch_are_those_that_sentence_transformers_predicts(lists, 
     expected = retriever.model.predict(rows, activation_fn=torch.nn.Identity())
     assert own[batch.there_BC].numpy() == pytest.approx(expected, abs=1e-5)
     assert not own[~batch.there_BC].any()
-
-
-def test_a_training_that_was_stopped_and_resumed_ends_in_the_same_bits(lists, model, tmp_path, monkeypatch):
-    settings = ranker(micro_batch_size=8, batch_size=3, steps=3)
-    undisturbed, resumed = start(settings, model), start(settings, model)
-    expected = train(settings, undisturbed, lists.data(), tmp_path / "a")
-
-    class Stops(loop.Checkpoints):
-        def save(self, *args, **kwargs):
-            super().save(*args, **kwargs)
-            raise InterruptedError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "Checkpoints", Stops)
-        with pytest.raises(InterruptedError):
-            train(settings, start(settings, model), lists.data(), tmp_path / "b")
-    result = train(settings, resumed, lists.data(), tmp_path / "b")
-    assert (result.resumed_at, expected.resumed_at) == (2, 0)
-    assert result.log == expected.log
-    for (name, a), (_, b) in zip(undisturbed.model.named_parameters(), resumed.model.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
 
 
 def test_the_head_is_random_by_the_seed_alone_and_has_its_own_rate(model):

@@ -66,8 +66,14 @@ def test_training_lowers_the_loss_of_held_out_lists(lists, model, tmp_path):
     assert {term for _, term in dev} == {"kl", "margin_mse", "contrastive", "total", "answer_first"}
 
 
-def test_a_training_that_was_stopped_and_resumed_ends_in_the_same_bits(lists, model, tmp_path, monkeypatch):
-    settings = late(micro_batch_size=8, steps=5, checkpoint_every=2)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(late(micro_batch_size=8, steps=5, checkpoint_every=2), id="multi_vector"),
+        pytest.param(ranker(micro_batch_size=8, batch_size=3, steps=3), id="reranker"),
+    ],
+)
+def test_a_training_that_was_stopped_and_resumed_ends_in_the_same_bits(settings, lists, model, tmp_path, monkeypatch):
     undisturbed, resumed = start(settings, model), start(settings, model)
     expected = train(settings, undisturbed, lists.data(), tmp_path / "a")
 
