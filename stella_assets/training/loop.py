@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stella_assets.core.progress import Pace, duration, progress_bar
 from stella_assets.training.checkpoint import Checkpoints, Progress, gathered, optimizer_tensors, whole
+from stella_assets.training.curve import LOGGED_STEPS, curve_rows, mean_values, shown_values
 from stella_assets.training.data import Batch, Reading
 from stella_assets.training.dead_losses import Watch
 from stella_assets.training.divergence import require_sound
@@ -28,9 +29,6 @@ from stella_assets.training.read_ahead import Stopwatch, read_ahead
 from stella_assets.training.stages.base import StageContext
 from stella_assets.training.stages.descent import Descent
 from stella_assets.training.unfreezing import unfreeze
-
-LOGGED_STEPS = 2000
-"""Points of a curve that are kept; with more steps a point is a mean of several."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +147,11 @@ class _Training:
                 self.progress.step, self.progress.texts = step, self.progress.texts + len(batch.positions_B)
                 tokens += batch.tokens
                 bar.update()
-                bar.note(_shown(self.last_values))
+                bar.note(shown_values(self.last_values))
                 is_checkpoint = step % self.stage.checkpoint_every == 0 or step == self.steps
                 # The mean of recent steps is never carried over a checkpoint, so a resumed run logs the same rows.
                 if is_checkpoint or len(recent) >= self.steps / LOGGED_STEPS:
-                    self._log("train", {term: _mean(recent, term) for term in self.last_values})
+                    self._log("train", mean_values(recent))
                     recent.clear()
                 # Measured before saved: a checkpoint then holds the log and the best step up to itself.
                 if is_checkpoint:
@@ -251,18 +249,15 @@ class _Training:
     def _log(self, split: str, values: Mapping[str, float]) -> None:
         step = self.progress.step
         rate = self.stage.learning_rate * self._rate_factor(step)
-        self.progress.log += [
-            {"stage": self.name, "step": step, "split": split, "term": term, "value": value, "learning_rate": rate}
-            for term, value in values.items()
-        ]
+        self.progress.log += curve_rows(self.name, step, split, values, rate)
 
     def _line(self, seconds: float, first: int, texts: int, tokens: int) -> str:
         step = self.progress.step
         left = seconds / max(1, step - first) * (self.steps - step)
         dev = [row for row in self.progress.log if row["split"] == "dev"][-1]
         return (
-            f"{self.name}: step {step:,} of {self.steps:,}, loss {_shown(self.last_values)}, dev {dev['value']:.4g} "
-            f"at step {dev['step']:,}; {texts / seconds:,.0f} texts/s, {tokens / seconds:,.0f} tokens/s, "
+            f"{self.name}: step {step:,} of {self.steps:,}, loss {shown_values(self.last_values)}, "
+            f"dev {dev['value']:.4g} at step {dev['step']:,}; {texts / seconds:,.0f} texts/s, {tokens / seconds:,.0f} tokens/s, "
             f"{duration(left)} left"
         )
 
@@ -280,13 +275,3 @@ class _Training:
         if not there:
             self.encoded_per_second = len(self.train) / (time.monotonic() - clock)
         return states_NH
-
-
-def _mean(rows: Sequence[Mapping[str, float]], term: str) -> float:
-    return sum(row[term] for row in rows) / len(rows)
-
-
-def _shown(values: Mapping[str, float]) -> str:
-    """`8.61 (full/cosine 0.31, ...)`."""
-    terms = ", ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "total")
-    return f"{values['total']:.4g} ({terms})"

@@ -16,6 +16,7 @@ import torch
 from stella_assets.core.progress import Pace, duration, progress_bar
 from stella_assets.core.step import Log
 from stella_assets.training.checkpoint import Checkpoints
+from stella_assets.training.curve import LOGGED_STEPS, curve_rows, mean_values, shown_values
 from stella_assets.training.dead_losses import Watch
 from stella_assets.training.divergence import require_sound
 from stella_assets.training.optimiser import adamw, learning_rate_factor, set_learning_rate
@@ -28,8 +29,6 @@ from stella_assets.training.retrievers.together import Together
 
 DEV_LISTS, DEV_BATCH = 256, 32
 """Dev lists that a retriever is measured on at most, and in batches of which size: losses over batches depend on it."""
-LOGGED_STEPS = 2000
-"""Points of a curve that are kept; with more steps a point is a mean of several."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +124,11 @@ class RetrieverTraining:
                 recent.append(self.values)
                 self.progress.step, self.progress.texts = step, self.progress.texts + self.settings.batch_size
                 bar.update()
-                bar.note(_shown(self.values))
+                bar.note(shown_values(self.values))
                 is_checkpoint = step % self.settings.checkpoint_every == 0 or step == self.steps
                 # The mean of recent steps is never carried over a checkpoint, so a resumed run logs the same rows.
                 if is_checkpoint or len(recent) >= self.steps / LOGGED_STEPS:
-                    self._log("train", {term: _mean(recent, term) for term in self.values})
+                    self._log("train", mean_values(recent))
                     recent.clear()
                 # Measured before saved: a checkpoint then holds the log and the best step up to itself.
                 if is_checkpoint:
@@ -200,10 +199,7 @@ class RetrieverTraining:
     def _log(self, split: str, values: Mapping[str, float]) -> None:
         step = self.progress.step
         rate = self.settings.learning_rate * learning_rate_factor(self.settings, max(0, step - 1), self.steps)
-        self.progress.log += [
-            {"stage": self.name, "step": step, "split": split, "term": term, "value": value, "learning_rate": rate}
-            for term, value in values.items()
-        ]
+        self.progress.log += curve_rows(self.name, step, split, values, rate)
 
     def _line(self, seconds: float, first: int) -> str:
         step = self.progress.step
@@ -211,8 +207,8 @@ class RetrieverTraining:
         left = seconds / max(1, step - first) * (self.steps - step)
         dev = [row for row in self.progress.log if row["split"] == "dev"][-1]
         return (
-            f"{self.name}: step {step:,} of {self.steps:,}, loss {_shown(self.values)}, dev {dev['value']:.4g} at step "
-            f"{dev['step']:,}; {speed:,.1f} lists/s, {duration(left)} left"
+            f"{self.name}: step {step:,} of {self.steps:,}, loss {shown_values(self.values)}, "
+            f"dev {dev['value']:.4g} at step {dev['step']:,}; {speed:,.1f} lists/s, {duration(left)} left"
         )
 
 
@@ -220,13 +216,3 @@ def _answer_is_first(batch: ListBatch, score_BC: torch.Tensor) -> torch.Tensor:
     """Whether no candidate scores above what answers the query, `[B]`."""
     score_BC = score_BC.cpu().masked_fill(~batch.there_BC, -torch.inf)
     return score_BC[:, 0] >= score_BC.max(dim=1).values
-
-
-def _mean(rows: Sequence[Mapping[str, float]], term: str) -> float:
-    return sum(row[term] for row in rows) / len(rows)
-
-
-def _shown(values: Mapping[str, float]) -> str:
-    """`8.61 (kl 0.31, ...)`."""
-    terms = ", ".join(f"{name} {value:.3g}" for name, value in values.items() if name != "total")
-    return f"{values['total']:.4g} ({terms})"
