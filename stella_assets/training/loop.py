@@ -257,8 +257,8 @@ class _Training:
         dev = [row for row in self.progress.log if row["split"] == "dev"][-1]
         return (
             f"{self.name}: step {step:,} of {self.steps:,}, loss {shown_values(self.last_values)}, "
-            f"dev {dev['value']:.4g} at step {dev['step']:,}; {texts / seconds:,.0f} texts/s, {tokens / seconds:,.0f} tokens/s, "
-            f"{duration(left)} left"
+            f"dev {dev['value']:.4g} at step {dev['step']:,}; {texts / seconds:,.0f} texts/s, "
+            f"{tokens / seconds:,.0f} tokens/s, {duration(left)} left"
         )
 
     def _frozen_states(self) -> np.ndarray | None:
