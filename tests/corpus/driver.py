@@ -4,8 +4,6 @@ KILL_AT counts the renames that make something a part of the workspace; the proc
 """
 
 import logging
-import os
-import signal
 import sys
 from pathlib import Path
 
@@ -15,22 +13,12 @@ from stella_assets.core.runner import Runner
 from stella_assets.corpus import source_reader
 from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import corpus_steps, settings_of
-
-
-def kill_at(number: int) -> None:
-    renames = iter(range(1, number))
-
-    def hook(event: str, _arguments: tuple[object, ...]) -> None:
-        if event == "os.rename" and next(renames, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
-
+from tests.kill import kill_before_rename
 
 if __name__ == "__main__":
     source_reader.SHARD_TEXTS = 10
     if len(sys.argv) > 3:
-        kill_at(int(sys.argv[3]))
+        kill_before_rename(int(sys.argv[3]))
     recipe = Path(sys.argv[1])
     corpus = settings_of(yaml.safe_load(recipe.read_text(encoding="utf-8"))["corpus"], recipe.parent)
     runner = Runner(Workspace(Path(sys.argv[2])), logging.getLogger("driver"))

@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -50,21 +51,27 @@ def start(root: Path, target: str) -> subprocess.Popen[str]:
     return process
 
 
-def killed_often(root: Path, target: str, seconds: float) -> tuple[pl.DataFrame, int]:
-    """The scores of a run that was killed, and how often it was."""
+def stored(root: Path) -> int:
+    """Bytes of scores that are kept: in journals, or in tables."""
+    return sum(path.stat().st_size for suffix in ("journal", "lance") for path in root.glob(f"home/**/*.{suffix}"))
+
+
+def killed_often(root: Path, target: str) -> tuple[pl.DataFrame, int]:
+    """The scores of a run that was killed again and again soon after it kept some more, and how often it was."""
     moments, kills = random.Random(3), 0
-    for _ in range(KILLS):
-        process = start(root, target)
-        try:
-            process.wait(moments.uniform(0.2, 1) * seconds)
+    while kills < KILLS:
+        process, before = start(root, target), stored(root)
+        while process.poll() is None and stored(root) == before:
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.03))
+        process.kill()
+        _, said = process.communicate()
+        if process.returncode != -signal.SIGKILL:
             break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
+        kills += 1
     else:
         process = start(root, target)
-    _, said = process.communicate()
+        _, said = process.communicate()
     assert process.returncode == 0, said
     world, scorer = made(root, target)
     table, _ = world.score(scorer)
@@ -74,9 +81,9 @@ def killed_often(root: Path, target: str, seconds: float) -> tuple[pl.DataFrame,
 @pytest.mark.slow
 def test_no_pair_is_paid_twice_but_those_that_were_in_flight_at_a_kill(tmp_path: Path):
     with stand_in() as address:
-        table, kills = killed_often(tmp_path, address, 0.6)
+        table, kills = killed_often(tmp_path, address)
         answered = counts(address)["texts"]
-        assert kills >= 2
+        assert kills == KILLS
         assert len(table) == PAIRS
         world, _ = made(tmp_path, address)
         (folder,) = world.workspace.api.glob("*/journal/*")
@@ -90,11 +97,10 @@ def test_no_pair_is_paid_twice_but_those_that_were_in_flight_at_a_kill(tmp_path:
 @pytest.mark.slow
 def test_a_model_that_was_killed_scores_what_is_missing_and_ends_in_the_same_scores(tmp_path: Path, published):
     model = with_head(published("bert"), tmp_path, 1)
-    began = time.monotonic()
     undisturbed, other = made(tmp_path / "other", str(model))
     expected, _ = undisturbed.score(other)
-    table, kills = killed_often(tmp_path / "killed", str(model), time.monotonic() - began)
-    assert kills >= 1
+    table, kills = killed_often(tmp_path / "killed", str(model))
+    assert kills >= 2
     assert table.drop("score").equals(expected.drop("score"))
     assert table["score"].to_list() == pytest.approx(expected["score"].to_list(), abs=1e-6)
 

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from stella_assets.training.retrievers.base import Trainee
 from stella_assets.training.retrievers.gradients import ListGradients
 from stella_assets.training.retrievers.inputs import RetrieverInputs
 from stella_assets.training.retrievers.together import Together
+from tests.kill import kill_before_rename
 from tests.training.retrievers.conftest import LOG, late, make_lists, ranker, start, train
 
 ROOT = Path(__file__).parents[3]
@@ -115,24 +115,14 @@ def test_a_loss_that_explodes_stops_the_training_with_the_queries_and_the_last_c
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_training_that_is_killed_at_any_moment_ends_in_the_bits_of_an_undisturbed_one(kind, model, tmp_path):
-    """`kill -9`, five times, at random moments of the training."""
+    """`kill -9`, five times, before the 1st to 5th rename of a process; a checkpoint needs one or two."""
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
         folder.mkdir()
-    began = time.monotonic()
     assert start_driver(kind, model, folders[0]).wait() == 0
-    whole = time.monotonic() - began
-    moments, killed = random.Random(7), 0
-    while (process := start_driver(kind, model, folders[1])) and killed < 5:
-        try:
-            process.wait(timeout=whole * moments.uniform(0.5, 1))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed += 1
-    assert process.wait() == 0
-    assert killed
+    for rename in random.Random(7).sample(range(1, 6), 5):
+        assert start_driver(kind, model, folders[1], rename).wait() == -signal.SIGKILL
+    assert start_driver(kind, model, folders[1]).wait() == 0
     a, b = (load_file(folder / "model" / "model.safetensors") for folder in folders)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -190,18 +180,20 @@ def test_two_processes_have_the_gradient_of_one(kind, lists, model, tmp_path):
         torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-3, msg=name)
 
 
-def start_driver(kind: str, model: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start_driver(kind: str, model: Path, folder: Path, killed_before: int | None = None) -> subprocess.Popen[bytes]:
+    """Train in a process of its own, which kills itself before a rename."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-m", __name__, "train", kind, str(model), str(folder)], env=environment, cwd=ROOT
-    )
+    arguments = [kind, str(model), str(folder), *([str(killed_before)] if killed_before else [])]
+    return subprocess.Popen([sys.executable, "-m", __name__, "train", *arguments], env=environment, cwd=ROOT)
 
 
-def train_to_be_killed(kind: str, model: Path, folder: Path) -> None:
+def train_to_be_killed(kind: str, model: Path, folder: Path, killed_before: str | None = None) -> None:
     """Many steps, and a checkpoint after every third."""
-    settings = KINDS[kind](steps=60, checkpoint_every=3, micro_batch_size=10)
-    retriever = start(settings, model)
-    trained = train(settings, retriever, make_lists(folder).data(), folder / "scratch")
+    settings = KINDS[kind](steps=40, checkpoint_every=3, micro_batch_size=10)
+    retriever, data = start(settings, model), make_lists(folder).data()
+    if killed_before:
+        kill_before_rename(int(killed_before))
+    trained = train(settings, retriever, data, folder / "scratch")
     retriever.save(folder / "model")
     (folder / "log.json").write_text(json.dumps(trained.log))
 
@@ -221,5 +213,5 @@ def write_gradient(kind: str, model: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    what, kind, *folders = sys.argv[1:]
-    {"train": train_to_be_killed, "gradient": write_gradient}[what](kind, *map(Path, folders))
+    what, kind, source, target, *rest = sys.argv[1:]
+    {"train": train_to_be_killed, "gradient": write_gradient}[what](kind, Path(source), Path(target), *rest)
