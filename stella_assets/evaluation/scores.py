@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.models import model_digest
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import BuildContext, Result, Step
+from stella_assets.evaluation.forecast import estimate_teacher_scores
 from stella_assets.evaluation.model_scores import ModelScores, compare_scores, present_scores, write_scores
 from stella_assets.evaluation.task_scores import TaskScorer, result_json
 from stella_assets.evaluation.task_set import TaskSet
@@ -19,6 +21,7 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.students.base import FULL
 
 if TYPE_CHECKING:
+    from stella_assets.corpus.read import CorpusTexts
     from stella_assets.evaluation.encoders import Embedder, MeasuredEmbedder, StudentEmbedder
     from stella_assets.evaluation.settings import EvaluationSettings
     from stella_assets.students.base import StudentConfig
@@ -62,7 +65,13 @@ def seed_model(seed: int) -> str:
 
 
 def teacher_scores_step(
-    recipe: str, *, teacher: TeacherConfig, vectors: Step[TeacherVectors], tasks: Step[TaskSet]
+    recipe: str,
+    *,
+    teacher: TeacherConfig,
+    vectors: Step[TeacherVectors],
+    tasks: Step[TaskSet],
+    evaluation: EvaluationSettings,
+    corpus: Step[CorpusTexts] | None,
 ) -> Scores:
     """The step `scores/teacher_<name>`.
 
@@ -71,6 +80,8 @@ def teacher_scores_step(
         teacher: Settings of the teacher.
         vectors: Of the teacher; vectors of the tasks' texts are added to the same store.
         tasks: What it is scored on.
+        evaluation: The settings of the tasks, which tell what a paid teacher costs.
+        corpus: For the same.
     """
     model = teacher_model(teacher.name)
 
@@ -81,7 +92,11 @@ def teacher_scores_step(
         return score_models(recipe, [(model, embedder)], context.read(tasks), context)
 
     settings = {"prompts": dict(teacher.task_prompts())}
-    return _scores_step(recipe, model, settings, (tasks, vectors), build)
+    step = _scores_step(recipe, model, settings, (tasks, vectors), build)
+    # Texts of tasks cost money, too.
+    if teacher.paid:
+        step = replace(step, estimate=partial(estimate_teacher_scores, teacher, evaluation, corpus))
+    return step
 
 
 def concatenation_scores_step(

@@ -21,6 +21,7 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import Estimate, Size, Step, upstream
 from stella_assets.corpus.look import SAMPLE, Looked, expected_size
 from stella_assets.corpus.sources import SOURCES, RawText
+from stella_assets.evaluation.forecast import texts_to_score
 from stella_assets.evaluation.settings import HELD_OUT
 from stella_assets.recipe import Graph, Recipe
 from stella_assets.storage.files import write_atomically
@@ -33,8 +34,6 @@ WORTH_A_PROBE = 5_000
 """Texts to embed and to train on, below which a run is not much longer than a probe."""
 PER_SCORE = 0.5
 """Seconds of a task at one dimension, in addition to the texts that it encodes."""
-HELD_OUT_TEXTS = 2.5
-"""Texts that the held-out tasks encode per test document: documents, their first sentences and the rest."""
 SPEED_TEXTS = 64
 
 
@@ -204,7 +203,7 @@ def _estimates(
             yield step.stored_as, step.estimated(runner, made[step.stored_as], size)
         elif step in rules:
             yield step.stored_as, Estimate(seconds=rules[step])
-    encoded = _texts_to_score(graph.recipe, size)
+    encoded = texts_to_score(graph.recipe.evaluation, size.test)
     trains = {
         stage.stored_as: config.train_layers for stage, config in zip(graph.stages, graph.recipe.stages, strict=True)
     }
@@ -226,16 +225,3 @@ def _estimates(
 def _scores(recipe: Recipe) -> int:
     held_out = 3 if HELD_OUT in recipe.evaluation.tasks else 0
     return held_out + len(recipe.evaluation.tasks) - bool(held_out) + len(recipe.evaluation.custom_tasks)
-
-
-def _texts_to_score(recipe: Recipe, size: Size) -> int:
-    """Texts of the held-out tasks, and of mteb's tasks as far as mteb knows their sizes."""
-    from stella_assets.evaluation.task_set import list_tasks
-
-    held_out = HELD_OUT_TEXTS * min(size.test, recipe.evaluation.held_out.max_documents)
-    known = 0
-    for task in list_tasks(recipe.evaluation, None):
-        for part in task.scored_parts():
-            statistics = part.task.metadata.descriptive_stats or {}
-            known += sum(int(each.get("num_samples", 0)) for each in statistics.values())
-    return round(held_out if HELD_OUT in recipe.evaluation.tasks else 0) + known

@@ -284,7 +284,12 @@ class Graph:
         self.tasks = tasks_step(name, evaluation=recipe.evaluation, corpus=self.corpus, pairs=self.pairs)
         scores = {
             teacher_model(teacher.name): teacher_scores_step(
-                name, teacher=teacher, vectors=self.teachers[teacher.name], tasks=self.tasks
+                name,
+                teacher=teacher,
+                vectors=self.teachers[teacher.name],
+                tasks=self.tasks,
+                evaluation=recipe.evaluation,
+                corpus=self.corpus,
             )
             for teacher in recipe.teachers
             if teacher.is_scored()

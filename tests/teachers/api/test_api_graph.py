@@ -11,6 +11,7 @@ import pytest
 
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
+from stella_assets.lineage.plan import plan
 from stella_assets.recipe import Graph
 from stella_assets.recipe.read import parse_recipe
 from stella_assets.storage.workspace import Workspace
@@ -24,10 +25,14 @@ from tests.teachers.api.conftest import DIM, compute_in, settings
 @pytest.fixture
 def graph(tmp_path: Path, address: str, stand_in: StandIn) -> Graph:
     stand_in.marker = "number 7 of"
+    return graph_of(tmp_path, address)
+
+
+def graph_of(tmp_path: Path, address: str, **more: Any) -> Graph:
     project = Project(tmp_path)
     project.begin()
     raw: dict[str, Any] = copy.deepcopy(RECIPE)
-    raw["teachers"] = [settings(address, unit_rows=32), raw["teachers"][1]]
+    raw["teachers"] = [settings(address, unit_rows=32, **more), raw["teachers"][1]]
     raw["release"]["dimension"] = DIM + 8
     raw["corpus"]["semantic"] = {"teacher": "far", "duplicates": 0.99}
     return Graph(parse_recipe(raw, tmp_path / "recipes" / "kills.yaml"))
@@ -75,3 +80,21 @@ def test_a_run_sends_each_text_once_and_leaves_out_what_is_refused(
     paid = Auditor(audited, Runner(workspace, log, compute_in(workspace)), paid=5).verify()
     assert [(each.teacher, each.sampled) for each in paid.comparisons if each.teacher == "far"] == [("far", 5)]
     assert stand_in.counts.texts == texts - 1 + len(CANARIES) + 5
+
+
+def test_texts_of_tasks_are_in_the_plan_of_a_teacher_that_is_scored(
+    tmp_path: Path, address: str, stand_in: StandIn, workspace: Workspace, log: logging.Logger
+) -> None:
+    graph = graph_of(tmp_path, address, evaluate=True)
+    runner = Runner(workspace, log, compute_in(workspace))
+    (before,) = [each for each in plan(graph, runner) if each.asset == "scores/teacher_far"]
+    assert (before.money, before.charges) == (None, "unknown, as the corpus is not made yet")
+    for step in upstream(graph.tasks, graph.teachers["far"]):
+        runner.make(step)
+    (planned,) = [each for each in plan(graph, runner) if each.asset == "scores/teacher_far"]
+    texts, tokens = stand_in.counts.texts, stand_in.counts.tokens
+    runner.make(graph.scores["teacher/far"])
+    sent = stand_in.counts.texts - texts
+    assert 0 < sent <= planned.texts <= 5 * sent
+    assert 0 < stand_in.counts.tokens - tokens <= planned.tokens
+    assert planned.money == pytest.approx(planned.tokens * 0.5 / 1e6)
