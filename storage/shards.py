@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stella_assets.storage.checked import SealedFile
 from stella_assets.storage.errors import DamageError
 from stella_assets.storage.files import replace_atomically
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -44,8 +42,6 @@ class ShardStore:
             key: Digest of everything that decides the rows.
             make: Computes the rows.
         """
-        import polars as pl
-
         path = self.path(key)
         if self.holds(key):
             return pl.read_parquet(path)
@@ -81,8 +77,6 @@ class ShardStore:
         Raises:
             DamageError: It is not as it was written.
         """
-        import polars as pl
-
         self.require_whole(key)
         return pl.read_parquet(self.path(key), columns=columns)
 
@@ -92,8 +86,6 @@ class ShardStore:
         Raises:
             DamageError: One of them is not as it was written.
         """
-        import polars as pl
-
         for key in keys:
             self.require_whole(key)
         # glob=False: a workspace's path may hold `[` or `*`.

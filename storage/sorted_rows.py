@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stella_assets.storage.polars import pl
 from stella_assets.storage.tables import ROW_GROUP
 
 PARTS = 16

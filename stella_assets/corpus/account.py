@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
-
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Step, upstream
 from stella_assets.corpus.clean import repair
@@ -19,6 +17,7 @@ from stella_assets.corpus.shards import CleanedTexts
 from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.storage.polars import pl
 
 # From 64 bits on a prefix names one text; whole ids have 128.
 ID = re.compile(r"[0-9a-f]{16,32}")

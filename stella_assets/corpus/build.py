@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import polars as pl
-
 from stella_assets.core.present import Picture, Rows, Schema, Shown
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
@@ -22,6 +20,7 @@ from stella_assets.corpus.settings import CorpusSettings
 from stella_assets.corpus.shards import CleanedTexts
 from stella_assets.corpus.tables import DROPPED, FUNNEL, TEXTS
 from stella_assets.corpus.tally import FunnelRow, Tally, funnel
+from stella_assets.storage.polars import pl
 from stella_assets.storage.sorted_rows import SortedRows, write_in_groups
 
 CODE_VERSION = "3"

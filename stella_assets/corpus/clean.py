@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from stella_assets.corpus.errors import MissingExtraError
 from stella_assets.corpus.settings import Clean, Rules
 from stella_assets.corpus.text import normalise
 from stella_assets.corpus.words import hashed_words, match_form
+from stella_assets.storage.polars import pl
 
 # Names of HTML elements only: `List<String>` and `a < b` are not markup.
 TAGS = (

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import polars as pl
-
 from stella_assets.core.config import ModelSource
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import BuildContext, Presentation, Result, Step
@@ -16,6 +14,7 @@ from stella_assets.corpus.shards import SHARDS_FILE, CleanedTexts, Shard, shard_
 from stella_assets.corpus.source_reader import CODE_VERSION, MALFORMED, UNREADABLE, SourceReader, tokenizer_version
 from stella_assets.corpus.sources import SourceConfig
 from stella_assets.corpus.sources.base import shrink
+from stella_assets.storage.polars import pl
 
 
 def cleaned_step(recipe: str, *, corpus: CorpusSettings, tokenizer: ModelSource) -> Step[CleanedTexts]:

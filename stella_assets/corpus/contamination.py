@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import polars as pl
-
 from stella_assets.core.manifest import Check, digest
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
 from stella_assets.corpus.dropped import as_dropped, compact, excerpt, show_dropped, write_dropped
-from stella_assets.corpus.evaluation_index import MATCHES, RULES, EvaluationIndex
+from stella_assets.corpus.evaluation_index import RULES, EvaluationIndex, no_matches
 from stella_assets.corpus.evaluation_texts import EvaluationTexts
 from stella_assets.corpus.settings import Decontaminate
 from stella_assets.corpus.shards import CleanedTexts, Shard
@@ -22,6 +20,7 @@ from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.tables import CONTAMINATION
 from stella_assets.corpus.text import text_id, uniform
 from stella_assets.corpus.words import match_form
+from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 
 CODE_VERSION = "2"
@@ -157,7 +156,7 @@ def _matches(
     # Without policies: a changed policy changes verdicts and reuses the stored matches.
     suffix = digest([CODE_VERSION, evaluation_digest, settings.settings("sets")])
     # Sources without texts have no shards, and nothing cannot be concatenated.
-    found = [_with_texts(MATCHES.to_frame().with_columns(shard=pl.lit(0, pl.UInt32)), None, cleaned)]
+    found = [_with_texts(no_matches().with_columns(shard=pl.lit(0, pl.UInt32)), None, cleaned)]
     with progress_bar(len(cleaned), "contamination", "texts") as bar:
         for number, shard in enumerate(cleaned.shards):
             matches = store.get(f"{shard.key}-{suffix}", partial(_search, cleaned, shard, index))
@@ -168,7 +167,7 @@ def _matches(
 
 def _search(cleaned: CleanedTexts, shard: Shard, index: EvaluationIndex) -> pl.DataFrame:
     texts = cleaned.rows(shard, ["text"])["text"]
-    return index.find(match_form(texts)) if len(texts) else MATCHES.to_frame()
+    return index.find(match_form(texts)) if len(texts) else no_matches()
 
 
 def _with_texts(matches: pl.DataFrame, shard: Shard | None, cleaned: CleanedTexts) -> pl.DataFrame:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import polars as pl
-
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.step import Artefact
 from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.tables import DROPPED
+from stella_assets.storage.polars import pl
 from stella_assets.storage.sorted_rows import SortedRows, write_in_groups
 
 DROPPED_FILE = DROPPED.file
@@ -20,12 +19,12 @@ SHOWN_EXAMPLES = 12
 def as_dropped(frame: pl.DataFrame) -> pl.DataFrame:
     """Rows of shards, with `source`, `rule`, `value` and `detail` added, in the form of the table of dropped texts."""
     shown = excerpt("text", 2 * EXCERPT_CHARS)
-    return compact(frame.with_columns(excerpt=shown).select(DROPPED.schema.names).cast(_SCHEMA))
+    return compact(frame.with_columns(excerpt=shown).select(DROPPED.schema.names).cast(pl.Schema(DROPPED.schema)))
 
 
 def no_dropped() -> pl.DataFrame:
     """The table without rows."""
-    return pl.DataFrame(schema=_SCHEMA)
+    return pl.DataFrame(schema=pl.Schema(DROPPED.schema))
 
 
 def excerpt(name: str, chars: int = EXCERPT_CHARS) -> pl.Expr:
@@ -37,9 +36,6 @@ def excerpt(name: str, chars: int = EXCERPT_CHARS) -> pl.Expr:
 def compact(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame in memory of its own: a few rows taken from a shard would keep all texts of the shard in memory."""
     return pl.DataFrame(frame.to_arrow())
-
-
-_SCHEMA = pl.Schema(DROPPED.schema)
 
 
 def write_dropped(frames: Iterable[pl.DataFrame], folder: Path, scratch: Path) -> None:

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 
 from stella_assets.core.step import BuildContext, Presentation, Result, Step, from_folder
 from stella_assets.corpus.contamination import Contamination
@@ -20,6 +20,7 @@ from stella_assets.corpus.dropped import as_dropped, show_dropped, write_dropped
 from stella_assets.corpus.near_copies import NO_PAIRS, choose_copies, near_copies, split_groups
 from stella_assets.corpus.settings import Deduplicate
 from stella_assets.corpus.shards import CleanedTexts
+from stella_assets.storage.polars import pl
 
 CODE_VERSION = "2"
 LEFT_FILE = "left.parquet"
@@ -153,7 +154,7 @@ def _ranked(cleaned: CleanedTexts, order: Sequence[str]) -> pl.DataFrame:
     def half(name: str) -> pl.Expr:
         return pl.col(name).str.slice(0, 16).str.to_integer(base=16, dtype=pl.UInt64)
 
-    parts = [pl.DataFrame(schema=_RANKED)]
+    parts = [pl.DataFrame(schema=pl.Schema(_RANKED))]
     for number, shard in enumerate(cleaned.shards):
         parts.append(
             cleaned.rows(shard, ["id", "key", "parent", "tie"]).select(
@@ -170,10 +171,10 @@ def _ranked(cleaned: CleanedTexts, order: Sequence[str]) -> pl.DataFrame:
     return pl.concat(parts).sort("source", "id", "tie").drop("source", "tie")
 
 
-_RANKED = {
-    "source": pl.UInt16, "id": pl.UInt64, "tie": pl.UInt64, "key": pl.UInt64, "base": pl.UInt64, "shard": pl.UInt32,
-    "row": pl.UInt32,
-}  # fmt: skip
+_RANKED = pa.schema({
+    "source": pa.uint16(), "id": pa.uint64(), "tie": pa.uint64(), "key": pa.uint64(), "base": pa.uint64(),
+    "shard": pa.uint32(), "row": pa.uint32(),
+})  # fmt: skip
 
 
 def _with_texts(copies: pl.DataFrame, cleaned: CleanedTexts) -> Iterator[pl.DataFrame]:

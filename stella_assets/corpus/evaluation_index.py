@@ -6,7 +6,7 @@ Shape legend: T texts that are searched, E evaluation texts, G word sequences.
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 
 from stella_assets.corpus.settings import Decontaminate
 from stella_assets.corpus.words import (
@@ -19,6 +19,7 @@ from stella_assets.corpus.words import (
     match_keys,
     min_hashes,
 )
+from stella_assets.storage.polars import pl
 
 # A pair of Jaccard similarity s becomes a candidate with probability 1 - (1 - s^ROWS)^BANDS.
 BANDS, ROWS, SEED = 50, 4, 1
@@ -33,8 +34,13 @@ FEWEST_WORDS = 2**16
 """Fewer words than this say little about which are frequent. All then count as rare, so that more is found."""
 FILTER_BITS = 4
 """Bits of the filter beyond those that count the hashes: at most one of sixteen other hashes passes it."""
-MATCHES = pl.Schema({"row": pl.UInt32, "evaluation": pl.UInt32, "rule": pl.String, "value": pl.Float64})
+MATCHES = pa.schema({"row": pa.uint32(), "evaluation": pa.uint32(), "rule": pa.string(), "value": pa.float64()})
 RULES = ("equal", "contained", "near copy")
+
+
+def no_matches() -> pl.DataFrame:
+    """A frame with the schema `MATCHES` and no rows."""
+    return pl.DataFrame(schema=pl.Schema(MATCHES))
 
 
 class Lookup:
@@ -134,7 +140,7 @@ class EvaluationIndex:
         found = [self._windows[length].find(part) for length, part in windows if length in self._windows]
         # Evaluation texts that chance explains have no sequences to find.
         if not found:
-            return MATCHES.to_frame()
+            return no_matches()
         counted = pl.concat(found).unique().group_by(["row", "evaluation"]).len().sort("row", "evaluation")
         texts, owners = counted["row"].to_numpy(), counted["evaluation"].to_numpy()
         # `len` counts distinct sequences, so it is compared with distinct ones, of the texts that share any.
@@ -197,4 +203,4 @@ def _word_bits(words: Sequences) -> tuple[np.ndarray, np.ndarray]:
 
 def _matches(texts: np.ndarray, owners: np.ndarray, rule: str, values: np.ndarray) -> pl.DataFrame:
     rows = {"row": texts.astype(np.uint32), "evaluation": owners.astype(np.uint32), "rule": rule, "value": values}
-    return pl.DataFrame(rows, schema=MATCHES)
+    return pl.DataFrame(rows, schema=pl.Schema(MATCHES))

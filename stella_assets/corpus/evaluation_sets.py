@@ -7,12 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import EvaluationSetError
 from stella_assets.corpus.settings import EvaluationSet
 from stella_assets.storage.files import file_digest_unless_changed
+from stella_assets.storage.polars import pl
 
 # Columns of the data sets behind mteb's task types; the role decides which policy of a set applies.
 QUERY_COLUMNS = ("sentence1", "sentence2", "text", "query", "sentences", "text1", "text2", "summary", "question")

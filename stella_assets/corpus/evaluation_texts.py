@@ -8,21 +8,20 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import polars as pl
-
 from stella_assets.core.manifest import digest
 from stella_assets.core.step import Artefact, BuildContext, Presentation, Result, Step
 from stella_assets.corpus.errors import EvaluationSetError
 from stella_assets.corpus.evaluation_index import BANDS_SETTINGS, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import read_set, set_digest
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
+from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace
 
 CODE_VERSION = "1"
 TEXTS_FILE = "evaluation_texts.parquet"
 BANDS_KIND = "evaluation_bands"
-SCHEMA = {"set": pl.String, "task": pl.String, "split": pl.String, "role": pl.String, "text": pl.String}
+COLUMNS = ("set", "task", "split", "role", "text")
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,11 @@ def write_texts(sets: Sequence[EvaluationSet], folder: Path) -> Result:
         EvaluationSetError: A set cannot be read, or all of them together have no text.
     """
     rows = chain.from_iterable(read_set(chosen) for chosen in sets)
-    frame = pl.DataFrame(rows, schema=SCHEMA, orient="row").filter(pl.col("text").str.strip_chars() != "")
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.String), orient="row").filter(
+        pl.col("text").str.strip_chars() != ""
+    )
     # Sorted by all columns: the index and stored matches name texts by their places.
-    frame = frame.unique().sort(*SCHEMA)
+    frame = frame.unique().sort(*COLUMNS)
     if frame.is_empty():
         raise EvaluationSetError(
             "corpus.decontaminate.sets: they have no text.", "Correct `path`, `tasks` or `splits`."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import polars as pl
+from stella_assets.storage.polars import pl
 
 PREFIX = 16
 """Digits of an id by which the table of dropped texts names the text that stays."""

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 
 from stella_assets.core.manifest import digest
 from stella_assets.corpus.augment import augmented
@@ -18,16 +18,17 @@ from stella_assets.corpus.shards import CleanedTexts, Shard
 from stella_assets.corpus.sources import SourceConfig
 from stella_assets.corpus.text import splits_of, text_id, uniforms
 from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 
 CODE_VERSION = "1"
 """Of the stored results of augmentation."""
 AUGMENTED_KIND = "augmented"
 COLUMNS = ["id", "key", "text", "section", "role", "licence", "origin"]
-MADE = {
-    "row": pl.UInt32, "id": pl.String, "key": pl.UInt64, "text": pl.String, "augmentation": pl.String,
-    "rule": pl.String, "value": pl.Float64,
-}  # fmt: skip
+MADE = pa.schema({
+    "row": pa.uint32(), "id": pa.string(), "key": pa.uint64(), "text": pa.string(), "augmentation": pa.string(),
+    "rule": pa.string(), "value": pa.float64(),
+})  # fmt: skip
 
 
 class Mixed(NamedTuple):
@@ -138,7 +139,7 @@ class Mix:
         """What augmentation makes of the texts of a shard, whether they are chosen or not, so that it is stored."""
         settings = self._corpus.augment
         if not settings.cut and not settings.shuffle:
-            return pl.DataFrame(schema=MADE)
+            return pl.DataFrame(schema=pl.Schema(MADE))
         return self._augmented.get(f"{shard.key}-{self._settings}", partial(self._augment, shard))
 
     def _augment(self, shard: Shard) -> pl.DataFrame:
@@ -159,7 +160,7 @@ class Mix:
             id=pl.Series(map(text_id, made["text"]), dtype=pl.String),
             key=pl.Series(match_keys(forms), dtype=pl.UInt64),
             **self._judge_made(made, forms),
-        ).select(list(MADE))
+        ).select(MADE.names)
 
     def _judge_made(self, made: pl.DataFrame, forms: pl.Series) -> dict[str, pl.Series]:
         """`rule` and `value` of what augmentation made."""

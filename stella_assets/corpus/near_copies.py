@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from stella_assets.core.manifest import digest
 from stella_assets.core.progress import progress_bar
@@ -26,6 +25,7 @@ from stella_assets.corpus.words import (
     sorted_distinct,
 )
 from stella_assets.storage.keys import find_sorted
+from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 
 BANDS_VERSION = "1"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import pyarrow as pa
 
 from stella_assets.core.manifest import Check
 from stella_assets.core.present import Rows, Shown
@@ -22,13 +22,14 @@ from stella_assets.corpus.settings import Clean, CorpusSettings
 from stella_assets.corpus.sources import RawText, SourceConfig
 from stella_assets.corpus.tables import DROPPED_PAIRS, PAIR_FUNNEL, PAIR_NEGATIVES, PAIRS, SCORED_PAIRS
 from stella_assets.corpus.text import text_id
+from stella_assets.storage.polars import pl
 
 CODE_VERSION = "1"
 CHUNK = 20_000
-RAW = {
-    "source": pl.String, "query": pl.String, "document": pl.String, "negative": pl.Boolean, "score": pl.Float64,
-    "origin": pl.String,
-}  # fmt: skip
+RAW = pa.schema({
+    "source": pa.string(), "query": pa.string(), "document": pa.string(), "negative": pa.bool_(),
+    "score": pa.float64(), "origin": pa.string(),
+})  # fmt: skip
 
 
 class PairTables:
@@ -76,7 +77,7 @@ def pairs_step(
 
     def build(context: BuildContext) -> Result:
         rows = pl.concat(
-            [pl.DataFrame(schema={**RAW, "query_id": pl.String, "id": pl.String}), *_read(sources, corpus)]
+            [pl.DataFrame(schema={**pl.Schema(RAW), "query_id": pl.String, "id": pl.String}), *_read(sources, corpus)]
         )
         found = context.read(texts).table(["id", "split"])
         dropped = pl.concat([read_dropped(context.artefact(step).folder) for step in before]).collect()
@@ -138,7 +139,7 @@ def _read(sources: Sequence[SourceConfig], corpus: CorpusSettings) -> Iterator[p
 
 
 def _with_ids(rows: list[tuple[Any, ...]], clean: Clean) -> pl.DataFrame:
-    frame = pl.DataFrame(rows, schema=RAW, orient="row")
+    frame = pl.DataFrame(rows, schema=pl.Schema(RAW), orient="row")
     ids = {}
     for name, column in (("query_id", "query"), ("id", "document")):
         # Repaired as the corpus repairs them, or the ids would be others; an empty text has none.

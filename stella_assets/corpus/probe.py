@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 
 from stella_assets.corpus.text import uniform
+from stella_assets.storage.polars import pl
 
 PROBE_TEXTS = 128
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stella_assets.core.data import Example
 from stella_assets.corpus.tables import FUNNEL, TEXTS
+from stella_assets.storage.polars import pl
 
 CORPUS_FILE = TEXTS.file
 FUNNEL_FILE = FUNNEL.file

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel, Fraction, Name, PathAware, Positive, doubled
 from stella_assets.corpus.sources import SOURCES, SourceConfig
+from stella_assets.storage.polars import pl
 
 # The union is built from the kinds that are registered; a type checker only needs their base class.
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ class Clean(ConfigModel):
     @classmethod
     def _require_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         # Pydantic does not validate defaults, so polars is imported only for patterns of the recipe's own.
-        import polars as pl
-
         for pattern in patterns:
             try:
                 pl.Series([""]).str.contains(pattern)

@@ -6,19 +6,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
+import pyarrow as pa
 
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Artefact
 from stella_assets.corpus.evaluation_texts import TEXTS_FILE as EVALUATION_FILE
 from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace
 
 SHARDS_FILE = "shards.parquet"
 CLEANED_KIND = "cleaned"
 # Stated, so that a table without shards has the types of the others.
-_SCHEMA = {"source": pl.String, "key": pl.String, "read": pl.Int64, "kept": pl.Int64, "reading": pl.String}
+_SCHEMA = pa.schema(
+    {"source": pa.string(), "key": pa.string(), "read": pa.int64(), "kept": pa.int64(), "reading": pa.string()}
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class CleanedTexts:
 
 def shard_table(shards: Iterable[Shard]) -> pl.DataFrame:
     """Shards as a table."""
-    return pl.DataFrame([vars(shard) for shard in shards], schema=_SCHEMA)
+    return pl.DataFrame([vars(shard) for shard in shards], schema=pl.Schema(_SCHEMA))
 
 
 def shards_in(table: pl.DataFrame) -> list[Shard]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 
 from stella_assets.core.config import ModelSource
@@ -21,6 +20,7 @@ from stella_assets.corpus.shards import CLEANED_KIND, Shard, shard_table, shards
 from stella_assets.corpus.sources import Malformed, RawText, SourceConfig, SourcePart
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace
 

@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TypedDict
 
-import polars as pl
-
 from stella_assets.core.manifest import Check
 from stella_assets.corpus.dropped import read_dropped
 from stella_assets.corpus.words import match_form, match_keys, sorted_distinct
 from stella_assets.storage.keys import find_sorted
+from stella_assets.storage.polars import pl
 
 SPLITS = ("train", "dev", "test")
 

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-import polars as pl
+
+from stella_assets.storage.polars import pl
 
 # Tabs and line feeds stay. So do the zero-width joiner and non-joiner, which Persian, Indic scripts and emoji use.
 CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\x{feff}\x{200b}\x{2060}]"

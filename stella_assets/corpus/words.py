@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 import xxhash
+
+from stella_assets.storage.polars import pl
 
 # 2^64 divided by the golden ratio, and odd: multiplying by it loses no bits modulo 2^64.
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)

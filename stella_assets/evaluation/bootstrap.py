@@ -11,14 +11,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stella_assets.evaluation.samples import STATISTICS
-
-if TYPE_CHECKING:
-    import polars as pl
+from stella_assets.storage.polars import pl
 
 # 2.5% of the resamples, 25, lie beyond each end of the interval: enough for a stable end.
 RESAMPLES = 1000
@@ -71,8 +68,6 @@ def resample(
 
 
 def _parts(samples: pl.DataFrame, task: str, dimension: int) -> dict[tuple[object, ...], Part]:
-    import polars as pl
-
     rows = samples.filter((pl.col("task") == task) & (pl.col("dimension") == dimension)).sort("sample")
     return {
         key: (group["statistic"][0], group["sample"].to_list(), group["value"].to_numpy(), group["gold"].to_numpy())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow.parquet as pq
 
 from stella_assets.core.lineage_figure import lineage_figure
@@ -23,6 +22,7 @@ from stella_assets.evaluation.seeds import summarise_seeds
 from stella_assets.evaluation.summary import BenchmarkSummary, ContaminationSummary, ModelSummary, Summary, TaskSummary
 from stella_assets.evaluation.task_set import BETWEEN_BENCHMARKS
 from stella_assets.evaluation.variants import summarise_paraphrases, summarise_quantizations
+from stella_assets.storage.polars import pl
 from stella_assets.storage.tables import Table
 from stella_assets.teachers.plots import cosine_agreement
 from stella_assets.teachers.statistics import ALL

@@ -17,10 +17,9 @@ from stella_assets.evaluation.kinds import TASK_KINDS
 from stella_assets.evaluation.local_data import TaskDataError, locate
 from stella_assets.evaluation.settings import HeldOut, HeldOutKind
 from stella_assets.evaluation.tasks import EvaluationTask
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.corpus.pairs import PairTables
     from stella_assets.corpus.read import CorpusTexts
 
@@ -122,7 +121,6 @@ def held_out_types(wanted: HeldOut) -> set[str]:
 def _test_documents(corpus: CorpusTexts, most: int) -> list[Text]:
     """Test documents with `id`, `text` and `section`, in the order of a hash."""
     import numpy as np
-    import polars as pl
 
     # Ids and splits first: texts are read only of the documents that are chosen, however large the corpus is.
     found, start = [], 0
@@ -141,8 +139,6 @@ def _test_documents(corpus: CorpusTexts, most: int) -> list[Text]:
 
 def _trained_on(corpus: CorpusTexts, ids: Iterable[str]) -> set[str]:
     """Which of the ids are of texts of train or dev: the dev split decides which checkpoint is kept."""
-    import polars as pl
-
     wanted = pl.Series(list(ids), dtype=pl.String).implode()
     seen = pl.col("id").is_in(wanted) & (pl.col("split") != "test")
     batches = corpus.scan(["id", "split"])
@@ -159,7 +155,6 @@ def probe_texts(corpus: CorpusTexts) -> list[str]:
         At most 128 texts, the same for the same corpus.
     """
     import numpy as np
-    import polars as pl
 
     from stella_assets.corpus.probe import probe_rows
 
@@ -194,8 +189,6 @@ def _sentence_and_rest(documents: Iterable[Text], trained_on: set[str]) -> list[
 
 def _retrieval(_documents: list[Text], halves: list[Text]) -> Tables:
     """Find the rest of a document by its first sentence, or an answer by its query, among all of them."""
-    import polars as pl
-
     # nDCG@10 says nothing about fewer documents than ranks.
     if len(halves) < 10:
         raise TaskDataError(
@@ -217,8 +210,6 @@ def _retrieval(_documents: list[Text], halves: list[Text]) -> Tables:
 
 def _classification(documents: list[Text], _halves: list[Text]) -> Tables:
     """Predict the section (package, file, subset) of a document; half of the documents train the classifier."""
-    import polars as pl
-
     # Both halves are of the corpus' test split: the classifier must not learn from texts that students have seen.
     splits = ["train" if uniform("classifier", row["id"]) < 0.5 else "test" for row in documents]
     counts = Counter((row["section"], split) for row, split in zip(documents, splits, strict=True))
@@ -241,8 +232,6 @@ def _classification(documents: list[Text], _halves: list[Text]) -> Tables:
 
 def _pair_classification(_documents: list[Text], halves: list[Text]) -> Tables:
     """Predict whether a first sentence and a rest belong together; wrong rests are of the same section and topic."""
-    import polars as pl
-
     by_section: dict[str, list[Text]] = {}
     for half in halves:
         by_section.setdefault(half["section"], []).append(half)

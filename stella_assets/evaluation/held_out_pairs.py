@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from stella_assets.storage.polars import pl
+
 if TYPE_CHECKING:
     from stella_assets.corpus.pairs import PairTables
     from stella_assets.corpus.read import CorpusTexts
@@ -24,7 +26,6 @@ def halves_of_pairs(pairs: PairTables, corpus: CorpusTexts, documents: Sequence[
         One entry per pair, in the order of the documents and of the queries' ids.
     """
     import numpy as np
-    import polars as pl
 
     among = pl.DataFrame({"positive": [row["id"] for row in documents]}, schema={"positive": pl.String})
     among = among.with_row_index("place")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import digest
 from stella_assets.storage.files import file_digest_unless_changed
-
-if TYPE_CHECKING:
-    import polars as pl
+from stella_assets.storage.polars import pl
 
 Splits = Mapping[str, Sequence[str]]
 """For a split of mteb's, the splits of a file that are read as it."""
@@ -82,8 +80,6 @@ def check_columns(path: Path, wanted: Sequence[str]) -> None:
 
 
 def _columns(path: Path) -> list[str]:
-    import polars as pl
-
     try:
         # The schema is in the footer: a check of many gigabytes of data reads a few kilobytes.
         return list(pl.read_parquet_schema(path))
@@ -102,8 +98,6 @@ def read_table(path: Path, wanted: Sequence[str]) -> pl.DataFrame:
     Raises:
         TaskDataError: As for `check_columns`.
     """
-    import polars as pl
-
     check_columns(path, wanted)
     frame = pl.read_parquet(path)
     have = frame.columns
@@ -122,8 +116,6 @@ def rows_of_split(path: Path, frame: pl.DataFrame, name: str, splits: Splits) ->
     Raises:
         TaskDataError: There are none, or one has no text or no label.
     """
-    import polars as pl
-
     wanted = splits.get(name, (name,))
     if "split" in frame.columns:
         part = frame.filter(pl.col("split").is_in(list(wanted))).drop("split")
@@ -172,7 +164,6 @@ def by_split(parts: Mapping[str, pl.DataFrame]) -> Any:
 
 def to_dataset(rows: Any) -> Any:
     """A `Dataset` of a polars frame or of dictionaries."""
-    import polars as pl
     from datasets import Dataset
 
     return Dataset.from_polars(rows) if isinstance(rows, pl.DataFrame) else Dataset.from_list(list(rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,10 +15,8 @@ from stella_assets.core.present import Markdown, Shown
 from stella_assets.core.step import Artefact, CheckSpec, Deviation, Group, Presentation, Result
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SCORES
 from stella_assets.evaluation.task_set import MTEB
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
-
-if TYPE_CHECKING:
-    import polars as pl
 
 # Another processor or library sums in another order; a score of few samples then jumps by whole samples.
 SCORE_TOLERANCE = 1.0
@@ -46,14 +44,10 @@ class ModelScores:
 
     def rows(self) -> pl.DataFrame:
         """Rows of `SCORES`."""
-        import polars as pl
-
         return pl.read_parquet(self.folder / SCORES.file)
 
     def samples(self) -> pl.DataFrame:
         """Rows of `MODEL_SAMPLES`."""
-        import polars as pl
-
         return pl.read_parquet(self.folder / MODEL_SAMPLES.file)
 
 
@@ -121,8 +115,6 @@ def compare_scores(before: Artefact, _its_workspace: Workspace, now: Artefact, _
     Returns:
         Whether the difference is within `SCORE_TOLERANCE`, and what was measured.
     """
-    import polars as pl
-
     keys = ["model", "dimension", "task"]
     first, second = (pl.read_parquet(each.folder / SCORES.file).select(*keys, "score") for each in (before, now))
     # A full join, so that a task or dimension that only one side has is counted, by the null that it leaves.

@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stella_assets.core.errors import UserError
 from stella_assets.evaluation.summary import ReferenceModel, ReferenceSummary
-
-if TYPE_CHECKING:
-    import polars as pl
+from stella_assets.storage.polars import pl
 
 COLUMNS = ("model", "task", "score")
 
@@ -35,8 +32,6 @@ def read_reference_scores(path: Path | None) -> pl.DataFrame:
     Raises:
         ReferenceScoresError: There is no such file, it lacks a column, or a score is out of range.
     """
-    import polars as pl
-
     shipped = files(__package__).joinpath("reference_scores.csv")
     try:
         # As text: a column with one wrong cell has no numbers, and the message names the cell.
@@ -79,8 +74,6 @@ def compare(
     Returns:
         The models, best first; None where there is nothing to compare.
     """
-    import polars as pl
-
     known = references.filter(pl.col("task").is_in(list(types)))
     if known.is_empty():
         return None

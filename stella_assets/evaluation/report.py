@@ -17,10 +17,9 @@ from stella_assets.evaluation.reference_scores import read_reference_scores
 from stella_assets.evaluation.render import tables
 from stella_assets.evaluation.report_inputs import ReportInputs
 from stella_assets.evaluation.summary import ALL_TASKS, Difference, Summary
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.evaluation.ranking.comparison import RetrievalSummary
     from stella_assets.evaluation.settings import EvaluationSettings
 

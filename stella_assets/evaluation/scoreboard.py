@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +11,7 @@ from stella_assets.evaluation.bootstrap import Model, interval, resample
 from stella_assets.evaluation.model_scores import ModelScores
 from stella_assets.evaluation.scores import BASE_MODEL, CONCATENATION, teacher_model
 from stella_assets.evaluation.summary import ALL_TASKS, Difference, Figure, ModelSummary, Summary
-
-if TYPE_CHECKING:
-    import polars as pl
+from stella_assets.storage.polars import pl
 
 Row = Mapping[str, Any]
 
@@ -40,8 +38,6 @@ class Scoreboard:
     @classmethod
     def of(cls, scores: Iterable[ModelScores]) -> Scoreboard:
         """The scores of several artefacts, in their order."""
-        import polars as pl
-
         read = list(scores)
         rows = pl.concat(each.rows() for each in read)
         samples = pl.concat(each.samples() for each in read)

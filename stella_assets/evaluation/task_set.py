@@ -15,6 +15,7 @@ from stella_assets.evaluation.official import official_tasks, require_same_part
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.evaluation.tables import TASKS
 from stella_assets.evaluation.tasks import EvaluationTask
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -130,8 +131,6 @@ def _write_tasks(
     pairs: Step[PairTables] | None,
     context: BuildContext,
 ) -> Result:
-    import polars as pl
-
     checks, probe = [], []
     if corpus is not None:
         texts = context.read(corpus)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from stella_assets.core.errors import UserError
 from stella_assets.corpus.text import normalise, text_id
 from stella_assets.storage.keys import to_keys
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.imported import importing
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments.sandbox import can_close_network
@@ -22,6 +21,7 @@ from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentat
 from stella_assets.corpus.dropped import as_dropped, write_dropped
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.integrity import mend_table
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.deviation import compare_vectors
 from stella_assets.teachers.estimate import estimate_encoding
 from stella_assets.teachers.kinds.base import TeacherConfig, TeacherModel

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 from pydantic import Field
 
 from stella_assets.core.config import ConfigModel, Name, Positive
@@ -19,6 +19,7 @@ from stella_assets.core.step import BuildContext, Presentation, Result, Step, fr
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.storage.files import replace_atomically
 from stella_assets.storage.keys import find_sorted, to_ids, to_keys
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.teachers.tables import MINED_NEGATIVES
 
@@ -29,7 +30,7 @@ CODE_VERSION = "1"
 NAME = "mined_negatives"
 READ_ROWS = 16_384
 SPLITS = ("train", "dev")
-BLOCK = pl.Schema({"query": pl.Int64, "document": pl.Int64, "rank": pl.Int64, "cosine": pl.Float64})
+BLOCK = pa.schema({"query": pa.int64(), "document": pa.int64(), "rank": pa.int64(), "cosine": pa.float64()})
 
 
 class MineNegatives(ConfigModel):
@@ -138,7 +139,7 @@ class _Mining:
         """The negatives, and what a plain miner would have taken."""
         from stella_assets.teachers.nearest_below import QUERY_BLOCK
 
-        blocks, counts = [pl.DataFrame(schema=BLOCK)], {"plain_positives": 0, "sampled": 0}
+        blocks, counts = [pl.DataFrame(schema=pl.Schema(BLOCK))], {"plain_positives": 0, "sampled": 0}
         documents_ND = self._documents()
         with progress_bar(len(self._queries), NAME, "queries") as bar:
             for start in range(0, len(self._queries), QUERY_BLOCK):
@@ -263,7 +264,7 @@ def _rows(queries: np.ndarray, place_QK: Tensor, cosine_QK: Tensor) -> pl.DataFr
             "rank": rank_Q.cpu().numpy() + 1,
             "cosine": cosine_QK[at_Q, rank_Q].double().cpu().numpy(),
         },
-        schema=BLOCK,
+        schema=pl.Schema(BLOCK),
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,6 +19,7 @@ from stella_assets.corpus.dropped import DROPPED_FILE, as_dropped, show_dropped,
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.settings import Semantic
 from stella_assets.storage.keys import Keys, to_keys
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.similarity import EXACT, NEAR, most_similar_before
 from stella_assets.teachers.snapshot import Snapshot

@@ -17,6 +17,7 @@ import pyarrow as pa
 from stella_assets.storage.codecs import vectors_to_arrow
 from stella_assets.storage.keys import find_sorted, to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
+from stella_assets.storage.polars import pl
 from stella_assets.storage.units import data_file
 from stella_assets.teachers.joining import Centre
 from stella_assets.teachers.refusal import Texts
@@ -174,8 +175,6 @@ class SnapshotPlan:
 
 def _index(batches: Iterator[pa.RecordBatch] | list[pa.RecordBatch]) -> tuple[np.ndarray, np.ndarray]:
     """Keys of rows, and hashes of the other columns of a text; hashes are comparable within a process."""
-    import polars as pl
-
     keys, hashes = [to_keys([])], [np.empty(0, dtype=np.uint64)]
     for batch in batches:
         keys.append(to_keys(batch.column("id")))

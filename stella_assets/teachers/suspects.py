@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-import polars as pl
 import pyarrow.parquet as pq
 
 from stella_assets.core.present import Rows, Shown
@@ -18,6 +17,7 @@ from stella_assets.corpus.dropped import SHOWN_EXAMPLES, excerpt
 from stella_assets.corpus.evaluation_texts import EvaluationTexts
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.settings import Decontaminate, Semantic
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.kinds.base import TeacherConfig
 from stella_assets.teachers.refusal import Texts
 from stella_assets.teachers.similarity import similar_pairs

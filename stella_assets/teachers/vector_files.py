@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.errors import TransferError
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.api.answers import read_numbers
 from stella_assets.teachers.api.errors import AnswerError
 from stella_assets.teachers.transfer import Memmap

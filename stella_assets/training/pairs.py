@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.storage.keys import find_sorted, to_keys
+from stella_assets.storage.polars import pl
 from stella_assets.training.data import Batch, Reading, TrainingData
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.step import Deviation
 from stella_assets.corpus.probe import probe_rows
+from stella_assets.storage.polars import pl
 from stella_assets.students import SavedStudent
 from stella_assets.students.retriever import SavedRetriever
 from stella_assets.teachers.snapshot import Snapshot

@@ -10,9 +10,9 @@ from pydantic import Field
 
 from stella_assets.core.config import PathAware
 from stella_assets.core.registry import Registry
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
-    import polars as pl
     from mteb.types import PromptType
 
     from stella_assets.evaluation.local_data import Splits

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stella_assets.evaluation.kinds.base import TASK_KINDS, TaskKind
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.evaluation.samples import Evidence, Samples
 
 
@@ -43,8 +42,6 @@ class Classification(TaskKind):
     @classmethod
     def dataset(cls, task: Any, place: Path, parts: Mapping[str, pl.DataFrame]) -> Any:
         """Labels as numbers, the same in all splits."""
-        import polars as pl
-
         from stella_assets.evaluation.local_data import TaskDataError, by_split
 
         names = sorted({label for part in parts.values() for label in part["label"].to_list()})

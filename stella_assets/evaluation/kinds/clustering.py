@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stella_assets.evaluation.kinds.base import TASK_KINDS, TaskKind
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.evaluation.samples import Evidence, Samples
 
 # mteb draws 16,384 with replacement, which repeats each text of a small custom file many times.
@@ -59,8 +58,6 @@ class Clustering(TaskKind):
     @classmethod
     def dataset(cls, task: Any, place: Path, parts: Mapping[str, pl.DataFrame]) -> Any:
         """One row per text; for mteb's older class one row per set of texts."""
-        import polars as pl
-
         from stella_assets.evaluation.local_data import TaskDataError, by_split
 
         for name, part in parts.items():

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from stella_assets.evaluation.kinds.base import TASK_KINDS
 from stella_assets.evaluation.kinds.retrieval import Ranking, retrieval_data
-
-if TYPE_CHECKING:
-    import polars as pl
+from stella_assets.storage.polars import pl
 
 
 @TASK_KINDS.register

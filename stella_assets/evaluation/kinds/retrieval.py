@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stella_assets.evaluation.kinds.base import TASK_KINDS, Sides, TaskKind
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.local_data import Splits
@@ -127,7 +128,6 @@ def retrieval_data(documents: Any, queries: Any, relevant: Any, candidates: Any)
 
 def _read_split(folder: Path, split: str, splits: Splits) -> dict[str, Any]:
     import numpy as np
-    import polars as pl
 
     from stella_assets.evaluation.local_data import TaskDataError, read_table, require_filled, rows_of_split
 

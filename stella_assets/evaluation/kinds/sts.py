@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stella_assets.evaluation.kinds.base import TASK_KINDS, TaskKind
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.evaluation.samples import Evidence, Samples
 
 
@@ -40,8 +39,6 @@ class Sts(TaskKind):
     @classmethod
     def dataset(cls, task: Any, place: Path, parts: Mapping[str, pl.DataFrame]) -> Any:
         """The columns as they are."""
-        import polars as pl
-
         from stella_assets.evaluation.local_data import by_split
 
         # Integer scores are valid in a file, and mteb computes with floats.

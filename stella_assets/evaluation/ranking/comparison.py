@@ -9,10 +9,9 @@ from stella_assets.evaluation.bootstrap import Model, interval
 from stella_assets.evaluation.ranking.scorer import DEPTH, MAP, NDCG, RANKING_TYPES, RECALL
 from stella_assets.evaluation.scoreboard import Scoreboard
 from stella_assets.evaluation.summary import ALL_TASKS, Difference, Interval, SummaryPart
+from stella_assets.storage.polars import pl
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.evaluation.ranking.steps import RankingScores
 
 
@@ -100,8 +99,6 @@ def compare_rankers(
     Returns:
         The comparison; None where no task ranks documents.
     """
-    import polars as pl
-
     rows = pl.concat([dense.measures(), *(each.measures() for each in retrievers)])
     if rows.is_empty():
         return None
@@ -128,8 +125,6 @@ def compare_rankers(
 
 def _board(rows: pl.DataFrame, types: Mapping[str, str], order: Sequence[str]) -> Scoreboard:
     """Scores of one measure, whose samples are the queries."""
-    import polars as pl
-
     samples = rows.rename({"query": "sample"}).with_columns(statistic=pl.lit("mean"), gold=pl.lit(0.0))
     # As in mteb: queries are averaged within a part, subset and split, and then these.
     means = rows

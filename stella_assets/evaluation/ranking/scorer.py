@@ -17,11 +17,10 @@ from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.evaluation.tables import PART_MEASURES, PART_RANKINGS, QUERY_MEASURES, RANKINGS
 from stella_assets.evaluation.task_scores import DIGITS, TaskScore, evaluate, join_scores, write_score
 from stella_assets.evaluation.tasks import EvaluationTask, fresh
+from stella_assets.storage.polars import pl
 from stella_assets.storage.tables import write_table
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.evaluation.ranking.rankers import Ranker
     from stella_assets.evaluation.samples import PerQuery
 
@@ -126,8 +125,6 @@ class RankingScorer:
         if ranker.searches or part.type != "Retrieval":
             return None
         assert self._candidates is not None, "a model that does not search gets candidates"
-        import polars as pl
-
         rows = self._candidates.filter((pl.col("task") == self._task.name) & (pl.col("part") == part.name))
         return predictions(rows.sort("rank").to_dicts())
 

@@ -20,11 +20,10 @@ from stella_assets.evaluation.ranking.scorer import DEPTH, RANKING_TYPES, Rankin
 from stella_assets.evaluation.scores import BASE_MODEL, SOURCE_KEYS, stage_embedders
 from stella_assets.evaluation.tables import MODEL_SAMPLES, QUERY_MEASURES, RANKINGS, SCORES
 from stella_assets.evaluation.task_set import MTEB, TaskSet
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from stella_assets.evaluation.ranking.rankers import Ranker
     from stella_assets.evaluation.ranking.scorer import RankedTask
     from stella_assets.students.dense.settings import SavedStudent
@@ -50,14 +49,10 @@ class RankingScores(ModelScores):
 
     def measures(self) -> pl.DataFrame:
         """Rows of `QUERY_MEASURES`."""
-        import polars as pl
-
         return pl.read_parquet(self.folder / QUERY_MEASURES.file)
 
     def rankings(self) -> pl.DataFrame:
         """Rows of `RANKINGS`: the first documents of each query, by the last stage."""
-        import polars as pl
-
         return pl.read_parquet(self.folder / RANKINGS.file)
 
 
@@ -230,8 +225,6 @@ def compare_measures(before: Artefact, _its_workspace: Workspace, now: Artefact,
         before: The artefact that is reproduced.
         now: Its reproduction.
     """
-    import polars as pl
-
     keys = ["model", "dimension", "task", "measure"]
     first, second = (
         pl.read_parquet(each.folder / QUERY_MEASURES.file).group_by(keys).agg(pl.col("value").mean())

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 from pydantic import Field
 
 from stella_assets.core.config import ConfigModel, ModelSource, Name
@@ -18,6 +17,7 @@ from stella_assets.core.registry import Registry
 from stella_assets.core.services import Services
 from stella_assets.core.step import Log
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.snapshot import Snapshot

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import polars as pl
-
 from stella_assets.corpus.pairs import PairTables
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.mined_negatives import SPLITS, MinedNegatives
 
 ORIGINS = ("positive", "stated", "mined")
 """Where a candidate comes from: an answer, a negative of the source, a mined negative."""
-SCHEMA = pl.Schema({"query": pl.String, "document": pl.String, "split": pl.String, "origin": pl.String})
 
 
 def candidate_pairs(

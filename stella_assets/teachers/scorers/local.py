@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from stella_assets.core.progress import progress_bar
 from stella_assets.storage.codecs import Scalars
 from stella_assets.storage.integrity import mend_table
 from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import to_ids
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.kinds.base import fingerprint_of
 from stella_assets.teachers.scorers.base import PairModel, PairScorerConfig, Scored, Scores, Scoring
 from stella_assets.teachers.scorers.texts import NO_TEXT, PairTexts, pair_keys

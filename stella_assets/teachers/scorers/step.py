@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
@@ -26,6 +25,7 @@ from stella_assets.core.step import (
 )
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.mined_negatives import MinedNegatives
 from stella_assets.teachers.scorers.base import PairScorerConfig, SavedPairModel, Scored, Scoring, TrainedModel

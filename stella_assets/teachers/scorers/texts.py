@@ -6,12 +6,12 @@ import hashlib
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.keyed_table import PART_KEYS
 from stella_assets.storage.keys import Keys, Positions, find_sorted, to_keys
+from stella_assets.storage.polars import pl
 
 NO_TEXT = "a text that the corpus does not have"
 """Why a pair has no score."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import polars as pl
+
+from stella_assets.storage.polars import pl
 
 NONE = -1
 """In place of a candidate, where a list has fewer."""

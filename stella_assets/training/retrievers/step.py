@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.manifest import Manifest
@@ -14,6 +13,7 @@ from stella_assets.core.step import Artefact, BuildContext, Deviation, Presentat
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.probe import probe_rows
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.settings import SavedStudent
 from stella_assets.students.retriever import SavedRetriever

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from stella_assets.core.devices import processes
 from stella_assets.core.manifest import Check
@@ -14,6 +13,7 @@ from stella_assets.core.seeds import seed_of
 from stella_assets.core.step import Log, Result
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.mined_negatives import MinedNegatives
 from stella_assets.teachers.scorers.step import PairScoreTable
 from stella_assets.training.retrievers.base import RetrieverConfig, RetrieverError

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
-import polars as pl
 from pydantic import Field
 
 from stella_assets.core.config import Name
 from stella_assets.core.progress import progress_bar
 from stella_assets.storage.keys import Positions, find_sorted
+from stella_assets.storage.polars import pl
 from stella_assets.teachers.scorers.base import PAIR_SCORERS, PairScorerConfig, Scored, Scores, Scoring
 from stella_assets.teachers.scorers.texts import keys_of
 from stella_assets.teachers.snapshot import Snapshot
