@@ -16,5 +16,6 @@ def main() -> None:
         prepare_libraries()
         from stella_assets.pipelines.cli.app import app
 
+        gc.freeze()  # nor is there any to be found later
         gc.enable()
         app()

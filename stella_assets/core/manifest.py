@@ -7,8 +7,8 @@ import json
 import platform
 import subprocess
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
@@ -84,10 +84,15 @@ class Identity:
     settings: Mapping[str, Any]
     inputs: Mapping[str, str]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The folder's name: artefacts with equal keys are interchangeable."""
-        return digest(asdict(self))[:16]
+        return digest(self.body())[:16]
+
+    def body(self) -> dict[str, Any]:
+        """Its fields by name."""
+        # Not `asdict`, which copies the settings value by value.
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The artefact's data version."""
-        return digest({"identity": asdict(self.identity), "outputs": dict(self.outputs)})
+        return digest({"identity": self.identity.body(), "outputs": dict(self.outputs)})
 
     def to_json(self) -> str:
         """The manifest as it is stored in the artefact's folder."""
@@ -158,13 +163,14 @@ class Manifest:
                 run_info=body["run_info"],
                 file_digests=body.get("file_digests", {}),
             )
+            seal = manifest._seal()
             # Manifests of older versions have no seal.
-            stated = (body["digest"], body["key"], body.get("seal", manifest._seal()))
+            stated = (body["digest"], body["key"], body.get("seal", seal))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ManifestError(
                 f"{path}: cannot be read as a manifest ({type(error).__name__}: {error}).", REMEDY
             ) from None
-        if stated != (manifest.digest, manifest.identity.key, manifest._seal()):
+        if stated != (manifest.digest, manifest.identity.key, seal):
             raise ManifestError(f"{path}: its digests {', '.join(stated)} do not match its content.", REMEDY)
         return manifest
 

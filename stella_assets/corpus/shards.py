@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Artefact
@@ -101,7 +102,8 @@ def shards_in(table: pl.DataFrame) -> list[Shard]:
 
 def read_shards(folder: Path) -> list[Shard]:
     """The shards that an artefact in this folder names."""
-    return shards_in(pl.read_parquet(folder / SHARDS_FILE))
+    # Every quick command asks for them; `read_table` would load pandas.
+    return [Shard(**row) for row in pq.ParquetFile(folder / SHARDS_FILE).read().to_pylist()]
 
 
 def live_shards(artefacts: Iterable[Path]) -> set[str]:

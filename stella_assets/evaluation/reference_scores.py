@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.manifest import digest
 from stella_assets.evaluation.summary import ReferenceModel, ReferenceSummary
 from stella_assets.storage.polars import pl
 
@@ -32,10 +34,9 @@ def read_reference_scores(path: Path | None) -> pl.DataFrame:
     Raises:
         ReferenceScoresError: There is no such file, it lacks a column, or a score is out of range.
     """
-    shipped = files(__package__).joinpath("reference_scores.csv")
     try:
         # As text: a column with one wrong cell has no numbers, and the message names the cell.
-        frame = pl.read_csv(path or shipped.read_bytes(), infer_schema=False)
+        frame = pl.read_csv(path or _shipped(), infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ReferenceScoresError(
             f"evaluation.reference_scores: {path} cannot be read as CSV ({error}).", "Correct the path."
@@ -59,6 +60,23 @@ def read_reference_scores(path: Path | None) -> pl.DataFrame:
     if not frame["score"].is_between(-1, 1).all():
         raise ReferenceScoresError(f"{path}: has scores outside of -1 to 1.", "Divide them by 100.")
     return frame.select(COLUMNS)
+
+
+def reference_scores_digest(path: Path | None) -> str:
+    """A digest of all rows.
+
+    Args:
+        path: See `read_reference_scores`, also for what it raises.
+    """
+    if path:
+        return digest(read_reference_scores(path).to_dict(as_series=False))
+    # What is shipped needs no checks, and every quick command asks for it: polars would take longer to load.
+    rows = list(csv.DictReader(_shipped().decode().splitlines()))
+    return digest({name: [float(row[name]) if name == "score" else row[name] for row in rows] for name in COLUMNS})
+
+
+def _shipped() -> bytes:
+    return files(__package__).joinpath("reference_scores.csv").read_bytes()
 
 
 def compare(

@@ -9,11 +9,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stella_assets.core.manifest import Check, digest
+from stella_assets.core.manifest import Check
 from stella_assets.core.markup import markdown_table
 from stella_assets.core.present import Markdown, Picture, Shown
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
-from stella_assets.evaluation.reference_scores import read_reference_scores
+from stella_assets.evaluation.reference_scores import read_reference_scores, reference_scores_digest
 from stella_assets.evaluation.render import tables
 from stella_assets.evaluation.report_inputs import ReportInputs
 from stella_assets.evaluation.summary import ALL_TASKS, Difference, Summary
@@ -109,9 +109,7 @@ def report_step(
         settings={"name": recipe, "description": description, "seed": seed},
         dependencies=tuple(inputs.steps()),
         # By content, so that a changed CSV, or a package with newer scores, makes another report.
-        external_versions=lambda _workspace: {
-            "reference_scores": digest(reference_scores(evaluation).to_dict(as_series=False))
-        },
+        external_versions=lambda _workspace: {"reference_scores": reference_scores_digest(_reference_file(evaluation))},
         read=from_folder(Report),
         build=partial(_write_report, recipe, description, seed, evaluation, inputs),
         presentation=Presentation(
@@ -136,8 +134,12 @@ def reference_scores(evaluation: EvaluationSettings) -> pl.DataFrame:
     Raises:
         ReferenceScoresError: The file of `evaluation.reference_scores` cannot be used.
     """
+    return read_reference_scores(_reference_file(evaluation))
+
+
+def _reference_file(evaluation: EvaluationSettings) -> Path | None:
     path = evaluation.reference_scores
-    return read_reference_scores(evaluation.resolve(path) if path else None)
+    return evaluation.resolve(path) if path else None
 
 
 def _write_report(

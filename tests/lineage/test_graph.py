@@ -139,7 +139,7 @@ HEAVY = ["torch", "transformers", "sentence_transformers", "mteb", "sklearn", "l
 COMMAND = "sys.argv[1:] = [{0!r}, 'demo']; from stella_assets.pipelines.cli import main; main()"
 QUICK = {
     "definitions": ("from stella_assets.pipelines.definitions import defs; defs()", [*HEAVY, "duckdb"]),
-    **{name: (COMMAND.format(name), [*HEAVY, "dagster"]) for name in ("status", "plan", "report")},
+    **{name: (COMMAND.format(name), [*HEAVY, "dagster", "pandas", "polars"]) for name in ("status", "plan", "report")},
 }
 
 

@@ -108,6 +108,22 @@ def test_a_second_run_recomputes_nothing_and_grows_nothing(finished: Run):
     assert sizes() == before
 
 
+@pytest.mark.parametrize("command", ["status", "plan", "report"])
+def test_quick_commands_read_what_is_there_without_heavy_libraries(finished: Run, command: str):
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'torch', 'lance', 'polars', 'pandas'}\n"
+        "atexit.register(lambda: print(sorted(heavy & set(sys.modules))))\n"
+        f"sys.argv[1:] = [{command!r}, {str(finished.recipe)!r}]\n"
+        "from stella_assets.pipelines.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=finished.environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_the_report_has_every_model_dimension_and_retention(finished: Run):
     done = finished.stella("report", "RECIPE", "--json")
     report = json.loads(done.stdout)
