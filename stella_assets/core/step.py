@@ -97,13 +97,21 @@ class Presentation:
 
 @dataclass(frozen=True)
 class Size:
-    """How many texts the corpus of a recipe has, or is expected to have, by split, and the mean of their bytes."""
+    """How many texts the corpus of a recipe has, or is expected to have, by split.
+
+    Attributes:
+        texts: Of all splits.
+        train: Of the split `train`, and so on.
+        mean_bytes: Of a text; None where it is not known.
+        pairs: Of training texts, scored ones included; None where it is not known.
+    """
 
     texts: int
     train: int
     dev: int
     test: int
     mean_bytes: float | None = None
+    pairs: int | None = None
 
 
 @dataclass(frozen=True)

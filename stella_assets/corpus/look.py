@@ -33,6 +33,12 @@ class Looked:
         """Of a text."""
         return sum(len(row.text.encode()) for row in self.sample) / max(1, len(self.sample))
 
+    @property
+    def related(self) -> float:
+        """Share of the texts that answer a query, or have a score with one: each stands for a pair."""
+        found = sum(row.related is not None and not row.related.negative for row in self.sample)
+        return found / max(1, len(self.sample))
+
 
 def look(corpus: CorpusSettings) -> list[Looked]:
     """Count the texts of each source for a few seconds, and draw some."""
@@ -53,8 +59,10 @@ def expected_size(corpus: CorpusSettings, looked: Sequence[Looked], kept: float 
     counts = [round(each.texts * kept) for each in looked]
     limits = [source.limit for source in corpus.sources]
     counts = [min(count, limit or count) for count, limit in zip(counts, limits, strict=True)]
+    split, texts = _split(corpus, sum(counts)), max(1, sum(counts))
     size = sum(count * each.mean_bytes for count, each in zip(counts, looked, strict=True))
-    return replace(_split(corpus, sum(counts)), mean_bytes=size / max(1, sum(counts)))
+    related = sum(count * each.related for count, each in zip(counts, looked, strict=True))
+    return replace(split, mean_bytes=size / texts, pairs=round(related * split.train / texts))
 
 
 def largest_size(corpus: CorpusSettings) -> Size | None:

@@ -82,7 +82,10 @@ def size_of(graph: Graph, runner: Runner) -> Size | None:
     if made is None:
         return None
     texts = made.manifest.metrics
-    return Size(texts["texts"], *(texts.get(f"texts_{split}", 0) for split in ("train", "dev", "test")))
+    train, dev, test = (texts.get(f"texts_{split}", 0) for split in ("train", "dev", "test"))
+    related = runner.find(graph.pairs) if graph.pairs else None
+    pairs = related.manifest.metrics["pairs_train"] + related.manifest.metrics["scored"] if related else None
+    return Size(texts["texts"], train, dev, test, pairs=pairs)
 
 
 def _plan_step(

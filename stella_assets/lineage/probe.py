@@ -11,7 +11,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ WORTH_A_PROBE = 5_000
 PER_SCORE = 0.5
 """Seconds of a task at one dimension, in addition to the texts that it encodes."""
 SPEED_TEXTS = 64
+PASSES, LONGER = 3, 1.5
+"""A training step costs as much as three forward passes; texts of lists are longer than others."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,13 @@ def _estimates(
             fresh = 0  # the concatenation encodes them
         seconds = PER_SCORE * _scores(graph.recipe) + (fresh + 2 * SPEED_TEXTS) / speed
         yield step.stored_as, Estimate(f"{fresh:,} texts to encode" if fresh else "", seconds, peak, texts=fresh)
+    for retriever in graph.recipe.retrievers:
+        estimate = retriever.estimate(None, size)
+        if estimate.steps:
+            texts = estimate.steps * retriever.batch_size * retriever.texts_per_list
+            # Documents that answer are longer than the mean text, which queries are among.
+            seconds = PASSES * LONGER * texts / speeds["student"]
+            yield graph.retrievers[retriever.name].stored_as, replace(estimate, seconds=seconds, memory_mib=peak)
     if graph.variants:
         yield graph.variants.stored_as, Estimate(seconds=10 * PER_SCORE * _scores(graph.recipe), memory_mib=peak)
 

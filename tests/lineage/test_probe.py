@@ -48,8 +48,21 @@ def test_the_size_of_the_corpus_is_known_before_it_is_made(
     size = expected_size(recipe.corpus, look(recipe.corpus))
     assert size is not None
     assert size.mean_bytes == pytest.approx(67, abs=1)
-    assert replace(size, mean_bytes=None) == Size(texts, texts - texts // 10 - texts // 20, texts // 20, texts // 10)
+    train = texts - texts // 10 - texts // 20
+    assert replace(size, mean_bytes=None) == Size(texts, train, texts // 20, texts // 10, pairs=0)
     assert (size_of_limits := largest_size(recipe.corpus)) is None or size_of_limits.texts == source["limit"]
+
+
+def test_pairs_are_counted_before_they_are_made(tmp_path: Path, raw: dict[str, Any]):
+    rows = [{"q": f"what is thing number {n} of these?", "a": f"thing number {n} is a thing"} for n in range(1000)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"name": "asked", "kind": "jsonl", "path": "./pairs.jsonl", "licence": "MIT"}
+    raw["corpus"] |= {"sources": [{**source, "columns": {"query": "q", "positive": "a"}}], "dev": 0.05, "test": 0.1}
+    corpus = read_recipe(write_recipe(tmp_path, raw)).corpus
+    size = expected_size(corpus, look(corpus))
+    assert size is not None
+    assert (size.texts, size.train) == (2000, 1700)
+    assert size.pairs == pytest.approx(850, rel=0.1)
 
 
 def test_sources_that_are_too_long_to_count_are_estimated_from_their_bytes(

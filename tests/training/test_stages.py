@@ -13,6 +13,7 @@ from stella_assets.training.head_losses import HeadLosses, MatryoshkaLosses
 from stella_assets.training.losses import LOSSES
 from stella_assets.training.stages import STAGES
 from stella_assets.training.stages.closed_form import ClosedForm
+from stella_assets.training.stages.contrastive import Contrastive
 from stella_assets.training.stages.descent import Descent
 from tests.conftest import TINY
 
@@ -130,6 +131,24 @@ def test_settings_come_back_from_json_as_they_were():
 def test_settings_are_read_without_a_model_library():
     code = "import sys, stella_assets.training.stage; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_contrastive_stage_counts_pairs():
+    stage = Contrastive(
+        train_layers="all", epochs=2, batch_size=50, learning_rate=1e-3, full_head={"cosine": 1, "info_nce": 1}
+    )
+    assert stage.estimate(None, None).seconds is None
+    size = Size(5000, 4000, 0, 1000, pairs=1000)
+    assert (stage.estimate(None, size).work, stage.estimate(None, size).steps) == ("40 steps of 50 pairs", 40)
+    metrics = {"pairs_train": 500, "scored_train": 0, "texts_train": 1500, "texts_seen": 3000, "steps": 20}
+    last = SimpleNamespace(run_info={"seconds": 30.0}, metrics=metrics | {"parameters": 1})
+    # Without a corpus it would have the pairs of the last run, and with twice as many takes twice as long.
+    assert (stage.estimate(last, None).steps, stage.estimate(last, None).seconds) == (20, 30.0)
+    assert (stage.estimate(last, size).texts, stage.estimate(last, size).seconds) == (6000, 60.0)
+    few = SimpleNamespace(
+        run_info={"seconds": 7.0}, metrics={**last.metrics, "texts_seen": 450, "steps": 3, "texts_per_second": 90}
+    )
+    assert stage.estimate(few, size).seconds == pytest.approx(2 + 6000 / 90)
 
 
 def test_a_frozen_encoder_takes_the_time_of_its_one_pass():

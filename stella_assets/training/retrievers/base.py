@@ -14,7 +14,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.models import check_files, load_tokenizer, model_folder, read_shape
 from stella_assets.core.registry import Registry
-from stella_assets.core.step import Estimate
+from stella_assets.core.step import Estimate, Size
 from stella_assets.students.retriever import Retriever
 from stella_assets.training.retrievers.list_losses import ListLosses
 from stella_assets.training.sizes import STATES
@@ -209,14 +209,20 @@ class RetrieverConfig(ConfigModel):
                 "Lower the lengths of the retriever.",
             )
 
-    def estimate(self, last: Manifest | None) -> Estimate:
+    @property
+    def texts_per_list(self) -> int:
+        """What goes through the model for a list: the query and its candidates."""
+        return 1 + self.candidates
+
+    def estimate(self, last: Manifest | None, size: Size | None) -> Estimate:
         """What training it would cost, from the last artefact of its like.
 
         Args:
             last: Manifest of that artefact; None where there is none.
+            size: Of the corpus, as there is a list for each pair; None where it is not known.
         """
         metrics = last.metrics if last else {}
-        lists = metrics.get("lists_train")
+        lists = (size.pairs if size else None) or metrics.get("lists_train")
         steps = self.steps or (max(1, round(self.epochs * lists / self.batch_size)) if self.epochs and lists else None)
         work = f"{steps:,} steps of {self.batch_size} lists" if steps else f"{self.epochs:g} passes over the lists"
         seconds, done = None, metrics.get("lists_seen")

@@ -119,7 +119,7 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
         dependencies=(corpus, pairs, *(step for step in optional if step is not None)),
         external_versions=None if own_model is None else lambda _workspace: {OWN_MODEL: model_digest(own_model)},
         pool="training",
-        estimate=lambda _runner, last, _size: retriever.estimate(last),
+        estimate=lambda _runner, last, size: retriever.estimate(last, size),
         tells=lambda last: _trains_alike(last, retriever),
         compare=compare,
     )

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Estimate, Size
+from stella_assets.training.sizes import STATES
 from stella_assets.training.stages.base import STAGES, Outcome, StageConfig, StageContext, StageError
-from stella_assets.training.stages.descent import Descent
+from stella_assets.training.stages.descent import FEW_STEPS, Descent
 
 if TYPE_CHECKING:
     from stella_assets.training.data import Feed
@@ -68,8 +69,23 @@ class Contrastive(Descent):
         return f"Trains on pairs of texts, with the teachers' vectors as an anchor, in batches of {size}."
 
     def estimate(self, last: Manifest | None, size: Size | None) -> Estimate:
-        """By the last run, as the corpus does not tell how many pairs there are; see `StageConfig.estimate`."""
-        return super().estimate(last, size if self.epochs is None else None)
+        """Steps and pairs, and the time by the last run's speed; see `StageConfig.estimate`."""
+        metrics = last.metrics if last else {}
+        pairs = (size.pairs if size else None) or metrics.get("pairs_train", 0) + metrics.get("scored_train", 0)
+        batch = self.texts_per_batch(pairs)
+        if batch is None or not (pairs or self.steps):
+            return super().estimate(last, size if self.epochs is None else None)
+        steps = self.steps or max(1, round((self.texts_to_see(pairs) or 0) / batch))
+        work = f"{steps:,} steps of {batch} pairs"
+        if last is None:
+            return Estimate(work, steps=steps)
+        # A pair has two texts or more, as many as in the last run.
+        texts, seconds = round(steps * metrics["texts_seen"] / metrics["steps"]), float(last.run_info["seconds"])
+        if metrics["steps"] < FEW_STEPS:
+            seconds = self._seconds_from_few_steps(last, texts, steps, size)
+        else:
+            seconds *= steps / metrics["steps"]
+        return Estimate(work, seconds, disk_mib=metrics["parameters"] * 4 * STATES / 2**20, texts=texts, steps=steps)
 
     def run(self, context: StageContext) -> Outcome:
         """Train in place; see `Descent.run`.

@@ -55,6 +55,11 @@ class Reranker(RetrieverConfig):
     )
 
     @property
+    def texts_per_list(self) -> int:
+        """Each candidate together with the query; see `RetrieverConfig.texts_per_list`."""
+        return self.candidates
+
+    @property
     def longest(self) -> int:
         """See `RetrieverConfig.longest`."""
         return self.max_length
