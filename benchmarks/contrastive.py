@@ -333,7 +333,7 @@ def compare(
     workspace: WorkspaceFolder = WORKSPACE,
     seeds: int = 3,
     rate: float = 1e-4,
-    anchor: float = 5,
+    anchor: float = 10,
     peer_rate: float = 1e-4,
 ) -> None:
     """`robust` alone, with a contrastive finish, and with sentence-transformers' trainer in its place."""
