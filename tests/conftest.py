@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("LANCE_LOG", "error")
 if "PYTEST_XDIST_WORKER" in os.environ:  # two processes on two cores: more threads would compete for them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("STELLA_THREADS", "1")  # of the commands that tests start
 
 
 @pytest.fixture(autouse=True, scope="session")
