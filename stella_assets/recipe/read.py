@@ -183,7 +183,9 @@ def _explain(place: Place, item: Any, value: Any) -> str:
             place, value = (*place, str(context["discriminator"]).strip("'")), context["tag"]
             said = f"there is no {_short(value)}. Take one of {context['expected_tags']}."
         case _:
-            shown = f" (value: {_short(value)})" if isinstance(value, str | int | float | bool | None) else ""
+            # What stands where a secret's name belongs may be the secret.
+            is_shown = isinstance(value, str | int | float | bool | None) and place[-1:] != ("key",)
+            shown = f" (value: {_short(value)})" if is_shown else ""
             said = f"{_cut(item['msg'].removeprefix('Value error, '))}{shown}."
     # A former value is also an invalid tag or choice, so its rename replaces any message from above.
     if now := current_value(place, value):

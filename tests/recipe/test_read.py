@@ -49,6 +49,18 @@ def test_a_name_that_no_folder_can_have_is_refused_as_every_other_one(tmp_path: 
     assert "read as a hub id" in refusal(tmp_path, raw)
 
 
+@pytest.mark.parametrize("key", ["sk-proj-0123456789abcdefghij", "Xv3kQ9bW1zR7tYp2LmN8aC4dE6fG0hJ5", "two words"])
+def test_a_key_in_place_of_a_variable_is_refused_and_not_shown(tmp_path: Path, raw: Raw, key: str):
+    api = {"kind": "api", "name": "far", "licence": "x", "service": {"dialect": "openai", "model": "m"}, "key": key}
+    terms = {"distribution": "internal", "url": "https://example.com", "read_on": "2026-11-27"}
+    raw["teachers"] = [{**api, "dim": 8, "price": 1, "terms": terms}]
+    with pytest.raises(RecipeError, match=r"teachers.0.key: not the name of an environment variable") as refused:
+        read_recipe(write_recipe(tmp_path, raw))
+    assert key not in str(refused.value)
+    raw["teachers"][0]["key"] = "AZURE_OPENAI_KEY_WEST_EUROPE_2"
+    assert read_recipe(write_recipe(tmp_path, raw)).teachers[0].key == "AZURE_OPENAI_KEY_WEST_EUROPE_2"
+
+
 def test_a_misspelt_key_is_named_with_the_likely_one(tmp_path: Path, raw: Raw):
     raw["stages"][1]["learning_rat"] = raw["stages"][1].pop("learning_rate")
     message = refusal(tmp_path, raw)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from stella_assets.core.config import ConfigModel, Positive
 from stella_assets.core.services import Services
@@ -13,12 +14,27 @@ from stella_assets.teachers.api.service import Service
 from stella_assets.teachers.forecast import Forecast
 from stella_assets.teachers.terms import Terms
 
+VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+KEY_LENGTH = 20
+"""Keys of services are as long at least; with small letters and digits, a name of that length is taken for one."""
+
+
+def _require_variable(name: str) -> str:
+    """A key in place of a variable's name would get into manifests and messages."""
+    looks_like_key = len(name) >= KEY_LENGTH and any(map(str.islower, name)) and any(map(str.isdigit, name))
+    if looks_like_key or not VARIABLE.fullmatch(name):
+        raise ValueError(
+            "not the name of an environment variable, and perhaps the key itself, so it is not shown here: put the key "
+            "into a variable, and give the name of that"
+        )
+    return name
+
 
 class AskingConfig(ConfigModel):
     """Key, limits, price and terms. None of them decides what is answered."""
 
     service: Service = Field(description="how it is asked, and for which model: see the dialects")
-    key: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = Field(
+    key: Annotated[str, AfterValidator(_require_variable)] | None = Field(
         description="name of the environment variable that holds the key; null for a server without keys"
     )
     limits: Limits = Field(Limits(), description="over those of the dialect")
