@@ -8,6 +8,7 @@ from stella_assets.core.manifest import Manifest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Estimate, Size, Step
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
+from stella_assets.teachers.forecast import with_cost
 
 if TYPE_CHECKING:
     from stella_assets.corpus.read import CorpusTexts
@@ -18,7 +19,7 @@ HELD_OUT_TEXTS = 2.5
 
 
 def texts_to_score(evaluation: EvaluationSettings, test_texts: int) -> int:
-    """Texts of the held-out tasks, of mteb's tasks as far as mteb knows their sizes.
+    """Texts of the held-out tasks, and of mteb's tasks as far as mteb knows their sizes.
 
     Args:
         evaluation: The settings.
@@ -60,14 +61,8 @@ def estimate_teacher_scores(
     assert forecast is not None, "it is paid"
     own = [task.name for task in evaluation.custom_tasks]
     work = f"{count:,} texts of tasks, if as long as those of the corpus"
-    return Estimate(
-        f"{work}; {', '.join(own)} not counted" if own else work,
-        float(last.run_info["seconds"]) if last else None,
-        texts=count,
-        tokens=forecast.tokens,
-        money=forecast.dollars,
-        charges=forecast.words(),
-    )
+    work = f"{work}; {', '.join(own)} not counted" if own else work
+    return with_cost(Estimate(work, float(last.run_info["seconds"]) if last else None, texts=count), forecast)
 
 
 def _mean_bytes(corpus: Step[CorpusTexts] | None, runner: Runner) -> float | None:

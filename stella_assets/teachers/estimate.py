@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from stella_assets.core.manifest import Identity, Manifest, plain
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Estimate, Size, Step
 from stella_assets.corpus.read import CorpusTexts
-from stella_assets.teachers.forecast import Forecast
+from stella_assets.teachers.forecast import with_cost
 from stella_assets.teachers.kinds.base import TeacherConfig
 from stella_assets.teachers.teacher_vectors import Reference, TeacherVectors, fingerprints
 from stella_assets.teachers.worker import EncodeWorker
@@ -42,7 +41,7 @@ def estimate_encoding(
         if size is None:
             return Estimate("the texts that are new")
         expected = Estimate(f"{size.texts:,} texts to embed", _seconds(last, size.texts), texts=size.texts)
-        return _with_cost(expected, teacher.forecast_of(size.texts, size.mean_bytes))
+        return with_cost(expected, teacher.forecast_of(size.texts, size.mean_bytes))
     texts = corpus.read(made, runner.workspace)
     if teacher.paid:
         return _of_paid(teacher, texts, runner, last)
@@ -69,13 +68,7 @@ def _of_paid(teacher: TeacherConfig, texts: CorpusTexts, runner: Runner, last: M
     forecast = TeacherVectors(teacher, Path(), reference, runner.workspace, worker).forecast(texts, runner.compute)
     assert forecast is not None, "it is paid"
     work = f"{forecast.texts:,} of {len(texts):,} texts to embed"
-    return _with_cost(Estimate(work, _seconds(last, forecast.texts), texts=forecast.texts), forecast)
-
-
-def _with_cost(estimate: Estimate, forecast: Forecast | None) -> Estimate:
-    if forecast is None:
-        return estimate
-    return replace(estimate, tokens=forecast.tokens, money=forecast.dollars, charges=forecast.words())
+    return with_cost(Estimate(work, _seconds(last, forecast.texts), texts=forecast.texts), forecast)
 
 
 def _seconds(last: Manifest | None, texts: int) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from stella_assets.core.step import Estimate
 
 
 @dataclass(frozen=True)
@@ -32,3 +34,15 @@ class Forecast:
         tokens = f"unknown {self.bills}" if self.tokens is None else f"{self.tokens:,} {self.bills} ({self.counted})"
         dollars = "unknown dollars" if self.dollars is None else f"${self.dollars:,.2f}"
         return f"{tokens}, {dollars} ({self.priced})"
+
+
+def with_cost(estimate: Estimate, forecast: Forecast | None) -> Estimate:
+    """An estimate with what others would charge.
+
+    Args:
+        estimate: Of the work.
+        forecast: Of the charges; None where nobody charges anything.
+    """
+    if forecast is None:
+        return estimate
+    return replace(estimate, tokens=forecast.tokens, money=forecast.dollars, charges=forecast.words())

@@ -7,6 +7,7 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.step import Estimate, Step
 from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.teachers.forecast import with_cost
 from stella_assets.teachers.mined_negatives import MinedNegatives
 from stella_assets.teachers.scorers.base import PairScorerConfig
 from stella_assets.teachers.scorers.candidates import candidate_pairs
@@ -42,11 +43,5 @@ def estimate_scoring(
     forecast = scorer.forecast(candidates, runner.read(corpus), runner.compute.services)
     if forecast is None:
         return Estimate(f"{len(candidates):,} pairs to score", seconds)
-    return Estimate(
-        f"{forecast.texts:,} of {len(candidates):,} pairs to score",
-        seconds if forecast.texts else 0.0,
-        texts=forecast.texts,
-        tokens=forecast.tokens,
-        money=forecast.dollars,
-        charges=forecast.words(),
-    )
+    work = f"{forecast.texts:,} of {len(candidates):,} pairs to score"
+    return with_cost(Estimate(work, seconds if forecast.texts else 0.0, texts=forecast.texts), forecast)
