@@ -3,9 +3,10 @@
 python -m benchmarks.contrastive settings --data FOLDER   learning rate and weight of the anchor, one seed
 python -m benchmarks.contrastive compare --data FOLDER    three seeds, and sentence-transformers' own trainer
 
-FOLDER holds `corpus/`, `pairs/` and `eval/`. The teacher is all-MiniLM-L6-v2, the student three of its six layers. Both
-read 64 tokens. All finishes start from the same distilled student and see the same pairs, in as many steps of as many
-pairs. The tests are on pairs of the test splits, and on four public tasks that have no text in common with them.
+With `--whole`, on all pairs and whole test splits: hours on a CPU, minutes on a GPU. FOLDER holds `corpus/`, `pairs/`
+and `eval/`. The teacher is all-MiniLM-L6-v2, the student three of its six layers. Both read 64 tokens. All finishes
+start from the same distilled student and see the same pairs, in as many steps of as many pairs. The tests are on pairs
+of the test splits, and on four public tasks that have no text in common with them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,37 +44,68 @@ from stella_assets.students import FULL, SavedStudent
 app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with corpus/, pairs/ and eval/.")]
 WorkspaceFolder = Annotated[Path, typer.Option(help="Where vectors, students and scores are kept between runs.")]
+Whole = Annotated[bool, typer.Option(help="All pairs and whole test splits.")]
 WORKSPACE = Path("var/benchmarks")
 LOG = logging.getLogger("stella")
-TOKENS, BATCH, STEPS = 64, 64, 50
-PAIRS = {"medquad": 2000, "arxiv_title_abstract": 1200}
+TOKENS = 64
 OTHERS = {"query_wellformedness": "query", "wiki_split": "document", "topical_chat": "document"}
 """Sources of texts without pairs, of which the student is distilled, too."""
-OF_OTHERS = 600
 TASKS = {"medquad": "MedQuAD", "arxiv_title_abstract": "ArxivTitles"}
-MAX_DOCUMENTS, DISTRACTORS, MAX_QUERIES = 600, 100, 400
-SCIFACT = "SciFactSmall"
-SCIFACT_DOCUMENTS = 500
+SCIFACT = "SciFact"
 RETRIEVAL = (*TASKS.values(), SCIFACT)
 KEPT = ("STSBenchmark", "Banking77Classification")
-ROBUST: list[dict[str, Any]] = [
-    {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 1}},
-    {"train_layers": "all", "train_embeddings": False, "full_head": {"cosine": 1}, "batch_size": BATCH,
-     "texts": 16_000, "learning_rate": 5e-4},
-]  # fmt: skip
+EVERYTHING = 10**9
 Parts = list[tuple[Any, Any]]
 
 
-def finish(rate: float, cosine: float, **changes: Any) -> dict[str, Any]:
-    """A contrastive stage."""
-    return {
-        "method": "contrastive", "train_layers": "all", "train_embeddings": False, "batch_size": BATCH, "steps": STEPS,
-        "full_head": {"info_nce": 1, **({"cosine": cosine} if cosine else {})}, "hard_negatives": 1,
-        "learning_rate": rate, "checkpoint_selection": "last", **changes,
-    }  # fmt: skip
+@dataclass(frozen=True)
+class Scale:
+    """How much of the data is used.
+
+    Attributes:
+        pairs: Training pairs of each source at most.
+        others: Texts of each source without pairs at most.
+        texts: Texts that the distillation sees.
+        batch: Texts, or pairs, of a step.
+        steps: Of the finish.
+        documents: Answers of a task at most; the queries are those of these documents.
+        distractors: Further documents of a task at most.
+        scifact: Documents of SciFact that answer nothing, at most.
+        queries: Of a task at most.
+    """
+
+    pairs: Mapping[str, int]
+    others: int
+    texts: int
+    batch: int
+    steps: int
+    documents: int
+    distractors: int
+    scifact: int
+    queries: int
+
+    def robust(self) -> list[dict[str, Any]]:
+        """The stages of the distillation."""
+        return [
+            {"method": "closed_form", "train_layers": 0, "full_head": {"cosine": 1}},
+            {"train_layers": "all", "train_embeddings": False, "full_head": {"cosine": 1}, "batch_size": self.batch,
+             "texts": self.texts, "learning_rate": 5e-4},
+        ]  # fmt: skip
+
+    def finish(self, rate: float, cosine: float) -> dict[str, Any]:
+        """A contrastive stage."""
+        return {
+            "method": "contrastive", "train_layers": "all", "train_embeddings": False, "batch_size": self.batch,
+            "steps": self.steps, "full_head": {"info_nce": 1, **({"cosine": cosine} if cosine else {})},
+            "hard_negatives": 1, "learning_rate": rate, "checkpoint_selection": "last",
+        }  # fmt: skip
 
 
-def write_sources(data: Path, folder: Path) -> None:
+PART = Scale({"medquad": 2000, "arxiv_title_abstract": 1200}, 600, 16_000, 64, 50, 600, 100, 500, 400)
+WHOLE = Scale(dict.fromkeys(TASKS, EVERYTHING), 6000, 300_000, 256, 500, EVERYTHING, EVERYTHING, EVERYTHING, EVERYTHING)
+
+
+def write_sources(data: Path, folder: Path, scale: Scale) -> None:
     """The training pairs, and test splits as retrieval tasks, whose queries no training pair has.
 
     SciFact has all its queries and what answers them, and some of its other documents.
@@ -82,13 +115,15 @@ def write_sources(data: Path, folder: Path) -> None:
         rows = pl.read_parquet(data / "pairs" / f"{name}.parquet")
         test = rows.filter(pl.col("split") == "test")
         train = rows.filter(pl.col("split") == "train").join(test, on="query", how="anti").sample(fraction=1, seed=0)
-        used, unused = train.head(PAIRS[name]), train.slice(PAIRS[name])
+        used, unused = train.head(scale.pairs[name]), train.slice(scale.pairs[name])
         used.select("query", "document", "licence").write_parquet(folder / f"{name}.parquet")
-        test = test.head(MAX_DOCUMENTS)
+        test = test.head(scale.documents)
         others = pl.concat([rows.filter(pl.col("split") == "validation"), unused]).join(used, on="document", how="anti")
-        documents = pl.concat([test["document"], others["document"].head(DISTRACTORS)]).unique(maintain_order=True)
+        documents = pl.concat([test["document"], others["document"].head(scale.distractors)]).unique(
+            maintain_order=True
+        )
         numbers = {text: f"d{at}" for at, text in enumerate(documents)}
-        ids = {text: f"q{at}" for at, text in enumerate(test["query"].unique(maintain_order=True).head(MAX_QUERIES))}
+        ids = {text: f"q{at}" for at, text in enumerate(test["query"].unique(maintain_order=True).head(scale.queries))}
         # Also what a document among the others answers.
         answers = (
             pl.concat([test, others])
@@ -103,7 +138,7 @@ def write_sources(data: Path, folder: Path) -> None:
     parts = {name: pl.read_parquet(data / "eval" / "SciFact" / f"{name}.parquet") for name in LAYOUT}
     answering = pl.col("id").is_in(parts["qrels"]["doc_id"].to_list())
     corpus = parts["corpus"].with_columns(pl.col("id").cast(pl.String))
-    chosen = pl.concat([corpus.filter(answering), corpus.filter(~answering).head(SCIFACT_DOCUMENTS)])
+    chosen = pl.concat([corpus.filter(answering), corpus.filter(~answering).head(scale.scifact)])
     write_task(folder / "tasks" / SCIFACT, chosen, parts["queries"], parts["qrels"])
 
 
@@ -122,16 +157,16 @@ def write_task(place: Path, *parts: pl.DataFrame) -> None:
         part.unique().sort(part.columns[:2]).write_parquet(place / f"{name}.parquet")
 
 
-def recipe_of(data: Path, folder: Path, stages: list[dict[str, Any]], seed: int) -> dict[str, Any]:
+def recipe_of(data: Path, folder: Path, stages: list[dict[str, Any]], seed: int, scale: Scale) -> dict[str, Any]:
     """The recipe of the comparison, with some stages."""
     pairs = [
         {"name": name, "kind": "parquet", "path": str(folder / f"{name}.parquet"), "licence": "see the data",
          "columns": {"query": "query", "positive": "document"}}
-        for name in PAIRS
+        for name in TASKS
     ]  # fmt: skip
     others = [
         {"name": name, "kind": "parquet", "path": str(data / "corpus" / f"{name}.parquet"), "role": role,
-         "licence": "see the data", "limit": OF_OTHERS}
+         "licence": "see the data", "limit": scale.others}
         for name, role in OTHERS.items()
     ]  # fmt: skip
     tasks = [{"name": task, "kind": "retrieval", "path": str(folder / "tasks" / task)} for task in RETRIEVAL]
@@ -194,16 +229,19 @@ class Comparison:
     Args:
         data: Folder with corpus/, pairs/ and eval/.
         workspace: Where everything is kept.
+        scale: How much of the data is used.
     """
 
-    def __init__(self, data: Path, workspace: Path) -> None:
-        self._data, self._folder = data.resolve(), workspace.absolute() / "contrastive"
+    def __init__(self, data: Path, workspace: Path, scale: Scale) -> None:
+        self._data, self.scale = data.resolve(), scale
+        self._folder = workspace.absolute() / ("contrastive" if scale is PART else "contrastive_whole")
         self.runner = Runner(Workspace(self._folder), LOG)
-        write_sources(self._data, self._folder / "sources")
+        write_sources(self._data, self._folder / "sources", scale)
 
     def graph(self, seed: int, *further: dict[str, Any]) -> Graph:
         """The recipe with `robust` and further stages."""
-        raw = recipe_of(self._data, self._folder / "sources", [*ROBUST, *further], seed)
+        stages = [*self.scale.robust(), *further]
+        raw = recipe_of(self._data, self._folder / "sources", stages, seed, self.scale)
         return Graph(parse_recipe(raw, self._folder / "contrastive.yaml"))
 
     def make(self, *steps: Step[Any]) -> None:
@@ -229,7 +267,7 @@ class Comparison:
 
         graph = self.graph(seed)
         start = self.student(graph).folder
-        folder = self._folder / "peers" / digest([str(start.resolve()), rate, STEPS, seed])
+        folder = self._folder / "peers" / digest([str(start.resolve()), rate, self.scale.steps, seed])
         if (folder / "modules.json").exists():
             return folder
         assert graph.pairs is not None
@@ -247,11 +285,13 @@ class Comparison:
                 "negative": [text_of[key] for key in rows["negative"]],
             }
         )
-        model = SentenceTransformer(str(start), device="cpu")
+        device = self.runner.compute.device
+        model = SentenceTransformer(str(start), device=str(device))
         arguments = SentenceTransformerTrainingArguments(
-            output_dir=str(folder / "trainer"), max_steps=STEPS, per_device_train_batch_size=BATCH, learning_rate=rate,
-            use_cpu=True, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=seed,
-            warmup_steps=0.1, bf16=self.runner.compute.dtype("auto") == "bfloat16",
+            output_dir=str(folder / "trainer"), max_steps=self.scale.steps, learning_rate=rate, seed=seed,
+            per_device_train_batch_size=self.scale.batch, use_cpu=device.type == "cpu", report_to=[],
+            save_strategy="no", logging_strategy="no", disable_tqdm=True, warmup_steps=0.1,
+            bf16=self.runner.compute.dtype("auto") == "bfloat16",
         )  # fmt: skip
         loss = MultipleNegativesRankingLoss(model)
         SentenceTransformerTrainer(model=model, args=arguments, train_dataset=dataset, loss=loss).train()
@@ -312,9 +352,10 @@ def compared(board: Scoreboard, names: Sequence[str], seeds: Iterable[int], base
 
 
 @app.command()
-def settings(data: Data, workspace: WorkspaceFolder = WORKSPACE, seed: int = 0) -> None:
-    """Learning rates, weights of the anchor and numbers of negatives; one seed."""
-    run = Comparison(data, workspace)
+def settings(data: Data, workspace: WorkspaceFolder = WORKSPACE, seed: int = 0, *, whole: Whole = False) -> None:
+    """Learning rates and weights of the anchor; one seed."""
+    run = Comparison(data, workspace, WHOLE if whole else PART)
+    finish = run.scale.finish
     variants: Mapping[str, list[dict[str, Any]]] = {
         "robust": [],
         "rate 1e-4, anchor 5": [finish(1e-4, 5)],
@@ -324,7 +365,7 @@ def settings(data: Data, workspace: WorkspaceFolder = WORKSPACE, seed: int = 0) 
     }
     parts = [run.score_stages(f"{name}/{seed}", seed, *stages) for name, stages in variants.items()]
     rows = compared(board_of(parts), list(variants), [seed], "robust")
-    write_row("contrastive_settings", {"pairs": PAIRS, "steps": STEPS, "scores": rows})
+    write_row("contrastive_settings", {"scale": asdict(run.scale), "scores": rows})
 
 
 @app.command()
@@ -335,14 +376,16 @@ def compare(
     rate: float = 1e-4,
     anchor: float = 10,
     peer_rate: float = 1e-4,
+    *,
+    whole: Whole = False,
 ) -> None:
     """`robust` alone, with a contrastive finish, and with sentence-transformers' trainer in its place."""
-    run = Comparison(data, workspace)
+    run = Comparison(data, workspace, WHOLE if whole else PART)
     parts: Parts = []
     names = ["robust", "robust, contrastive", "robust, MultipleNegativesRankingLoss"]
     for seed in range(seeds):
         parts.append(run.score_stages(f"{names[0]}/{seed}", seed))
-        parts.append(run.score_stages(f"{names[1]}/{seed}", seed, finish(rate, anchor)))
+        parts.append(run.score_stages(f"{names[1]}/{seed}", seed, run.scale.finish(rate, anchor)))
         peer = SentenceTransformerEmbedder(run.peer(seed, peer_rate))
         parts.append(run.score(f"{names[2]}/{seed}", peer, run.graph(seed)))
         board, chosen = board_of(parts), range(seed + 1)
@@ -350,9 +393,8 @@ def compare(
         write_row(
             "contrastive",
             {
-                "pairs": PAIRS,
-                "steps": STEPS,
-                "batch": BATCH,
+                "scale": asdict(run.scale),
+                "device": run.runner.compute.describe(),
                 "rate": rate,
                 "anchor": anchor,
                 "peer_rate": peer_rate,
