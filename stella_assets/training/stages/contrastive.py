@@ -10,9 +10,8 @@ from pydantic import Field
 
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Estimate, Size
-from stella_assets.training.sizes import STATES
 from stella_assets.training.stages.base import STAGES, Outcome, StageConfig, StageContext, StageError
-from stella_assets.training.stages.descent import FEW_STEPS, Descent
+from stella_assets.training.stages.descent import Descent
 
 if TYPE_CHECKING:
     from stella_assets.training.data import Feed
@@ -77,15 +76,9 @@ class Contrastive(Descent):
             return super().estimate(last, size if self.epochs is None else None)
         steps = self.steps or max(1, round((self.texts_to_see(pairs) or 0) / batch))
         work = f"{steps:,} steps of {batch} pairs"
-        if last is None:
-            return Estimate(work, steps=steps)
         # A pair has two texts or more, as many as in the last run.
-        texts, seconds = round(steps * metrics["texts_seen"] / metrics["steps"]), float(last.run_info["seconds"])
-        if metrics["steps"] < FEW_STEPS:
-            seconds = self._seconds_from_few_steps(last, texts, steps, size)
-        else:
-            seconds *= steps / metrics["steps"]
-        return Estimate(work, seconds, disk_mib=metrics["parameters"] * 4 * STATES / 2**20, texts=texts, steps=steps)
+        texts = round(steps * metrics["texts_seen"] / metrics["steps"]) if last else None
+        return self._by_last_run(work, last, texts, steps, size)
 
     def run(self, context: StageContext) -> Outcome:
         """Train in place; see `Descent.run`.

@@ -265,6 +265,13 @@ class Descent(StageConfig):
         steps = self.steps or (round(texts / batch) if texts and batch else None)
         parts = [f"{steps:,} steps" if steps else "", f"{batch} texts" if batch else ""]
         work = " of ".join(filter(None, parts)) or (f"{texts:,} texts" if texts else self._length().rstrip(","))
+        return self._by_last_run(work, last, texts, steps, size)
+
+    def _by_last_run(
+        self, work: str, last: Manifest | None, texts: int | None, steps: int | None, size: Size | None
+    ) -> Estimate:
+        """What `texts` in `steps` take at the speed of the last run; None of either where it is not known."""
+        metrics = last.metrics if last else {}
         seconds, disk = None, metrics.get("parameters", 0) * 4 * STATES / 2**20 or None
         if last and metrics.get("steps", FEW_STEPS) < FEW_STEPS and texts:
             seconds = self._seconds_from_few_steps(last, texts, steps or 0, size)
