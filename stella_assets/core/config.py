@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -44,6 +45,17 @@ Dimension = Annotated[int, Field(gt=0, le=65_536)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What numpy and scikit-learn accept."""
 Weight = Annotated[float, Field(ge=0)]
+
+
+def _require_past(day: date) -> date:
+    # In the time zone where days begin first, so that nobody's today is refused.
+    if day > (datetime.now(UTC) + timedelta(hours=14)).date():
+        raise ValueError("this day is in the future; give the day on which it was done, as YYYY-MM-DD")
+    return day
+
+
+PastDay = Annotated[date, AfterValidator(_require_past)]
+"""A day on which somebody did something."""
 
 
 def doubled(names: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, get_args
 
@@ -184,7 +185,7 @@ def _explain(place: Place, item: Any, value: Any) -> str:
             said = f"there is no {_short(value)}. Take one of {context['expected_tags']}."
         case _:
             # What stands where a secret's name belongs may be the secret.
-            is_shown = isinstance(value, str | int | float | bool | None) and place[-1:] != ("key",)
+            is_shown = isinstance(value, str | int | float | bool | date | None) and place[-1:] != ("key",)
             shown = f" (value: {_short(value)})" if is_shown else ""
             said = f"{_cut(item['msg'].removeprefix('Value error, '))}{shown}."
     # A former value is also an invalid tag or choice, so its rename replaces any message from above.
@@ -201,7 +202,7 @@ def _cut(message: str) -> str:
 def _short(value: Any) -> str:
     """A value as Python writes it, cut where nobody would read on."""
     try:
-        written = repr(value)
+        written = str(value) if isinstance(value, date) else repr(value)
     except ValueError:  # Python does not write numbers of thousands of digits
         return "a number of thousands of digits"
     return written if len(written) <= LONGEST_VALUE else f"{written[:LONGEST_VALUE]}..."

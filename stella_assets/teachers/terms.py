@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stella_assets.core.config import ConfigModel
+from stella_assets.core.config import ConfigModel, PastDay
 
 
 class Terms(ConfigModel):
@@ -21,7 +20,7 @@ class Terms(ConfigModel):
         description="whether a model that learned from the vectors may be published; `internal` where nobody knows"
     )
     url: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(description="where the terms can be read")
-    read_on: date = Field(description="the day on which somebody read them")
+    read_on: PastDay = Field(description="the day on which somebody read them")
 
     def __str__(self) -> str:
         return f"{self.distribution} ({self.url}, read on {self.read_on})"

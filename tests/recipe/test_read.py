@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from stella_assets.recipe import RecipeError, read_recipe
 from stella_assets.recipe.former_keys import FORMER_KEYS, FORMER_VALUES
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.read import REMEDY
+from stella_assets.teachers.api.prices import published
 from stella_assets.training.stages import STAGES
 from tests.conftest import write_recipe
 
@@ -49,11 +51,74 @@ def test_a_name_that_no_folder_can_have_is_refused_as_every_other_one(tmp_path: 
     assert "read as a hub id" in refusal(tmp_path, raw)
 
 
+def with_service(raw: Raw, **changes: Any) -> Raw:
+    """The tiny recipe with a teacher behind an API."""
+    api = {"kind": "api", "name": "far", "licence": "x", "service": {"dialect": "openai", "model": "m"}, "key": None}
+    terms = {"distribution": "internal", "url": "https://example.com", "read_on": "2026-11-27"}
+    raw["teachers"] = [{**api, "dim": 8, "price": 1, "terms": terms, **changes}]
+    return raw
+
+
+@pytest.mark.parametrize("day", ["2999-01-31", date(2999, 1, 31)])
+def test_terms_that_nobody_can_have_read_yet_are_refused(tmp_path: Path, raw: Raw, day: str | date):
+    terms = with_service(raw)["teachers"][0]["terms"]
+    terms["read_on"] = day
+    shown = f"{tmp_path}/tiny.yaml: teachers.0.terms.read_on: this day is in the future; give the day on which"
+    assert (said := refusal(tmp_path, raw)).startswith(shown)
+    assert "(value: " in said
+    assert "2999-01-31" in said
+    # Everywhere on Earth.
+    terms["read_on"] = str((datetime.now(UTC) + timedelta(hours=14)).date())
+    assert read_recipe(write_recipe(tmp_path, raw)).teachers[0].terms.distribution == "internal"
+    terms["read_on"] = str((datetime.now(UTC) + timedelta(days=2)).date())
+    assert "is in the future" in refusal(tmp_path, raw)
+
+
+def test_the_shipped_prices_were_read_in_the_past():
+    facts = published("openai", "text-embedding-3-small")
+    assert facts is not None
+    assert facts.read_on <= datetime.now(UTC).date()
+
+
+VOYAGE = "256, 512, 1024, 2048"
+NOT_OFFERED = [
+    ("openai", "text-embedding-3-small", {"dimensions": 1537}, "1 to 1536"),
+    ("openai", "text-embedding-3-large", {"dimensions": 4096}, "1 to 3072"),
+    ("openai", "text-embedding-ada-002", {"dimensions": 512}, "1536"),
+    ("cohere", "embed-v5.0-fast", {"dimensions": 1000}, "256, 512, 768, 1024, 1536, 2048"),
+    ("cohere", "embed-v5.0-fast", {"dim": 1000}, "256, 512, 768, 1024, 1536, 2048"),
+    ("cohere", "embed-english-v3.0", {"dimensions": 512}, "1024"),
+    ("voyage", "voyage-4", {"dimensions": 768}, VOYAGE),
+    ("voyage", "voyage-3.5-lite", {"dim": 768}, VOYAGE),
+    ("gemini", "gemini-embedding-001", {"dimensions": 3073}, "1 to 3072"),
+    ("mistral", "mistral-embed", {"dimensions": 512}, "1024"),
+]
+
+
+@pytest.mark.parametrize(("dialect", "model", "stated", "offered"), NOT_OFFERED)
+def test_dimensions_that_a_provider_does_not_offer_are_refused(
+    tmp_path: Path, raw: Raw, dialect: str, model: str, stated: dict[str, int], offered: str
+):
+    [(setting, number)] = stated.items()
+    service = {"dialect": dialect, "model": model}
+
+    def stating(number: int | None, **more: str) -> Raw:
+        asked = service | more | ({"dimensions": number} if setting == "dimensions" else {})
+        return with_service(raw, service=asked, dim=number if setting == "dim" else None)
+
+    said = refusal(tmp_path, stating(number))
+    assert f"{setting} {number}: not offered by {model}, as published on 20" in said
+    assert f"use one of {offered}, or leave it out" in said
+    whole = int(offered.rsplit(", ", maxsplit=1)[-1].removeprefix("1 to "))
+    assert read_recipe(write_recipe(tmp_path, stating(whole))).teachers[0].dimensions == whole
+    # Nobody knows what another server offers, or a model that is not in the file.
+    for unknown in ({"base_url": "http://127.0.0.1:8000/v1"}, {"model": "unheard"}):
+        assert read_recipe(write_recipe(tmp_path, stating(number, **unknown))).teachers[0].dimensions == number
+
+
 @pytest.mark.parametrize("key", ["sk-proj-0123456789abcdefghij", "Xv3kQ9bW1zR7tYp2LmN8aC4dE6fG0hJ5", "two words"])
 def test_a_key_in_place_of_a_variable_is_refused_and_not_shown(tmp_path: Path, raw: Raw, key: str):
-    api = {"kind": "api", "name": "far", "licence": "x", "service": {"dialect": "openai", "model": "m"}, "key": key}
-    terms = {"distribution": "internal", "url": "https://example.com", "read_on": "2026-11-27"}
-    raw["teachers"] = [{**api, "dim": 8, "price": 1, "terms": terms}]
+    with_service(raw, key=key)
     with pytest.raises(RecipeError, match=r"teachers.0.key: not the name of an environment variable") as refused:
         read_recipe(write_recipe(tmp_path, raw))
     assert key not in str(refused.value)

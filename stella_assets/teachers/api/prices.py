@@ -23,6 +23,8 @@ class Published:
         price: Dollars for a million tokens; None where nobody looked it up.
         batch_price: The same of the batch API; None where there is none, or nobody looked it up.
         dimensions: Of a vector, where none are asked for.
+        offered: The dimensions that can be asked for, ascending; empty where nobody looked them up, or any can be.
+        largest: Up to which all can be asked for; None where that is not so.
         limits: Of a request.
     """
 
@@ -31,7 +33,15 @@ class Published:
     price: float | None
     batch_price: float | None
     dimensions: int | None
+    offered: tuple[int, ...]
+    largest: int | None
     limits: Limits
+
+    def instead_of(self, dimensions: int) -> str:
+        """What is offered in place of some dimensions; empty where they are offered, or nobody looked it up."""
+        if self.offered and dimensions not in self.offered:
+            return ", ".join(map(str, self.offered))
+        return f"1 to {self.largest}" if self.largest and dimensions > self.largest else ""
 
 
 @cache
@@ -65,5 +75,7 @@ def published(dialect: str, model: str) -> Published | None:
         price=_known(facts.get("price")),
         batch_price=_known(facts.get("batch")),
         dimensions=facts.get("dimensions"),
+        offered=tuple(facts.get("offered", ())),
+        largest=facts.get("largest"),
         limits=Limits(**facts.get("limits", {})).over(Limits(**provider["limits"])),
     )

@@ -79,6 +79,7 @@ class ApiTeacher(TeacherConfig, AskingConfig):
             raise ValueError("nothing says how many dimensions its vectors have; state `dim`, or `service.dimensions`")
         if known is not None and self.dim not in (None, known):
             raise ValueError(f"dim {self.dim}: the service's vectors have {known} dimensions")
+        self.service.require_offered("dim", self.dim)
         return self
 
     @model_validator(mode="after")

@@ -47,6 +47,28 @@ class Dialect(Service):
         default=None, description="dimensions to ask for; the model's own where not given"
     )
 
+    @model_validator(mode="after")
+    def _require_offered_dimensions(self) -> Self:
+        self.require_offered("dimensions", self.dimensions)
+        return self
+
+    def require_offered(self, setting: str, dimensions: int | None) -> None:
+        """Make sure that the model has vectors of so many dimensions, as far as the provider publishes it.
+
+        Args:
+            setting: Where the number is stated.
+            dimensions: None where it is not stated.
+
+        Raises:
+            ValueError: The model has no such vectors.
+        """
+        facts = self.published()
+        if facts and dimensions and (offered := facts.instead_of(dimensions)):
+            raise ValueError(
+                f"{setting} {dimensions}: not offered by {self.model}, as published on {facts.read_on}; "
+                f"use one of {offered}, or leave it out"
+            )
+
     def dim(self) -> int | None:
         """Dimensions of its vectors; None where only an answer can say."""
         facts = self.published()
