@@ -35,6 +35,7 @@ class Tally:
         queries: Texts that are queries.
         augmented: Texts that were made of other texts.
         chars: Characters of all texts.
+        bytes: Of all texts, in UTF-8.
         splits: Texts by split.
         sources: Texts by source.
         licences: Texts by licence and source.
@@ -43,7 +44,7 @@ class Tally:
     """
 
     def __init__(self, forbidden: pl.Series) -> None:
-        self.texts = self.chars = self.queries = self.augmented = self.forbidden = 0
+        self.texts = self.chars = self.bytes = self.queries = self.augmented = self.forbidden = 0
         self.splits: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
         self.licences: Counter[tuple[str, str]] = Counter()
@@ -62,6 +63,7 @@ class Tally:
         self._last = ids[-1]
         self.texts += len(texts)
         self.chars += int(texts["text"].str.len_chars().sum())
+        self.bytes += int(texts["text"].str.len_bytes().sum())
         self.queries += int((texts["role"] == "query").sum())
         self.augmented += int((texts["augmentation"] != "").sum())
         self.splits.update(dict(texts["split"].value_counts().iter_rows()))
@@ -85,6 +87,7 @@ class Tally:
             "queries": self.queries,
             "augmented": self.augmented,
             "mean_chars": round(self.chars / self.texts, 1),
+            "mean_bytes": round(self.bytes / self.texts, 1),
             "licences": sorted({licence for licence, _ in self.licences}),
         }
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stella_assets.core.manifest import Manifest
-from stella_assets.core.runner import Runner
-from stella_assets.core.step import Estimate, Size, Step
+from stella_assets.core.step import Estimate, Size
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.teachers.forecast import with_cost
 
 if TYPE_CHECKING:
-    from stella_assets.corpus.read import CorpusTexts
     from stella_assets.teachers.kinds.base import TeacherConfig
 
 HELD_OUT_TEXTS = 2.5
@@ -39,8 +37,6 @@ def texts_to_score(evaluation: EvaluationSettings, test_texts: int) -> int:
 def estimate_teacher_scores(
     teacher: TeacherConfig,
     evaluation: EvaluationSettings,
-    corpus: Step[CorpusTexts] | None,
-    runner: Runner,
     last: Manifest | None,
     size: Size | None,
 ) -> Estimate:
@@ -49,29 +45,15 @@ def estimate_teacher_scores(
     Args:
         teacher: Its settings.
         evaluation: The settings.
-        corpus: How long its texts are tells how long those of the tasks may be.
-        runner: Finds what exists.
         last: The last scores of the teacher; they know the time.
-        size: Of the corpus; None where it is not known.
+        size: Of the corpus, whose texts tell how long those of the tasks may be; None where it is not known.
     """
     if size is None:
         return Estimate("texts of tasks", money=None, charges="unknown, as the corpus is not made yet")
     count = texts_to_score(evaluation, size.test)
-    forecast = teacher.forecast_of(count, size.mean_bytes or _mean_bytes(corpus, runner))
+    forecast = teacher.forecast_of(count, size.mean_bytes)
     assert forecast is not None, "it is paid"
     own = [task.name for task in evaluation.custom_tasks]
     work = f"{count:,} texts of tasks, if as long as those of the corpus"
     work = f"{work}; {', '.join(own)} not counted" if own else work
     return with_cost(Estimate(work, float(last.run_info["seconds"]) if last else None, texts=count), forecast)
-
-
-def _mean_bytes(corpus: Step[CorpusTexts] | None, runner: Runner) -> float | None:
-    """Of a text of the corpus, once it is made."""
-    import pyarrow.compute as pc
-
-    if corpus is None or runner.find(corpus) is None:
-        return None
-    texts = total = 0
-    for batch in runner.read(corpus).scan(["text"]):
-        texts, total = texts + len(batch), total + (pc.sum(pc.binary_length(batch["text"])).as_py() or 0)
-    return total / max(1, texts)

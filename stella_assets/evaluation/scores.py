@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,7 +11,7 @@ import pyarrow as pa
 from stella_assets.core.config import ModelSource
 from stella_assets.core.models import model_digest
 from stella_assets.core.progress import progress_bar
-from stella_assets.core.step import BuildContext, Result, Step
+from stella_assets.core.step import BuildContext, Estimate, Result, Size, Step
 from stella_assets.evaluation.forecast import estimate_teacher_scores
 from stella_assets.evaluation.model_scores import ModelScores, compare_scores, present_scores, write_scores
 from stella_assets.evaluation.task_scores import TaskScorer, result_json
@@ -21,7 +20,8 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.students.base import FULL
 
 if TYPE_CHECKING:
-    from stella_assets.corpus.read import CorpusTexts
+    from stella_assets.core.manifest import Manifest
+    from stella_assets.core.runner import Runner
     from stella_assets.evaluation.encoders import Embedder, MeasuredEmbedder, StudentEmbedder
     from stella_assets.evaluation.settings import EvaluationSettings
     from stella_assets.students.base import StudentConfig
@@ -71,7 +71,6 @@ def teacher_scores_step(
     vectors: Step[TeacherVectors],
     tasks: Step[TaskSet],
     evaluation: EvaluationSettings,
-    corpus: Step[CorpusTexts] | None,
 ) -> Scores:
     """The step `scores/teacher_<name>`.
 
@@ -81,7 +80,6 @@ def teacher_scores_step(
         vectors: Of the teacher; vectors of the tasks' texts are added to the same store.
         tasks: What it is scored on.
         evaluation: The settings of the tasks, which tell what a paid teacher costs.
-        corpus: For the same.
     """
     model = teacher_model(teacher.name)
 
@@ -93,10 +91,12 @@ def teacher_scores_step(
 
     settings = {"prompts": dict(teacher.task_prompts())}
     step = _scores_step(recipe, model, settings, (tasks, vectors), build)
+
+    def estimate(_runner: Runner, last: Manifest | None, size: Size | None) -> Estimate:
+        return estimate_teacher_scores(teacher, evaluation, last, size)
+
     # Texts of tasks cost money, too.
-    if teacher.paid:
-        step = replace(step, estimate=partial(estimate_teacher_scores, teacher, evaluation, corpus))
-    return step
+    return replace(step, estimate=estimate) if teacher.paid else step
 
 
 def concatenation_scores_step(

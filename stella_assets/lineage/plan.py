@@ -85,7 +85,9 @@ def size_of(graph: Graph, runner: Runner) -> Size | None:
     train, dev, test = (texts.get(f"texts_{split}", 0) for split in ("train", "dev", "test"))
     related = runner.find(graph.pairs) if graph.pairs else None
     pairs = related.manifest.metrics["pairs_train"] + related.manifest.metrics["scored"] if related else None
-    return Size(texts["texts"], train, dev, test, pairs=pairs)
+    # Of corpora of older versions, an upper bound.
+    mean_bytes = texts.get("mean_bytes", 4 * texts["mean_chars"])
+    return Size(texts["texts"], train, dev, test, mean_bytes, pairs)
 
 
 def _plan_step(

@@ -289,7 +289,6 @@ class Graph:
                 vectors=self.teachers[teacher.name],
                 tasks=self.tasks,
                 evaluation=recipe.evaluation,
-                corpus=self.corpus,
             )
             for teacher in recipe.teachers
             if teacher.is_scored()

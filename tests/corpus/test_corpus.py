@@ -32,7 +32,7 @@ def write_lines(path: Path, texts: list[str]) -> None:
 def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(
     tmp_path: Path, corpus_with, workspace: Workspace
 ):
-    texts = [different(i) for i in range(40)]
+    texts = [f"Überall: {different(i)}" for i in range(40)]
     write_lines(tmp_path / "lines.txt", [*texts, texts[3], texts[4].upper() + "!", "short", "x" * 700])
     corpus = corpus_with({"dev": 0.2, "test": 0.2}, kind="text", path="./lines.txt", unit="line", limit=30)
     made = build(corpus, workspace)
@@ -45,7 +45,13 @@ def test_the_corpus_counts_what_every_rule_dropped_and_keeps_each_text_once(
         "kept": 30,
     }
     rows = rows_of(made)
-    assert len({row["id"] for row in rows}) == 30 == made["corpus"].manifest.metrics["texts"]
+    metrics = made["corpus"].manifest.metrics
+    assert len({row["id"] for row in rows}) == 30 == metrics["texts"]
+    for unit, lengths in (
+        ("chars", [len(row["text"]) for row in rows]),
+        ("bytes", [len(row["text"].encode()) for row in rows]),
+    ):
+        assert metrics[f"mean_{unit}"] == round(sum(lengths) / 30, 1)
     assert [row["id"] for row in rows] == sorted(row["id"] for row in rows)
     assert all(check.passed for check in made["corpus"].manifest.checks)
     dropped = dropped_of(made)

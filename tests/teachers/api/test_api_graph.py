@@ -11,7 +11,7 @@ import pytest
 
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
-from stella_assets.lineage.plan import plan
+from stella_assets.lineage.plan import plan, size_of
 from stella_assets.recipe import Graph
 from stella_assets.recipe.read import parse_recipe
 from stella_assets.storage.workspace import Workspace
@@ -83,7 +83,12 @@ def test_a_run_sends_each_text_once_and_leaves_out_what_is_refused(
 
 
 def test_texts_of_tasks_are_in_the_plan_of_a_teacher_that_is_scored(
-    tmp_path: Path, address: str, stand_in: StandIn, workspace: Workspace, log: logging.Logger
+    tmp_path: Path,
+    address: str,
+    stand_in: StandIn,
+    workspace: Workspace,
+    log: logging.Logger,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     graph = graph_of(tmp_path, address, evaluate=True)
     runner = Runner(workspace, log, compute_in(workspace))
@@ -92,9 +97,17 @@ def test_texts_of_tasks_are_in_the_plan_of_a_teacher_that_is_scored(
     for step in upstream(graph.tasks, graph.teachers["far"]):
         runner.make(step)
     (planned,) = [each for each in plan(graph, runner) if each.asset == "scores/teacher_far"]
+    corpus = runner.require(graph.corpus)
+    read = runner.read(graph.corpus).table(["text"]).column("text").to_pylist()
+    assert corpus.manifest.metrics["mean_bytes"] == round(sum(len(text.encode()) for text in read) / len(read), 1)
     texts, tokens = stand_in.counts.texts, stand_in.counts.tokens
     runner.make(graph.scores["teacher/far"])
     sent = stand_in.counts.texts - texts
     assert 0 < sent <= planned.texts <= 5 * sent
     assert 0 < stand_in.counts.tokens - tokens <= planned.tokens
     assert planned.money == pytest.approx(planned.tokens * 0.5 / 1e6)
+    # Corpora of older versions know the characters alone, of which each has at most four bytes.
+    monkeypatch.delitem(corpus.manifest.metrics, "mean_bytes")
+    older = size_of(graph, runner)
+    assert older is not None
+    assert older.mean_bytes == 4 * corpus.manifest.metrics["mean_chars"]
