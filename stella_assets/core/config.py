@@ -66,8 +66,9 @@ def doubled(names: Sequence[str]) -> list[str]:
 class ConfigModel(BaseModel):
     """A part of a recipe. Unknown keys are errors; values never change after reading."""
 
-    # NaN and infinity have no JSON, and NaN would differ from itself when settings are compared.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # NaN and infinity have no JSON, and NaN would differ from itself when settings are compared. Errors of pydantic
+    # show no input: somebody may have written a key there.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     def settings(self, *exclude: str) -> dict[str, Any]:
         """The values as plain JSON, as they enter the identity of a step.

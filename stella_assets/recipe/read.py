@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from stella_assets.core.config import ConfigModel
 from stella_assets.core.errors import UserError
+from stella_assets.core.secrets import hide_secrets
 from stella_assets.recipe.former_keys import current_name, current_value
 from stella_assets.recipe.recipe import Recipe
 from stella_assets.recipe.yaml_file import load_yaml
@@ -20,6 +21,8 @@ from stella_assets.recipe.yaml_file import load_yaml
 Place = tuple[Any, ...]
 LONGEST_VALUE = 200
 """Characters of a value that a message shows."""
+UNSHOWN = (("key",), ("base_url",))
+"""Settings whose value may be a secret, or have one."""
 KINDS = {type(None): "an empty file", list: "a list"}
 REMEDY = "Correct the recipe; docs/recipe.md lists every key and its values."
 
@@ -96,7 +99,7 @@ def parse_recipe(raw: dict[str, Any], path: Path) -> Recipe:
     try:
         return Recipe.model_validate(raw, context={"folder": path.parent.resolve()})
     except ValidationError as error:
-        lines = [f"{path}: {line}" for line in explain(error, raw)]
+        lines = [f"{path}: {hide_secrets(line)}" for line in explain(error, raw)]
         raise RecipeError("\n".join(lines), REMEDY) from None
 
 
@@ -185,7 +188,7 @@ def _explain(place: Place, item: Any, value: Any) -> str:
             said = f"there is no {_short(value)}. Take one of {context['expected_tags']}."
         case _:
             # What stands where a secret's name belongs may be the secret.
-            is_shown = isinstance(value, str | int | float | bool | date | None) and place[-1:] != ("key",)
+            is_shown = isinstance(value, str | int | float | bool | date | None) and place[-1:] not in UNSHOWN
             shown = f" (value: {_short(value)})" if is_shown else ""
             said = f"{_cut(item['msg'].removeprefix('Value error, '))}{shown}."
     # A former value is also an invalid tag or choice, so its rename replaces any message from above.

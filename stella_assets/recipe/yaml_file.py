@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
 import yaml
 from yaml.constructor import ConstructorError
+from yaml.error import MarkedYAMLError
+
+from stella_assets.core.secrets import hide_secrets
 
 MOST_NODES = 100_000
 """Of a recipe, with every alias written out. A few aliases of aliases stand for more than fits in memory."""
 DEEPEST = 50
 LONGEST_BITS = 64
 """Of an integer. Python cannot even write out one of some thousand digits."""
+NAMED = re.compile(r"(?<=alias|nchor|andle|e tag) (?!'tag:yaml\.org)(?P<quote>['\"]).*?(?P=quote)")
+"""What PyYAML quotes of the text: a password may begin with `*`, `&` or `!`."""
 
 
 def load_yaml(text: str) -> Any:
@@ -22,7 +28,8 @@ def load_yaml(text: str) -> Any:
         text: YAML 1.1, as PyYAML reads it.
 
     Raises:
-        yaml.YAMLError: The text is not YAML, or has something that no recipe can have.
+        yaml.YAMLError: The text is not YAML, or has something that no recipe can have. The message says where, and
+            shows nothing of the text but keys.
     """
     loader = _Loader(text)
     try:
@@ -35,6 +42,8 @@ def load_yaml(text: str) -> Any:
             return None
         _size(node, {}, 0)
         return loader.construct_document(node)
+    except MarkedYAMLError as error:
+        raise yaml.YAMLError(_describe(error)) from None
     except RecursionError:
         raise yaml.YAMLError("Lists and mappings are nested too deeply.") from None
     finally:
@@ -71,6 +80,17 @@ class _Loader(yaml.SafeLoader):
         if isinstance(value, int) and value.bit_length() > LONGEST_BITS:
             raise _refusal(f"this integer has more than {LONGEST_BITS} bits", node)
         return value
+
+
+def _describe(error: MarkedYAMLError) -> str:
+    """What is wrong and where. PyYAML's own message shows the line, where somebody may have written a key."""
+    parts = [f"Line {mark.line + 1}, column {mark.column + 1}"] if (mark := error.problem_mark) else []
+    if error.context:
+        begun = error.context_mark
+        parts += [
+            error.context + (f" that begins in line {begun.line + 1}, column {begun.column + 1}" if begun else "")
+        ]
+    return hide_secrets(NAMED.sub("", ": ".join([*parts, error.problem or "this is not YAML"]))) + "."
 
 
 def _refuse_bytes(_loader: _Loader, node: yaml.Node) -> None:

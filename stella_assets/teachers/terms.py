@@ -19,7 +19,9 @@ class Terms(ConfigModel):
     distribution: Literal["allowed", "internal"] = Field(
         description="whether a model that learned from the vectors may be published; `internal` where nobody knows"
     )
-    url: Annotated[str, Field(pattern=r"^https?://\S+$")] = Field(description="where the terms can be read")
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/?#@]+([/?#]\S*)?$")] = Field(
+        description="where the terms can be read"
+    )
     read_on: PastDay = Field(description="the day on which somebody read them")
 
     def __str__(self) -> str:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from stella_assets.core.secrets import hide_secrets
 from stella_assets.recipe import RecipeError, read_recipe
 from stella_assets.recipe.former_keys import FORMER_KEYS, FORMER_VALUES
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.read import REMEDY
 from stella_assets.teachers.api.prices import published
+from stella_assets.teachers.kinds.base import TEACHERS
 from stella_assets.training.stages import STAGES
 from tests.conftest import write_recipe
 
@@ -124,6 +127,103 @@ def test_a_key_in_place_of_a_variable_is_refused_and_not_shown(tmp_path: Path, r
     assert key not in str(refused.value)
     raw["teachers"][0]["key"] = "AZURE_OPENAI_KEY_WEST_EUROPE_2"
     assert read_recipe(write_recipe(tmp_path, raw)).teachers[0].key == "AZURE_OPENAI_KEY_WEST_EUROPE_2"
+
+
+SECRETS = ["sk-proj-0123456789abcdefghij", "Xv3kQ9bW1zR7tYp2LmN8aC4dE6fG0hJ5", "pa-9Zk3jQ81xTb2-Wm5c_Ro7"]
+OPENAI = {"dialect": "openai", "model": "m"}
+MISPLACED: dict[str, tuple[Callable[[str], Raw], str]] = {
+    "user of an address": (
+        lambda key: {"service": OPENAI | {"base_url": f"https://me:{key}@example.org/v1"}},
+        "teachers.0.service.base_url: an address has no user, password",
+    ),
+    "query of an address": (
+        lambda key: {"service": OPENAI | {"base_url": f"https://example.org/v1?key={key}"}},
+        "teachers.0.service.base_url: an address has no user, password",
+    ),
+    "fragment of an address": (
+        lambda key: {"service": OPENAI | {"base_url": f"https://example.org/v1#{key}"}},
+        "teachers.0.service.base_url: an address has no user, password",
+    ),
+    "port of an address": (
+        lambda key: {"service": OPENAI | {"base_url": f"https://example.org:{key}/v1"}},
+        "teachers.0.service.base_url: not an address",
+    ),
+    "in place of an address": (lambda key: {"service": OPENAI | {"base_url": key}}, "service.base_url: not an address"),
+    "address of the terms": (
+        lambda key: {"terms": {"distribution": "internal", "url": f"https://me:{key}@x.org", "read_on": "2026-01-01"}},
+        "teachers.0.terms.url: String should match",
+    ),
+    "part of a request": (
+        lambda key: {"service": OPENAI | {"extra": {"metadata": {"api-key": key}}}},
+        "teachers.0.service: extra: has what looks like a key of a service",
+    ),
+    "role": (lambda key: {"service": OPENAI | {"input_types": {key: "a"}}}, "teachers.0.service: input_types has"),
+    "headers": (
+        lambda key: {"service": OPENAI | {"headers": {"Authorization": f"Bearer {key}"}}},
+        "teachers.0.service.headers: there is no such key",
+    ),
+    "a key of the name that other tools have": (lambda key: {"api_key": key}, "teachers.0.api_key: there is no such"),
+    "dialect": (lambda key: {"service": {"dialect": key, "model": "m"}}, "teachers.0.service.dialect: there is no"),
+    "number": (lambda key: {"dim": key}, "teachers.0.dim: Input should be a valid integer"),
+}
+
+
+@pytest.mark.parametrize("key", SECRETS)
+@pytest.mark.parametrize("place", MISPLACED)
+def test_a_key_is_refused_and_not_shown_wherever_it_was_written(tmp_path: Path, raw: Raw, place: str, key: str):
+    written, expected = MISPLACED[place]
+    said = refusal(tmp_path, with_service(raw, **written(key)))
+    assert f"{tmp_path}/tiny.yaml: " in said
+    assert expected in said
+    assert not any(key[start : start + 8] in said for start in range(len(key) - 8))
+    # Whoever makes the settings in Python reads pydantic's own message.
+    with pytest.raises(ValidationError) as caught:
+        TEACHERS["api"].model_validate(raw["teachers"][0])
+    assert place in ("role", "dialect") or key not in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["model", "server", "base_url"])
+def test_what_begins_as_a_key_does_is_refused_in_all_that_is_kept_of_a_service(tmp_path: Path, raw: Raw, setting: str):
+    value = f"https://example.org/{SECRETS[0]}/v1" if setting == "base_url" else SECRETS[0]
+    said = refusal(tmp_path, with_service(raw, service=OPENAI | {setting: value}))
+    assert f"teachers.0.service: {setting}: has what looks like a key of a service" in said
+    assert SECRETS[0] not in said
+    kept = {"model": "sk-bert-base-multilingual", "server": "gpu-box", "base_url": "https://x.org/accounts/a1b2/v1"}
+    assert read_recipe(write_recipe(tmp_path, with_service(raw, service=OPENAI | kept))).teachers[0].dim == 8
+
+
+BROKEN = [
+    ("key: {}: more", "Line 3, column {column}: mapping values are not allowed here."),
+    ("key: '{}", "found unexpected end of stream"),
+    ("key: [{}", "while parsing a flow sequence that begins in line 3, column 6: expected ',' or ']'"),
+    ("key: *{}", "Line 3, column 6: found undefined alias."),
+    ("key: !{} x", "Line 3, column 6: could not determine a constructor for the tag."),
+    ("key: @{}", "Line 3, column 6: while scanning for the next token: found character '@' that cannot start"),
+    ("key: &{0} x\nother: &{0} y", "found duplicate anchor; first occurrence that begins in line 3, column 6"),
+    ("{0}: x\n{0}: y", "Line 4, column 1: key '***' is given twice."),
+]
+
+
+@pytest.mark.parametrize("key", SECRETS)
+@pytest.mark.parametrize(("line", "expected"), BROKEN)
+def test_what_is_not_yaml_is_told_without_the_line_itself(tmp_path: Path, line: str, expected: str, key: str):
+    path = tmp_path / "broken.yaml"
+    path.write_text(f"name: broken\ndescription: x\n{line.format(key)}\n", encoding="utf-8")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: not valid YAML. Line ")
+    assert expected.format(column=6 + len(key)) in said
+    assert key not in said
+    assert "\n" not in said
+
+
+def test_names_and_commits_are_shown_whole():
+    for words in (
+        "multilingual-E5-large-instruct", "Alibaba-NLP/gte-Qwen2-1.5B-instruct", "sk-embedding-large-v2",
+        "Qwen3-Embedding-8B-something", "all-MiniLM-L6-v2-onnx-int8-avx512", "./models/stella_en_1.5B_v5", "a" * 40,
+    ):  # fmt: skip
+        assert hide_secrets(f"model {words} is not there") == f"model {words} is not there"
 
 
 def test_a_misspelt_key_is_named_with_the_likely_one(tmp_path: Path, raw: Raw):

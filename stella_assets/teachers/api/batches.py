@@ -141,7 +141,7 @@ class BatchService:
                     raise self._failure(reply)
                 yield from (line for line in reply.iter_lines() if line.strip())
         except httpx2.RequestError as error:
-            raise lost(error) from None
+            raise lost(error, self._key) from None
 
     def _url(self, path: str) -> str:
         return self._service.base_url + path
@@ -159,7 +159,7 @@ class BatchService:
             try:
                 reply: httpx2.Response = send()
             except httpx2.RequestError as error:
-                failure = lost(error)
+                failure = lost(error, self._key)
                 unclear = not failure.unreachable
             else:
                 if reply.is_success:

@@ -177,7 +177,7 @@ class Exchange:
             if not isinstance(error, httpx2.ConnectError):
                 # An answer that was lost on its way is billed, most likely.
                 line.budget.settle(0, round(expected))
-            raise lost(error) from None
+            raise lost(error, self._key) from None
         self._pace.learn(reply.headers)
         if reply.status_code == 200:
             return reply

@@ -69,10 +69,10 @@ class PassingError(Exception):
         self.unusable, self.unreachable = unusable, unreachable
 
 
-def lost(error: httpx2.RequestError) -> PassingError:
-    """A request without an answer, as a failure that another try may mend."""
+def lost(error: httpx2.RequestError, key: Key | None) -> PassingError:
+    """A request without an answer, as a failure that another try may mend; the server may have sent the key back."""
     unreachable = isinstance(error, httpx2.ConnectError)
-    return PassingError(f"{type(error).__name__} {error}".strip(), unreachable=unreachable)
+    return PassingError(clean(f"{type(error).__name__} {error}", key), unreachable=unreachable)
 
 
 def read_problem(service: Service, key: Key | None, reply: httpx2.Response) -> Problem:

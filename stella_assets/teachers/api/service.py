@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel
+from stella_assets.core.secrets import holds_key
 from stella_assets.teachers.api.answers import Parsed, unit_vectors
 from stella_assets.teachers.api.count import BOUND, Counter
 from stella_assets.teachers.api.errors import AnswerError
@@ -20,6 +21,7 @@ from stella_assets.teachers.api.prices import Published, published
 
 COMMON_LIMITS = Limits(items=512, concurrency=16, timeout=120.0)
 """Larger requests save nothing where tokens are what is limited, and a killed run pays for them again."""
+NO_ADDRESS = "not an address, which begins with http:// or https://, and has a host and no password"
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,27 @@ class Service(ConfigModel):
         try:
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise ValueError(f"{url:.100}: not an address ({error})") from None
-        if parts.scheme not in ("http", "https") or not host:
-            raise ValueError(f"{url:.100}: not an address that begins with http:// or https://")
+        except ValueError:
+            raise ValueError(NO_ADDRESS) from None
         # It is part of fingerprints and messages, so nothing secret may be in it.
         if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError("an address has no user, password or `?`; keys are read from the environment")
+            raise ValueError(
+                "an address has no user, password, `?` or `#`, and is not shown here, as it may hold a key; keys are "
+                "read from the environment, by the name that `key` gives"
+            )
+        if parts.scheme not in ("http", "https") or not host:
+            raise ValueError(NO_ADDRESS)
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _refuse_keys(self) -> Self:
+        for name, value in self.model_dump(mode="json").items():
+            if holds_key(value):
+                raise ValueError(
+                    f"{name}: has what looks like a key of a service, so it is not shown here; keys are read from the "
+                    "environment, by the name that `key` gives"
+                )
+        return self
 
     def published(self) -> Published | None:
         """What the provider publishes of the model; None at an address that is not the provider's."""

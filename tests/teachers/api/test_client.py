@@ -1,6 +1,8 @@
 """The client against a server that answers, refuses and fails in the protocol of OpenAI."""
 
 import asyncio
+import socketserver
+import threading
 import time
 from collections.abc import Sequence
 from random import Random
@@ -106,6 +108,28 @@ def test_a_wrong_key_is_said_without_showing_it():
     assert "401" in str(caught.value)
     assert KEY not in str(caught.value)
     assert KEY not in repr(client(address).__dict__)
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Sends the header with the key back, as no server of HTTP does."""
+
+    def handle(self) -> None:
+        while not (line := self.rfile.readline()).lower().startswith(b"authorization"):
+            assert line, "the request has a key"
+        self.wfile.write(line + b"\x1b[31m\r\n\r\n")
+
+
+def test_a_server_that_sends_the_key_back_in_no_protocol_does_not_show_it():
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        policy = RetryPolicy(first=0.01, tries=2, unreachable=2)
+        try:
+            with pytest.raises(ApiError, match=r"RemoteProtocolError .*Bearer") as caught:
+                embed(client(f"http://127.0.0.1:{server.server_address[1]}", policy=policy, concurrency=1))
+        finally:
+            server.shutdown()
+    assert KEY not in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_an_answer_that_is_lost_on_its_way_counts_as_paid():
