@@ -157,5 +157,7 @@ def _matches(asset: Path, pattern: str) -> bool:
 
 def linked(workspace: Workspace, assets: str) -> list[Path]:
     """Links of all recipes to the artefacts that they have now, `<recipe>/<asset>`, of the assets of a glob."""
-    links = workspace.root.glob(f"*/{assets}")
+    # A link is no folder for `**` of `glob`; names of assets have one part, or the group's before it.
+    globs = ("*", "*/*") if assets == "**" else (assets,)
+    links = [link for each in globs for link in workspace.root.glob(f"[!.]*/{each}")]
     return sorted(link for link in links if not link.is_relative_to(workspace.artefacts))

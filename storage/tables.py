@@ -73,7 +73,7 @@ class Table:
 
     Attributes:
         name: The view's name.
-        assets: Which artefacts hold the file, e.g. `corpus` or `stage_*`; a glob.
+        assets: Which artefacts hold the file, e.g. `corpus` or `stage_*`; a glob, or `**` for any.
         file: The file's name in the artefact's folder.
         schema: Its columns. A file with other columns, e.g. of an older version, is not part of the view.
         history_input: Empty for a view over what each recipe has now, with the recipe's name in a first column. Else
@@ -96,11 +96,11 @@ class Table:
         if self.history_input:
             return self._select_history(workspace, found)
         # Links, not artefacts: only what a recipe has now is part of the view.
-        files = linked(workspace, f"{self.assets}/{self.file}")
+        files = [link / self.file for link in linked(workspace, self.assets)]
         selects = [
             f"SELECT {quote(path.relative_to(workspace.root).parts[0])} AS recipe, * FROM {_parquet(path)}"
             for path in files
-            if self._is_readable(workspace, path, found)
+            if path.is_file() and self._is_readable(workspace, path, found)
         ]
         empty = f"SELECT NULL::VARCHAR AS recipe, {_nulls(self.schema)} WHERE false"
         return " UNION ALL BY NAME ".join(selects) or empty

@@ -31,7 +31,7 @@ FUNNEL = declare(
 DROPPED = declare(
     Table(
         name="dropped",
-        assets="*",  # every step that removes texts writes one
+        assets="**",  # every step that removes texts writes one
         file="dropped.parquet",
         schema=pa.schema(
             {

@@ -11,7 +11,7 @@ import pytest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Result, Step
 from stella_assets.core.tables import ARTEFACTS, RUNS, record_run
-from stella_assets.corpus.tables import FUNNEL
+from stella_assets.corpus.tables import DROPPED, FUNNEL
 from stella_assets.storage.tables import SQL_TYPES, TEXT, Table, View, write_table
 from stella_assets.storage.views import refresh_views, view_definitions
 from stella_assets.storage.workspace import Workspace
@@ -56,6 +56,15 @@ def test_views_cover_every_recipe_and_are_replaced_while_a_reader_is_connected(w
     reader.close()
     with duckdb.connect(path, read_only=True) as connection:
         assert connection.execute("SELECT recipe, texts FROM funnel ORDER BY 1").fetchall() == [("one", 3), ("two", 4)]
+
+
+def test_a_view_over_any_asset_has_those_of_a_group_too_and_nothing_that_was_removed(workspace: Workspace):
+    for folder in ("one/corpus", "one/teacher_vectors/far", ".trash/1a2b", "artefacts/corpus/0f"):
+        (workspace.root / folder).mkdir(parents=True)
+        DROPPED.write(workspace.root / folder, [dict.fromkeys(DROPPED.schema.names) | {"rule": folder}])
+    with duckdb.connect(refreshed(workspace, [DROPPED]), read_only=True) as connection:
+        rows = connection.execute("SELECT recipe, rule FROM dropped ORDER BY 2").fetchall()
+    assert rows == [("one", "one/corpus"), ("one", "one/teacher_vectors/far")]
 
 
 def test_views_that_are_up_to_date_are_not_written_again(workspace: Workspace):

@@ -5,15 +5,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
+from stella_assets.corpus.tables import DROPPED
 from stella_assets.lineage.plan import plan, size_of
 from stella_assets.recipe import Graph
 from stella_assets.recipe.read import parse_recipe
+from stella_assets.storage.views import refresh_views
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.api.canaries import CANARIES
 from stella_assets.teachers.audit import AuditedRecipe, Auditor
@@ -54,6 +57,10 @@ def test_a_run_sends_each_text_once_and_leaves_out_what_is_refused(
     assert [(row["rule"], row["source"]) for row in dropped] == [("refused by teacher", "texts")]
     assert "flagged by a filter" in dropped[0]["detail"]
     assert "number 7 of" in dropped[0]["excerpt"]
+    refresh_views(workspace, [DROPPED])
+    with duckdb.connect(str(workspace.statistics), read_only=True) as views:
+        told = views.execute("SELECT recipe, id FROM dropped WHERE rule = 'refused by teacher'").fetchall()
+    assert told == [("kills", dropped[0]["id"])]
     (check,) = [check for check in made.manifest.checks if check.name == "every_text_was_taken"]
     assert not check.passed
     metrics = made.manifest.metrics
