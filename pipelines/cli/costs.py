@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from stella_assets.core.progress import duration
+from stella_assets.core.progress import duration, money
 from stella_assets.core.runner import Runner
 from stella_assets.pipelines.cli.console import make_table
 from stella_assets.pipelines.cli.printing import note
@@ -106,7 +106,7 @@ def _count(number: int | None) -> str:
 
 
 def _dollars(amount: float | None) -> str:
-    return "?" if amount is None else f"{amount:,.2f}"
+    return "?" if amount is None else money(amount)
 
 
 def charge_lines(planned: Sequence[Planned]) -> list[str]:
@@ -125,8 +125,8 @@ def total_line(planned: Sequence[Planned]) -> str:
         return f"{existing}; nothing tells yet how long the others take."
     # A lower bound while some are unknown; the line says how many.
     more = f", not counting {unknown} whose time nothing tells" if unknown else ""
-    money = sum(each.money or 0 for each in made)
-    dollars = f", and {money:,.2f} dollars" if money else ""
+    charged = sum(each.money or 0 for each in made)
+    dollars = f", and {money(charged)} dollars" if charged else ""
     return f"{existing}; the others take about {duration(_seconds(made))}{more}{dollars}."
 
 
@@ -144,7 +144,7 @@ def say_costs(planned: Sequence[Planned], device: str) -> None:
             costs = [duration(each.seconds)]
             costs += [f"{each.memory_mib:,} MiB memory"] if each.memory_mib else []
             costs += [f"{each.disk_mib:,.0f} MiB disk"] if each.disk_mib else []
-            costs += [f"{each.money:,.2f} dollars"] if each.money else []
+            costs += [f"{money(each.money)} dollars"] if each.money else []
             work = f" ({each.work})" if each.work else ""
             note(f"  {each.asset}{work}: {', '.join(costs)}, from {each.source}")
         elif each.work:

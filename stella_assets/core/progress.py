@@ -140,3 +140,8 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def money(dollars: float) -> str:
+    """Dollars in digits; hundredths of a cent where it is less than a dollar, e.g. `0.0036`, as many requests are."""
+    return f"{dollars:,.4f}" if 0 < dollars < 1 else f"{dollars:,.2f}"

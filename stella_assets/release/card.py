@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from stella_assets.core.markup import markdown_table
+from stella_assets.core.progress import money
 from stella_assets.core.step import Artefact
 from stella_assets.core.templates import render
 from stella_assets.corpus.sources.base import SourceConfig
@@ -114,7 +115,7 @@ def _cost_table(costs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _dollars(amount: float | None) -> str:
-    return "unknown" if amount is None else f"{amount:,.4f}"
+    return "unknown" if amount is None else money(amount)
 
 
 def without_front_matter(card: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from stella_assets.core.progress import money
 from stella_assets.core.step import Estimate
 
 
@@ -28,11 +29,11 @@ class Forecast:
     bills: str = "tokens"
 
     def words(self) -> str:
-        """In words, e.g. `1,200 tokens (tiktoken, cl100k_base), $0.02 (price of the recipe)`."""
+        """In words, e.g. `1,200 tokens (tiktoken, cl100k_base), $0.0240 (price of the recipe)`."""
         if not self.texts:
             return "nothing is sent"
         tokens = f"unknown {self.bills}" if self.tokens is None else f"{self.tokens:,} {self.bills} ({self.counted})"
-        dollars = "unknown dollars" if self.dollars is None else f"${self.dollars:,.2f}"
+        dollars = "unknown dollars" if self.dollars is None else f"${money(self.dollars)}"
         return f"{tokens}, {dollars} ({self.priced})"
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stella_assets.core import progress
-from stella_assets.core.progress import Pace, duration, progress_bar, progress_in
+from stella_assets.core.progress import Pace, duration, money, progress_bar, progress_in
 from tests.conftest import TINY, write_recipe
 
 LINE = re.compile(r"minilm: ([\d,]+) of ([\d,]+) texts, [\d,.]+ texts/s, [\dhmins ]+ left")
@@ -91,6 +91,16 @@ def test_nothing_is_said_where_nobody_listens_and_of_work_that_speaks_for_itself
     with progress_in(at_once), progress_bar(2, "a", "steps", lines=False) as bar:
         bar.update()
     assert not caplog.messages
+
+
+def test_less_than_a_cent_is_not_shown_as_nothing():
+    assert [money(dollars) for dollars in (0, 0.0036, 0.1493, 1, 1234.5)] == [
+        "0.00",
+        "0.0036",
+        "0.1493",
+        "1.00",
+        "1,234.50",
+    ]
 
 
 def test_durations_are_in_words():

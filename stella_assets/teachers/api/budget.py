@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.progress import money
 from stella_assets.teachers.api.errors import BudgetError
 
 
@@ -72,7 +73,7 @@ class Budget:
         if self.max_tokens is not None and self.spent + self.in_flight + tokens > self.max_tokens:
             limit, name, spent = f"{self.max_tokens:,} tokens", "max_tokens", f"{self.spent:,} tokens"
         else:
-            limit, name, spent = f"${self.max_cost:,.2f}", "max_cost", f"${self.cost or 0:,.2f}"
+            limit, name, spent = f"${money(self.max_cost or 0)}", "max_cost", f"${money(self.cost or 0)}"
         return BudgetError(
             f"{name}: {spent} of {limit} are spent, and the next request could exceed that with up to "
             f"{tokens:,} tokens.",

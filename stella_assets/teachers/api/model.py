@@ -10,7 +10,7 @@ import numpy as np
 
 from stella_assets.core.data import EmbeddingKind
 from stella_assets.core.errors import UserError
-from stella_assets.core.progress import progress_bar, say_in_log
+from stella_assets.core.progress import money, progress_bar, say_in_log
 from stella_assets.core.services import Services
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.corpus.text import text_id
@@ -244,7 +244,7 @@ class ApiModel:
             def on_answer(answer: Answer) -> None:
                 at = missing[answer.positions]
                 vectors[at] = journal.append(keys[at], answer.vectors, self._about(answer, VECTORS))
-                cost = "" if budget.cost is None else f", ${budget.cost:,.4f}"
+                cost = "" if budget.cost is None else f", ${money(budget.cost)}"
                 bar.note(f"{budget.spent:,} tokens{cost} in all")
                 bar.update(len(at))
 

@@ -88,7 +88,7 @@ def test_what_a_budget_does_not_cover_is_not_sent():
     stand_in = StandIn(key=KEY)
     budget = Budget(max_cost=0.0005, price=0.5)
     answers: list[Answer] = []
-    with stand_in.running() as address, pytest.raises(BudgetError, match="max_cost"):
+    with stand_in.running() as address, pytest.raises(BudgetError, match=r"max_cost: \$0\.000[1-5] of \$0\.0005"):
         client(address).embed([text * 4 for text in TEXTS], "document", answers.append, budget)
     assert budget.spent == stand_in.counts.tokens == sum(answer.tokens for answer in answers)
     assert 0 < (budget.cost or 0) <= 0.0005
