@@ -23,7 +23,8 @@ class BatchDesk:
     """The batches of one protocol. A batch is answered when it is looked at after `stand_in.batch_seconds`.
 
     Args:
-        stand_in: Has the model, the key, the marker, and `batch_end`, the status that batches end with.
+        stand_in: Has the model, the key, the marker, and `batch_end`, the status that batches end with. On request it
+            lists `other_batches` that are newer, adds `odd_lines` to answers, and says `batch_words` in place of all.
         speech: The protocol.
     """
 
@@ -45,6 +46,8 @@ class BatchDesk:
 
     def _guarded(self, answer: Any) -> Any:
         async def endpoint(request: Request) -> Response:
+            if self.stand_in.batch_words is not None:
+                return Response(self.stand_in.batch_words)
             if self.stand_in.key is not None and self.speech.key(request.headers) != self.stand_in.key:
                 return JSONResponse(self.speech.error(401, "Incorrect API key", "invalid_api_key"), 401)
             return await answer(request)
@@ -75,8 +78,16 @@ class BatchDesk:
             return Response("Bad Gateway", 502)
         return JSONResponse(self.batches[name])
 
-    async def listed(self, _: Request) -> Response:
-        return JSONResponse({"object": "list", "data": list(self.batches.values())[::-1]})
+    async def listed(self, request: Request) -> Response:
+        others = [
+            {"id": f"other_{number}", "input_file_id": f"other-file-{number}", "status": "completed"}
+            for number in range(self.stand_in.other_batches)
+        ]
+        every = [*others, *list(self.batches.values())[::-1]]
+        names = [batch["id"] for batch in every]
+        start = names.index(request.query_params["after"]) + 1 if "after" in request.query_params else 0
+        end = start + int(request.query_params["limit"])
+        return JSONResponse({"object": "list", "data": every[start:end], "has_more": end < len(every)})
 
     async def look(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -112,4 +123,5 @@ class BatchDesk:
         for part, found in (("output_file_id", good), ("error_file_id", bad)):
             if found:
                 batch[part] = f"file-{len(self.files)}"
-                self.files[batch[part]] = "\n".join(map(json.dumps, found)).encode()
+                lines = [*map(json.dumps, found), *self.stand_in.odd_lines]
+                self.files[batch[part]] = "\n".join(lines).encode()

@@ -84,6 +84,8 @@ class StandIn:
         self.limits = {"requests": requests_per_minute, "tokens": tokens_per_minute}
         self.batch_seconds, self.batch_end, self.lose_batch_answers = 0.0, "completed", 0
         self.batch_spoils: list[str] = []
+        self.other_batches, self.odd_lines = 0, list[str]()
+        self.batch_words: str | None = None
         self.faults = deque(faults)
         self.counts = Counts()
         self.bodies: deque[dict[str, Any]] = deque(maxlen=1000)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx2
 
 from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import ApiError
-from stella_assets.teachers.api.failures import PassingError, clean, lost, not_answered, read_problem, refusal
+from stella_assets.teachers.api.failures import GO_ON, PassingError, clean, lost, not_answered, read_problem, refusal
 from stella_assets.teachers.api.key import Key
 from stella_assets.teachers.api.retry import TOO_MANY, RetryPolicy, asked_wait, is_passing
 from stella_assets.teachers.api.service import Request
 
+T = TypeVar("T")
 TIMEOUT = 300.0
 """Seconds without a byte; files have hundreds of megabytes."""
 LISTED = 100
-"""Batches that a service lists, the newest first."""
+"""Batches of a page of the service's list, the newest first."""
 DONE, ENDED = "completed", ("completed", "failed", "expired", "cancelled")
 
 
@@ -90,7 +91,7 @@ class BatchService:
                 part = {"file": (path.name, file, "application/jsonl")}
                 return self._http.post(self._url("/files"), data={"purpose": "batch"}, files=part)
 
-        return str(self._call(send).json()["id"])
+        return self._read(self._call(send), lambda body: str(body["id"]))
 
     def begin(self, file: str, request: Request) -> Batch:
         """Have the requests of a file answered. From here on it is paid.
@@ -100,19 +101,27 @@ class BatchService:
             request: Any one of them.
         """
         order = self._service.batch_order(file, request)
-        return Batch.read(self._call(lambda: self._http.post(self._url("/batches"), json=order), once=True).json())
+        reply = self._call(lambda: self._http.post(self._url("/batches"), json=order), once=True)
+        return self._read(reply, Batch.read)
 
     def begun(self, file: str) -> Batch | None:
         """The batch that was begun with a file; None where there is none."""
-        listed = self._call(lambda: self._http.get(self._url("/batches"), params={"limit": LISTED})).json()
-        return next((Batch.read(body) for body in listed["data"] if body["input_file_id"] == file), None)
+        page: dict[str, Any] = {"limit": LISTED}
+        while True:
+            reply = self._call(lambda: self._http.get(self._url("/batches"), params=page))
+            batches, more = self._read(reply, lambda body: ([*map(Batch.read, body["data"])], body.get("has_more")))
+            if found := next((batch for batch in batches if batch.file == file), None):
+                return found
+            if not more or not batches:
+                return None
+            page["after"] = batches[-1].name
 
     def look(self, name: str) -> Batch:
         """Where a batch stands."""
-        return Batch.read(self._call(lambda: self._http.get(self._url(f"/batches/{name}"))).json())
+        return self._read(self._call(lambda: self._http.get(self._url(f"/batches/{name}"))), Batch.read)
 
     def results(self, batch: Batch) -> Iterator[dict[str, Any]]:
-        """The lines of its answers, in any order; read as they come, as the files are large."""
+        """The lines of its answers, in any order, `{}` for what is no object; read as they come: files are large."""
         for name in batch.results:
             read, tries, whole = 0, 0, False
             while not whole:
@@ -120,7 +129,7 @@ class BatchService:
                     for number, line in enumerate(self._lines(name)):
                         if number >= read:
                             read = number + 1
-                            yield json.loads(line)
+                            yield _object(line)
                     whole = True
                 except PassingError as failure:
                     tries += 1
@@ -145,6 +154,16 @@ class BatchService:
 
     def _url(self, path: str) -> str:
         return self._service.base_url + path
+
+    def _read(self, reply: httpx2.Response, part: Callable[[dict[str, Any]], T]) -> T:
+        try:
+            return part(reply.json())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ApiError(
+                f"{self._service.base_url} answers what its documentation of batches does not say: "
+                f"{clean(reply.text, self._key):.100}",
+                GO_ON,
+            ) from None
 
     def _call(self, send: Any, once: bool = False) -> httpx2.Response:
         """Try a call.
@@ -184,3 +203,11 @@ class BatchService:
         if tries >= self._policy.tries or wait > self._policy.patience:
             raise not_answered(self._service.base_url, failure, tries, self._policy.longest)
         time.sleep(wait)
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -93,7 +93,12 @@ class Delivery:
                     self._orders.drop(order)
                 else:
                     self._orders.write(order, batch=batch.name)
-        budget.in_flight += sum(order.bound for order in self._open())
+        for order in self._open():
+            budget.in_flight += order.bound
+            self._say(
+                f"Batch {order.batch} with {sum(order.sizes):,} texts was handed in by an earlier run; its answers are "
+                "waited for, and its texts are not sent again."
+            )
         self.wait(budget)
 
     def hand_in(
@@ -193,9 +198,12 @@ class Delivery:
 
     def _collect(self, order: Order, batch: Batch) -> int:
         """Hand over the answers of a batch; the tokens that were billed."""
-        keys, billed, unanswered, words = self._orders.keys(order), 0, 0, ""
+        asked = {f"{order.name}-{number}": keys for number, keys in enumerate(self._orders.keys(order))}
+        billed, unanswered, words = 0, 0, ""
         for line in self._api.results(batch):
-            wanted = keys[int(line["custom_id"].rpartition("-")[2])]
+            if (wanted := asked.get(str(line.get("custom_id")))) is None:
+                self._say(f"Batch {batch.name}: a line of its answers has no `custom_id` that was handed in.")
+                continue
             try:
                 delivered = self._read(order, wanted, line.get("response") or {})
             except AnswerError as error:

@@ -1,6 +1,7 @@
 """Texts that are answered by a provider's batch API: handed in once, fetched once, also by the run after a kill."""
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,12 @@ class KilledError(BaseException):
 
 @pytest.mark.parametrize("place", ["upload", "begin", "look", "results"])
 def test_a_run_that_is_killed_anywhere_does_not_hand_in_twice(
-    place: str, stand_in: StandIn, teacher: Teacher, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    place: str,
+    stand_in: StandIn,
+    teacher: Teacher,
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ):
     real = getattr(delivery.BatchService, place)
 
@@ -106,16 +112,22 @@ def test_a_run_that_is_killed_anywhere_does_not_hand_in_twice(
         with pytest.raises(KilledError):
             order(model_of(teacher, workspace))
     model = model_of(teacher, workspace)
-    order(model)
+    with caplog.at_level(logging.INFO):
+        order(model)
+    assert ("60 texts was handed in by an earlier run" in caplog.text) == (place != "upload")
     np.testing.assert_allclose(model.encode(TEXTS, "document"), hash_encoder()(TEXTS), atol=1e-3)
     assert stand_in.counts.batches == 1
     assert stand_in.counts.texts == len(TEXTS) + len(CANARIES)
 
 
-def test_a_batch_whose_answer_was_lost_is_found_again(stand_in: StandIn, teacher: Teacher, workspace: Workspace):
+@pytest.mark.parametrize("newer", [0, 250])
+def test_a_batch_whose_answer_was_lost_is_found_again(
+    newer: int, stand_in: StandIn, teacher: Teacher, workspace: Workspace
+):
     stand_in.lose_batch_answers = 1
     with pytest.raises(ApiError, match="not begun twice"):
         order(model_of(teacher, workspace))
+    stand_in.other_batches = newer  # of the same account, on further pages of the list
     order(model_of(teacher, workspace))
     assert stand_in.counts.batches == 1
 
@@ -140,6 +152,23 @@ def test_a_line_that_cannot_be_used_costs_its_own_texts_alone(
     before = stand_in.counts.texts
     np.testing.assert_allclose(model.encode(TEXTS, "document"), hash_encoder()(TEXTS), atol=1e-3)
     assert 0 < stand_in.counts.texts - before <= 8
+
+
+def test_lines_that_nobody_asked_for_are_passed_over(stand_in: StandIn, teacher: Teacher, workspace: Workspace):
+    stand_in.odd_lines = ["no JSON", "[]", "{}", '{"custom_id": 7}', '{"custom_id": "another-0", "response": null}']
+    model = model_of(teacher, workspace)
+    order(model)
+    np.testing.assert_allclose(model.encode(TEXTS, "document"), hash_encoder()(TEXTS), atol=1e-3)
+    assert stand_in.counts.texts == len(TEXTS) + len(CANARIES)
+
+
+@pytest.mark.parametrize("words", ["<html>", "[]", "{}", '{"id": 1}'])
+def test_what_a_gateway_says_in_place_of_a_batch_is_told(
+    words: str, stand_in: StandIn, teacher: Teacher, workspace: Workspace
+):
+    stand_in.batch_words = words
+    with pytest.raises(ApiError, match=re.escape(f"documentation of batches does not say: {words}")):
+        order(model_of(teacher, workspace))
 
 
 @pytest.mark.parametrize("end", ["failed", "expired", "cancelled"])
