@@ -21,7 +21,7 @@ from stella_assets.teachers.api.prices import Published, published
 
 COMMON_LIMITS = Limits(items=512, concurrency=16, timeout=120.0)
 """Larger requests save nothing where tokens are what is limited, and a killed run pays for them again."""
-NO_ADDRESS = "not an address, which begins with http:// or https://, and has a host and no password"
+NO_ADDRESS = "not an address, which begins with http:// or https://, and has a host, no password and no spaces"
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,16 @@ class Service(ConfigModel):
                 "an address has no user, password, `?` or `#`, and is not shown here, as it may hold a key; keys are "
                 "read from the environment, by the name that `key` gives"
             )
-        if parts.scheme not in ("http", "https") or not host:
+        if parts.scheme not in ("http", "https") or not host or any(map(str.isspace, url)):
             raise ValueError(NO_ADDRESS)
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _refuse_endpoints(self) -> Self:
+        path = self.request([""], "document").path.partition("?")[0]
+        if self.base_url.endswith(path):
+            raise ValueError(f"base_url: leave out {path!r} at its end, which is appended to it")
+        return self
 
     @model_validator(mode="after")
     def _refuse_keys(self) -> Self:

@@ -177,6 +177,8 @@ def test_older_addresses_of_azure_get_their_version_and_header():
         {"dialect": "openai", "base_url": "https://example.org/v1?key=secret"},
         {"dialect": "openai", "base_url": "ftp://example.org"},
         {"dialect": "openai", "base_url": "https://example.org:port/v1"},
+        {"dialect": "openai", "base_url": "https://example.org/my server/v1"},
+        {"dialect": "openai", "base_url": "https://example.org/v1\n"},
         {"dialect": "openai", "extra": {"input": "another"}},
         {"dialect": "cohere", "input_types": {"query": "search"}},
         {"dialect": "cohere", "input_types": {"query": None}},
@@ -188,6 +190,12 @@ def test_older_addresses_of_azure_get_their_version_and_header():
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any]):
     with pytest.raises(ValidationError):
         SERVICE.validate_python({"model": "m", **settings})
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.names())
+def test_the_address_of_the_requests_themselves_is_refused(dialect: str):
+    with pytest.raises(ValidationError, match="base_url: leave out '/.*' at its end"):
+        service(dialect, base_url=URLS[dialect])
 
 
 def test_limits_and_dimensions_are_those_that_the_provider_publishes():
