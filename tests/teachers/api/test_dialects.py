@@ -194,7 +194,7 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any]):
 
 @pytest.mark.parametrize("dialect", DIALECTS.names())
 def test_the_address_of_the_requests_themselves_is_refused(dialect: str):
-    with pytest.raises(ValidationError, match="base_url: leave out '/.*' at its end"):
+    with pytest.raises(ValidationError, match=r"base_url: leave out '/.*' at its end"):
         service(dialect, base_url=URLS[dialect])
 
 
