@@ -96,7 +96,8 @@ def prepare(
         "student": student
         or {"model": MODEL, "keep_layers": [0, 2, 4], "max_length": max_length, "matryoshka_dims": [192, 96]},
         "stages": [{"method": "closed_form", "full_head": {"cosine": 1}}],
-        "evaluation": {},
+        # Not made here; tasks of held-out texts would need some.
+        "evaluation": {"tasks": ["STSBenchmark"]},
         "release": {"dimension": 384, "licence": "Apache-2.0"},
     }  # fmt: skip
     recipe = parse_recipe(raw, workspace.root / "benchmark.yaml")
