@@ -45,6 +45,7 @@ class ApiClient:
         limits: Over the defaults of the dialect.
         policy: How long a request is tried.
         counter: How tokens are counted before they are sent; the dialect's own where not given.
+        dim: Dimensions that vectors must have, where the service's settings do not say.
         say: Gets a line when something takes long.
 
     Attributes:
@@ -62,13 +63,14 @@ class ApiClient:
         limits: Limits | None = None,
         policy: RetryPolicy | None = None,
         counter: Counter | None = None,
+        dim: int | None = None,
         say: Callable[[str], None] = _silent,
     ) -> None:
         self.limits = (limits or Limits()).over(service.limits())
         self._counter = counter or service.counter()
         self._packer, self._service = Packer(self.limits), service
         self._exchange = Exchange(
-            service, None if key is None else Key(key), Pace(self.limits), policy or RetryPolicy(), say
+            service, None if key is None else Key(key), Pace(self.limits), policy or RetryPolicy(), dim, say
         )
 
     @property

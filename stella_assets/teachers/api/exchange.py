@@ -91,6 +91,7 @@ class Exchange:
         key: None for a server that needs none.
         pace: When to send.
         policy: How long to try.
+        dim: Dimensions that vectors must have, where the service's settings do not say.
         say: Gets a line when something takes long.
 
     Attributes:
@@ -100,11 +101,17 @@ class Exchange:
     """
 
     def __init__(
-        self, service: Service, key: Key | None, pace: Pace, policy: RetryPolicy, say: Callable[[str], None]
+        self,
+        service: Service,
+        key: Key | None,
+        pace: Pace,
+        policy: RetryPolicy,
+        dim: int | None,
+        say: Callable[[str], None],
     ) -> None:
         self._service, self._key, self._pace, self._policy, self._say = service, key, pace, policy, say
         self.server = service.base_url
-        self.dim = service.dim()
+        self.dim = service.dim() or dim
         self.counts = Counts()
         # Tokens that were billed, and what was their upper bound.
         self._billed, self._bounds = 0, 0

@@ -107,7 +107,7 @@ def refusal(server: str, status: int, problem: Problem, exhausted: bool = False)
 
 def unusable_answer(server: str, error: AnswerError) -> ApiError:
     """The same of answers with status 200 that cannot be used."""
-    remedy = GO_ON if error.passing else "Correct `model` or `dimensions`."
+    remedy = GO_ON if error.passing else "Correct `model`, `dimensions` or `dim`."
     return ApiError(
         f"{server} gives an answer that cannot be used: {error.reason}.", f"Nothing of it is stored. {remedy}"
     )

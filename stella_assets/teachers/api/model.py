@@ -76,7 +76,7 @@ class ApiModel:
 
     @cached_property
     def _client(self) -> ApiClient:
-        return ApiClient(self.config.service, self._key(), self.config.limits, say=say_in_log)
+        return ApiClient(self.config.service, self._key(), self.config.limits, dim=self.dim, say=say_in_log)
 
     def describe(self, role: Role) -> dict[str, Any]:
         """What the vectors depend on, as far as a client can know: the service, and the epoch of its model."""

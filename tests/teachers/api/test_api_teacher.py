@@ -83,6 +83,16 @@ def test_an_answer_that_is_wrong_is_not_stored(
     assert np.array_equal(model.encode(TEXTS, "document"), stand_in.encode(TEXTS).astype(np.float16))
 
 
+def test_vectors_of_other_dimensions_than_stated_are_refused_at_the_first_answer(
+    teacher: Teacher, stand_in: StandIn, workspace: Workspace
+) -> None:
+    model = teacher(dim=48, limits={"items": 64, "concurrency": 1}).open(Path(), compute_in(workspace))
+    with pytest.raises(ApiError, match=f"its vectors have {DIM} dimensions, not 48") as refused:
+        model.encode(TEXTS, "document")
+    assert "`dim`" in refused.value.remedy
+    assert stand_in.counts.requests == 1
+
+
 def test_the_budget_counts_what_was_paid_before(teacher: Teacher, stand_in: StandIn, workspace: Workspace) -> None:
     model = teacher().open(Path(), compute_in(workspace))
     model.encode(TEXTS[:8], "document")
