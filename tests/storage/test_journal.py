@@ -34,6 +34,24 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.journal"))
 
 
+def test_a_record_is_on_the_disk_when_it_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+
+    def sync(descriptor: int) -> None:
+        real(descriptor)
+        flushed.append(os.fstat(descriptor).st_size)
+
+    real = os.fsync
+    journal = Journal(tmp_path, DIM)
+    append(journal, range(0, 3))
+    monkeypatch.setattr(os, "fsync", sync)
+    for numbers in (range(3, 10), range(10, 12)):
+        append(journal, numbers)
+        (file,) = files(tmp_path)
+        assert flushed.pop() == file.stat().st_size  # all of the record, before `append` returns
+        assert journal.has(keys_of(numbers)).all()
+
+
 def test_vectors_are_found_again_by_key_whatever_the_order(tmp_path: Path) -> None:
     journal = Journal(tmp_path, DIM)
     append(journal, range(0, 40))

@@ -15,7 +15,6 @@ from stella_assets.teachers.api.answers import Answer
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.client import ApiClient
 from stella_assets.teachers.api.count import BOUND, Counter, bound_tokens, openai_counter
-from stella_assets.teachers.api.dialects import DIALECTS
 from stella_assets.teachers.api.dialects.openai import OpenAiDialect
 from stella_assets.teachers.api.limits import Limits
 from stella_assets.teachers.api.packing import BODY_BYTES, REQUESTS_OF_A_MINUTE, TEXT_BYTES, Packer
@@ -62,7 +61,7 @@ def test_a_counter_says_what_it_is():
     assert OpenAiDialect(dialect="openai", model="m", base_url="http://localhost/v1").counter() is BOUND
 
 
-@pytest.mark.parametrize("dialect", DIALECTS.names())
+@pytest.mark.parametrize("dialect", ["openai", "cohere", "voyage", "gemini", "jina", "mistral"])
 def test_what_is_published_is_dated_and_has_a_price_or_says_that_it_is_unknown(dialect: str):
     found = published(dialect, "nobody's")
     assert found is not None
