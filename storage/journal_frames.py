@@ -2,7 +2,7 @@
 
 A record is a head of 64 bytes, then JSON about the request, the keys, and the vectors as float16, all little-endian.
 The head begins with eight bytes that mark it and the SHA-256 of everything after it. So a record whose bytes were
-changed is noticed, and the ones behind it are still found.
+changed is noticed, and the ones behind it are still found. The JSON has a checksum of its own, as it is read alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import struct
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from stella_assets.storage.keys import Keys
 
 MARK = b"\x93STELLA\x01"
 KEY_BYTES, VALUE_BYTES = 16, 2
-_HEAD = struct.Struct("<8s32sQIIII")  # mark, digest, bytes of the record, of the JSON, rows, dimensions, 0
+_HEAD = struct.Struct(
+    "<8s32sQIIII"
+)  # mark, digest, bytes of the record and of the JSON, rows, dimensions, CRC of the JSON
 _DIGESTED = 40
 """The digest covers what follows it."""
 READ_BYTES = 2**20
@@ -43,6 +46,7 @@ class Record:
         about_bytes: Bytes of its JSON.
         rows: How many keys and vectors it has.
         dim: Dimensions of a vector.
+        about_sum: CRC-32 of its JSON; 0 in records of older versions.
     """
 
     file: Path
@@ -51,13 +55,21 @@ class Record:
     about_bytes: int
     rows: int
     dim: int
+    about_sum: int
 
     def __str__(self) -> str:
         return f"{self.file} at byte {self.offset:,}"
 
     def about(self) -> dict[str, Any]:
-        """What was said of the request."""
-        said: dict[str, Any] = json.loads(read_bytes(self.file, self.offset + _HEAD.size, self.about_bytes))
+        """What was said of the request.
+
+        Raises:
+            ValueError: Its bytes are not those that were written.
+        """
+        content = read_bytes(self.file, self.offset + _HEAD.size, self.about_bytes)
+        if self.about_sum not in (0, zlib.crc32(content)):
+            raise ValueError(f"{self}: what it says of its request was changed")
+        said: dict[str, Any] = json.loads(content)
         return said
 
     def keys(self) -> Keys:
@@ -87,7 +99,7 @@ def pack(keys: Keys, vectors: Vectors, about: Mapping[str, Any]) -> bytes:
     said = json.dumps(dict(about), sort_keys=True).encode()
     content = [said, np.ascontiguousarray(keys).tobytes(), np.ascontiguousarray(vectors, dtype="<f2").tobytes()]
     size = _HEAD.size + sum(map(len, content))
-    sizes = _HEAD.pack(MARK, bytes(32), size, len(said), *vectors.shape, 0)[_DIGESTED:]
+    sizes = _HEAD.pack(MARK, bytes(32), size, len(said), *vectors.shape, zlib.crc32(said))[_DIGESTED:]
     return b"".join([MARK, hashlib.sha256(b"".join([sizes, *content])).digest(), sizes, *content])
 
 
@@ -120,15 +132,32 @@ def read_bytes(file: Path, offset: int, size: int) -> bytes:
         os.close(descriptor)
 
 
-def _record(file: Path, offset: int, end: int) -> Record | None:
+def is_unfinished(file: Path, offset: int) -> bool:
+    """Whether the end of a file is the beginning of a record, as a killed process leaves it.
+
+    Args:
+        file: The file.
+        offset: Where no record is.
+    """
+    head = read_bytes(file, offset, _HEAD.size)
+    return _head(file, offset) is not None if len(head) == _HEAD.size else MARK.startswith(head[: len(MARK)])
+
+
+def _head(file: Path, offset: int) -> Record | None:
+    """A record as its head says it, whether the file has all of it or not."""
     head = read_bytes(file, offset, _HEAD.size)
     if len(head) < _HEAD.size or not head.startswith(MARK):
         return None
-    _, _, size, about_bytes, rows, dim, _ = _HEAD.unpack(head)
+    _, _, size, about_bytes, rows, dim, about_sum = _HEAD.unpack(head)
     # Stated twice, so that a changed number of rows is noticed without reading the record.
-    if size != _HEAD.size + about_bytes + rows * (KEY_BYTES + dim * VALUE_BYTES) or offset + size > end:
+    if size != _HEAD.size + about_bytes + rows * (KEY_BYTES + dim * VALUE_BYTES):
         return None
-    return Record(file, offset, size, about_bytes, rows, dim)
+    return Record(file, offset, size, about_bytes, rows, dim, about_sum)
+
+
+def _record(file: Path, offset: int, end: int) -> Record | None:
+    record = _head(file, offset)
+    return record if record and offset + record.size <= end else None
 
 
 def _next_mark(file: Path, offset: int, end: int) -> int | None:

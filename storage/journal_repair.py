@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stella_assets.storage.files import replace_atomically
 from stella_assets.storage.journal import SUFFIX
-from stella_assets.storage.journal_frames import Record, read_bytes, scan
+from stella_assets.storage.journal_frames import Record, is_unfinished, read_bytes, scan
 from stella_assets.storage.removal import set_aside
 
 
@@ -41,6 +41,7 @@ def damaged_journals(root: Path) -> Iterator[DamagedJournal]:
                 whole += 1
             else:
                 lost, rows = lost + 1, rows + found.rows
+        lost += bool(odd and not is_unfinished(file, file.stat().st_size - odd))
         if lost:
             what = f"{lost:,} of {whole + lost:,} records are not as they were written; their answers are not used"
             yield DamagedJournal(file, what, rows)

@@ -1,8 +1,10 @@
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from stella_assets.storage.errors import VectorError
 from stella_assets.storage.journal import Journal
 from stella_assets.storage.journal_frames import MARK
+from stella_assets.storage.journal_repair import damaged_journals
 from stella_assets.storage.keys import to_keys
 
 DIM = 6
@@ -126,6 +129,42 @@ def test_every_flipped_byte_is_named_and_costs_its_own_record_only(tmp_path: Pat
         journal.verify()
         assert len(journal.damages) == 1, (at, journal.damages)
         assert str(file.name) in journal.damages[0]
+
+
+def test_every_flipped_bit_is_damage_also_of_the_last_record_and_no_cut_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, DIM)
+    for start in (0, 4):
+        append(journal, range(start, start + 4))
+    (file,) = files(tmp_path)
+    content, last = file.read_bytes(), list(journal.records())[1]
+    last_said = last.about()
+    for at in range(8 * last.offset, 8 * (last.offset + last.size), 3):
+        changed = bytearray(content)
+        changed[at // 8] ^= 1 << at % 8
+        file.write_bytes(changed)
+        [damaged] = damaged_journals(tmp_path)
+        assert "1 of 2 records" in damaged.what, at
+        with suppress(ValueError):  # what was said of the request is that, or cannot be read
+            assert [record.about() for record in Journal(tmp_path, DIM).records()][1:] in ([], [last_said])
+    for cut in range(last.offset, last.offset + last.size):
+        file.write_bytes(content[:cut])
+        assert list(damaged_journals(tmp_path)) == []
+    file.write_bytes(content[: last.offset] + bytes(9))
+    assert len(list(damaged_journals(tmp_path))) == 1
+
+
+def test_records_of_older_versions_have_no_checksum_of_their_words(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, DIM)
+    append(journal, range(4))
+    (file,) = files(tmp_path)
+    content = bytearray(file.read_bytes())
+    assert content[60:64] != bytes(4)
+    content[60:64] = bytes(4)
+    content[8:40] = hashlib.sha256(content[40:]).digest()
+    file.write_bytes(content)
+    [record] = Journal(tmp_path, DIM).records()
+    assert record.is_whole()
+    assert record.about()["request"] == "r0"
 
 
 def test_a_mark_within_a_vector_does_not_begin_a_record(tmp_path: Path) -> None:
