@@ -18,6 +18,7 @@ from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.errors import MissingReleaseError, NoReleaseError, ReleaseError
 from stella_assets.storage.files import link_atomically, write_atomically
 from stella_assets.storage.locks import file_lock
+from stella_assets.storage.sealed import seal, unseal
 from stella_assets.storage.workspace import Workspace
 
 ACTIVE_LINK = "current"
@@ -67,7 +68,7 @@ class Releases:
             known = ", ".join(self.names()) or "none yet"
             raise NoReleaseError(f"recipe {self._recipe!r}: has no release {name!r}; it has {known}.", path)
         try:
-            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            record = unseal(json.loads(path.read_text(encoding="utf-8")))
             if record["name"] == name and isinstance(record["number"], int) and record["key"]:
                 return record
             reason = f"it is the record of {record['name']!r}"
@@ -121,7 +122,7 @@ class Releases:
                 if (active := self.active()) not in (name, None):
                     # Active once more: going back leads to the release that it replaces now.
                     record = {**record, "previous": active}
-                    write_atomically(self._folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+                    self._write(record)
             else:
                 record = {
                     "name": name,
@@ -134,9 +135,12 @@ class Releases:
                 }
                 # Link, record, then active link: after a kill at any point, every recorded name leads to files.
                 link_atomically(self._folder / name, os.path.relpath(artefact, self._folder))
-                write_atomically(self._folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+                self._write(record)
             link_atomically(self._folder / ACTIVE_LINK, name)
         return record
+
+    def _write(self, record: dict[str, Any]) -> None:
+        write_atomically(self._folder / f"{record['name']}.json", json.dumps(seal(record), indent=1) + "\n")
 
     def forget(self, name: str) -> None:
         """Remove the name of a release that is not active; its artefact may stay for others.

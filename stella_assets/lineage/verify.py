@@ -16,15 +16,23 @@ from pathlib import Path
 from stella_assets.core.environments import FLAG, deviations
 from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, open_intact
+from stella_assets.core.tables import RUNS
 from stella_assets.storage.artefacts import DRAFT, SCRATCH
 from stella_assets.storage.checked import SealedFile
 from stella_assets.storage.errors import StorageError
 from stella_assets.storage.files import below
 from stella_assets.storage.releases import Releases
 from stella_assets.storage.removal import remove_folder, set_aside
+from stella_assets.storage.sealed import unseal
 from stella_assets.storage.workspace import Workspace
+from stella_assets.teachers.api.epochs import Epochs
+from stella_assets.teachers.api.orders import Orders
+from stella_assets.teachers.api.refused import FILE, RefusedTexts
+from stella_assets.teachers.tables import COSTS
 from stella_assets.training.start import read_start
 
+LINES = ("redistillations", RUNS.folder, COSTS.folder)
+"""Folders with JSON Lines."""
 NEXT_RUN = "the next run that needs it makes it again"
 
 
@@ -60,6 +68,7 @@ def verify_files(workspace: Workspace, on_bytes: Callable[[int], object] = lambd
     yield from _links(workspace)
     yield from _releases(workspace)
     yield from _records(workspace)
+    yield from _services(workspace)
     yield from _environments(workspace)
 
 
@@ -137,14 +146,25 @@ def _records(workspace: Workspace) -> Iterator[Damaged]:
             read_start(workspace, path.stem)
         except UserError as error:
             yield Damaged(f"starts/{path.name}", error.message, error.remedy)
-    for path in sorted([*workspace.redistillations.glob("*.jsonl"), *(workspace.root / "runs").glob("*.jsonl")]):
+    for path in sorted([path for place in LINES for path in (workspace.root / place).glob("*.jsonl")]):
         for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
             try:
                 if line:
-                    json.loads(line)
+                    unseal(json.loads(line))
             except ValueError as error:
                 place = path.relative_to(workspace.root).as_posix()
-                yield Damaged(place, f"line {number} is not JSON: {error}.", "remove the line")
+                yield Damaged(place, f"line {number} is not as it was written: {error}.", "remove the line")
+
+
+def _services(workspace: Workspace) -> Iterator[Damaged]:
+    """What is noted of services next to their answers, which are in journals."""
+    for folder in sorted(path for path in workspace.api.glob("*") if path.is_dir()):
+        for error in (*Epochs(folder).damages(), *Orders(folder).damages()):
+            yield Damaged(folder.relative_to(workspace.root).as_posix(), error.message, error.remedy)
+        for file in sorted(folder.rglob(FILE)):
+            for number in RefusedTexts(file.parent).damaged():
+                place, what = file.relative_to(workspace.root).as_posix(), f"line {number} is not as it was written."
+                yield Damaged(place, what, "remove the line; its text is asked for again, and refused again")
 
 
 def _environments(workspace: Workspace) -> Iterator[Damaged]:

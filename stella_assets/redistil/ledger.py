@@ -10,6 +10,7 @@ from typing import Literal
 from stella_assets.core.errors import UserError
 from stella_assets.core.present import shown_time
 from stella_assets.storage.lines import append_lines
+from stella_assets.storage.sealed import seal, unseal
 from stella_assets.storage.workspace import Workspace
 
 Verdict = Literal["promoted", "rejected", "too little new", "nothing new", "failed"]
@@ -75,15 +76,14 @@ class Ledger:
         """
         if not self._path.is_file():
             return []
-        # `splitlines` also splits at U+2028 and the like; `json.dumps` escapes them, so a line is an entry.
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [self._read(number, line) for number, line in enumerate(lines, 1) if line.endswith("\n")]
+        lines = self._path.read_bytes().splitlines(keepends=True)
+        return [self._read(number, line) for number, line in enumerate(lines, 1) if line.endswith(b"\n")]
 
-    def _read(self, number: int, line: str) -> Entry:
+    def _read(self, number: int, line: bytes) -> Entry:
         try:
-            row = json.loads(line)
+            row = unseal(json.loads(line))
             return Entry(**{**row, "verdict": FORMER_VERDICTS.get(row["verdict"], row["verdict"])})
-        except (json.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise LedgerError(f"{self._path}:{number}: is not an entry ({error}).", "Remove the line.") from None
 
     def last_trained(self) -> Entry | None:
@@ -117,4 +117,4 @@ class Ledger:
             entry: The outcome of a re-distillation.
         """
         # The ledger decides what is examined again, so it must survive a power failure.
-        append_lines(self._path, [asdict(entry)])
+        append_lines(self._path, [seal(asdict(entry))])

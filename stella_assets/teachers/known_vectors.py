@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.manifest import digest
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.notes import read_note, write_note
+from stella_assets.storage.sealed import seal, unseal
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.examination import PROBE, KnownVectorsError, require_cosines, require_same, tolerance
 from stella_assets.teachers.kinds.base import Role, TeacherConfig, TeacherModel
@@ -61,14 +63,16 @@ def require_examined(
         return {}
     found = examined_file(teacher, compute, workspace)
     if found.name not in _examined and found.is_file():
-        known = json.loads(found.read_text(encoding="utf-8"))
-        _examined[found.name] = {role: np.array(rows, np.float32) for role, rows in known.items()}
+        with suppress(ValueError):  # damaged: the process is started again
+            known = unseal(json.loads(found.read_text(encoding="utf-8")))
+            _examined[found.name] = {role: np.array(rows, np.float32) for role, rows in known.items()}
     if found.name not in _examined:
         say(f"{teacher.name}: loading the model a second time in a process of its own, to compare its vectors")
         _examined[found.name] = examine_in_second_process(teacher, base, folder, compute)
+        found.unlink(missing_ok=True)
     if not found.is_file():
         content = {role: _plain(rows_PD) for role, rows_PD in _examined[found.name].items()}
-        write_atomically(found, json.dumps(content))
+        write_atomically(found, json.dumps(seal(content)))
     return _examined[found.name]
 
 
@@ -113,7 +117,7 @@ def require_known(
     kept, made_with = read_note(workspace, table, NOTE), {**_made_with(), "device": compute.device.type}
     if kept is None:
         content = {"made_with": made_with, "texts": list(PROBE), "vectors": _plain(now_PD)}
-        write_note(workspace, table, NOTE, json.dumps(content))
+        write_note(workspace, table, NOTE, json.dumps(seal(content)))
         return
     before = _read(kept, f"{table}, {NOTE}")
     changed = [f"{name} {old} is now {made_with.get(name)}" for name, old in before["made_with"].items()
@@ -137,9 +141,9 @@ def describe_known(workspace: Workspace, table: str) -> dict[str, Any]:
 
 def _read(kept: str, where: str) -> dict[str, Any]:
     try:
-        content = json.loads(kept)
+        content = unseal(json.loads(kept))
         return {name: content[name] for name in ("made_with", "texts", "vectors")}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError) as error:
         raise KnownVectorsError(f"{where}: cannot be read ({error}).", "Delete the file; it is written anew.") from None
 
 

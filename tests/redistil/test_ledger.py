@@ -1,5 +1,8 @@
 """The ledger: a line is written completely or not at all."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from stella_assets.redistil.ledger import Entry, Ledger, LedgerError
@@ -32,8 +35,7 @@ def test_a_line_that_was_changed_by_hand_is_named(workspace: Workspace, line: st
 
 
 def test_entries_of_older_versions_have_the_current_verdicts(workspace: Workspace):
-    ledger = Ledger(workspace, "weekly")
-    ledger.add(entry("one"))
     path = workspace.redistillations / "weekly.jsonl"
-    path.write_text(path.read_text().replace("promoted", "kept"))
-    assert [each.verdict for each in ledger.entries()] == ["rejected"]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**asdict(entry("one")), "verdict": "kept"}) + "\n")
+    assert [each.verdict for each in Ledger(workspace, "weekly").entries()] == ["rejected"]

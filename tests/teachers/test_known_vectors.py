@@ -14,6 +14,7 @@ from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
 from stella_assets.storage.database import table_names, table_uri
 from stella_assets.storage.notes import read_note, write_note
+from stella_assets.storage.sealed import seal, unseal
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import known_vectors
 from stella_assets.teachers.catalogue import describe
@@ -72,7 +73,13 @@ def test_a_second_process_is_started_once_per_model_and_workspace(
     assert len(said) == 1
     made = config.open(Path(), CPU).encode(list(PROBE), "document")
     np.testing.assert_allclose(second["document"], made, atol=1e-5)
-    assert len(list(workspace.locks.iterdir())) == 1
+    (kept,) = workspace.locks.iterdir()
+    whole = kept.read_text()
+    kept.write_text(whole.replace("0.1", "0.2", 1))
+    monkeypatch.setattr(known_vectors, "_examined", {})
+    second = require_examined(config, Path(), CPU, workspace, said.append)
+    np.testing.assert_allclose(second["document"], made, atol=1e-5)
+    assert (kept.read_text(), len(said)) == (whole, 2)
 
 
 def test_vectors_that_are_there_need_neither_model_nor_process(published: Published, workspace: Workspace):
@@ -101,13 +108,17 @@ def test_a_table_whose_teacher_computes_otherwise_now_gets_no_vectors(published:
     config = teacher(published("bert"))
     vectors = opened(config, workspace)
     vectors.embed(TEXTS[:3], "document", CPU)
-    note = json.loads(read_note(workspace, table_of(vectors), NOTE) or "")
+    note = unseal(json.loads(read_note(workspace, table_of(vectors), NOTE) or ""))
     note["made_with"]["transformers"] = "4.57.0"
     note["vectors"] = np.roll(np.array(note["vectors"]), 1, axis=1).tolist()
     write_note(workspace, table_of(vectors), NOTE, json.dumps(note))
     with pytest.raises(UserError, match=r"does not make the vectors any more.*transformers 4.57.0 is now"):
         opened(config, workspace).embed(TEXTS, "document", CPU)
     assert len(opened(config, workspace)._stored.table("document")) == 3
+    # A digit of what was kept must not blame the model.
+    write_note(workspace, table_of(vectors), NOTE, json.dumps(seal(note)).replace("4.57.0", "4.57.1"))
+    with pytest.raises(UserError, match=r"known_vectors.json: cannot be read \(its digest is another one\)"):
+        opened(config, workspace).embed(TEXTS, "document", CPU)
     write_note(workspace, table_of(vectors), NOTE, "{}")
     with pytest.raises(UserError, match=r"known_vectors.json: cannot be read.*Delete the file"):
         opened(config, workspace).embed(TEXTS, "document", CPU)
@@ -116,7 +127,7 @@ def test_a_table_whose_teacher_computes_otherwise_now_gets_no_vectors(published:
 def test_another_library_that_computes_the_same_may_go_on(published: Published, workspace: Workspace):
     vectors = opened(teacher(published("bert")), workspace)
     vectors.embed(TEXTS[:3], "document", CPU)
-    note = json.loads(read_note(workspace, table_of(vectors), NOTE) or "")
+    note = unseal(json.loads(read_note(workspace, table_of(vectors), NOTE) or ""))
     note["made_with"] = {"transformers": "4.57.0"}
     write_note(workspace, table_of(vectors), NOTE, json.dumps(note))
     opened(teacher(published("bert")), workspace).embed(TEXTS, "document", CPU)

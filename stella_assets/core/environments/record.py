@@ -14,6 +14,7 @@ from typing import Any
 
 from stella_assets.core.environments.requirements import normal_name
 from stella_assets.core.manifest import digest
+from stella_assets.storage.sealed import seal, unseal
 
 MARKER = "environment.json"
 """Written last, so an environment without it is only half made."""
@@ -42,7 +43,7 @@ def content_key(lines: list[str], version: str, made_for: list[str]) -> str:
 
 def seal_marker(content: Mapping[str, Any]) -> str:
     """The record of an environment, with a digest of itself."""
-    return json.dumps({**content, "seal": digest(content)}, indent=1, sort_keys=True)
+    return json.dumps(seal(content), indent=1, sort_keys=True)
 
 
 def read_marker(folder: Path) -> dict[str, Any]:
@@ -52,12 +53,10 @@ def read_marker(folder: Path) -> dict[str, Any]:
         MarkerError: It cannot be read, or was changed.
     """
     try:
-        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-        seal = content.pop("seal", None)
-        # Older versions wrote no seal.
-        if isinstance(content["installed"], dict) and seal in (None, digest(content)):
-            return dict(content)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = unseal(json.loads((folder / MARKER).read_text(encoding="utf-8")))
+        if isinstance(content["installed"], dict):
+            return content
+    except (OSError, ValueError, KeyError):
         pass
     raise MarkerError(f"{folder / MARKER} was changed")
 

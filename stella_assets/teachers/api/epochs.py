@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 
 from stella_assets.core.errors import UserError
 from stella_assets.storage.files import write_atomically
+from stella_assets.storage.sealed import seal, unseal
 
 FILE = "epochs.json"
 SAME_MODEL = 0.9999
@@ -67,6 +69,13 @@ class Epochs:
         """Whether the canaries were ever sent."""
         return bool(self._read()["epochs"])
 
+    def damages(self) -> Iterator[UserError]:
+        """What is damaged."""
+        try:
+            self._read()
+        except UserError as error:
+            yield error
+
     def observe(self, vectors_CD: np.ndarray) -> Observation:
         """Note the canaries' vectors of today. Callers hold the service's lock.
 
@@ -93,17 +102,17 @@ class Epochs:
         if not self._file.is_file():
             return {"current": 1, "epochs": []}
         try:
-            state: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
-            assert {"current", "epochs"} <= state.keys()
-        except (ValueError, AssertionError, AttributeError):
+            state = unseal(json.loads(self._file.read_text(encoding="utf-8")))
+            assert state.keys() == {"current", "epochs"}
+        except (ValueError, AssertionError):
             raise UserError(
-                f"{self._file}: cannot be read, and says which model the stored vectors are of.",
+                f"{self._file}: is damaged, and says which model the stored vectors are of.",
                 "Restore it from a backup. Without it the service's vectors count as those of epoch 1.",
             ) from None
         return state
 
     def _write(self, state: dict[str, Any]) -> None:
-        write_atomically(self._file, json.dumps(state, indent=1, sort_keys=True))
+        write_atomically(self._file, json.dumps(seal(state), indent=1, sort_keys=True))
 
 
 def _epoch(number: int, vectors_CD: np.ndarray) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Ordering:
         config = self._config
         budget = self._accounts.budget(config.known_batch_price)
         with BatchService(config.service, self._key) as api:
-            orders = Orders(self._folder / "orders")
+            orders = Orders(self._folder)
             delivery = Delivery(config.service, api, orders, config.limits, config.dimensions, self._keep, say_in_log)
             try:
                 delivery.resume(budget)
