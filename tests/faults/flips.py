@@ -13,14 +13,16 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from stella_assets.core.devices import Compute
 from stella_assets.core.errors import StellaError
 from stella_assets.core.runner import Runner
-from stella_assets.core.step import upstream
+from stella_assets.core.services import Services
 from stella_assets.lineage.verify import verify_files
 from stella_assets.recipe import Graph, Recipe, read_recipe
 from stella_assets.storage.database import table_names
 from stella_assets.storage.errors import StorageError
 from stella_assets.storage.integrity import verify_table
+from stella_assets.storage.journal_repair import damaged_journals
 from stella_assets.storage.workspace import Workspace
 
 HARMLESS = {
@@ -29,6 +31,9 @@ HARMLESS = {
     "history": "Dagster's record of runs, which decides nothing",
     "schedules": "Dagster's record of schedules, which decides nothing",
     "runs": "figures of the view `runs`, which decide nothing",
+    "api_costs": "figures of the view `api_costs`, written again from the journals with the next answer",
+    "releases": "the word `seal`: without it the record counts as one of an older version, and it is whole",
+    "api/journal.jsonl": "the last line counts as unfinished, and its text is asked for again",
     "statistics.duckdb": "views, written again from the files",
     "statistics.sha256": "views are written again when it differs",
     "shards/seal": "size, time and inode of a shard: when they differ, its bytes are read; its digest is found",
@@ -58,9 +63,9 @@ def kind_of(path: Path) -> str:
 
 def state(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """What a run would find: the digest of each step, or that it has to be made."""
-    runner = Runner(workspace, logging.getLogger("flips"))
-    found = {}
-    for step in upstream(Graph(recipe).release):
+    compute = Compute(services=Services(workspace, recipe=recipe.name))
+    runner, found = Runner(workspace, logging.getLogger("flips"), compute), {}
+    for step in Graph(recipe).steps:
         artefact = runner.find(step)
         found[step.name] = artefact.digest if artefact else "made again"
     return found
@@ -69,7 +74,8 @@ def state(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
 def verify(workspace: Workspace, table: str) -> list[object]:
     """What `stella verify` finds; of the vector store, in one table."""
     tables = [table] if table in table_names(workspace) else []
-    return [*verify_files(workspace), *(damage for name in tables for damage in verify_table(workspace, name).damages)]
+    damages = (damage for name in tables for damage in verify_table(workspace, name).damages)
+    return [*verify_files(workspace), *damages, *damaged_journals(workspace.api)]
 
 
 DIGITS = 16

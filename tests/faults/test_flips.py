@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from stella_assets.storage.integrity import verify_table
 from stella_assets.storage.workspace import Workspace
 from tests.conftest import TINY, write_recipe
 from tests.faults.flips import flip_bits
+from tests.faults.retrieval_home import make
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,22 @@ def test_sixty_flipped_bits_are_found_or_harmless(recipe: Recipe, home: Workspac
     outcomes, silent = flip_bits(recipe, home, flips=60, seed=0)
     assert silent == []
     assert sum(outcomes.values()) == 60
+
+
+@pytest.mark.slow
+def test_bits_of_journals_pairs_scores_and_retrievers_are_found_or_harmless(tmp_path: Path):
+    recipe, workspace = make(tmp_path)
+    assert list(verify_files(workspace)) == []
+    outcomes, silent = flip_bits(recipe, workspace, flips=300, seed=0)
+    assert silent == []
+    kinds = {kind for kind, _ in outcomes}
+    assert kinds >= {
+        "api/.json", "api/canaries.journal", "api/journal.journal", "api/journal.jsonl", "api/orders.json",
+        "api/orders.keys", "artefacts/mined_negatives/mined_negatives.parquet",
+        "artefacts/pair_scores/pair_scores.parquet", "artefacts/pairs/pairs.parquet",
+        "artefacts/retriever/model.safetensors", "artefacts/retriever_index/index.idx",
+        "artefacts/retriever_release/model.safetensors", "artefacts/retriever_scores/measures.parquet", "releases",
+    }  # fmt: skip
 
 
 @pytest.mark.bench
