@@ -112,7 +112,7 @@ def read_numbers(vector: Any) -> np.ndarray:
         if isinstance(vector, str):
             return np.frombuffer(base64.b64decode(vector, validate=True), dtype="<f4").astype(np.float32)
         numbers = np.asarray(vector, dtype=np.float32)
-    except (binascii.Error, TypeError, ValueError):
+    except (binascii.Error, TypeError, ValueError, OverflowError):
         raise AnswerError("a vector is not a list of numbers") from None
     if numbers.ndim != 1:
         raise AnswerError("a vector is not a list of numbers")

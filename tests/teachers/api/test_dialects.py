@@ -1,6 +1,9 @@
 """Each dialect sends the exact requests of its provider, reads its answers, and says what vectors depend on."""
 
+import copy
 from collections.abc import Iterator
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from stella_assets.teachers.api.answers import Answer
 from stella_assets.teachers.api.budget import Budget
 from stella_assets.teachers.api.client import ApiClient
 from stella_assets.teachers.api.dialects import DIALECTS, Dialect
+from stella_assets.teachers.api.errors import AnswerError
 from stella_assets.teachers.api.limits import Limits
 from tests.api_server import StandIn, hash_encoder
 from tests.api_server.protocols import PROTOCOLS
@@ -147,6 +151,53 @@ def test_what_changes_vectors_is_in_the_fingerprint_and_nothing_else(dialect: st
     roles = {plain.input_type("query"), plain.input_type("document")}
     assert len(roles) == (1 if dialect in ("openai", "mistral") else 2)
     assert (plain.identity("query") == plain.identity("document")) == (len(roles) == 1)
+
+
+ODD = [None, True, 0, -1, 3.5, float("nan"), 10**400, "", "x", "AAAA", "²s", [], {}, [[]], [None], {"a": 1}]
+
+
+def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in an answer."""
+    within = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for part, inner in within:
+        yield (*here, part)
+        yield from places(inner, (*here, part))
+
+
+def spoilt(answer: Any, random: Random) -> Any:
+    """An answer of which one part is another thing, or is not there."""
+    answer = within = copy.deepcopy(answer)
+    *way, last = random.choice(list(places(answer)))
+    for part in way:
+        within = within[part]
+    if random.random() < 0.3:
+        del within[last]
+    else:
+        within[last] = random.choice(ODD)
+    return answer
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.names())
+def test_an_answer_of_any_other_form_is_an_error_of_the_service(dialect: str):
+    asked, protocol, random = service(dialect), PROTOCOLS[dialect], Random(0)
+    rows = list(enumerate(np.eye(2, 3, dtype=np.float32)))
+    good = protocol.answer(asked.request(["a", "b"], "query").body, rows, 7)
+    error = protocol.error(429, "too many", "PerDay")
+    if dialect == "gemini":
+        error["error"]["details"].append({"@type": "google.rpc.RetryInfo", "retryDelay": "3.5s"})
+        assert asked.problem(error).wait == 3.5
+    used = 0
+    for _ in range(400):
+        with suppress(AnswerError):
+            parsed = asked.read(spoilt(good, random), 2)
+            vectors = asked.accept(parsed.vectors, 3)
+            assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
+            assert parsed.tokens is None or parsed.tokens > 0
+            used += 1
+        problem = asked.problem(spoilt(error, random))
+        assert isinstance(problem.message, str)
+        assert problem.wait is None or problem.wait >= 0
+    assert 0 < used < 400
 
 
 def test_the_name_of_a_server_stands_for_its_address():

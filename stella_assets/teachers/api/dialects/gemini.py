@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,9 @@ from pydantic import Field
 from stella_assets.teachers.api.answers import Parsed, billed, place
 from stella_assets.teachers.api.dialects.base import DIALECTS, RoleDialect
 from stella_assets.teachers.api.service import Problem, Request
+
+DELAY = re.compile(r"([0-9]{1,9}(?:\.[0-9]+)?)s")
+"""Seconds, such as `3.5s`."""
 
 
 @DIALECTS.register
@@ -53,11 +57,11 @@ class GeminiDialect(RoleDialect):
         """The error with the wait that its details ask for, and whether it counts days."""
         problem = super().problem(body)
         error = body.get("error") if isinstance(body, Mapping) else None
-        details = (error.get("details") if isinstance(error, Mapping) else None) or []
-        for detail in details:
-            if str(detail.get("@type", "")).endswith("RetryInfo"):
-                seconds = str(detail.get("retryDelay", "")).removesuffix("s")
-                problem = replace(problem, wait=float(seconds) if seconds.replace(".", "", 1).isdigit() else None)
+        details = error.get("details") if isinstance(error, Mapping) else None
+        for detail in details if isinstance(details, list) else []:
+            if isinstance(detail, Mapping) and str(detail.get("@type")).endswith("RetryInfo"):
+                asked = DELAY.fullmatch(str(detail.get("retryDelay")))
+                problem = replace(problem, wait=float(asked[1]) if asked else None)
         return replace(problem, code="PerDay") if "PerDay" in str(details) else problem
 
     def is_exhausted(self, problem: Problem) -> bool:
