@@ -93,7 +93,7 @@ class Service(ConfigModel):
                 "an address has no user, password, `?` or `#`, and is not shown here, as it may hold a key; keys are "
                 "read from the environment, by the name that `key` gives"
             )
-        if parts.scheme not in ("http", "https") or not host or any(map(str.isspace, url)):
+        if parts.scheme not in ("http", "https") or not host or " " in url or not url.isprintable():
             raise ValueError(NO_ADDRESS)
         return url.rstrip("/")
 
@@ -184,7 +184,7 @@ class Service(ConfigModel):
         """
         try:
             return self.parse(answer, count)
-        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError):
             raise AnswerError(f"it has no {self.gives} where its documentation says") from None
 
     def accept(self, vectors: np.ndarray, dim: int | None) -> np.ndarray:

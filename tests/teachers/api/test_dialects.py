@@ -230,6 +230,7 @@ def test_older_addresses_of_azure_get_their_version_and_header():
         {"dialect": "openai", "base_url": "https://example.org:port/v1"},
         {"dialect": "openai", "base_url": "https://example.org/my server/v1"},
         {"dialect": "openai", "base_url": "https://example.org/v1\n"},
+        {"dialect": "openai", "base_url": "https://example.org/\0v1"},
         {"dialect": "openai", "extra": {"input": "another"}},
         {"dialect": "cohere", "input_types": {"query": "search"}},
         {"dialect": "cohere", "input_types": {"query": None}},
