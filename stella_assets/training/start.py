@@ -10,6 +10,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, open_intact
 from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.files import write_atomically
+from stella_assets.storage.sealed import seal, unseal
 from stella_assets.storage.workspace import Workspace
 
 
@@ -48,7 +49,7 @@ def read_start(workspace: Workspace, recipe: str) -> Start | None:
     """
     path = _record(workspace, recipe)
     try:
-        return Start(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return Start(**unseal(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
     except (ValueError, TypeError) as error:
         raise StartError(
             f"{path}: is damaged ({type(error).__name__}: {error}).", "Remove it to begin with the base model again."
@@ -90,7 +91,7 @@ def set_start(workspace: Workspace, recipe: str, start: Start) -> None:
         start: The stage.
     """
     # Atomically: a run that starts at this moment reads the old record or the new one, never half of it.
-    write_atomically(_record(workspace, recipe), json.dumps(asdict(start), indent=1) + "\n")
+    write_atomically(_record(workspace, recipe), json.dumps(seal(asdict(start)), indent=1) + "\n")
 
 
 def _record(workspace: Workspace, recipe: str) -> Path:

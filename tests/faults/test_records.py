@@ -26,6 +26,7 @@ from stella_assets.teachers.api.epochs import Epochs
 from stella_assets.teachers.api.ledger import cost_of
 from stella_assets.teachers.api.orders import Orders
 from stella_assets.teachers.api.refused import RefusedTexts
+from stella_assets.training.start import Start, read_start, set_start
 
 FLIPS = 400
 KEYS = to_keys([f"{number:032x}" for number in range(12)])
@@ -84,7 +85,12 @@ def release(workspace: Workspace) -> Kept:
     return Kept(workspace.releases / "r" / "first.json", lambda: [releases.record("first")[name] for name in names])
 
 
-RECORDS = [epochs, refused, order, keys_of_an_order, ledger, release]
+def start(workspace: Workspace) -> Kept:
+    set_start(workspace, "r", Start("stage_2", "0123456789abcdef", "1" * 32))
+    return Kept(workspace.starts / "r.json", lambda: read_start(workspace, "r"))
+
+
+RECORDS = [epochs, refused, order, keys_of_an_order, ledger, release, start]
 
 
 def flipped(content: bytes) -> Iterator[bytes]:
@@ -115,14 +121,14 @@ def test_a_record_gives_what_was_written_or_an_error(record: Callable[[Workspace
 
 
 def test_verify_names_what_is_damaged_of_services(workspace: Workspace):
-    for record in (epochs, refused, order, ledger):
+    for record in (epochs, refused, order, ledger, start):
         kept = record(workspace)
         assert list(verify_files(workspace)) == []
         content = kept.file.read_bytes()
         at = content.index(b"1") + 1
         kept.file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         [found] = verify_files(workspace)
-        assert found.place.startswith(("api/service", "redistillations/r.jsonl"))
+        assert found.place.startswith(("api/service", "redistillations/r.jsonl", "starts/r.json"))
         assert found.remedy
         shutil.rmtree(workspace.root)
 
