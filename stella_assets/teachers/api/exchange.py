@@ -181,10 +181,11 @@ class Exchange:
         try:
             reply = await line.http.send(message)
         except httpx2.RequestError as error:
-            if not isinstance(error, httpx2.ConnectError):
+            failure = lost(error, self._key)
+            if not failure.unreachable:
                 # An answer that was lost on its way is billed, most likely.
                 line.budget.settle(0, round(expected))
-            raise lost(error, self._key) from None
+            raise failure from None
         self._pace.learn(reply.headers)
         if reply.status_code == 200:
             return reply

@@ -71,7 +71,7 @@ class PassingError(Exception):
 
 def lost(error: httpx2.RequestError, key: Key | None) -> PassingError:
     """A request without an answer, as a failure that another try may mend; the server may have sent the key back."""
-    unreachable = isinstance(error, httpx2.ConnectError)
+    unreachable = isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout))
     return PassingError(clean(f"{type(error).__name__} {error}", key), unreachable=unreachable)
 
 

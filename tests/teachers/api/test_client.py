@@ -1,6 +1,7 @@
 """The client against a server that answers, refuses and fails in the protocol of OpenAI."""
 
 import asyncio
+import socket
 import socketserver
 import threading
 import time
@@ -137,6 +138,19 @@ def test_an_answer_that_is_lost_on_its_way_counts_as_paid():
     with stand_in.running() as address:
         client(address, items=100).embed(TEXTS, "document", lambda _: None, budget)
     assert budget.spent >= stand_in.counts.tokens == 1000
+
+
+def test_an_address_that_takes_no_connection_costs_nothing_and_is_given_up_soon():
+    budget = Budget()
+    with socket.socket() as server, socket.socket() as first:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        first.connect(server.getsockname())  # the queue is full, and the next connection waits for ever
+        service = OpenAiDialect(dialect="openai", model="any", base_url=f"http://127.0.0.1:{server.getsockname()[1]}")
+        asked = ApiClient(service, KEY, Limits(timeout=0.1, concurrency=1), QUICK)
+        with pytest.raises(ApiError, match="cannot be reached: ConnectTimeout"):
+            asked.embed(TEXTS, "document", lambda _: None, budget)
+    assert (asked.counts.requests, budget.spent, budget.in_flight) == (3, 0, 0)
 
 
 def test_it_works_where_a_loop_is_running_as_in_a_notebook():
