@@ -98,6 +98,8 @@ def test_vectors_that_nobody_checked_are_of_a_teacher_of_their_own(teacher: Teac
     plain, vouched = teacher(), teacher(trusted="from the archive of 2025")
     prints = {each.open(Path(), compute_in(workspace)).fingerprint("document") for each in (plain, vouched)}
     assert len(prints) == 2
+    assert plain.identity_settings() != vouched.identity_settings()
+    assert plain.service_fingerprint() != vouched.service_fingerprint()
     assert "trusted" not in plain.settings()
     require_check(vouched, 0, "from the archive of 2025")
     require_check(plain, 64, "")

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,28 @@ def test_small_differences_are_told_and_are_no_new_epoch(
     with caplog.at_level(logging.WARNING):
         teacher().open(Path(), compute_in(workspace)).encode(TEXTS[:6], "document")
     assert "a little differently" in caplog.text
+
+
+@pytest.mark.parametrize(("cosine", "epoch"), [(0.99985, 2), (0.99995, 1)])
+def test_a_cosine_below_0_9999_of_one_fixed_text_is_another_model(
+    cosine: float, epoch: int, teacher: Teacher, stand_in: StandIn, workspace: Workspace
+) -> None:
+    teacher().open(Path(), compute_in(workspace)).encode(TEXTS[:1], "document")
+    encode = stand_in.encode
+
+    def turned(texts: list[str]) -> np.ndarray:
+        rows = encode(texts)
+        if CANARIES[5] in texts:
+            row = rows[texts.index(CANARIES[5])]
+            across = np.eye(DIM)[0] - row[0] * row
+            row[:] = cosine * row + np.sqrt(1 - cosine**2) * across / np.linalg.norm(across)
+        return rows
+
+    stand_in.encode = turned  # type: ignore[assignment]
+    _observed.clear()
+    with suppress(EpochError):
+        teacher().open(Path(), compute_in(workspace)).encode(TEXTS, "document")
+    assert teacher().open(Path(), compute_in(workspace)).describe("document")["epoch"] == epoch
 
 
 def test_nothing_is_sent_before_the_settings_fit(stand_in: StandIn, address: str, workspace: Workspace) -> None:
