@@ -209,11 +209,16 @@ class Memmap:
         """The texts, line by line.
 
         Raises:
-            TransferError: A line is not JSON with a key `text`.
+            TransferError: A line is not UTF-8, or not JSON with a key `text`.
         """
         as_json = self.texts.suffix in {".jsonl", ".json"}
-        with self.texts.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+        with self.texts.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                try:
+                    # Windows begins files with a mark, which is no part of the first text.
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError:
+                    raise TransferError(f"{self.texts}: line {number} is not UTF-8. Save the file as UTF-8.") from None
                 if not as_json:
                     # Only the line's end: blanks belong to the text, and adoption counts texts that are not in normal
                     # form.

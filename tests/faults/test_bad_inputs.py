@@ -279,6 +279,14 @@ def test_a_memmap_with_text_lines_is_imported_and_found_by_content(memmap: Memma
     assert adopt_vectors(vectors, texts, EchoTeacher(), "document", workspace, "echo")["there_already"] == 50
 
 
+def test_text_lines_may_begin_with_windows_mark_and_must_be_utf8(memmap: Memmap):
+    memmap.texts.write_text("\ufeff" + "\n".join(TEXTS), encoding="utf-8")
+    assert memmap.open()[1] == TEXTS
+    memmap.texts.write_bytes("\n".join([*TEXTS[:2], "caf\u00e9", *TEXTS[3:]]).encode("latin-1"))
+    with pytest.raises(TransferError, match=r"texts.txt: line 3 is not UTF-8. Save the file as UTF-8"):
+        memmap.open()
+
+
 def test_no_collector_takes_imported_vectors_until_a_person_gives_them_up(memmap: Memmap, workspace: Workspace):
     vectors, texts = memmap.open()
     adopt_vectors(vectors, texts, EchoTeacher(), "document", workspace, "echo")

@@ -94,6 +94,7 @@ NOT_OFFERED = [
     ("voyage", "voyage-4", {"dimensions": 768}, VOYAGE),
     ("voyage", "voyage-3.5-lite", {"dim": 768}, VOYAGE),
     ("gemini", "gemini-embedding-001", {"dimensions": 3073}, "1 to 3072"),
+    ("gemini", "models/gemini-embedding-2", {"dimensions": 3073}, "1 to 3072"),
     ("mistral", "mistral-embed", {"dimensions": 512}, "1024"),
 ]
 

@@ -113,7 +113,8 @@ def published(dialect: str, model: str) -> Published | None:
     if dialect not in providers:
         return None
     provider = providers[dialect]
-    facts = provider.models.get(model, Model())
+    # Gemini's own examples write the resource's name, `models/NAME`.
+    facts = provider.models.get(model.removeprefix("models/"), Model())
     return Published(
         read_on=read_on,
         url=provider.url,
