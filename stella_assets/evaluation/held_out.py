@@ -194,7 +194,7 @@ def _retrieval(_documents: list[Text], halves: list[Text]) -> Tables:
         raise TaskDataError(
             "evaluation.held_out: retrieval needs 10 test documents of two sentences, or 10 test pairs; the corpus has "
             f"{len(halves)}.",
-            "Raise `corpus.test`, add texts, or remove the task.",
+            "Raise `corpus.test` or `max_documents`, add texts, or remove the task.",
         )
     # Ids are hashes of the texts, so equal rests become one document and no query loses its answer.
     ids = [text_id(half["rest"]) for half in halves]
@@ -249,7 +249,7 @@ def _pair_classification(_documents: list[Text], halves: list[Text]) -> Tables:
     if not pairs:
         raise TaskDataError(
             "evaluation.held_out: pair_classification needs two test documents of two sentences in one section.",
-            "Raise `corpus.test`, add texts, or remove the task.",
+            "Raise `corpus.test` or `max_documents`, add texts, or remove the task.",
         )
     first, second, labels = zip(*pairs, strict=True)
     table = pl.DataFrame({"sentence1": list(first), "sentence2": list(second), "label": list(labels)})
