@@ -51,6 +51,8 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find the corpus texts nearest to a query with the finished release. The first search encodes the corpus."""
+    if not query.strip():
+        raise SearchError(f"QUERY {query!r}: nothing to look for.", "Give some words.")
     workspace = prepare_environment()
     graph = Graph(find_recipe(recipe))
     runner = people_runner(workspace)

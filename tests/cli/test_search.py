@@ -23,6 +23,7 @@ def test_without_a_release_the_command_that_makes_it_is_named(
     assert f"its release does not exist yet. Run `stella run {recipe}` first." in done.stderr
     assert CliRunner().invoke(app, ["search", recipe, "sort a list", "--split", "all"]).exit_code == 2
     assert CliRunner().invoke(app, ["search", recipe, "sort a list", "--top-k", "0"]).exit_code == 2
+    assert "QUERY ' ': nothing to look for." in str(CliRunner().invoke(app, ["search", recipe, " "]).exception)
 
 
 def test_a_retriever_that_cannot_search_as_asked_is_refused(
