@@ -1,4 +1,5 @@
 import logging
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.progress import Pace, progress_in
 from stella_assets.core.services import MissingSecretError
 from stella_assets.corpus.text import text_id
 from stella_assets.storage.journal_repair import damaged_journals, mend_journal
@@ -173,6 +175,17 @@ def test_a_cosine_below_0_9999_of_one_fixed_text_is_another_model(
     with suppress(EpochError):
         teacher().open(Path(), compute_in(workspace)).encode(TEXTS, "document")
     assert teacher().open(Path(), compute_in(workspace)).describe("document")["epoch"] == epoch
+
+
+def test_progress_tells_texts_time_left_tokens_and_money(
+    teacher: Teacher, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Pace, "due", lambda _: True)
+    model = teacher().open(Path(), compute_in(workspace))
+    with caplog.at_level(logging.INFO), progress_in(LOG):
+        model.encode(TEXTS, "document")
+    line = r"far: (8|16|24|32) of 40 texts, \d+ texts/s, .+ left, [\d,]+ tokens, \$0\.\d{4} in all"
+    assert [message for message in caplog.messages if re.fullmatch(line, message)]
 
 
 def test_nothing_is_sent_before_the_settings_fit(stand_in: StandIn, address: str, workspace: Workspace) -> None:
