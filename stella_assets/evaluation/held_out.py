@@ -66,7 +66,8 @@ def write_held_out(
     Raises:
         TaskDataError: The test split is too small or too uniform for a kind that the recipe names, or for all.
     """
-    documents = _test_documents(corpus, wanted.max_documents)
+    answers = None if pairs is None else pairs.pairs().filter(split="test")["positive"].unique()
+    documents = _test_documents(corpus, wanted.max_documents, answers)
     if pairs is None:
         trained_on = _trained_on(corpus, (part for row in documents for part in _part_ids(row["text"])))
         halves = _sentence_and_rest(documents, trained_on)
@@ -118,8 +119,8 @@ def held_out_types(wanted: HeldOut) -> set[str]:
     return {TASK_KINDS[kind].MTEB_TYPE for kind in wanted.kinds or HELD_OUT_TASKS}
 
 
-def _test_documents(corpus: CorpusTexts, most: int) -> list[Text]:
-    """Test documents with `id`, `text` and `section`, in the order of a hash."""
+def _test_documents(corpus: CorpusTexts, most: int, answers: pl.Series | None) -> list[Text]:
+    """Test documents with `id`, `text` and `section`: first those that answer a query, each in the order of a hash."""
     import numpy as np
 
     # Ids and splits first: texts are read only of the documents that are chosen, however large the corpus is.
@@ -130,7 +131,10 @@ def _test_documents(corpus: CorpusTexts, most: int) -> list[Text]:
         start += batch.num_rows
     candidates = pl.concat(found)
     # A hash decides the order, so that a grown corpus keeps most of the tasks' texts.
-    order = np.argsort(uniforms("evaluation", candidates["id"]), kind="stable")[:most]
+    hashed = uniforms("evaluation", candidates["id"])
+    # Of a corpus whose sources state negatives, most documents answer nothing.
+    later = np.zeros(len(hashed)) if answers is None else ~candidates["id"].is_in(answers.implode()).to_numpy()
+    order = np.lexsort((hashed, later))[:most]
     chosen = candidates[order]
     rows = corpus.take(chosen["position"].sort().to_numpy(), ["id", "text", "section"]).to_pylist()
     by_id = {row["id"]: row for row in rows}

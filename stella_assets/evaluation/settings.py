@@ -26,7 +26,11 @@ class HeldOut(ConfigModel):
     kinds: Annotated[tuple[HeldOutKind, ...], Field(min_length=1)] | None = Field(
         default=None, description="left out: all kinds that the corpus has enough texts for"
     )
-    max_documents: Positive = Field(default=1000, le=100_000, description="test documents that tasks are built from")
+    max_documents: Positive = Field(
+        default=1000,
+        le=100_000,
+        description="test documents that tasks are built from; where the corpus has pairs, first those that answer",
+    )
 
 
 class EvaluationSettings(PathAware):

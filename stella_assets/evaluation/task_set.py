@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from stella_assets.corpus.read import CorpusTexts
 
 CODE_VERSION = "3"
+PAIRS_CODE_VERSION = "4"
+"""Of tasks that ask the queries of pairs."""
 BETWEEN_BENCHMARKS = "; "
 PROBE_FILE = "probe.parquet"
 MTEB = "[mteb](https://github.com/embeddings-benchmark/mteb)"
@@ -102,7 +104,7 @@ def tasks_step(
     return Step(
         recipe=recipe,
         name="evaluation_tasks",
-        code_version=CODE_VERSION,
+        code_version=PAIRS_CODE_VERSION if held_out and pairs else CODE_VERSION,
         settings={
             "held_out": evaluation.held_out.settings() if held_out else None,
             "tasks": list(evaluation.tasks),

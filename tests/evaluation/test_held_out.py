@@ -50,7 +50,8 @@ def test_pairs_are_balanced_and_wrong_halves_come_from_the_same_section():
     assert all(section[first] == section[second] for first, second in pairs)
 
 
-def test_the_test_queries_of_pairs_are_asked_where_the_corpus_has_pairs(tmp_path, log):
+@pytest.mark.parametrize(("others", "most"), [(0, 1000), (100, 32)], ids=["all answer", "most answer nothing"])
+def test_the_test_queries_of_pairs_are_asked_where_the_corpus_has_pairs(tmp_path, log, others: int, most: int):
     """Query n is answered by document n; query 3 by document 4, too. Every fifth pair is of the training split."""
     corpus, pairs = tmp_path / "corpus", tmp_path / "pairs"
     for folder in (corpus, pairs, tmp_path / "tasks"):
@@ -59,13 +60,15 @@ def test_the_test_queries_of_pairs_are_asked_where_the_corpus_has_pairs(tmp_path
     asked, answers = ([f"{word} number {n}, as it stands here." for n in range(40)] for word in ("Query", "Answer"))
     texts = [(text_id(text), text, role, split[n])
              for role, side in (("query", asked), ("document", answers)) for n, text in enumerate(side)]  # fmt: skip
+    negatives = [f"Answer number {n} to what nobody asks." for n in range(others)]
+    texts += [(text_id(text), text, "document", "test") for text in negatives]
     frame = pl.DataFrame(texts, ["id", "text", "role", "split"], orient="row").sort("id")
     rest = {name: pl.lit("x") for name in TEXTS.schema.names if name not in frame.columns}
     frame.with_columns(**rest).select(TEXTS.schema.names).write_parquet(corpus / TEXTS.file)
     related = [(n, n) for n in range(40)] + [(3, 4)]
     PAIRS.write(pairs, [{"query": text_id(asked[q]), "positive": text_id(answers[d]), "source": "s",
                          "split": split[q], "origin": None} for q, d in related])  # fmt: skip
-    check = write_held_out(HeldOut(), CorpusTexts(corpus), tmp_path / "tasks", log, PairTables(pairs))
+    check = write_held_out(HeldOut(max_documents=most), CorpusTexts(corpus), tmp_path / "tasks", log, PairTables(pairs))
     assert check.passed
     task = tmp_path / "tasks/HeldOutRetrieval"
     queries, documents = (dict(pl.read_parquet(task / f"{name}.parquet").iter_rows()) for name in ("queries", "corpus"))
