@@ -224,8 +224,8 @@ class RetrieverConfig(ConfigModel):
         metrics = last.metrics if last else {}
         lists = (size.pairs if size else None) or metrics.get("lists_train")
         steps = self.steps or (max(1, round(self.epochs * lists / self.batch_size)) if self.epochs and lists else None)
-        passes = f"{self.epochs:g} pass{'es' if self.epochs != 1 else ''} over the lists"
-        work = f"{steps:,} steps of {self.batch_size} lists" if steps else passes
+        passes = "pass" if self.epochs == 1 else "passes"
+        work = f"{steps:,} steps of {self.batch_size} lists" if steps else f"{self.epochs:g} {passes} over the lists"
         seconds, done = None, metrics.get("lists_seen")
         if last and steps and done:
             seconds = float(last.run_info["seconds"]) * steps * self.batch_size / done
