@@ -188,7 +188,7 @@ class Memmap:
         """
         for path in (self.vectors, self.texts):
             if not path.is_file():
-                raise TransferError(f"{path}: no such file. Correct the path.")
+                raise TransferError(f"{path}: no such file.")
         texts = list(self.read_texts())
         width = np.dtype(self.dtype).itemsize
         size, row = self.vectors.stat().st_size, self.dim * width
@@ -228,5 +228,5 @@ class Memmap:
                     yield str(json.loads(line)["text"])
                 except (json.JSONDecodeError, KeyError, TypeError):
                     raise TransferError(
-                        f"{self.texts}: line {number} is not a JSON object with a key `text`. Correct it."
+                        f"{self.texts}: line {number} is not a JSON object with a key `text`."
                     ) from None

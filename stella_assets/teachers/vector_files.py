@@ -45,7 +45,7 @@ def open_vectors(
         TransferError: A file is missing, has another form, or names a text that nothing tells.
     """
     if not vectors.is_file():
-        raise TransferError(f"{vectors}: no such file. Correct the path.")
+        raise TransferError(f"{vectors}: no such file.")
     match vectors.suffix:
         case ".npy":
             return _read_npy(vectors, _required(texts, vectors))
@@ -109,7 +109,7 @@ def _json_rows(path: Path, texts: Path | None) -> Iterator[Row]:
         key = next((name for name in ("text", "id") if isinstance(line.get(name), str)), None)
         vector = next((line[name] for name in NAMES if name in line), None)
         if key is None or vector is None:
-            raise TransferError(f"{path}: line {number} has no `text` or `id`, or no `embedding`. Correct it.")
+            raise TransferError(f"{path}: line {number} has no `text` or `id`, or no `embedding`.")
         yield *_named(key, line[key]), _numbers(vector, path, number)
 
 
@@ -144,7 +144,7 @@ def _batch_input(texts: Path | None, output: Path) -> dict[str, list[str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
-        raise TransferError(f"{path}: no such file. Correct the path.")
+        raise TransferError(f"{path}: no such file.")
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -154,7 +154,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             except ValueError:
                 content = None
             if not isinstance(content, dict):
-                raise TransferError(f"{path}: line {number} is not a JSON object. Correct it.")
+                raise TransferError(f"{path}: line {number} is not a JSON object.")
             yield number, content
 
 
@@ -168,7 +168,7 @@ def _numbers(vector: Any, path: Path, number: int) -> np.ndarray:
     except AnswerError:
         found = np.empty(0, dtype=np.float32)
     if not found.size:
-        raise TransferError(f"{path}: line {number}: its vector is not a list of numbers. Correct it.")
+        raise TransferError(f"{path}: line {number}: its vector is not a list of numbers.")
     return found
 
 
