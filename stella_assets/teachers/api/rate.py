@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from stella_assets.teachers.api.limits import Limits
@@ -19,6 +20,10 @@ BURST = 0.6
 """Seconds of a limit that may be used at once; together with `HEADROOM` less than what any minute allows."""
 RECOVERY = 60.0
 """Seconds in which a rate doubles that was halved: from half of it to the whole of it."""
+RETURN = 20.0
+"""The same, up to what a service is known to admit: each minute at half of the rate is lost."""
+SEARCH = 10_000.0
+"""The same, near what it is known to refuse: some five minutes for what `HEADROOM` leaves."""
 
 
 class Bucket:
@@ -37,6 +42,8 @@ class Bucket:
         self._level = self._capacity
         self._then = self._cut = self._began = clock()
         self._admitted = 0.0
+        self._minute: deque[tuple[float, float]] = deque()
+        self._found: float | None = None
 
     @property
     def _capacity(self) -> float:
@@ -47,9 +54,16 @@ class Bucket:
         passed, self._then = now - self._then, now
         if self.rate is None:
             return
-        # Where nobody knows the limit, it grows until the next refusal. The exponent is cut: a laptop may sleep.
-        grown = self.rate * 2 ** min(passed / RECOVERY, 30.0)
-        self.rate = grown if self._limit is None else min(grown, self._limit)
+        doubling, most = RECOVERY, self._limit or float("inf")
+        if self._limit is None and self._found is not None:
+            # Where nobody knows the limit, the last refusal told it. Above that the service admits more by now.
+            below = HEADROOM * self._found
+            if self.rate < below:
+                doubling, most = RETURN, below
+            elif self.rate <= self._found / HEADROOM:
+                doubling = SEARCH
+        # The exponent is cut: a laptop may sleep.
+        self.rate = min(self.rate * 2 ** min(passed / doubling, 30.0), most)
         self._level = min(self._level + self.rate * passed, self._capacity)
 
     def delay(self, amount: float) -> float:
@@ -64,6 +78,13 @@ class Bucket:
         """Count an amount as sent; a negative one gives back what was counted too much."""
         self._level -= amount
         self._admitted += amount
+        if self._limit is None:
+            self._minute.append((self._clock(), amount))
+            self._forget()
+
+    def _forget(self) -> None:
+        while self._minute and self._minute[0][0] <= self._clock() - MINUTE:
+            self._minute.popleft()
 
     def refused(self, sent: float) -> None:
         """Halve the rate, unless that was done after this request was sent.
@@ -76,6 +97,12 @@ class Bucket:
         self._refill()
         now = self._clock()
         rate = self.rate if self.rate is not None else self._admitted / max(SHORTEST, now - self._began)
+        if self._limit is None and now - self._began >= MINUTE:
+            self._forget()
+            minute = sum(amount for _, amount in self._minute) / MINUTE
+            # A refusal for another reason, after a slow minute, must not be taken for a low limit.
+            self._found = max(minute, HEADROOM * (self._found or 0.0))
+            rate = min(rate, self._found)
         if rate > 0:
             self._level = 0.0 if self.rate is None else min(self._level, 0.0)
             self.rate, self._cut = rate / 2, now

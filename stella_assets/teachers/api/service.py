@@ -71,7 +71,7 @@ class Service(ConfigModel):
     """What its prices are for a million of."""
 
     dialect: str = Field(description="which of the dialects below")
-    model: str = Field(min_length=1, description="the service's name of the model")
+    model: str = Field(pattern=r"^\S(.*\S)?$", description="the service's name of the model")
     base_url: str = Field(description="what the paths of requests are appended to")
     server: str | None = Field(
         default=None,

@@ -250,6 +250,12 @@ def test_the_address_of_the_requests_themselves_is_refused(dialect: str):
         service(dialect, base_url=URLS[dialect])
 
 
+@pytest.mark.parametrize("model", ["", "  ", " m", "m\n"])
+def test_a_model_has_a_name_without_blanks_around_it(model: str):
+    with pytest.raises(ValidationError, match="model"):
+        service("gemini", model=model)
+
+
 def test_limits_and_dimensions_are_those_that_the_provider_publishes():
     assert service("openai", model="text-embedding-3-large").dim() == 3072
     assert service("openai", model="text-embedding-3-large").limits().request_tokens == 300_000

@@ -1,5 +1,6 @@
 """The pace: within the limits of a minute, less after a refusal, more again later. Time is a number here."""
 
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -96,6 +97,34 @@ def test_a_limit_that_nobody_knows_is_found(clock: Clock):
     assert 80 <= after <= 130
     # It is tried again whether more go through by now.
     assert run(pace, clock, 60) > 6 * after
+
+
+@pytest.mark.parametrize("in_flight", [4, 32])
+def test_a_limit_that_nobody_knows_is_used_and_seldom_exceeded(clock: Clock, in_flight: int):
+    """A service that admits 600 requests in any minute, and says how long to wait; 18 minutes after the first two."""
+    pace, admitted, began = Pace(Limits(), clock), deque[float](), clock.now
+    answered, refused = 0, 0
+    while (passed := clock.now - began) < 20 * 60:
+        if wait := pace.delay(1, 1):
+            clock.now += wait + 1e-9
+            continue
+        # As many are sent as the pace admits, before the first of them is answered.
+        sent = [clock.now]
+        while len(sent) < in_flight and pace.delay(1, 1) == 0:
+            sent.append(clock.now)
+            pace.take(1, 1)
+        pace.take(1, 1)
+        while admitted and admitted[0] <= clock.now - 60:
+            admitted.popleft()
+        free = 600 - len(admitted)
+        admitted.extend(sent[:free])
+        clock.now += 0.2
+        for moment in sent[free:]:
+            pace.refused(moment, max(admitted[0] + 60 - clock.now, 0))
+        if passed >= 2 * 60:
+            answered, refused = answered + len(sent[:free]), refused + len(sent[free:])
+    assert answered >= 0.95 * 600 * 18
+    assert refused <= 0.01 * answered
 
 
 @pytest.mark.parametrize("name", ["requests", "tokens"])
