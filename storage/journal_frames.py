@@ -24,9 +24,8 @@ from stella_assets.storage.keys import Keys
 
 MARK = b"\x93STELLA\x01"
 KEY_BYTES, VALUE_BYTES = 16, 2
-_HEAD = struct.Struct(
-    "<8s32sQIIII"
-)  # mark, digest, bytes of the record and of the JSON, rows, dimensions, CRC of the JSON
+_HEAD = struct.Struct("<8s32sQIIII")
+"""Mark, digest, bytes of the record and of the JSON, rows, dimensions, CRC of the JSON."""
 _DIGESTED = 40
 """The digest covers what follows it."""
 READ_BYTES = 2**20

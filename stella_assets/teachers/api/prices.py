@@ -113,8 +113,7 @@ def published(dialect: str, model: str) -> Published | None:
     if dialect not in providers:
         return None
     provider = providers[dialect]
-    # Gemini's own examples write the resource's name, `models/NAME`.
-    facts = provider.models.get(model.removeprefix("models/"), Model())
+    facts = provider.models.get(model, Model())
     return Published(
         read_on=read_on,
         url=provider.url,

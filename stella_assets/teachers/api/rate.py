@@ -79,12 +79,10 @@ class Bucket:
         self._level -= amount
         self._admitted += amount
         if self._limit is None:
-            self._minute.append((self._clock(), amount))
-            self._forget()
-
-    def _forget(self) -> None:
-        while self._minute and self._minute[0][0] <= self._clock() - MINUTE:
-            self._minute.popleft()
+            now = self._clock()
+            self._minute.append((now, amount))
+            while self._minute[0][0] <= now - MINUTE:
+                self._minute.popleft()
 
     def refused(self, sent: float) -> None:
         """Halve the rate, unless that was done after this request was sent.
@@ -98,8 +96,7 @@ class Bucket:
         now = self._clock()
         rate = self.rate if self.rate is not None else self._admitted / max(SHORTEST, now - self._began)
         if self._limit is None and now - self._began >= MINUTE:
-            self._forget()
-            minute = sum(amount for _, amount in self._minute) / MINUTE
+            minute = sum(amount for moment, amount in self._minute if moment > now - MINUTE) / MINUTE
             # A refusal for another reason, after a slow minute, must not be taken for a low limit.
             self._found = max(minute, HEADROOM * (self._found or 0.0))
             rate = min(rate, self._found)

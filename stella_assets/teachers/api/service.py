@@ -118,7 +118,11 @@ class Service(ConfigModel):
         """What the provider publishes of the model; None at an address that is not the provider's."""
         if self.base_url != type(self).model_fields["base_url"].default:
             return None
-        return published(self.price_list(), self.model)
+        return published(self.price_list(), self.model_name())
+
+    def model_name(self) -> str:
+        """The model's name in `prices.yaml`."""
+        return self.model
 
     def price_list(self) -> str:
         """Where its prices stand in `prices.yaml`."""

@@ -39,9 +39,13 @@ class GeminiDialect(RoleDialect):
         """A header of its own; never the `?key=` that also works, as addresses are logged."""
         return {"x-goog-api-key": key}
 
+    def model_name(self) -> str:
+        """Without `models/`, which Gemini's own examples write before it."""
+        return self.model.removeprefix("models/")
+
     def request(self, texts: Sequence[str], role: str) -> Request:
         """`POST {base_url}/models/{model}:batchEmbedContents`."""
-        model = self.model.removeprefix("models/")
+        model = self.model_name()
         common: dict[str, Any] = {"model": f"models/{model}"}
         more = {"taskType": self.input_type(role), "outputDimensionality": self.dimensions}
         common |= {part: value for part, value in more.items() if value is not None}
