@@ -24,7 +24,6 @@ import typer
 
 from benchmarks import write_row
 from benchmarks.training_set import MODEL
-from stella_assets.core.manifest import digest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Step, upstream
 from stella_assets.evaluation.bootstrap import interval
@@ -38,6 +37,7 @@ from stella_assets.evaluation.encoders import (
 from stella_assets.evaluation.scoreboard import Scoreboard
 from stella_assets.evaluation.task_scores import TaskScorer
 from stella_assets.recipe import Graph, parse_recipe
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL, SavedStudent
 

@@ -26,12 +26,12 @@ from benchmarks.public_tasks import evaluate
 from benchmarks.training import embed_distill
 from benchmarks.training_set import LOG, prepare
 from stella_assets.core.figures import figure
-from stella_assets.core.manifest import digest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.evaluation.encoders import PooledStates, StudentEmbedder
 from stella_assets.recipe import Graph, parse_recipe
 from stella_assets.recipe.presets import expand_preset
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.model import DenseStudent

@@ -23,7 +23,7 @@ import typer
 
 from benchmarks import write_row
 from stella_assets.core.devices import Compute
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, TeacherConfig, fingerprint_of
 
 

@@ -17,8 +17,8 @@ from pydantic import Field
 
 from stella_assets.core.config import Positive
 from stella_assets.core.devices import Compute
-from stella_assets.core.manifest import digest
 from stella_assets.pipelines.environment import prepare_libraries
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, TeacherConfig
 

@@ -7,7 +7,6 @@ from croniter import croniter
 from pydantic import Field
 
 from stella_assets.core.errors import EXPECTED
-from stella_assets.core.manifest import digest
 from stella_assets.core.present import Rows
 from stella_assets.core.runner import Runner
 from stella_assets.pipelines.asset_factory import asset_key, launchpad_config
@@ -15,6 +14,7 @@ from stella_assets.pipelines.metadata import to_metadata
 from stella_assets.recipe import Graph, Recipe, Redistil
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.redistil.redistil import inputs_of, redistil
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.workspace import Workspace
 
 INPUTS, REDISTILLATION = "inputs", "redistillation"

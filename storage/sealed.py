@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from stella_assets.storage.files import DIGEST_CHARS
+from stella_assets.storage.canonical import digest
 
 SEAL = "seal"
 
@@ -22,7 +20,7 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
         >>> unseal(seal({"a": 1}))
         {'a': 1}
     """
-    return {**content, SEAL: _digest(content)}
+    return {**content, SEAL: digest(content)}
 
 
 def unseal(content: Any) -> dict[str, Any]:
@@ -37,11 +35,6 @@ def unseal(content: Any) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ValueError("it is not a mapping")
     inner = {name: value for name, value in content.items() if name != SEAL}
-    if content.get(SEAL) not in (None, _digest(inner)):
+    if content.get(SEAL) not in (None, digest(inner)):
         raise ValueError("its digest is another one")
     return inner
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    plain = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(plain.encode()).hexdigest()[:DIGEST_CHARS]

@@ -17,6 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from stella_assets.core.errors import UserError
+from stella_assets.storage.canonical import canonical_json, digest
 from stella_assets.storage.files import file_digest
 
 __all__ = ["file_digest"]
@@ -25,26 +26,6 @@ DISTRIBUTION = "stella-distil"
 SHOWN = 60
 """Characters of a value in a reason."""
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "lancedb", "scikit-learn", "mteb", "dagster")
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no white space: the same value gives the same bytes.
-
-    Raises:
-        ValueError: The value holds NaN or infinity, which JSON does not have.
-        TypeError: The value is not made of plain JSON types.
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON, the first 32 hexadecimal digits.
-
-    Example:
-        >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
-        True
-    """
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:32]
 
 
 FORMER_KEYS = {"facts": "metrics", "about": "run_info", "views": "unhashed_files"}

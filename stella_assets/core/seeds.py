@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 
 
 def seed_of(seed: int, *stream: str) -> int:

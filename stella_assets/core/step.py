@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from stella_assets.core.devices import Compute
-from stella_assets.core.manifest import Check, Manifest, digest
+from stella_assets.core.manifest import Check, Manifest
 from stella_assets.core.present import Shown
 from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stella_assets.core.manifest import Check, digest
+from stella_assets.core.manifest import Check
 from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import Artefact, BuildContext, CheckSpec, Presentation, Result, Step, from_folder
@@ -20,6 +20,7 @@ from stella_assets.corpus.sources.base import EXCERPT_CHARS
 from stella_assets.corpus.tables import CONTAMINATION
 from stella_assets.corpus.text import text_id, uniform
 from stella_assets.corpus.words import match_form
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 

@@ -7,9 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import EvaluationSetError
 from stella_assets.corpus.settings import EvaluationSet
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest_unless_changed
 from stella_assets.storage.polars import pl
 

@@ -8,12 +8,12 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from stella_assets.core.manifest import digest
 from stella_assets.core.step import Artefact, BuildContext, Presentation, Result, Step
 from stella_assets.corpus.errors import EvaluationSetError
 from stella_assets.corpus.evaluation_index import BANDS_SETTINGS, EvaluationIndex, evaluation_bands
 from stella_assets.corpus.evaluation_sets import read_set, set_digest
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace

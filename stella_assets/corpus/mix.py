@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.augment import augmented
 from stella_assets.corpus.evaluation_index import EvaluationIndex
 from stella_assets.corpus.evaluation_texts import EvaluationTexts
@@ -18,6 +17,7 @@ from stella_assets.corpus.shards import CleanedTexts, Shard
 from stella_assets.corpus.sources import SourceConfig
 from stella_assets.corpus.text import splits_of, text_id, uniforms
 from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 

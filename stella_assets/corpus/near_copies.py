@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from stella_assets.core.manifest import digest
 from stella_assets.core.progress import progress_bar
 from stella_assets.corpus.settings import Deduplicate
 from stella_assets.corpus.shards import CleanedTexts, Shard
@@ -24,6 +23,7 @@ from stella_assets.corpus.words import (
     min_hashes,
     sorted_distinct,
 )
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.keys import find_sorted
 from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore

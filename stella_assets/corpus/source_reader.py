@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 
 from stella_assets.core.config import ModelSource
-from stella_assets.core.manifest import digest
 from stella_assets.core.models import load_tokenizer, model_digest
 from stella_assets.corpus.clean import Tokens, judge, repair
 from stella_assets.corpus.dropped import as_dropped, no_dropped
@@ -20,6 +19,7 @@ from stella_assets.corpus.shards import CLEANED_KIND, Shard, shard_table, shards
 from stella_assets.corpus.sources import Malformed, RawText, SourceConfig, SourcePart
 from stella_assets.corpus.text import text_id
 from stella_assets.corpus.words import match_form, match_keys
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace

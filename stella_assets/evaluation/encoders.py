@@ -15,7 +15,7 @@ from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.integrity import mend_table
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.digests import encoder_digest, head_digest

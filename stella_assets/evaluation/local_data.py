@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest_unless_changed
 from stella_assets.storage.polars import pl
 

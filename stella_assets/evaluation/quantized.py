@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity, StudentEmbedder

@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
 from stella_assets.evaluation.summary import ReferenceModel, ReferenceSummary
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 
 COLUMNS = ("model", "task", "score")

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stella_assets.core.manifest import digest
 from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.evaluation.kinds import TaskKind
 from stella_assets.evaluation.tables import MODEL_SAMPLES, SAMPLES
 from stella_assets.evaluation.tasks import EvaluationTask, fresh
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.tables import write_table
 
 if TYPE_CHECKING:

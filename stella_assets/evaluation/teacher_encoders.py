@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stella_assets.core.manifest import digest
 from stella_assets.evaluation.encoders import EncodeRequest, EncoderIdentity
+from stella_assets.storage.canonical import digest
 from stella_assets.teachers.kinds.base import prompt_role
 from stella_assets.teachers.snapshot import Layout
 from stella_assets.teachers.teacher_vectors import TeacherVectors

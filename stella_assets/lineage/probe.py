@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import Manifest, digest
+from stella_assets.core.manifest import Manifest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Estimate, Size, Step, upstream
 from stella_assets.corpus.look import SAMPLE, Looked, expected_size
@@ -24,6 +24,7 @@ from stella_assets.corpus.sources import SOURCES, RawText
 from stella_assets.evaluation.forecast import texts_to_score
 from stella_assets.evaluation.settings import HELD_OUT
 from stella_assets.recipe import Graph, Recipe
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.workspace import Workspace
 

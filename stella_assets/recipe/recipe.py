@@ -8,13 +8,13 @@ from typing import Any, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from stella_assets.core.config import ConfigModel, ModelSource, Name, Seed, doubled
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.settings import CorpusSettings
 from stella_assets.evaluation.ranking.steps import DENSE
 from stella_assets.evaluation.settings import HELD_OUT, EvaluationSettings
 from stella_assets.recipe.presets import expand_preset
 from stella_assets.recipe.redistil import Redistil
 from stella_assets.release.settings import ReleaseSettings
+from stella_assets.storage.canonical import digest
 from stella_assets.students import STUDENTS
 from stella_assets.teachers.kinds import TEACHERS
 from stella_assets.teachers.mined_negatives import MineNegatives

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stella_assets.core.manifest import digest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Artefact, Step, upstream
 from stella_assets.core.trace import Node, Tracer
@@ -19,6 +18,7 @@ from stella_assets.redistil.ledger import Entry, Ledger, Verdict
 from stella_assets.release.active import active_folder
 from stella_assets.release.promotion import promote_release
 from stella_assets.release.verdicts import failed_verdicts
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.drift import snapshot_drift
 from stella_assets.teachers.snapshot import Snapshot

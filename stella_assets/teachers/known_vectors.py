@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from stella_assets.core.devices import Compute
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.notes import read_note, write_note
 from stella_assets.storage.sealed import seal, unseal

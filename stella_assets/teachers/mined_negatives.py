@@ -13,10 +13,10 @@ import pyarrow as pa
 from pydantic import Field
 
 from stella_assets.core.config import ConfigModel, Name, Positive
-from stella_assets.core.manifest import digest
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import BuildContext, Presentation, Result, Step, from_folder
 from stella_assets.corpus.pairs import PairTables
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import replace_atomically
 from stella_assets.storage.keys import find_sorted, to_ids, to_keys
 from stella_assets.storage.polars import pl

@@ -7,7 +7,6 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import EmptyCorpusError, EvaluationSetError
 from stella_assets.corpus.evaluation_index import BANDS, ROWS, SEED, EvaluationIndex
 from stella_assets.corpus.evaluation_sets import _mteb_tasks, read_set
@@ -15,6 +14,7 @@ from stella_assets.corpus.evaluation_texts import BANDS_KIND
 from stella_assets.corpus.settings import Decontaminate, EvaluationSet
 from stella_assets.corpus.shards import live_shards
 from stella_assets.corpus.words import match_form
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.shards import free_shards
 from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import build, different, dropped_of, rows_of

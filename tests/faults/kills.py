@@ -106,7 +106,7 @@ def _active(project: Project) -> str:
 
 def contents(project: Project) -> dict[str, Any]:
     """What must be equal: digests by link, releases, verdicts, tables row by row, exported files."""
-    from stella_assets.core.manifest import digest
+    from stella_assets.storage.canonical import digest
     from stella_assets.storage.database import open_table, table_names
     from stella_assets.teachers.tables import VECTORS, teacher_tables
     from stella_assets.teachers.teacher_vectors import REFERENCE

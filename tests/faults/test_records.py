@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
 from stella_assets.lineage.verify import verify_files
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.storage.artefacts import MANIFEST
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.errors import StorageError
 from stella_assets.storage.journal import Journal
 from stella_assets.storage.keys import to_keys

@@ -11,12 +11,12 @@ import torch
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import upstream
 from stella_assets.evaluation.encoders import EncodeRequest
 from stella_assets.evaluation.teacher_encoders import ConcatenationEmbedder, TeacherEmbedder
 from stella_assets.recipe import Graph, parse_recipe
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.catalogue import compare, describe, list_snapshots, open_snapshot
 from stella_assets.teachers.centre import NARROW, measure_centre

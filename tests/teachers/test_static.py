@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.teachers.kinds import StaticTeacher
 
 CPU = Compute("cpu", threads=1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stella_assets.core.environments.requirements import normal_name
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.sealed import seal, unseal
 
 MARKER = "environment.json"

@@ -12,7 +12,7 @@ from stella_assets.core.config import PathAware
 from stella_assets.core.environments.interpreters import python_version
 from stella_assets.core.environments.requirements import Requirement, parse_requirements
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 
 VERSION = re.compile(r"\d+\.\d+")
 HOW = (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from stella_assets.core.config import ModelSource
-from stella_assets.core.manifest import digest
 from stella_assets.core.models.code import check_code
 from stella_assets.core.models.source import ModelFiles, files_digest
+from stella_assets.storage.canonical import digest
 
 # What decides a model's vectors: weights, configuration, vocabulary and its own code; not README or images.
 CONTENT_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".bin", ".py"}

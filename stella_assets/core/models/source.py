@@ -12,7 +12,7 @@ from typing import Any
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest
 
 CONFIG, MODULES = "config.json", "modules.json"

@@ -13,9 +13,9 @@ from pydantic import Field
 
 from stella_assets.core.config import Fraction, Name, PathAware, Positive
 from stella_assets.core.data import Role
-from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
 from stella_assets.corpus.pair_rules import RuleName, divide
+from stella_assets.storage.canonical import digest
 
 EXCERPT_CHARS = 120
 """Characters of a text that tables and messages show."""

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sources.base import (
     FIRST_ROWS,
@@ -25,6 +24,7 @@ from stella_assets.corpus.sources.base import (
 )
 from stella_assets.corpus.sources.encoded import NAMES
 from stella_assets.corpus.sources.listing import files_in, files_like
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest_unless_changed
 
 READING_VERSION = 2

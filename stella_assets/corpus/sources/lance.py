@@ -8,11 +8,11 @@ from typing import Literal, Self
 from pydantic import Field
 
 from stella_assets.core.config import Positive
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sources.base import SOURCES, Rows, SourcePart
 from stella_assets.corpus.sources.batches import texts_in
 from stella_assets.corpus.sources.columns import ColumnSource
+from stella_assets.storage.canonical import digest
 
 READING_VERSION = 2
 """Raised when the same table gives other rows, so that it is read again."""

@@ -15,10 +15,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sentences import first_sentence
 from stella_assets.corpus.sources.base import SOURCES, RawText, Rows, SourceConfig, SourcePart
+from stella_assets.storage.canonical import digest
 
 # Tests and copies of other packages; site-packages lies inside the standard library's folder.
 SKIPPED_FOLDERS = frozenset(

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stella_assets.core.manifest import digest
 from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.evaluation.tables import PART_MEASURES, PART_RANKINGS, QUERY_MEASURES, RANKINGS
 from stella_assets.evaluation.task_scores import DIGITS, TaskScore, evaluate, join_scores, write_score
 from stella_assets.evaluation.tasks import EvaluationTask, fresh
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 from stella_assets.storage.tables import write_table
 

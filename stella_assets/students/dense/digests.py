@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.students.dense.model import DenseStudent
 
 INCIDENTAL = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "_attn_implementation"}

@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from stella_assets.core.config import ConfigModel, Dimension, Positive
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
 from stella_assets.core.services import Services
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import Keys
 from stella_assets.teachers.api.count import BOUND, EXTRA_TOKENS

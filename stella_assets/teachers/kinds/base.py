@@ -16,10 +16,10 @@ from stella_assets.core.config import ConfigModel, ModelSource, Name, Positive
 from stella_assets.core.data import EmbeddingKind
 from stella_assets.core.devices import Compute
 from stella_assets.core.environments import EnvironmentConfig
-from stella_assets.core.manifest import digest
 from stella_assets.core.registry import Registry
 from stella_assets.core.services import Services
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.keys import Keys, Positions
 from stella_assets.teachers.forecast import Forecast

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from stella_assets.core.config import Positive, Seed
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest
 from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, Role, TeacherConfig, fingerprint_of
 

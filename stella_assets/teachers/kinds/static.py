@@ -16,8 +16,8 @@ from pydantic import Field, model_validator
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
-from stella_assets.core.manifest import digest
 from stella_assets.core.models import MODULES, files_digest, read_config, source_folder, without_cycle
+from stella_assets.storage.canonical import digest
 from stella_assets.teachers.kinds.base import (
     NOT_OF_VECTORS,
     TEACHERS,

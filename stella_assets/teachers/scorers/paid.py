@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from stella_assets.core.manifest import digest
 from stella_assets.core.services import Services
 from stella_assets.corpus.read import CorpusTexts
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 from stella_assets.teachers.api.settings import AskingConfig
 from stella_assets.teachers.forecast import Forecast

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
-from stella_assets.core.manifest import digest
 from stella_assets.corpus.cleaned import cleaned_step, read_source
 from stella_assets.corpus.settings import Clean, CorpusSettings
 from stella_assets.corpus.shards import CLEANED_KIND, CleanedTexts
 from stella_assets.corpus.source_reader import SourceReader
 from stella_assets.corpus.sources import SOURCES, RawText, Rows, SourceConfig, SourcePart
+from stella_assets.storage.canonical import digest
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import TOKENIZER, build, different, funnel_of, rows_of
