@@ -3,10 +3,11 @@
 python -m benchmarks.contrastive settings --data FOLDER   learning rate and weight of the anchor, one seed
 python -m benchmarks.contrastive compare --data FOLDER    three seeds, and sentence-transformers' own trainer
 
-With `--whole`, on all pairs and whole test splits: hours on a CPU, minutes on a GPU. FOLDER holds `corpus/`, `pairs/`
-and `eval/`. The teacher is all-MiniLM-L6-v2, the student three of its six layers. Both read 64 tokens. All finishes
-start from the same distilled student and see the same pairs, in as many steps of as many pairs. The tests are on pairs
-of the test splits, and on four public tasks that have no text in common with them.
+With `--scale half` on ten times the pairs: about an hour of one core per seed. With `--scale whole` on all pairs and
+whole test splits: minutes on a GPU. FOLDER holds `corpus/`, `pairs/` and `eval/`. The teacher is
+all-MiniLM-L6-v2, the student three of its six layers. Both read 64 tokens. All finishes start from the same distilled
+student and see the same pairs, in as many steps of as many pairs. The tests are on pairs of the test splits, and on
+four public tasks that have no text in common with them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -44,7 +45,6 @@ from stella_assets.students import FULL, SavedStudent
 app = typer.Typer(add_completion=False)
 Data = Annotated[Path, typer.Option(help="Folder with corpus/, pairs/ and eval/.")]
 WorkspaceFolder = Annotated[Path, typer.Option(help="Where vectors, students and scores are kept between runs.")]
-Whole = Annotated[bool, typer.Option(help="All pairs and whole test splits.")]
 WORKSPACE = Path("var/benchmarks")
 LOG = logging.getLogger("stella")
 TOKENS = 64
@@ -92,17 +92,21 @@ class Scale:
              "texts": self.texts, "learning_rate": 5e-4},
         ]  # fmt: skip
 
-    def finish(self, rate: float, cosine: float) -> dict[str, Any]:
+    def finish(self, rate: float, cosine: float, others: int = 0) -> dict[str, Any]:
         """A contrastive stage."""
         return {
             "method": "contrastive", "train_layers": "all", "train_embeddings": False, "batch_size": self.batch,
             "steps": self.steps, "full_head": {"info_nce": 1, **({"cosine": cosine} if cosine else {})},
-            "hard_negatives": 1, "learning_rate": rate, "checkpoint_selection": "last",
+            "hard_negatives": 1, "anchor_texts": others, "learning_rate": rate, "checkpoint_selection": "last",
         }  # fmt: skip
 
 
-PART = Scale({"medquad": 2000, "arxiv_title_abstract": 1200}, 600, 16_000, 64, 50, 600, 100, 500, 400)
-WHOLE = Scale(dict.fromkeys(TASKS, EVERYTHING), 6000, 300_000, 256, 500, EVERYTHING, EVERYTHING, EVERYTHING, EVERYTHING)
+SCALES = {
+    "part": Scale({"medquad": 2000, "arxiv_title_abstract": 1200}, 600, 16_000, 64, 50, 600, 100, 500, 400),
+    "half": Scale(dict.fromkeys(TASKS, 15_000), 6000, 48_000, 128, 220, 1500, 1500, EVERYTHING, 500),
+    "whole": Scale(dict.fromkeys(TASKS, EVERYTHING), 6000, 300_000, 256, 500, *[EVERYTHING] * 4),
+}
+ScaleName = Annotated[Literal["part", "half", "whole"], typer.Option("--scale", help="How much of the data is used.")]
 
 
 def write_sources(data: Path, folder: Path, scale: Scale) -> None:
@@ -185,7 +189,7 @@ def recipe_of(data: Path, folder: Path, stages: list[dict[str, Any]], seed: int,
                       "licence": "Apache-2.0"}],
         "student": {"model": MODEL, "keep_layers": [0, 2, 4], "max_length": TOKENS, "matryoshka_dims": []},
         "stages": stages,
-        "mined_negatives": {"teacher": "minilm", "per_query": 5},
+        "mined_negatives": {"teacher": "minilm", "per_query": 2, "random": 2},
         "evaluation": {
             "tasks": list(KEPT),
             "data": str(data / "eval"),
@@ -232,16 +236,17 @@ class Comparison:
         scale: How much of the data is used.
     """
 
-    def __init__(self, data: Path, workspace: Path, scale: Scale) -> None:
-        self._data, self.scale = data.resolve(), scale
-        self._folder = workspace.absolute() / ("contrastive" if scale is PART else "contrastive_whole")
+    def __init__(self, data: Path, workspace: Path, scale: str) -> None:
+        self._data, self.scale = data.resolve(), SCALES[scale]
+        # The longer scales share the teacher's vectors and the negatives.
+        self._folder = workspace.absolute() / ("contrastive" if scale == "part" else "contrastive_whole")
         self.runner = Runner(Workspace(self._folder), LOG)
-        write_sources(self._data, self._folder / "sources", scale)
+        write_sources(self._data, self._folder / "sources", self.scale)
 
-    def graph(self, seed: int, *further: dict[str, Any]) -> Graph:
-        """The recipe with `robust` and further stages."""
+    def graph(self, seed: int, *further: dict[str, Any], **more: Any) -> Graph:
+        """The recipe with `robust` and further stages, and more of its keys."""
         stages = [*self.scale.robust(), *further]
-        raw = recipe_of(self._data, self._folder / "sources", stages, seed, self.scale)
+        raw = {**recipe_of(self._data, self._folder / "sources", stages, seed, self.scale), **more}
         return Graph(parse_recipe(raw, self._folder / "contrastive.yaml"))
 
     def make(self, *steps: Step[Any]) -> None:
@@ -352,9 +357,9 @@ def compared(board: Scoreboard, names: Sequence[str], seeds: Iterable[int], base
 
 
 @app.command()
-def settings(data: Data, workspace: WorkspaceFolder = WORKSPACE, seed: int = 0, *, whole: Whole = False) -> None:
-    """Learning rates and weights of the anchor; one seed."""
-    run = Comparison(data, workspace, WHOLE if whole else PART)
+def settings(data: Data, workspace: WorkspaceFolder = WORKSPACE, seed: int = 0, scale: ScaleName = "part") -> None:
+    """Learning rates, and weights and further texts of the anchor; one seed."""
+    run = Comparison(data, workspace, scale)
     finish = run.scale.finish
     variants: Mapping[str, list[dict[str, Any]]] = {
         "robust": [],
@@ -362,6 +367,8 @@ def settings(data: Data, workspace: WorkspaceFolder = WORKSPACE, seed: int = 0, 
         "rate 3e-5, anchor 5": [finish(3e-5, 5)],
         "rate 1e-4, no anchor": [finish(1e-4, 0)],
         "rate 1e-4, anchor 20": [finish(1e-4, 20)],
+        "rate 1e-4, anchor 10": [finish(1e-4, 10)],
+        "rate 1e-4, anchor 10, as many other texts": [finish(1e-4, 10, run.scale.batch)],
     }
     parts = [run.score_stages(f"{name}/{seed}", seed, *stages) for name, stages in variants.items()]
     rows = compared(board_of(parts), list(variants), [seed], "robust")
@@ -376,16 +383,16 @@ def compare(
     rate: float = 1e-4,
     anchor: float = 10,
     peer_rate: float = 1e-4,
-    *,
-    whole: Whole = False,
+    anchor_texts: int = 0,
+    scale: ScaleName = "part",
 ) -> None:
     """`robust` alone, with a contrastive finish, and with sentence-transformers' trainer in its place."""
-    run = Comparison(data, workspace, WHOLE if whole else PART)
+    run = Comparison(data, workspace, scale)
     parts: Parts = []
     names = ["robust", "robust, contrastive", "robust, MultipleNegativesRankingLoss"]
     for seed in range(seeds):
         parts.append(run.score_stages(f"{names[0]}/{seed}", seed))
-        parts.append(run.score_stages(f"{names[1]}/{seed}", seed, run.scale.finish(rate, anchor)))
+        parts.append(run.score_stages(f"{names[1]}/{seed}", seed, run.scale.finish(rate, anchor, anchor_texts)))
         peer = SentenceTransformerEmbedder(run.peer(seed, peer_rate))
         parts.append(run.score(f"{names[2]}/{seed}", peer, run.graph(seed)))
         board, chosen = board_of(parts), range(seed + 1)
@@ -397,6 +404,7 @@ def compare(
                 "device": run.runner.compute.describe(),
                 "rate": rate,
                 "anchor": anchor,
+                "anchor_texts": anchor_texts,
                 "peer_rate": peer_rate,
                 "over robust": compared(board, names, chosen, "robust"),
                 "over sentence-transformers": compared(board, names[1:2], chosen, names[2]),

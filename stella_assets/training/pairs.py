@@ -75,6 +75,7 @@ class PairRows:
         rows = pl.concat([pairs, scores]).sort("query", "document", "score")
         found, query_T, document_T = _positions(keys, rows, "document")
         self.left_out = len(rows) - len(found)
+        self._texts = len(texts)
         self.query_N, self.document_N = query_T, document_T
         # NaN for pairs without a score.
         self.score_N = found["score"].fill_null(np.nan).to_numpy()
@@ -97,11 +98,16 @@ class PairRows:
     def __len__(self) -> int:
         return len(self.query_N)
 
-    def batch(self, rows: np.ndarray) -> tuple[np.ndarray, BatchPairs]:
+    def others(self) -> np.ndarray:
+        """Positions of the texts that are in none of the pairs, ascending."""
+        return np.setdiff1d(np.arange(self._texts), np.concatenate([self.query_N, self.document_N]))
+
+    def batch(self, rows: np.ndarray, further: np.ndarray) -> tuple[np.ndarray, BatchPairs]:
         """The texts of some rows, each once, and how they are related.
 
         Args:
             rows: Positions of pairs.
+            further: Positions of texts that are neither a query nor a document here.
 
         Returns:
             Positions `[B]` of texts in the split, ascending, and the pairs.
@@ -109,7 +115,7 @@ class PairRows:
         query, document, score = self.query_N[rows], self.document_N[rows], self.score_N[rows]
         plain = np.isnan(score)
         _, negative = self._negatives.of(np.unique(query[plain]))
-        texts_B = np.unique(np.concatenate([query, document, negative]))
+        texts_B = np.unique(np.concatenate([query, document, negative, further]))
 
         def places(positions: np.ndarray) -> Tensor:
             return torch.from_numpy(np.searchsorted(texts_B, positions))
@@ -131,13 +137,17 @@ class PairFeed:
     Args:
         texts: The split.
         pairs: Its pairs.
+        anchors: Texts of no pair that are drawn for each batch, for the losses on the teachers' vectors.
+        seed: Of the draw.
 
     Attributes:
         lengths: Tokens of each pair.
     """
 
-    def __init__(self, texts: TrainingData, pairs: PairRows) -> None:
-        self._texts, self._pairs = texts, pairs
+    def __init__(self, texts: TrainingData, pairs: PairRows, anchors: int = 0, seed: int = 0) -> None:
+        self._texts, self._pairs, self._seed = texts, pairs, seed
+        self._others = pairs.others()
+        self._anchors = min(anchors, len(self._others))
         self.lengths = texts.lengths[pairs.query_N] + texts.lengths[pairs.document_N]
 
     def __len__(self) -> int:
@@ -150,12 +160,19 @@ class PairFeed:
             chosen: Positions of the pairs of each batch.
             reading: How they are read.
         """
-        parts = [self._pairs.batch(rows) for rows in chosen]
+        parts = [self._pairs.batch(rows, self._drawn(rows)) for rows in chosen]
         batches = self._texts.read([texts_B for texts_B, _ in parts], reading)
         return [
             replace(batch, targets=batch.targets.with_pairs(pairs))
             for batch, (_, pairs) in zip(batches, parts, strict=True)
         ]
+
+    def _drawn(self, rows: np.ndarray) -> np.ndarray:
+        if not self._anchors:
+            return self._others[:0]
+        # By the pairs of the batch, which are others in each epoch: a resumed run draws the same.
+        draw = np.random.default_rng([self._seed, *rows.tolist()])
+        return self._others[draw.choice(len(self._others), self._anchors, replace=False, shuffle=False)]
 
 
 class _Lists:

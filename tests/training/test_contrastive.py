@@ -15,6 +15,7 @@ from stella_assets.corpus.pairs import PairTables
 from stella_assets.corpus.tables import PAIR_NEGATIVES, PAIRS, SCORED_PAIRS
 from stella_assets.recipe import parse_recipe
 from stella_assets.recipe.read import RecipeError
+from stella_assets.storage.polars import pl
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students import DenseConfig
 from stella_assets.students.dense.model import DenseStudent
@@ -22,6 +23,7 @@ from stella_assets.teachers.snapshot import Snapshot
 from stella_assets.training import checkpoint, loop
 from stella_assets.training.data import Reading
 from stella_assets.training.dead_losses import DEAD_STEPS, DeadLossError, Watch
+from stella_assets.training.objective import IN_COSINES
 from stella_assets.training.pairs import PairFeed, PairRows
 from stella_assets.training.stages.base import StageContext, StageError
 from stella_assets.training.stages.contrastive import Contrastive
@@ -101,6 +103,54 @@ def test_a_batch_has_each_text_once_and_knows_what_answers_what(lesson, pairs):
     assert len(found.score_C) + len(drawn) == 60
 
 
+@pytest.fixture
+def fewer_pairs(pairs: Path) -> Path:
+    """The texts from 160 on are in no pair."""
+    early = pl.col("query") < text_id(160)
+    for table in (PAIRS, SCORED_PAIRS, PAIR_NEGATIVES):
+        rows = pl.read_parquet(pairs / table.file).filter(early)
+        table.write(pairs, rows.to_arrow())
+    return pairs
+
+
+def test_further_texts_of_a_batch_are_in_no_pair_and_follow_the_seed_and_the_pairs(lesson, fewer_pairs):
+    data = lesson.data()["train"]
+    tables = PairTables(fewer_pairs)
+    rows = PairRows(tables, data, "train", 1, [tables.negatives()])
+    chosen = [np.arange(30), np.arange(30, 50)]
+    plain = PairFeed(data, rows).read(chosen, Reading())
+    with_texts = PairFeed(data, rows, 12, seed=3).read(chosen, Reading())
+    again = PairFeed(data, rows, 12, seed=3).read(chosen[::-1], Reading())[::-1]
+    other_seed = PairFeed(data, rows, 12, seed=4).read(chosen, Reading())
+    drawn = []
+    for before, after, repeated in zip(plain, with_texts, again, strict=True):
+        assert set(before.positions_B) <= set(after.positions_B)
+        further = set(data.ids(np.setdiff1d(after.positions_B, before.positions_B)))
+        # A mined negative may be one of the further texts.
+        assert 8 <= len(further) <= 12
+        assert all(text >= text_id(160) for text in further)
+        assert np.array_equal(after.positions_B, repeated.positions_B)
+        drawn.append(further)
+    assert drawn[0] != drawn[1]
+    assert not np.array_equal(with_texts[0].positions_B, other_seed[0].positions_B)
+
+
+def test_further_texts_change_no_loss_about_pairs(lesson, fewer_pairs):
+    data = lesson.data()["train"]
+    tables = PairTables(fewer_pairs)
+    rows = PairRows(tables, data, "train", 1, [tables.negatives()])
+    vectors = torch.nn.functional.normalize(torch.randn(TEXTS, 8, generator=torch.Generator().manual_seed(1)), dim=1)
+    about_pairs = [loss for loss in stage_of().full_head.losses if loss.compares == "pairs"]
+
+    def values(anchors: int) -> list[torch.Tensor]:
+        (batch,) = PairFeed(data, rows, anchors).read([np.arange(60)], Reading())
+        return [loss.value(vectors[batch.positions_B], batch.targets, IN_COSINES) for loss in about_pairs]
+
+    assert len(about_pairs) == 4
+    for with_texts, without in zip(values(24), values(0), strict=True):
+        torch.testing.assert_close(with_texts, without)
+
+
 def test_training_lowers_the_loss_of_held_out_pairs_and_keeps_the_anchor(lesson, tmp_path, pairs):
     stage = stage_of(steps=8, checkpoint_every=8, learning_rate=2e-3, hard_negatives=2)
     outcome = stage.run(context(lesson, lesson.student(), tmp_path / "a", pairs))
@@ -111,8 +161,9 @@ def test_training_lowers_the_loss_of_held_out_pairs_and_keeps_the_anchor(lesson,
     assert outcome.metrics["epochs"] == round(8 * 8 / 101, 2)
 
 
-def test_a_stage_that_was_stopped_and_resumed_ends_in_the_same_bits(lesson, tmp_path, monkeypatch, pairs):
-    stage = stage_of(micro_batch_size=9, hard_negatives=1)
+def test_a_stage_that_was_stopped_and_resumed_ends_in_the_same_bits(lesson, tmp_path, monkeypatch, fewer_pairs):
+    pairs = fewer_pairs
+    stage = stage_of(micro_batch_size=9, hard_negatives=1, anchor_texts=5)
     undisturbed, resumed = lesson.student(), lesson.student()
     expected = train(lesson, undisturbed, stage, tmp_path / "a", pairs)
 
@@ -205,6 +256,16 @@ def test_the_watch_holds_for_every_method_and_looks_at_the_beginning_only():
 def test_too_few_pairs_are_told_before_the_first_step(lesson, tmp_path, pairs):
     with pytest.raises(StageError, match=r"s: there are 101 pairs of train texts, and a batch takes 128\."):
         stage_of(batch_size=128).run(context(lesson, lesson.student(), tmp_path / "a", pairs))
+
+
+def test_further_texts_that_no_source_has_are_told_before_the_first_step(lesson, tmp_path, pairs):
+    with pytest.raises(StageError, match=r"s: anchor_texts is 8, and every train text is in a pair\."):
+        stage_of(anchor_texts=8).run(context(lesson, lesson.student(), tmp_path / "a", pairs))
+
+
+def test_a_stage_without_further_texts_has_the_identity_that_it_had_before():
+    assert "anchor_texts" not in stage_of().model_dump()
+    assert stage_of(anchor_texts=8).model_dump()["anchor_texts"] == 8
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ class Contrastive(Descent):
         0,
         description="negatives of each query in a batch at most: those of its source, then those mined, by rank",
     )
+    # Excluded where there are none: the stage has the identity that it had before.
+    anchor_texts: Annotated[int, Field(ge=0, le=16_384)] = Field(
+        0,
+        description="texts of no pair that each batch has in addition, for the losses on the teachers' vectors",
+        exclude_if=lambda texts: texts == 0,
+    )
 
     def pair_rows(self, context: StageContext, split: str) -> PairRows:
         """The pairs of a split.
@@ -56,7 +62,7 @@ class Contrastive(Descent):
         """Pairs; see `Descent.feed`."""
         from stella_assets.training.pairs import PairFeed
 
-        return PairFeed(context.data[split], self.pair_rows(context, split))
+        return PairFeed(context.data[split], self.pair_rows(context, split), self.anchor_texts, context.seed)
 
     def require_data(self, name: str, texts: Mapping[str, int]) -> None:
         """Pairs are counted when the stage begins; see `StageConfig.require_data`."""
@@ -65,7 +71,8 @@ class Contrastive(Descent):
     def describe(self) -> str:
         """See `StageConfig.describe`."""
         size = f"{self.batch_tokens:,} tokens" if self.batch_tokens else f"{self.batch_size} pairs"
-        return f"Trains on pairs of texts, with the teachers' vectors as an anchor, in batches of {size}."
+        others = f" and {self.anchor_texts} other texts" if self.anchor_texts else ""
+        return f"Trains on pairs of texts, with the teachers' vectors as an anchor, in batches of {size}{others}."
 
     def estimate(self, last: Manifest | None, size: Size | None) -> Estimate:
         """Steps and pairs, and the time by the last run's speed; see `StageConfig.estimate`."""
@@ -100,6 +107,11 @@ class Contrastive(Descent):
                     f"{context.name}: there are {len(rows)} pairs of {split} texts, and a batch takes {least}.",
                     "Lower `batch_size`, or add pairs.",
                 )
+        if self.anchor_texts and not len(found["train"].others()):
+            raise StageError(
+                f"{context.name}: anchor_texts is {self.anchor_texts}, and every train text is in a pair.",
+                "Remove `anchor_texts`, or add a source of texts without pairs.",
+            )
         outcome = super().run(context)
         rows = found["train"]
         seen = {"pairs_train": rows.pairs, "scored_train": rows.scored, "pairs_left_out": rows.left_out}
