@@ -146,7 +146,12 @@ def _sample_size(recipe: Recipe) -> int:
     """Enough for the largest batch, and for teachers that are fitted: those need more texts than dimensions."""
     batches = [min(getattr(stage, "batch_size", None) or 0, LARGEST_BATCH) for stage in recipe.stages]
     fitted = [teacher.check() or 0 for teacher in recipe.teachers if teacher.fitted]
-    return max(SAMPLE, round(1.5 * max(batches)), round(1.5 * max(fitted, default=0)))
+    return max(SAMPLE, round(1.5 * max(batches)), round(1.5 * max(fitted, default=0))) + _further(recipe)
+
+
+def _further(recipe: Recipe) -> int:
+    """Texts of no pair that a batch has, at most as many as a batch of the probe has pairs."""
+    return min(LARGEST_BATCH, max(getattr(stage, "anchor_texts", 0) for stage in recipe.stages))
 
 
 def _draw(looked: Sequence[Looked], count: int) -> list[RawText]:
@@ -156,21 +161,26 @@ def _draw(looked: Sequence[Looked], count: int) -> list[RawText]:
 
 def _small(recipe: Recipe, sample: list[RawText], folder: Path, size: Size) -> Recipe:
     """The recipe with the sample as its corpus, and stages of a few steps."""
-    path = folder / "sample.jsonl"
-    columns = {"role": "role"}
-    rows = [{"text": row.text, "role": row.role} for row in sample]
+    paired: list[RawText] = []
     if any(stage.data == "pairs" for stage in recipe.stages):
-        # Two texts at a time: how long a stage takes does not depend on what answers what.
-        columns = {"query": "text", "positive": "other"}
-        rows = [{"text": a.text, "other": b.text} for a, b in zip(sample[::2], sample[1::2], strict=False)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = SOURCES["jsonl"].model_validate(
-        {"kind": "jsonl", "name": "sample", "licence": "", "path": str(path), "columns": columns}
-    )
+        paired = sample[min(_further(recipe), len(sample) // 3) :]
+        sample = sample[: -len(paired)]
+    # A third of the texts: some pairs are for dev, and some are dropped.
+    largest = {"texts": LARGEST_BATCH, "pairs": min(LARGEST_BATCH, len(paired) // 3)}
+    stages = tuple(stage.shortened(STEPS, largest[stage.data], size.train) for stage in recipe.stages)
+    # Two texts at a time: how long a stage takes does not depend on what answers what.
+    pairs = [{"text": a.text, "other": b.text} for a, b in zip(paired[::2], paired[1::2], strict=False)]
+    texts = [{"text": row.text, "role": row.role} for row in sample]
+    parts = {"pairs": ({"query": "text", "positive": "other"}, pairs), "texts": ({"role": "role"}, texts)}
+    sources = []
+    for name, (columns, rows) in parts.items():
+        path = folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        settings = {"kind": "jsonl", "name": name, "licence": "", "path": str(path), "columns": columns}
+        sources += [SOURCES["jsonl"].model_validate(settings)] if rows else []
     corpus = recipe.corpus.model_copy(
-        update={"sources": (source,), "decontaminate": None, "semantic": None, "dev": 0.1, "test": 0.0}
+        update={"sources": tuple(sources), "decontaminate": None, "semantic": None, "dev": 0.1, "test": 0.0}
     )
-    stages = tuple(stage.shortened(STEPS, LARGEST_BATCH, size.train) for stage in recipe.stages)
     # What is not measured is left out: retrievers need pairs, which the sample may have none of.
     rest: dict[str, object] = {"retrievers": (), "pair_scores": ()}
     return recipe.model_copy(update={"corpus": corpus, "stages": stages, **rest})

@@ -65,6 +65,36 @@ def test_pairs_are_counted_before_they_are_made(tmp_path: Path, raw: dict[str, A
     assert size.pairs == pytest.approx(850, rel=0.1)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("anchor_texts", [0, 64])
+def test_a_stage_on_pairs_is_probed_though_its_batch_is_larger_than_the_sample(
+    anchor_texts: int, tmp_path: Path, raw: dict[str, Any], workspace: Workspace, log: logging.Logger
+):
+    names = [f"{chr(97 + n % 26)}{chr(97 + n % 23)}{chr(97 + n % 19)}" for n in range(3000)]
+    rows = [{"q": f"what is {a} to {b}?", "a": f"{b} has {a}"} for a, b in zip(names, names[7:], strict=False)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"name": "asked", "kind": "jsonl", "path": "./pairs.jsonl", "licence": "MIT"}
+    raw["corpus"] = {
+        "clean": {"document": {"min_chars": 3}, "query": {"min_chars": 3}},
+        "sources": [{**source, "columns": {"query": "q", "positive": "a"}}],
+        "dev": 0.05,
+        "test": 0.1,
+    }
+    finish = {"method": "contrastive", "train_layers": 1, "full_head": {"cosine": 1, "info_nce": 1},
+              "batch_size": 256, "anchor_texts": anchor_texts, "steps": 20, "learning_rate": 1e-4}  # fmt: skip
+    raw["stages"] = [*raw["stages"], finish]
+    # The sample has too few terms for the lexical one.
+    raw["teachers"] = [teacher for teacher in raw["teachers"] if teacher["name"] == "minilm"]
+    recipe = read_recipe(write_recipe(tmp_path, raw))
+    found = make_probe(Graph(recipe), Runner(workspace, log), look(recipe.corpus))
+    assert found is not None
+    stage = found.steps["stage_4"]
+    assert (stage.work, stage.steps) == ("20 steps of 256 pairs", 20)
+    # As many texts as the steps will see, though those of the probe had fewer pairs.
+    assert stage.texts == pytest.approx(20 * (2 * 256 + anchor_texts), rel=0.06)
+    assert stage.seconds is not None
+
+
 def test_sources_that_are_too_long_to_count_are_estimated_from_their_bytes(
     tmp_path: Path, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -68,6 +69,12 @@ class Contrastive(Descent):
         """Pairs are counted when the stage begins; see `StageConfig.require_data`."""
         StageConfig.require_data(self, name, texts)
 
+    def shortened(self, steps: int, batch_size: int, train: int) -> Self:
+        """With as many further texts for each pair; see `StageConfig.shortened`."""
+        short = super().shortened(steps, batch_size, train)
+        share = short.batch_size / self.batch_size if short.batch_size and self.batch_size else 1
+        return short.model_copy(update={"anchor_texts": math.ceil(self.anchor_texts * share)})
+
     def describe(self) -> str:
         """See `StageConfig.describe`."""
         size = f"{self.batch_tokens:,} tokens" if self.batch_tokens else f"{self.batch_size} pairs"
@@ -83,8 +90,10 @@ class Contrastive(Descent):
             return super().estimate(last, size if self.epochs is None else None)
         steps = self.steps or max(1, round((self.texts_to_see(pairs) or 0) / batch))
         work = f"{steps:,} steps of {batch} pairs"
-        # A pair has two texts or more, as many as in the last run.
-        texts = round(steps * metrics["texts_seen"] / metrics["steps"]) if last else None
+        # A pair has two texts or more, as many as in the last run, whose batches may have been smaller.
+        texts = (
+            round(steps * metrics["texts_seen"] / metrics["steps"] * batch / metrics["batch_size"]) if last else None
+        )
         return self._by_last_run(work, last, texts, steps, size)
 
     def run(self, context: StageContext) -> Outcome:
