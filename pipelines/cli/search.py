@@ -43,8 +43,8 @@ def search(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A retriever of the recipe: one with vectors searches the held-out documents, a reranker ranks the "
-            "first 100 that the release finds.",
+            help="A retriever of the recipe: one with vectors searches the documents of its index, a reranker ranks "
+            "the first 100 that the release finds.",
         ),
     ] = None,
     index: Annotated[bool, typer.Option("--index", help="Ask the retriever's index, not every document.")] = False,
@@ -98,7 +98,6 @@ def _by_retriever(
     graph: Graph, runner: Runner, recipe: str, name: str, query: str, top: int, split: Split | None, use_index: bool
 ) -> Sequence[Any]:
     from stella_assets.evaluation.ranking.scorer import DEPTH
-    from stella_assets.release.retrievers.index import SPLIT
     from stella_assets.release.retrievers.search import find_by_tokens, rerank
 
     if name not in graph.retrievers:
@@ -113,11 +112,14 @@ def _by_retriever(
         hits = _by_release(graph, runner, recipe, query, max(top, DEPTH), split)
         _require(runner, recipe, graph.retrievers[name])
         return rerank(query, hits, runner.read(graph.retrievers[name]).load(runner.compute), top)
-    if split not in (None, SPLIT):
-        raise SearchError(f"--split {split}: {name!r} searches documents of {SPLIT!r} only.", "Leave it out.")
+    (settings,) = (each for each in graph.recipe.retrievers if each.name == name)
+    indexed = settings.indexed_split
+    if split not in (None, indexed):
+        where = f"documents of {indexed!r} only" if indexed else "all documents"
+        raise SearchError(f"--split {split}: {name!r} searches {where}.", "Leave it out.")
     _require(runner, recipe, token_index, graph.retrievers[name], graph.corpus)
     found = runner.read(token_index)
-    note(f"{len(found):,} held-out documents are searched.")
+    note(f"{len(found):,} {'held-out ' if indexed else ''}documents are searched.")
     loaded = runner.read(graph.retrievers[name]).load(runner.compute)
     return find_by_tokens(query, found, loaded, runner.read(graph.corpus), top, exact=not use_index)
 

@@ -1,4 +1,4 @@
-"""The steps `retriever_index/<name>`: token vectors of held-out documents, searched by MaxSim and by an index."""
+"""The steps `retriever_index/<name>`: token vectors of documents, searched by MaxSim and by an index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from stella_assets.training.retrievers.base import RetrieverConfig
 
 CODE_VERSION = "1"
 FAMILY = "retriever_index"
-SPLIT = "test"
+ASKED = "test"
+"""The split whose queries say how much an index finds."""
 TABLE_FOLDER, DOCUMENTS_FILE = "token_vectors", "documents.parquet"
 DOCUMENTS = pa.schema({"id": TEXT, "vectors": INT})
 BATCH = 256
@@ -66,22 +67,22 @@ def retriever_index_step(
     Args:
         recipe: Name of the recipe.
         settings: Of the retriever, which has vectors to search with.
-        corpus: Whose held-out documents are searched with its held-out queries.
+        corpus: Whose documents are searched, with its held-out queries.
         retriever: That computes the vectors.
     """
     return Step(
         recipe=recipe,
         name=f"{FAMILY}/{settings.name}",
         code_version=CODE_VERSION,
-        settings={"split": SPLIT},
+        settings={"split": settings.indexed_split},
         dependencies=(corpus, retriever),
-        build=partial(_build, settings.dimension, corpus, retriever),
+        build=partial(_build, settings, corpus, retriever),
         read=from_folder(TokenIndex),
         presentation=Presentation(
             group="release",
             kinds=frozenset({"lancedb"}),
-            description=f"Token vectors of the held-out documents by `{retriever_model(settings.name)}`, in a LanceDB "
-            "table with an IVF_PQ index, and how much the index finds.",
+            description=f"Token vectors of {'held-out' if settings.indexed_split else 'all'} documents by "
+            f"`{retriever_model(settings.name)}`, in a LanceDB table with an IVF_PQ index, and how much that finds.",
             checks=(RECALL,),
             show=_show,
         ),
@@ -92,10 +93,13 @@ def _show(artefact: Artefact) -> Mapping[str, Shown]:
     return {"index": Rows([dict(artefact.manifest.metrics)])}
 
 
-def _build(dim: int, corpus: Step[CorpusTexts], retriever: Step[SavedRetriever], context: BuildContext) -> Result:
+def _build(
+    settings: RetrieverConfig, corpus: Step[CorpusTexts], retriever: Step[SavedRetriever], context: BuildContext
+) -> Result:
     texts, model = context.read(corpus), context.read(retriever).load(context.compute).model
-    written: list[dict[str, Any]] = []
-    table = MultiVectorTable.write(context.folder / TABLE_FOLDER, dim, _encoded(texts, model.encode_document, written))
+    dim, written = settings.dimension, list[dict[str, Any]]()
+    encoded = _encoded(texts, settings.indexed_split, model.encode_document, written)
+    table = MultiVectorTable.write(context.folder / TABLE_FOLDER, dim, encoded)
     vectors = sum(row["vectors"] for row in written)
     write_table(context.folder / DOCUMENTS_FILE, DOCUMENTS, written)
     partitions = table.build_index(vectors, dim)
@@ -125,11 +129,11 @@ def _build(dim: int, corpus: Step[CorpusTexts], retriever: Step[SavedRetriever],
 
 
 def _encoded(
-    texts: CorpusTexts, encode: Callable[..., Any], written: list[dict[str, Any]]
+    texts: CorpusTexts, split: str | None, encode: Callable[..., Any], written: list[dict[str, Any]]
 ) -> Iterator[tuple[list[str], list[np.ndarray]]]:
-    """Ids and vectors of the held-out documents in batches; `written` is told how many vectors each has."""
-    with progress_bar(_count(texts, "document"), FAMILY, "documents") as bar:
-        for batch in _held_out(texts, "document"):
+    """Ids and vectors of documents in batches; `written` is told how many vectors each has."""
+    with progress_bar(sum(len(batch) for batch in _chosen(texts, "document", split)), FAMILY, "documents") as bar:
+        for batch in _chosen(texts, "document", split):
             for start in range(0, len(batch), BATCH):
                 rows = batch.slice(start, BATCH).to_pydict()
                 vectors = encode(rows["text"], convert_to_numpy=True, show_progress_bar=False)
@@ -141,7 +145,7 @@ def _encoded(
 def _measure(table: MultiVectorTable, texts: CorpusTexts, encode: Callable[..., Any]) -> dict[str, Any]:
     """How much of what exact search finds the index finds, and how long both take."""
     queries: list[str] = []
-    for batch in _held_out(texts, "query"):
+    for batch in _chosen(texts, "query", ASKED):
         queries += batch.column("text").to_pylist()[: QUERIES - len(queries)]
     if not queries:
         return {}
@@ -164,14 +168,12 @@ def _measure(table: MultiVectorTable, texts: CorpusTexts, encode: Callable[..., 
     }
 
 
-def _held_out(texts: CorpusTexts, role: str) -> Iterator[pa.RecordBatch]:
+def _chosen(texts: CorpusTexts, role: str, split: str | None) -> Iterator[pa.RecordBatch]:
     import pyarrow.compute as pc  # here, as quick commands import this module
 
     for batch in texts.scan(["id", "text", "role", "split"]):
-        chosen = pc.and_(pc.equal(batch.column("split"), SPLIT), pc.equal(batch.column("role"), role))
+        chosen = pc.equal(batch.column("role"), role)
+        if split is not None:
+            chosen = pc.and_(chosen, pc.equal(batch.column("split"), split))
         if len(rows := batch.filter(chosen)):
             yield rows
-
-
-def _count(texts: CorpusTexts, role: str) -> int:
-    return sum(len(batch) for batch in _held_out(texts, role))

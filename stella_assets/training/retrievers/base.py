@@ -175,6 +175,11 @@ class RetrieverConfig(ConfigModel):
         return 1
 
     @property
+    def indexed_split(self) -> str | None:
+        """The split whose documents are indexed, for a kind that searches; None for all documents."""
+        return None
+
+    @property
     def trusts_code(self) -> bool:
         """Whether the model that it began with may bring code of its own; see `begun_with`."""
         return self.start is not None and self.start.trust_remote_code

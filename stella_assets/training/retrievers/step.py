@@ -103,8 +103,8 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
         settings={
             "seed": seed,
             # What `scores` names is a dependency, and its name does not matter.
-            # What it must show to be released does not change it.
-            "retriever": retriever.settings("name", "scores", "start", "min_gain"),
+            # What it must show to be released, and what is searched with it, does not change it.
+            "retriever": retriever.settings("name", "scores", "start", "min_gain", "index"),
             **({} if own_model is None else {OWN_MODEL: own_model.settings("model", "revision")}),
         },
         build=build,

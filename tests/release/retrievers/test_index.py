@@ -18,6 +18,7 @@ from stella_assets.release.search import Hit
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students.retriever import SavedRetriever
 from stella_assets.training.retrievers import RETRIEVERS
+from stella_assets.training.retrievers.base import RetrieverConfig
 from tests.models import TEXTS
 from tests.release.retrievers.test_publish import fixed, make
 from tests.training.retrievers.test_run import LATE
@@ -42,7 +43,7 @@ class Corpus:
         yield from pa.Table.from_pylist(self.rows).select(columns).to_batches(max_chunksize=20)
 
 
-def index_of(model: Path, corpus: Corpus) -> Step[TokenIndex]:
+def index_of(model: Path, corpus: Corpus, settings: RetrieverConfig = SETTINGS) -> Step[TokenIndex]:
     def build(context: BuildContext) -> Result:
         made = SETTINGS.initialise(ModelSource(model=str(model)), None, 0, context.compute)
         made.save(context.folder / "model")
@@ -52,7 +53,7 @@ def index_of(model: Path, corpus: Corpus) -> Step[TokenIndex]:
         return SavedRetriever(artefact.folder / "model", SETTINGS)
 
     retriever = Step("tiny", "retriever/late", "1", {}, build=build, read=read)
-    return retriever_index_step("tiny", settings=SETTINGS, corpus=fixed("corpus", corpus), retriever=retriever)
+    return retriever_index_step("tiny", settings=settings, corpus=fixed("corpus", corpus), retriever=retriever)
 
 
 def test_the_index_holds_the_held_out_documents_and_measures_its_recall(
@@ -94,6 +95,21 @@ def test_an_index_is_the_same_artefact_when_it_is_made_again(
     assert first.digest == second.digest
     assert set(first.manifest.outputs) == {"documents.parquet"}
     assert any(name.startswith("token_vectors/") for name in first.manifest.files)
+
+
+def test_a_recipe_may_have_all_documents_indexed(published: Callable[[str], Path], workspace: Workspace):
+    corpus = Corpus()
+    everything = SETTINGS.model_copy(update={"index": "all"})
+    step = index_of(published("bert"), corpus, everything)
+    artefact = make(step, workspace)  # type: ignore[arg-type]
+    documents = {row["id"] for row in corpus.rows if row["role"] == "document"}
+    assert artefact.manifest.metrics["documents"] == len(documents)
+    query = np.eye(1, SETTINGS.dimension, dtype=np.float32)
+    assert {name for name, _ in step.read(artefact, workspace).nearest(query, len(documents))} == documents
+    assert artefact.manifest.metrics["queries"] == 6
+    # What is searched with a retriever is not part of what it is.
+    assert "index" not in SETTINGS.model_dump()
+    assert everything.settings("index") == SETTINGS.settings()
 
 
 def test_without_held_out_documents_there_is_an_empty_index(published: Callable[[str], Path], workspace: Workspace):

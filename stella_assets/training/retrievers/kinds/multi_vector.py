@@ -54,6 +54,11 @@ class MultiVector(RetrieverConfig):
         description="one of how many token vectors of a document is kept, after training: similar ones become their "
         "mean; 1 keeps all",
     )
+    index: Literal["test", "all"] = Field(
+        "test",
+        description="documents that the step `retriever_index/<name>` encodes: those of the test split, or all",
+        exclude_if=lambda index: index == "test",
+    )
 
     @property
     def longest(self) -> int:
@@ -64,6 +69,11 @@ class MultiVector(RetrieverConfig):
     def dimension(self) -> int:
         """See `RetrieverConfig.dimension`."""
         return self.token_dim
+
+    @property
+    def indexed_split(self) -> str | None:
+        """See `RetrieverConfig.indexed_split`."""
+        return None if self.index == "all" else self.index
 
     def check(self, student: ModelSource) -> None:
         """Also that what it skips are tokens; see `RetrieverConfig.check`."""
