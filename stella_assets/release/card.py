@@ -73,6 +73,7 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
     ]
     asked = ["teacher", "kind", "dimensions", "weight", "centred", "licence", "its licence asks"]
     terms = [[t.name, s.distribution, s.url, str(s.read_on)] for t in inputs.teachers if (s := t.stated_terms())]
+    believed = [[t.name, reason] for t in inputs.teachers if (reason := t.trust_reason())]
     return render(
         __package__,
         "model_card.md.j2",
@@ -95,6 +96,7 @@ def model_card(recipe: str, inputs: ReleaseInputs, figures: CardFigures) -> str:
         teacher_table=markdown_table(asked, teachers),
         terms=terms,
         terms_table=markdown_table(["teacher", "distribution", "terms of its provider", "read on"], terms),
+        believed_table=markdown_table(["teacher", "why its vectors are believed"], believed) if believed else "",
         lineage_table=markdown_table(["artefact", "digest", "code version"], lineage),
         cost_table=_cost_table(figures.costs),
     )

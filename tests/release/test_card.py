@@ -143,3 +143,13 @@ def test_the_card_states_the_terms_of_teachers_and_that_a_release_is_internal(ra
 
 def test_a_card_of_teachers_without_terms_has_no_table_of_them(raw: dict[str, Any]):
     assert "terms of its provider" not in card_of("plain", raw)
+
+
+def test_the_card_says_which_vectors_nobody_checked(raw: dict[str, Any]):
+    raw["teachers"].append(api_teacher("allowed"))
+    checked = card_of("plain", copy.deepcopy(raw))
+    raw["teachers"][-1]["trusted"] = "computed by | ourselves in March"
+    believed = card_of("plain", raw)
+    assert "nobody compared" not in checked
+    assert "Vectors that were imported, and that nobody compared with what the model gives:" in believed
+    assert r"| paid | computed by \| ourselves in March |" in believed
