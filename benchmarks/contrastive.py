@@ -381,9 +381,9 @@ def compare(
     workspace: WorkspaceFolder = WORKSPACE,
     seeds: int = 3,
     rate: float = 1e-4,
-    anchor: float = 10,
+    anchor: float = 20,
     peer_rate: float = 1e-4,
-    anchor_texts: int = 0,
+    anchor_texts: int = 128,
     scale: ScaleName = "part",
 ) -> None:
     """`robust` alone, with a contrastive finish, and with sentence-transformers' trainer in its place."""

@@ -1,11 +1,10 @@
 """Whether late interaction and a reranker beat the dense student that they begin with, given enough pairs.
 
-python -m benchmarks.retrievers --data FOLDER --scale half   the contrastive student, then both retrievers; one seed
+python -m benchmarks.retrievers --data FOLDER   the contrastive student, then both retrievers; one seed
 
 Data, teacher, student and tasks are those of `benchmarks.contrastive`, as are its scales and its workspace. Late
 interaction learns from each pair with one mined negative, the reranker with two mined and two random ones, both from
-what is known to answer a query and from the teacher's stored cosines. With `--scale half` it takes about two hours of
-one core.
+what is known to answer a query and from the teacher's stored cosines.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ app = typer.Typer(add_completion=False)
 LATE_INTERACTION = {
     "name": "late_interaction", "kind": "multi_vector", "token_dim": 128, "query_length": 32,
     "document_length": TOKENS, "scores": "store", "losses": {"kl": 1, "contrastive": 1}, "candidates": 2,
-    "batch_size": 64, "epochs": 1, "learning_rate": 2e-4, "head_learning_rate": 1e-3,
+    "batch_size": 64, "epochs": 1, "learning_rate": 2e-4,
 }  # fmt: skip
 RERANKER = {
     "name": "reranker", "kind": "reranker", "max_length": TOKENS, "scores": "store",
@@ -38,8 +37,8 @@ def main(
     workspace: WorkspaceFolder = WORKSPACE,
     seed: int = 0,
     rate: float = 1e-4,
-    anchor: float = 10,
-    anchor_texts: int = 0,
+    anchor: float = 20,
+    anchor_texts: int = 128,
     scale: ScaleName = "part",
 ) -> None:
     """nDCG@10 of the stages and of both retrievers, and their difference to the last stage."""

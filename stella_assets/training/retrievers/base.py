@@ -84,12 +84,14 @@ class RetrieverConfig(ConfigModel):
     """Settings that all kinds of retrievers share. A kind adds its own, and the literal field `kind`.
 
     Attributes:
+        code_version: Part of the identity of the retrievers of a kind: a new value trains them again.
         reads: Which scores its losses may read; see `ListLoss.reads`.
         searches: Whether it has vectors to search all documents with; else it ranks what another model found.
         pipeline_tag: What the hub calls its task.
         tags: Of its card.
     """
 
+    code_version: ClassVar[str] = "1"
     reads: ClassVar[tuple[str, ...]] = ("list",)
     searches: ClassVar[bool] = True
     pipeline_tag: ClassVar[str]

@@ -25,8 +25,6 @@ from stella_assets.training.retrievers.inputs import RetrieverInputs
 from stella_assets.training.stage import DEV_LOSS_FELL, show_loss
 from stella_assets.training.train import MODEL_FOLDER
 
-# Part of the identity of every retriever: a new value trains all of them again.
-CODE_VERSION = "1"
 OWN_MODEL = "own_model"
 """The external version that names the model which a retriever begins with, where that is not the student."""
 
@@ -99,7 +97,7 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
     return Step(
         recipe=recipe,
         name=name,
-        code_version=CODE_VERSION,
+        code_version=retriever.code_version,
         settings={
             "seed": seed,
             # What `scores` names is a dependency, and its name does not matter.

@@ -2,6 +2,7 @@
 
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,49 @@ def test_the_seed_decides_the_projection_alone(model):
     assert torch.equal(first.linear.weight, second.linear.weight)
     assert not torch.equal(first.linear.weight, other.linear.weight)
     torch.testing.assert_close(first.linear.weight @ first.linear.weight.T, torch.eye(8), atol=1e-6, rtol=0)
+
+
+def with_head(model: Path, folder: Path, activation: Any = None, dim: int = 12) -> torch.Tensor:
+    """Saves the model with a linear head, as a stage does, and gives the head's weights."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    dense = SentenceTransformer(str(model), device="cpu")
+    hidden = dense.get_embedding_dimension()
+    head = Dense(hidden, dim, bias=True, activation_function=activation or torch.nn.Identity())
+    torch.nn.init.normal_(head.linear.weight, generator=torch.Generator().manual_seed(7), std=3)
+    SentenceTransformer(modules=[dense[0], dense[1], head, Normalize()], device="cpu").save(str(folder))
+    return head.linear.weight.detach()
+
+
+def test_the_projection_begins_as_the_head_of_the_dense_student(model, tmp_path):
+    weight = with_head(model, tmp_path / "student")
+    source = ModelSource(model=str(model))
+
+    def projection(token_dim: int) -> torch.Tensor:
+        begun = late(token_dim=token_dim).initialise(source, tmp_path / "student", 3, Compute())
+        return begun.model[1].linear.weight.detach()
+
+    # With as many dimensions as the head has, cosines of tokens are those of the head.
+    tokens = torch.randn(9, weight.shape[1], generator=torch.Generator().manual_seed(1))
+    ours, theirs = (torch.nn.functional.normalize(tokens @ w.T, dim=1) for w in (projection(12), weight))
+    torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T)
+    # With fewer, no other map to as many is nearer to it.
+    rows = projection(8)
+    assert rows.shape == (8, weight.shape[1])
+    assert rows.norm() == pytest.approx(8**0.5)
+    values = torch.linalg.svdvals(weight)
+    within = weight - weight @ torch.linalg.pinv(rows) @ rows
+    assert within.norm() == pytest.approx(float(values[8:].norm()), rel=1e-4)
+
+
+@pytest.mark.parametrize(("activation", "token_dim"), [(torch.nn.SiLU(), 8), (torch.nn.Identity(), 16)])
+def test_a_head_that_is_no_such_map_leaves_the_projection_random(model, tmp_path, activation, token_dim):
+    with_head(model, tmp_path / "student", activation)
+    begun = late(token_dim=token_dim).initialise(ModelSource(model=str(model)), tmp_path / "student", 3, Compute())
+    rows = begun.model[1].linear.weight.detach()
+    torch.testing.assert_close(rows @ rows.T, torch.eye(token_dim), atol=1e-6, rtol=0)
 
 
 def test_what_a_model_cannot_do_is_refused_before_it_is_loaded(model: Path):

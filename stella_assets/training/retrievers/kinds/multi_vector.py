@@ -35,6 +35,7 @@ class MultiVector(RetrieverConfig):
         Khattab and Zaharia 2020, ColBERT, arXiv 2004.12832.
     """
 
+    code_version: ClassVar[str] = "2"
     reads: ClassVar[tuple[str, ...]] = ("list", "batch")
 
     pipeline_tag: ClassVar[str] = "sentence-similarity"
@@ -109,21 +110,30 @@ scores = model.similarity(model.encode_query(queries), model.encode_document(doc
         return list(self.skiplist)
 
     def initialise(self, source: ModelSource, saved: Path | None, seed: int, compute: Compute) -> MultiVectorRetriever:
-        """The encoder with a random projection of its token states; see `RetrieverConfig.initialise`."""
+        """The encoder with a projection of its token states; see `RetrieverConfig.initialise`.
+
+        The linear head of a dense student turns the mean of its token states into vectors that rank documents, so the
+        projection begins as this head in its first principal directions. Without such a head it begins random.
+        """
         import torch
         from sentence_transformers import MultiVectorEncoder
         from sentence_transformers.base.modules import Dense
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
         from sentence_transformers.sentence_transformer.modules import Normalize
 
-        transformer = load_sentence_transformer(source, saved=saved)[0]
+        dense_model = load_sentence_transformer(source, saved=saved)
+        transformer = dense_model[0]
         transformer.query_length, transformer.document_length = self.query_length, self.document_length
         hidden = transformer.get_embedding_dimension()
         dense = Dense(
             hidden, self.token_dim, bias=False, activation_function=None, module_input_name="token_embeddings"
         )
-        # Orthonormal rows: the projection begins with keeping cosines as well as a random one can.
-        torch.nn.init.orthogonal_(dense.linear.weight, generator=torch.Generator().manual_seed(seed))
+        started = _principal_rows(dense_model, self.token_dim)
+        if started is None:
+            # Orthonormal rows: the projection begins with keeping cosines as well as a random one can.
+            torch.nn.init.orthogonal_(dense.linear.weight, generator=torch.Generator().manual_seed(seed))
+        else:
+            dense.linear.weight.data.copy_(started)
         mask = MultiVectorMask(skiplist_words=self._skipped(transformer.tokenizer))
         modules = [transformer, dense, mask, Normalize("token_embeddings")]
         prompts = {"query": self.query_marker, "document": self.document_marker}
@@ -137,6 +147,26 @@ scores = model.similarity(model.encode_query(queries), model.encode_document(doc
         model = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True, trust_remote_code=self.trusts_code)
         # Pooled already, by a module that the folder names.
         return MultiVectorRetriever(without_cycle(model), compute, 1.0)
+
+
+def _principal_rows(model: Any, dim: int) -> Tensor | None:
+    """The linear head of a model in its first principal directions, `[dim, H]`; None where it has no such head.
+
+    Of all maps to as many dimensions, it is nearest to the head (Eckart & Young 1936).
+    """
+    import torch
+    from sentence_transformers.base.modules import Dense
+
+    heads = [module for module in model if isinstance(module, Dense)]
+    if len(heads) != 1 or not isinstance(heads[0].activation_function, torch.nn.Identity):
+        return None
+    weight_DH = heads[0].linear.weight.detach()
+    if dim > min(weight_DH.shape):
+        return None
+    _, values, directions = torch.linalg.svd(weight_DH, full_matrices=False)
+    rows = values[:dim, None] * directions[:dim]
+    # Rows as long as orthonormal ones, on average, which learning rates are made for; cosines do not change.
+    return rows * (dim**0.5 / rows.norm())
 
 
 class MultiVectorRetriever:
