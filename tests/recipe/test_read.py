@@ -130,6 +130,16 @@ def test_a_key_in_place_of_a_variable_is_refused_and_not_shown(tmp_path: Path, r
     assert read_recipe(write_recipe(tmp_path, raw)).teachers[0].key == "AZURE_OPENAI_KEY_WEST_EUROPE_2"
 
 
+@pytest.mark.parametrize("host", ["example.org", "a" * 70_000])
+def test_an_address_that_no_client_takes_is_refused_by_its_length(tmp_path: Path, raw: Raw, host: str):
+    address = f"https://{host}/{'v' * 70_000}"
+    with_service(raw, service={"dialect": "openai", "model": "m", "base_url": address})
+    with pytest.raises(RecipeError) as refused:
+        read_recipe(write_recipe(tmp_path, raw))
+    assert f"base_url: an address of {len(address):,} characters; 2,048 are allowed" in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
 SECRETS = ["sk-proj-0123456789abcdefghij", "Xv3kQ9bW1zR7tYp2LmN8aC4dE6fG0hJ5", "pa-9Zk3jQ81xTb2-Wm5c_Ro7"]
 OPENAI = {"dialect": "openai", "model": "m"}
 MISPLACED: dict[str, tuple[Callable[[str], Raw], str]] = {

@@ -22,6 +22,8 @@ from stella_assets.teachers.api.prices import Published, published
 COMMON_LIMITS = Limits(items=512, concurrency=16, timeout=120.0)
 """Larger requests save nothing where tokens are what is limited, and a killed run pays for them again."""
 NO_ADDRESS = "not an address, which begins with http:// or https://, and has a host, no password and no spaces"
+LONGEST_ADDRESS = 2048
+"""Characters; many servers and proxies refuse more."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Service(ConfigModel):
                 "an address has no user, password, `?` or `#`, and is not shown here, as it may hold a key; keys are "
                 "read from the environment, by the name that `key` gives"
             )
+        if len(url) > LONGEST_ADDRESS:
+            raise ValueError(f"an address of {len(url):,} characters; {LONGEST_ADDRESS:,} are allowed")
         if parts.scheme not in ("http", "https") or not host or " " in url or not url.isprintable():
             raise ValueError(NO_ADDRESS)
         return url.rstrip("/")
