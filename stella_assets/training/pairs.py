@@ -146,7 +146,7 @@ class PairFeed:
 
     def __init__(self, texts: TrainingData, pairs: PairRows, anchors: int = 0, seed: int = 0) -> None:
         self._texts, self._pairs, self._seed = texts, pairs, seed
-        self._others = pairs.others()
+        self._others = pairs.others() if anchors else np.empty(0, dtype=np.int64)
         self._anchors = min(anchors, len(self._others))
         self.lengths = texts.lengths[pairs.query_N] + texts.lengths[pairs.document_N]
 
@@ -169,7 +169,7 @@ class PairFeed:
 
     def _drawn(self, rows: np.ndarray) -> np.ndarray:
         if not self._anchors:
-            return self._others[:0]
+            return self._others[:0]  # a draw of none from none is an error
         # By the pairs of the batch, which are others in each epoch: a resumed run draws the same.
         draw = np.random.default_rng([self._seed, *rows.tolist()])
         return self._others[draw.choice(len(self._others), self._anchors, replace=False, shuffle=False)]
