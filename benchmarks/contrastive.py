@@ -382,19 +382,20 @@ def compare(
     seeds: int = 3,
     rate: float = 1e-4,
     anchor: float = 20,
-    peer_rate: float = 1e-4,
     anchor_texts: int = 128,
     scale: ScaleName = "part",
+    peer: Annotated[bool, typer.Option(help="Train by sentence-transformers, too.")] = True,
 ) -> None:
     """`robust` alone, with a contrastive finish, and with sentence-transformers' trainer in its place."""
     run = Comparison(data, workspace, scale)
     parts: Parts = []
-    names = ["robust", "robust, contrastive", "robust, MultipleNegativesRankingLoss"]
+    names = ["robust", "robust, contrastive", *(["robust, MultipleNegativesRankingLoss"] if peer else [])]
     for seed in range(seeds):
         parts.append(run.score_stages(f"{names[0]}/{seed}", seed))
         parts.append(run.score_stages(f"{names[1]}/{seed}", seed, run.scale.finish(rate, anchor, anchor_texts)))
-        peer = SentenceTransformerEmbedder(run.peer(seed, peer_rate))
-        parts.append(run.score(f"{names[2]}/{seed}", peer, run.graph(seed)))
+        if peer:
+            trained = SentenceTransformerEmbedder(run.peer(seed, rate))
+            parts.append(run.score(f"{names[2]}/{seed}", trained, run.graph(seed)))
         board, chosen = board_of(parts), range(seed + 1)
         # After each seed: a benchmark that is stopped has said what it knows.
         write_row(
@@ -405,9 +406,8 @@ def compare(
                 "rate": rate,
                 "anchor": anchor,
                 "anchor_texts": anchor_texts,
-                "peer_rate": peer_rate,
                 "over robust": compared(board, names, chosen, "robust"),
-                "over sentence-transformers": compared(board, names[1:2], chosen, names[2]),
+                **({"over sentence-transformers": compared(board, names[1:2], chosen, names[2])} if peer else {}),
             },
         )
 

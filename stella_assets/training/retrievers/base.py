@@ -179,7 +179,7 @@ class RetrieverConfig(ConfigModel):
     @property
     def indexed_split(self) -> str | None:
         """The split whose documents are indexed, for a kind that searches; None for all documents."""
-        return None
+        return "test"
 
     @property
     def trusts_code(self) -> bool:

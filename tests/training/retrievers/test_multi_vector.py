@@ -143,6 +143,8 @@ def test_the_projection_begins_as_the_head_of_the_dense_student(model, tmp_path)
     rows = projection(8)
     assert rows.shape == (8, weight.shape[1])
     assert rows.norm() == pytest.approx(8**0.5)
+    # Processes that train together begin with the same signs.
+    assert (rows.gather(1, rows.abs().argmax(dim=1, keepdim=True)) > 0).all()
     values = torch.linalg.svdvals(weight)
     within = weight - weight @ torch.linalg.pinv(rows) @ rows
     assert within.norm() == pytest.approx(float(values[8:].norm()), rel=1e-4)

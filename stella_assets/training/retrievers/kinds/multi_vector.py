@@ -165,6 +165,8 @@ def _principal_rows(model: Any, dim: int) -> Tensor | None:
         return None
     _, values, directions = torch.linalg.svd(weight_DH, full_matrices=False)
     rows = values[:dim, None] * directions[:dim]
+    # The sign of a direction is arbitrary, and processes that train together need the same one.
+    rows *= rows.gather(1, rows.abs().argmax(dim=1, keepdim=True)).sign()
     # Rows as long as orthonormal ones, on average, which learning rates are made for; cosines do not change.
     return rows * (dim**0.5 / rows.norm())
 
