@@ -91,7 +91,7 @@ class Contrastive(Descent):
         steps = self.steps or max(1, round((self.texts_to_see(pairs) or 0) / batch))
         work = f"{steps:,} steps of {batch} pairs"
         # A pair has two texts or more, as many as in the last run, whose batches may have been smaller.
-        per_pair = metrics["texts_seen"] / metrics["steps"] / (metrics["batch_size"] or batch) if last else None
+        per_pair = metrics["texts_seen"] / metrics["steps"] / (metrics.get("batch_size") or batch) if last else None
         texts = round(steps * batch * per_pair) if per_pair else None
         return self._by_last_run(work, last, texts, steps, size)
 
