@@ -3,8 +3,8 @@
 python -m benchmarks.contrastive settings --data FOLDER   learning rate and weight of the anchor, one seed
 python -m benchmarks.contrastive compare --data FOLDER    three seeds, and sentence-transformers' own trainer
 
-With `--scale half` on ten times the pairs: about an hour of one core per seed. With `--scale whole` on all pairs and
-whole test splits: minutes on a GPU. FOLDER holds `corpus/`, `pairs/` and `eval/`. The teacher is
+With `--scale half` on ten times the pairs: about half an hour of one core per seed. With `--scale whole` on all pairs
+and whole test splits: minutes on a GPU. FOLDER holds `corpus/`, `pairs/` and `eval/`. The teacher is
 all-MiniLM-L6-v2, the student three of its six layers. Both read 64 tokens. All finishes start from the same distilled
 student and see the same pairs, in as many steps of as many pairs. The tests are on pairs of the test splits, and on
 four public tasks that have no text in common with them.
@@ -55,6 +55,8 @@ SCIFACT = "SciFact"
 RETRIEVAL = (*TASKS.values(), SCIFACT)
 KEPT = ("STSBenchmark", "Banking77Classification")
 EVERYTHING = 10**9
+RATE, ANCHOR, ANCHOR_TEXTS = 1e-4, 20, 128
+"""Of the finish: the learning rate, the weight of the anchor, and texts of no pair."""
 Parts = list[tuple[Any, Any]]
 
 
@@ -92,7 +94,7 @@ class Scale:
              "texts": self.texts, "learning_rate": 5e-4},
         ]  # fmt: skip
 
-    def finish(self, rate: float, cosine: float, others: int = 0) -> dict[str, Any]:
+    def finish(self, rate: float = RATE, cosine: float = ANCHOR, others: int = 0) -> dict[str, Any]:
         """A contrastive stage."""
         return {
             "method": "contrastive", "train_layers": "all", "train_embeddings": False, "batch_size": self.batch,
@@ -380,9 +382,9 @@ def compare(
     data: Data,
     workspace: WorkspaceFolder = WORKSPACE,
     seeds: int = 3,
-    rate: float = 1e-4,
-    anchor: float = 20,
-    anchor_texts: int = 128,
+    rate: float = RATE,
+    anchor: float = ANCHOR,
+    anchor_texts: int = ANCHOR_TEXTS,
     scale: ScaleName = "part",
     peer: Annotated[bool, typer.Option(help="Train by sentence-transformers, too.")] = True,
 ) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from benchmarks import write_row
-from benchmarks.contrastive import TOKENS, WORKSPACE, Comparison, Data, ScaleName, WorkspaceFolder
+from benchmarks.contrastive import ANCHOR_TEXTS, TOKENS, WORKSPACE, Comparison, Data, ScaleName, WorkspaceFolder
 from stella_assets.evaluation.ranking.comparison import compare_rankers
 
 app = typer.Typer(add_completion=False)
@@ -36,9 +36,6 @@ def main(
     data: Data,
     workspace: WorkspaceFolder = WORKSPACE,
     seed: int = 0,
-    rate: float = 1e-4,
-    anchor: float = 20,
-    anchor_texts: int = 128,
     scale: ScaleName = "part",
 ) -> None:
     """nDCG@10 of the stages and of both retrievers, and their difference to the last stage."""
@@ -46,7 +43,7 @@ def main(
     retrievers = [LATE_INTERACTION, RERANKER]
     graph = run.graph(
         seed,
-        run.scale.finish(rate, anchor, anchor_texts),
+        run.scale.finish(others=ANCHOR_TEXTS),
         pair_scores=[{"name": "store", "kind": "stored", "teacher": "minilm"}],
         retrievers=retrievers,
     )
