@@ -79,7 +79,11 @@ class Compute:
         if dtype == "float32":
             return nullcontext()
         # Weights stay in float32. bfloat16 has float32's range of exponents, so gradients need no scaling.
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        if self.device.type != "cpu":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        from stella_assets.core.attention import autocast_on_cpu
+
+        return autocast_on_cpu()
 
     def limit_threads(self) -> None:
         """Have torch use this many threads, in this process."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stella_assets.core.attention import forward_again
 from stella_assets.students.base import StudentError, TrainedLayers
 from stella_assets.students.dense.model import DenseStudent
 
@@ -132,12 +133,6 @@ def train_only(student: DenseStudent, layers: TrainedLayers, heads: Iterable[str
             layer.requires_grad_(True)
 
 
-def prepare_training(student: DenseStudent) -> None:
-    """Choose the attention whose gradient is faster: on a CPU that of the fused one is slower than the plain one's."""
-    if student.device.type == "cpu" and student.transformer.config._attn_implementation == "sdpa":
-        student.transformer.set_attn_implementation("eager")
-
-
 def checkpoint_activations(student: DenseStudent) -> None:
     """Keep only the input of each encoder layer for the backward pass, and compute the rest again.
 
@@ -156,7 +151,7 @@ def checkpoint_activations(student: DenseStudent) -> None:
             "Set it to false, and lower `micro_batch_size` to save memory.",
         )
     # The reentrant form gives no gradient where no input takes one, as with frozen embeddings.
-    student.transformer.gradient_checkpointing_enable({"use_reentrant": False})
+    student.transformer.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": forward_again})
     for layer in encoder_layers(student.transformer):
         # transformers asks the layer whether it trains. Its dropouts are modules of their own, and stay off.
         layer.training = True

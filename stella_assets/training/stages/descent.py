@@ -191,12 +191,11 @@ class Descent(StageConfig):
         return replace(super().objective(dimensions), matryoshka_targets=self.matryoshka_targets)
 
     def prepare(self, student: DenseStudent) -> None:
-        """With its embeddings, attention and checkpointing; see `StageConfig.prepare`."""
-        from stella_assets.students.dense.layers import checkpoint_activations, prepare_training, train_only
+        """With its embeddings and checkpointing; see `StageConfig.prepare`."""
+        from stella_assets.students.dense.layers import checkpoint_activations, train_only
 
         heads = self.objective(student.dimensions).heads
         train_only(student, self.train_layers, heads, embeddings=self.train_embeddings)
-        prepare_training(student)
         if self.gradient_checkpointing:
             checkpoint_activations(student)
 
