@@ -171,6 +171,19 @@ def _principal_rows(model: Any, dim: int) -> Tensor | None:
     return rows * (dim**0.5 / rows.norm())
 
 
+def _padded(vectors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Vectors of each text as one tensor `[N, T, D]`, and which of them are there `[N, T]`.
+
+    In one operation: maxsim pads text by text, and the gradient of each copies the whole.
+    """
+    import torch
+
+    lengths_N = torch.tensor([len(own) for own in vectors], device=vectors[0].device)
+    there_NT = torch.arange(int(lengths_N.max()), device=lengths_N.device) < lengths_N[:, None]
+    padded_NTD = vectors[0].new_zeros(*there_NT.shape, vectors[0].shape[1])
+    return padded_NTD.index_put((there_NT,), torch.cat(list(vectors))), there_NT
+
+
 class MultiVectorRetriever:
     """A multi-vector encoder. Dropout is off throughout, so that runs are repeatable to the bit.
 
@@ -211,9 +224,10 @@ class MultiVectorRetriever:
         """MaxSim of each query with its own candidates; see `Trainee.scores`."""
         from sentence_transformers.util.similarity import maxsim_pairwise
 
-        queries, documents = outputs[: len(batch)], outputs[len(batch) :]
+        queries, of_queries = _padded(outputs[: len(batch)])
+        documents, of_documents = _padded(outputs[len(batch) :])
         list_P, place_P = batch.there_BC.nonzero(as_tuple=True)[0], batch.place_BC[batch.there_BC]
-        found_P = maxsim_pairwise([queries[i] for i in list_P.tolist()], [documents[i] for i in place_P.tolist()])
+        found_P = maxsim_pairwise(queries[list_P], documents[place_P], of_queries[list_P], of_documents[place_P])
         score_BC = found_P.new_zeros(batch.there_BC.shape)
         return score_BC.masked_scatter(batch.there_BC.to(score_BC.device), found_P)
 
@@ -221,7 +235,9 @@ class MultiVectorRetriever:
         """MaxSim of each query with each document; see `BatchScores.all_scores`."""
         from sentence_transformers.util.similarity import maxsim
 
-        return maxsim(list(outputs[: len(batch)]), list(outputs[len(batch) :]))
+        queries, of_queries = _padded(outputs[: len(batch)])
+        documents, of_documents = _padded(outputs[len(batch) :])
+        return maxsim(queries, documents, of_queries, of_documents)
 
     def score_pairs(self, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
         """MaxSim; see `Retriever.score_pairs`."""
