@@ -44,7 +44,7 @@ def search(
         typer.Option(
             metavar="NAME",
             help="A retriever of the recipe: one with vectors searches the documents of its index, a reranker ranks "
-            "the first 100 that the release finds.",
+            "the first that the release finds.",
         ),
     ] = None,
     index: Annotated[bool, typer.Option("--index", help="Ask the retriever's index, not every document.")] = False,
@@ -97,7 +97,6 @@ def _by_release(graph: Graph, runner: Runner, recipe: str, query: str, top: int,
 def _by_retriever(
     graph: Graph, runner: Runner, recipe: str, name: str, query: str, top: int, split: Split | None, use_index: bool
 ) -> Sequence[Any]:
-    from stella_assets.evaluation.ranking.scorer import DEPTH
     from stella_assets.release.retrievers.search import find_by_tokens, rerank
 
     if name not in graph.retrievers:
@@ -105,14 +104,14 @@ def _by_retriever(
             f"--retriever {name}: recipe {graph.recipe.name!r} has no such retriever.",
             f"It has {', '.join(graph.retrievers) or 'none'}.",
         )
+    (settings,) = (each for each in graph.recipe.retrievers if each.name == name)
     token_index = graph.retriever_indexes.get(name)
     if token_index is None:
         if use_index:
             raise SearchError(f"--index: {name!r} has no vectors, and so no index.", "Leave it out.")
-        hits = _by_release(graph, runner, recipe, query, max(top, DEPTH), split)
+        hits = _by_release(graph, runner, recipe, query, max(top, settings.reranks or 0), split)
         _require(runner, recipe, graph.retrievers[name])
         return rerank(query, hits, runner.read(graph.retrievers[name]).load(runner.compute), top)
-    (settings,) = (each for each in graph.recipe.retrievers if each.name == name)
     indexed = settings.indexed_split
     if split not in (None, indexed):
         where = f"documents of {indexed!r} only" if indexed else "all documents"

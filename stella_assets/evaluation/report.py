@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stella_assets.evaluation.ranking.comparison import RetrievalSummary
     from stella_assets.evaluation.settings import EvaluationSettings
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 SUMMARY_FILE = "report.json"
 RETRIEVAL_FILE = "retrieval.json"
 """A file of its own, and only of recipes with retrievers."""

@@ -410,7 +410,7 @@ class Graph:
                 self._name, settings=settings, corpus=self.corpus, retriever=self.retrievers[settings.name]
             )
             for settings in recipe.retrievers
-            if settings.searches
+            if settings.reranks is None
         }
 
     def _add_retriever_releases(self) -> dict[str, Step[Any]]:

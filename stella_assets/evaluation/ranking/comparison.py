@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from stella_assets.evaluation.bootstrap import Model, interval
-from stella_assets.evaluation.ranking.scorer import DEPTH, MAP, NDCG, RANKING_TYPES, RECALL
+from stella_assets.evaluation.ranking.scorer import MAP, NDCG, RANKING_TYPES, RECALL
 from stella_assets.evaluation.scoreboard import Scoreboard
 from stella_assets.evaluation.summary import ALL_TASKS, Difference, Interval, SummaryPart
 from stella_assets.storage.polars import pl
+from stella_assets.training.retrievers.base import DEPTH
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.ranking.steps import RankingScores
@@ -23,6 +24,8 @@ class RankerSummary(SummaryPart):
         model: Its name.
         dimension: Of its vectors; 1 for a reranker.
         first_step: The model whose first documents it ranks; None where it searches, or where the tasks give documents.
+        reranks: How many of them; None like `first_step`.
+        found: The share of relevant documents among them; None like `first_step`.
         ndcg: nDCG@10, between 0 and 1.
         ndcg_interval: The middle 95% of its resamples over queries.
         average_precision: Mean average precision, of the first documents.
@@ -35,6 +38,8 @@ class RankerSummary(SummaryPart):
     model: str
     dimension: int
     first_step: str | None
+    reranks: int | None
+    found: Difference | None
     ndcg: float
     ndcg_interval: Interval
     average_precision: float
@@ -64,12 +69,10 @@ class RetrievalSummary(SummaryPart):
 
     Attributes:
         student: The dense student that retrievers are compared with: the last stage.
-        depth: Documents that a reranker gets, and that the mean average precision looks at.
+        depth: Documents that the mean average precision looks at.
         queries: By task type.
         models: Of each task type, dense models first.
         tasks: By task, nDCG@10 of each model.
-        found: The share of relevant documents among the first documents of the student, as the mean of retrieval tasks;
-            None without such tasks.
         training: Of each retriever, by its model.
     """
 
@@ -78,7 +81,6 @@ class RetrievalSummary(SummaryPart):
     queries: dict[str, int]
     models: tuple[RankerSummary, ...]
     tasks: dict[str, dict[str, float]]
-    found: Difference | None
     training: dict[str, TrainingSummary]
 
     def of_model(self, name: str) -> list[RankerSummary]:
@@ -113,12 +115,11 @@ def compare_rankers(
         depth=DEPTH,
         queries={kind: len(asked.filter(pl.col("task").is_in(tasks))) for kind, tasks in groups.items()},
         models=tuple(
-            _summary(model, kind, tasks, student, ndcg, average, second="candidates" in made.get(model[0], ()))
+            _summary(model, kind, tasks, student, (ndcg, average, recall), made.get(model[0], {}).get("candidates"))
             for kind, tasks in groups.items()
             for model in ndcg.models
         ),
         tasks={task: {model[0]: round(ndcg.points[model][task], 6) for model in ndcg.models} for task in ndcg.types},
-        found=_share(recall, recall.full(student), groups["Retrieval"]) if "Retrieval" in groups else None,
         training={model: TrainingSummary(**metrics["training"]) for model, metrics in made.items()},
     )
 
@@ -140,16 +141,25 @@ def _board(rows: pl.DataFrame, types: Mapping[str, str], order: Sequence[str]) -
 
 
 def _summary(
-    model: Model, kind: str, tasks: list[str], student: str, ndcg: Scoreboard, average: Scoreboard, *, second: bool
+    model: Model,
+    kind: str,
+    tasks: list[str],
+    student: str,
+    boards: tuple[Scoreboard, Scoreboard, Scoreboard],
+    reranks: int | None,
 ) -> RankerSummary:
+    ndcg, average, recall = boards
     own, last = _share(ndcg, model, tasks), ndcg.full(student)
     precision = _share(average, model, tasks)
-    same = model == last
+    same, second = model == last, reranks is not None and kind == "Retrieval"
     return RankerSummary(
         type=kind,
         model=model[0],
         dimension=model[1],
-        first_step=student if second and kind == "Retrieval" else None,
+        first_step=student if second else None,
+        reranks=reranks if second else None,
+        # It loses none of what it gets, so its recall is that of the first step at this depth.
+        found=_share(recall, model, tasks) if second else None,
         ndcg=own.value,
         ndcg_interval=own.interval,
         average_precision=precision.value,

@@ -24,8 +24,8 @@ class Ranker(Protocol):
         """Dimensions of its vectors; 1 for a model that gives a score without vectors."""
 
     @property
-    def searches(self) -> bool:
-        """Whether it searches all documents; else it ranks those that another model found."""
+    def reranks(self) -> int | None:
+        """Documents of a first step that it ranks; None for a model that searches all documents."""
 
     def identity(self) -> EncoderIdentity:
         """What its scores depend on in addition to texts and prompts."""
@@ -49,7 +49,7 @@ class DenseRanker:
         embedder: At one dimension.
     """
 
-    searches = True
+    reranks = None
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
@@ -90,9 +90,9 @@ class TrainedRanker:
         return self._settings.dimension
 
     @property
-    def searches(self) -> bool:
-        """Whether it has vectors to search with."""
-        return self._settings.searches
+    def reranks(self) -> int | None:
+        """As its settings say."""
+        return self._settings.reranks
 
     def identity(self) -> EncoderIdentity:
         """Digest of the saved model, which includes its prompts and its length."""

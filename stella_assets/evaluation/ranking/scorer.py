@@ -19,6 +19,7 @@ from stella_assets.evaluation.tasks import EvaluationTask, fresh
 from stella_assets.storage.canonical import digest
 from stella_assets.storage.polars import pl
 from stella_assets.storage.tables import write_table
+from stella_assets.training.retrievers.base import DEPTH
 
 if TYPE_CHECKING:
     from stella_assets.evaluation.ranking.rankers import Ranker
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 CODE_VERSION = "1"
 FAMILY = "ranking_scores"
 NDCG, MAP, RECALL = "ndcg_at_10", "map_at_100", "recall_at_100"
-DEPTH = 100
-"""Documents of a query that a first step hands to a reranker, and that the mean average precision looks at."""
 MEASURES = {NDCG: "ndcg_cut_10", MAP: f"map_cut_{DEPTH}", RECALL: f"recall_{DEPTH}"}
-"""What is kept of each query, by trec_eval's names. All models are measured at the depth that a reranker sees."""
+"""What is kept of each query, by trec_eval's names."""
 RANKING_TYPES = ("Retrieval", "Reranking")
 """mteb's types of the tasks that rank documents; of the second, each query comes with its candidates."""
 
@@ -122,10 +121,10 @@ class RankingScorer:
 
     def _candidates_of(self, part: EvaluationTask, ranker: Ranker) -> dict[str, Any] | None:
         """In the form of mteb's predictions; None where the model searches or the task has candidates of its own."""
-        if ranker.searches or part.type != "Retrieval":
+        if ranker.reranks is None or part.type != "Retrieval":
             return None
         assert self._candidates is not None, "a model that does not search gets candidates"
-        rows = self._candidates.filter((pl.col("task") == self._task.name) & (pl.col("part") == part.name))
+        rows = self._candidates.filter(pl.col("rank") <= ranker.reranks, task=self._task.name, part=part.name)
         return predictions(rows.sort("rank").to_dicts())
 
     def _evaluate(

@@ -16,7 +16,7 @@ from stella_assets.core.present import Rows, Shown
 from stella_assets.core.progress import progress_bar
 from stella_assets.core.step import Artefact, BuildContext, Deviation, Presentation, Result, Step
 from stella_assets.evaluation.model_scores import IN_RANGE, SCORE_TOLERANCE, SHOWN, ModelScores
-from stella_assets.evaluation.ranking.scorer import DEPTH, RANKING_TYPES, RankingScorer
+from stella_assets.evaluation.ranking.scorer import RANKING_TYPES, RankingScorer
 from stella_assets.evaluation.scores import BASE_MODEL, SOURCE_KEYS, stage_embedders
 from stella_assets.evaluation.tables import MODEL_SAMPLES, QUERY_MEASURES, RANKINGS, SCORES
 from stella_assets.evaluation.task_set import MTEB, TaskSet
@@ -125,7 +125,7 @@ def retriever_scores_step(
         tasks: Of the recipe.
     """
     model = retriever_model(settings.name)
-    first_step = () if settings.searches else (dense,)
+    first_step = () if settings.reranks is None else (dense,)
 
     def build(context: BuildContext) -> Result:
         from stella_assets.evaluation.ranking.rankers import TrainedRanker
@@ -143,10 +143,10 @@ def retriever_scores_step(
             "training": {name: trained[name] for name in TRAINING},
         }
         if candidates is not None:
-            found["candidates"] = DEPTH
+            found["candidates"] = settings.reranks
         return _write(ranked, context.folder, found)
 
-    decides = {"model": model, "kind": settings.kind, "candidates": DEPTH if first_step else None}
+    decides = {"model": model, "kind": settings.kind, "candidates": settings.reranks}
     what = f"{MTEB} scores of `{model}`, which ranks " + (
         "the first documents of the last stage." if first_step else "all documents."
     )

@@ -29,12 +29,13 @@ def retrieval_findings(summary: RetrievalSummary) -> Iterator[str]:
     for name, training in summary.training.items():
         gains = [model.ndcg_gain for model in summary.of_model(name)]
         yield f"{name} {_trained(training, better=all(gain and gain.interval[0] > 0 for gain in gains))}"
-    if summary.found is not None and any(model.first_step for model in summary.models):
-        low, high = summary.found.interval
-        yield (
-            f"Of the relevant documents, {100 * summary.found.value:.1f}% (95%: {100 * low:.1f}% to {100 * high:.1f}%) "
-            f"are among the first {summary.depth} of {summary.student}; a reranker cannot find the others."
-        )
+    for model in summary.models:
+        if model.found is not None:
+            low, high = (100 * end for end in model.found.interval)
+            yield (
+                f"Of the relevant documents, {100 * model.found.value:.1f}% (95%: {low:.1f}% to {high:.1f}%) are among "
+                f"the first {model.reranks} of {model.first_step}; {model.model} cannot find the others."
+            )
 
 
 def ranker_name(model: RankerSummary) -> str:

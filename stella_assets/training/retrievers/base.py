@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from stella_assets.training.retrievers.lists import ListBatch
 
 Rate = Annotated[float, Field(gt=0, le=1)]
+DEPTH = 100
+"""Documents of a query that are kept of a ranking: what a reranker gets at most, and what precision is a mean over."""
 
 
 class RetrieverError(UserError):
@@ -86,14 +88,12 @@ class RetrieverConfig(ConfigModel):
     Attributes:
         code_version: Part of the identity of the retrievers of a kind: a new value trains them again.
         reads: Which scores its losses may read; see `ListLoss.reads`.
-        searches: Whether it has vectors to search all documents with; else it ranks what another model found.
         pipeline_tag: What the hub calls its task.
         tags: Of its card.
     """
 
     code_version: ClassVar[str] = "1"
     reads: ClassVar[tuple[str, ...]] = ("list",)
-    searches: ClassVar[bool] = True
     pipeline_tag: ClassVar[str]
     tags: ClassVar[tuple[str, ...]] = ()
 
@@ -175,6 +175,11 @@ class RetrieverConfig(ConfigModel):
     def dimension(self) -> int:
         """Dimensions of its vectors; 1 for a kind that gives a score and no vectors."""
         return 1
+
+    @property
+    def reranks(self) -> int | None:
+        """Documents of a first step that it ranks; None for a kind that has vectors to search all documents with."""
+        return None
 
     @property
     def indexed_split(self) -> str | None:

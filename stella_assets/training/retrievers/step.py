@@ -102,7 +102,7 @@ def retriever_step(  # noqa: PLR0913 (one per dependency and setting)
             "seed": seed,
             # What `scores` names is a dependency, and its name does not matter.
             # What it must show to be released, and what is searched with it, does not change it.
-            "retriever": retriever.settings("name", "scores", "start", "min_gain", "index"),
+            "retriever": retriever.settings("name", "scores", "start", "min_gain", "index", "rerank_k"),
             **({} if own_model is None else {OWN_MODEL: own_model.settings("model", "revision")}),
         },
         build=build,

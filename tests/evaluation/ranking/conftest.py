@@ -34,11 +34,11 @@ class Settings:
 
     name: str
     kind: str
-    searches: bool
+    reranks: int | None
     dimension: int
 
 
-LATE, RERANKER = Settings("late", "multi_vector", True, 128), Settings("reranker", "reranker", False, 1)
+LATE, RERANKER = Settings("late", "multi_vector", None, 128), Settings("reranker", "reranker", 20, 1)
 
 
 @dataclass

@@ -121,7 +121,7 @@ def test_a_sentence_says_by_how_much_and_what_noise_allows(late: float, noise: f
     assert found[0].startswith(f"retriever/late {words} stage_1 alone on 1,000 queries of Retrieval tasks: ")
     assert found[1].startswith("stage_1, then retriever/reranker ")
     assert found[3].startswith("retriever/reranker ")
-    assert "are among the first 100 of stage_1; a reranker cannot find the others." in found[6]
+    assert "are among the first 100 of stage_1; retriever/reranker cannot find the others." in found[6]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_reranker_ranks_the_first_documents_of_the_last_stage(ranked: Ranked):
     assert first["model"].unique().to_list() == ["stage_2"]
     ndcg = measures(ranked, "reranker", "retriever/reranker", "own_retrieval", NDCG)
     for query, text in queries.items():
-        found = first.filter(query=query).sort("rank")["document"].to_list()
+        found = first.filter(query=query).sort("rank")["document"].to_list()[: RERANKER.reranks]
         scores = ranked.models["reranker"].predict([(text, documents[each]) for each in found])
         order = [found[place] for place in np.argsort(-scores, kind="stable")]
         assert ndcg[query] == pytest.approx(by_hand(order, RELEVANT[query])[0], abs=1e-5)
@@ -70,6 +70,17 @@ def test_a_reranker_finds_no_document_that_the_first_step_missed(ranked: Ranked)
     expected = {query for query, relevant in RELEVANT.items() if (query, relevant) in kept}
     assert 0 < len(expected) < len(RELEVANT)
     assert {query for query, value in rerank(ranked, first).items() if value > 0} == expected
+
+
+def test_a_reranker_gets_as_many_documents_as_it_asks_for(ranked: Ranked):
+    dense, reranker = ranked.scores("dense"), ranked.scores("reranker")
+    first = dense.rankings().filter(pl.col("rank") <= 20, task="own_retrieval")
+    kept = set(first.select("query", "document").iter_rows())
+    expected = {query for query, relevant in RELEVANT.items() if (query, relevant) in kept}
+    recall = measures(ranked, "reranker", "retriever/reranker", "own_retrieval", RECALL)
+    assert {query for query, value in recall.items() if value > 0} == expected
+    assert len(expected) < len(RELEVANT)
+    assert reranker.metrics["candidates"] == 20
 
 
 def rerank(ranked: Ranked, candidates: pl.DataFrame) -> dict[str, float]:

@@ -141,3 +141,18 @@ def test_retrievers_need_pairs_and_names_of_their_own(raw, tmp_path):
 def test_a_recipe_without_retrievers_has_the_digest_that_it_had_before(raw, tmp_path):
     without = parse_recipe(raw, tmp_path / "tiny.yaml")
     assert "retrievers" not in without.model_dump(mode="json")
+
+
+def test_how_many_documents_a_reranker_orders_decides_its_scores_and_not_its_weights(raw, tmp_path):
+    def graph(**changes: Any) -> Graph:
+        skipped = ("token_dim", "query_length", "document_length")
+        ranker = {key: value for key, value in LATE.items() if key not in skipped} | {"kind": "reranker"} | changes
+        ranker["losses"] = {"kl": 1}
+        raw["evaluation"] = {"held_out": {"kinds": ["retrieval"]}}
+        return Graph(parse_recipe(with_retrievers(raw, tmp_path, ranker), tmp_path / "tiny.yaml"))
+
+    plain, same, few = graph(), graph(rerank_k=100), graph(rerank_k=20)
+    assert plain.rankings[-1].version == same.rankings[-1].version != few.rankings[-1].version
+    assert plain.retrievers["late"].version == few.retrievers["late"].version
+    with pytest.raises(RecipeError, match=r"rerank_k.*101.*100"):
+        graph(rerank_k=101)

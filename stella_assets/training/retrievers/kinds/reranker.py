@@ -22,7 +22,7 @@ from stella_assets.core.models import (
     read_shape,
     without_cycle,
 )
-from stella_assets.training.retrievers.base import RETRIEVERS, RetrieverConfig, RetrieverError, Row
+from stella_assets.training.retrievers.base import DEPTH, RETRIEVERS, RetrieverConfig, RetrieverError, Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,6 @@ class Reranker(RetrieverConfig):
         Nogueira and Cho 2019, Passage Re-ranking with BERT, arXiv 1901.04085.
     """
 
-    searches: ClassVar[bool] = False
     pipeline_tag: ClassVar[str] = "text-ranking"
     tags: ClassVar[tuple[str, ...]] = ("cross-encoder", "reranker")
 
@@ -53,11 +52,21 @@ class Reranker(RetrieverConfig):
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] = Field(
         256, description="tokens of a query and a document together; the longer one is cut"
     )
+    rerank_k: Annotated[int, Field(ge=2, le=DEPTH)] = Field(
+        DEPTH,
+        description="the first documents of the last stage that it ranks, on retrieval tasks and in `stella search`",
+        exclude_if=lambda documents: documents == DEPTH,
+    )
 
     @property
     def texts_per_list(self) -> int:
         """Each candidate together with the query; see `RetrieverConfig.texts_per_list`."""
         return self.candidates
+
+    @property
+    def reranks(self) -> int:
+        """See `RetrieverConfig.reranks`."""
+        return self.rerank_k
 
     @property
     def longest(self) -> int:
