@@ -1,7 +1,8 @@
 """Forward passes in bfloat16 on a CPU, whose attention computes in float32.
 
-torch's gradient of attention takes up to three times as long there in bfloat16 as in float32: on short texts a quarter of
-a training step. Without torch's fused kernel attention is as fast on these, and two to three times slower on 512 tokens.
+torch's gradient of attention takes up to three times as long there in bfloat16 as in float32: on short texts a
+quarter of a training step. Without torch's fused kernel attention is as fast on these, and two to three times slower on
+512 tokens.
 """
 
 from __future__ import annotations
