@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,16 +18,17 @@ from stella_assets.core.models.source import ModelFiles, check_files
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without its warning of weights that are missing: here they are either new on purpose, or an error."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+def _quiet() -> Iterator[None]:
+    """Without warnings that an encoder becomes a reranker: here its head is new on purpose, or an error."""
+    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers.base.model")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(before)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def load_cross_encoder(
@@ -75,7 +77,7 @@ def load_cross_encoder(
     if files.folder is not None:
         check_files(files.folder)
     disable_progress_bar()  # type: ignore[no-untyped-call] # loading is seconds, scoring is not
-    with translated(files), pinned_code(source), quiet_transformers(), recorded_weights() as records:
+    with translated(files), pinned_code(source), _quiet(), recorded_weights() as records:
         model = CrossEncoder(
             # Older versions of sentence-transformers put the transformers model into a folder of its own.
             str(Path(files.name) / files.encoder) if files.folder else files.name,

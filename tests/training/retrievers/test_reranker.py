@@ -48,7 +48,7 @@ def test_scores_of_a_batch_are_those_that_sentence_transformers_predicts(lists, 
     assert not own[~batch.there_BC].any()
 
 
-def test_the_head_is_random_by_the_seed_alone_and_has_its_own_rate(model):
+def test_the_head_is_random_by_the_seed_alone_and_has_its_own_rate(model, caplog):
     settings, source = ranker(), ModelSource(model=str(model))
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -63,6 +63,7 @@ def test_the_head_is_random_by_the_seed_alone_and_has_its_own_rate(model):
     heads = [each.model.model.classifier.weight for each in (one, two, other)]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+    assert not caplog.records  # a head that is new on purpose is not warned of
 
 
 def test_a_saved_reranker_loads_in_sentence_transformers_and_can_be_trained_on(lists, model, tmp_path):
