@@ -38,7 +38,7 @@ class Settings:
     dimension: int
 
 
-LATE, RERANKER = Settings("late", "multi_vector", None, 128), Settings("reranker", "reranker", 20, 1)
+LATE, RERANKER = Settings("late", "multi_vector", None, 128), Settings("reranker", "reranker", 3, 1)
 
 
 @dataclass

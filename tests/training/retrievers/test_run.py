@@ -154,5 +154,5 @@ def test_how_many_documents_a_reranker_orders_decides_its_scores_and_not_its_wei
     plain, same, few = graph(), graph(rerank_k=100), graph(rerank_k=20)
     assert plain.rankings[-1].version == same.rankings[-1].version != few.rankings[-1].version
     assert plain.retrievers["late"].version == few.retrievers["late"].version
-    with pytest.raises(RecipeError, match=r"rerank_k.*101.*100"):
+    with pytest.raises(RecipeError, match=r"rerank_k: .* less than or equal to 100 \(value: 101\)"):
         graph(rerank_k=101)
