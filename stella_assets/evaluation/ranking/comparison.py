@@ -54,12 +54,16 @@ class TrainingSummary(SummaryPart):
     Attributes:
         lists_train: Queries with their candidates.
         steps: Batches of lists.
+        dev_loss_before: Before the training, the loss of the dev lists.
+        dev_loss_after: After it.
         dev_answer_first_before: Before the training, the share of dev lists whose answer scored highest.
         dev_answer_first_after: After it.
     """
 
     lists_train: int
     steps: int
+    dev_loss_before: float
+    dev_loss_after: float
     dev_answer_first_before: float
     dev_answer_first_after: float
 

@@ -30,11 +30,18 @@ if TYPE_CHECKING:
     from stella_assets.students.retriever import SavedRetriever
     from stella_assets.training.retrievers.base import RetrieverConfig
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 DENSE = "dense"
 """The step of the base model and the stages; no retriever has this name."""
 FAMILY = "retriever_scores"
-TRAINING = ("lists_train", "steps", "dev_answer_first_before", "dev_answer_first_after")
+TRAINING = (
+    "lists_train",
+    "steps",
+    "dev_loss_before",
+    "dev_loss_after",
+    "dev_answer_first_before",
+    "dev_answer_first_after",
+)
 """Figures of the training that say why a retriever ranks as it does."""
 
 

@@ -10,8 +10,8 @@ from stella_assets.evaluation.ranking.comparison import RankerSummary, Retrieval
 from stella_assets.evaluation.render.tables import INTERVAL, Table
 from stella_assets.evaluation.summary import Difference, Interval
 
-HARDLY = 0.02
-"""A share of lists whose order changed by less was hardly learned."""
+HARDLY = 0.05
+"""Lists whose loss fell by a smaller share were hardly learned."""
 
 
 def retrieval_findings(summary: RetrievalSummary) -> Iterator[str]:
@@ -98,14 +98,15 @@ def retrieval_plot(summary: RetrievalSummary) -> bytes:
 
 def _trained(training: TrainingSummary, *, better: bool) -> str:
     """What a retriever learned from; and, where it ranks no better, what that says about why."""
-    before, after = training.dev_answer_first_before, training.dev_answer_first_after
+    before, after = training.dev_loss_before, training.dev_loss_after
     learned = (
-        f"learned from {training.lists_train:,} lists in {training.steps:,} steps; the answer is first in "
-        f"{100 * after:.1f}% of the dev lists, {100 * before:.1f}% before."
+        f"learned from {training.lists_train:,} lists in {training.steps:,} steps; the dev loss went from {before:.3g} "
+        f"to {after:.3g}, and the answer is first in {100 * training.dev_answer_first_after:.1f}% of the dev lists, "
+        f"{100 * training.dev_answer_first_before:.1f}% before."
     )
     if better:
         return learned
-    if after - before < HARDLY:
+    if after > (1 - HARDLY) * before:
         return f"{learned} So it hardly learned its own lists: train longer, on more lists or with a higher rate."
     return f"{learned} So it learned its own lists, but the tasks ask for more: add pairs and negatives like theirs."
 
