@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import socket
 from typing import Annotated
 
@@ -54,6 +55,8 @@ def ui(
     ] = None,
 ) -> None:
     """Open the Dagster UI, with its scheduler, on 127.0.0.1."""
+    # Also while Dagster is loaded, before there is something to end in order: see `main`.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     workspace = prepare_environment()
     check_names(allow_host or [])
     check_address(host, port)
