@@ -1,6 +1,6 @@
 """The commands of `stella`.
 
-Exit codes: 0 done; 1 a run failed, a result is missing, or a bug; 2 a person has to correct something.
+Exit codes: 0 done; 1 a run failed, a result is missing, or a bug; 2 a person has to correct something; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from stella_assets.pipelines.cli import corpus, lineage, redistil, release, vect
 from stella_assets.pipelines.cli.audit_api import audit_api
 from stella_assets.pipelines.cli.doctor import doctor
 from stella_assets.pipelines.cli.evaluate import evaluate
+from stella_assets.pipelines.cli.group import CommandGroup
 from stella_assets.pipelines.cli.init import init
 from stella_assets.pipelines.cli.printing import say
 from stella_assets.pipelines.cli.recipes import recipes
-from stella_assets.pipelines.cli.renamed import CommandGroup
 from stella_assets.pipelines.cli.reproduce import reproduce
 from stella_assets.pipelines.cli.run import plan, report, run, status, validate
 from stella_assets.pipelines.cli.search import search

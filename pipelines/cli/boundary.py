@@ -34,10 +34,6 @@ def exit_on_errors() -> Iterator[None]:
     except EXPECTED as error:
         note(("error", "bold red"), f" {describe(error)}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        # Not a bug, and nothing to correct: what was made so far is kept.
-        note("Stopped. Run the same command again to continue where it stopped.")
-        sys.exit(1)
     except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it logs the bug)
         home = _home()
         if home and (full := full_disk(bug, home)):
