@@ -215,7 +215,10 @@ def _unknown_key(place: Place) -> str:
     key = str(place[-1])
     if now := current_name(place[:-1], key):
         return f"this key is called `{now}` now. Rename it."
-    close = difflib.get_close_matches(key, sorted(_keys_at(place[:-1])), n=1)
+    known = _keys_at(place[:-1])
+    if key in known:
+        return "this kind has no such key, another one has. Remove it."
+    close = difflib.get_close_matches(key, sorted(known), n=1)
     hint = f"Did you mean `{close[0]}`?" if close else "Remove it; docs/recipe.md lists the keys."
     return f"there is no such key. {hint}"
 

@@ -245,6 +245,11 @@ def test_a_misspelt_key_is_named_with_the_likely_one(tmp_path: Path, raw: Raw):
     )
 
 
+def test_a_key_of_another_kind_is_not_taken_for_a_misspelt_one(tmp_path: Path, raw: Raw):
+    raw["teachers"][0] |= {"kind": "sentence_transformers", "price": 3}
+    assert "teachers.0.price: this kind has no such key, another one has. Remove it." in refusal(tmp_path, raw)
+
+
 MISTAKES: dict[str, tuple[Callable[[Raw], Any], list[str]]] = {
     "negative steps": (lambda r: r["stages"][0].update(steps=-3), ["stages.0.steps", "greater than 0", "-3"]),
     "hub id without revision": (
