@@ -1,15 +1,17 @@
 """In bfloat16 on a CPU, attention is that of float32; a forward pass that is repeated is the same."""
 
+from contextlib import nullcontext
+
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
-from stella_assets.core.attention import autocast_on_cpu, forward_again
+from stella_assets.core.attention import Float32Attention, autocast_on_cpu, forward_again
 
 
-def states(*, dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
+def states() -> list[torch.Tensor]:
     random = torch.Generator().manual_seed(0)
-    return [torch.randn(2, 3, 7, 8, generator=random).to(dtype).requires_grad_() for _ in range(3)]
+    return [torch.randn(2, 3, 7, 8, generator=random).bfloat16().requires_grad_() for _ in range(3)]
 
 
 def test_attention_is_that_of_float32_and_gives_the_format_that_it_was_given():
@@ -40,13 +42,15 @@ def test_a_mask_of_numbers_is_widened_with_the_states():
 
 
 def test_outside_and_on_other_devices_nothing_changes():
-    own = states(dtype=torch.float32)
     with autocast_on_cpu():
-        pass
-    plain, again = forward_again()
-    with plain, again:
-        assert torch.equal(scaled_dot_product_attention(*own), scaled_dot_product_attention(*own))
-        assert scaled_dot_product_attention(*states()).dtype == torch.bfloat16
+        _, within = forward_again()
+    _, after = forward_again()
+    assert isinstance(within, Float32Attention)
+    assert isinstance(after, nullcontext)
+    own = states()
+    with after:
+        plain = scaled_dot_product_attention(*own)
+    assert torch.equal(plain, scaled_dot_product_attention(*own))
 
 
 def test_a_repeated_forward_pass_gives_the_same_gradient():
