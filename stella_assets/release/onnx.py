@@ -5,7 +5,6 @@ Shapes: B texts, W tokens of a padded row, H hidden dimensions of the encoder, D
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from stella_assets.core.quiet import errors_only
 from stella_assets.students.dense.model import DenseStudent
 
 FOLDER = "onnx"
@@ -115,14 +115,6 @@ def export_onnx(student: DenseStudent, dim: int, folder: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence advice that is meant for authors of exporters."""
-    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with errors_only("", "torch.onnx", "onnxscript", "onnx_ir"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +13,10 @@ from stella_assets.core.models.code import pinned_code
 from stella_assets.core.models.load import loader_arguments, translated, without_cycle
 from stella_assets.core.models.shape import check_config_kwargs
 from stella_assets.core.models.source import ModelFiles, check_files
+from stella_assets.core.quiet import errors_only
 
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings that an encoder becomes a reranker: here its head is new on purpose, or an error."""
-    loggers = [logging.getLogger(name) for name in ("transformers", "sentence_transformers.base.model")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+ADVICE = ("transformers", "sentence_transformers.base.model")
+"""Loggers that warn when an encoder becomes a reranker: here its head is new on purpose, or an error."""
 
 
 def load_cross_encoder(
@@ -77,7 +65,7 @@ def load_cross_encoder(
     if files.folder is not None:
         check_files(files.folder)
     disable_progress_bar()  # type: ignore[no-untyped-call] # loading is seconds, scoring is not
-    with translated(files), pinned_code(source), _quiet(), recorded_weights() as records:
+    with translated(files), pinned_code(source), errors_only(*ADVICE), recorded_weights() as records:
         model = CrossEncoder(
             # Older versions of sentence-transformers put the transformers model into a folder of its own.
             str(Path(files.name) / files.encoder) if files.folder else files.name,
