@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import write_row
+from benchmarks import Texts, write_row
 from benchmarks.training_set import prepare
 from stella_assets.storage.workspace import Workspace
 from stella_assets.training.frozen import frozen_states
@@ -28,7 +28,7 @@ BATCH = 128
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of Parquet files with texts.")],
+    data: Texts,
     workspace: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
     texts: int = 9_000,
     steps: int = 4000,

@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 import typer
 
-from benchmarks import write_row
+from benchmarks import Data, write_row
 from benchmarks.training_set import MODEL
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import BuildContext, Step, upstream
@@ -43,7 +43,6 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL, SavedStudent
 
 app = typer.Typer(add_completion=False)
-Data = Annotated[Path, typer.Option(help="Folder with corpus/, pairs/ and eval/.")]
 WorkspaceFolder = Annotated[Path, typer.Option(help="Where vectors, students and scores are kept between runs.")]
 WORKSPACE = Path("var/benchmarks")
 LOG = logging.getLogger("stella")

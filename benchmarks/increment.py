@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from benchmarks import write_row
+from benchmarks import Texts, write_row
 from tests.conftest import TINY
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -66,11 +66,11 @@ def full_and_increment(files: list[Path], texts: int) -> dict[str, float]:
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of Parquet files with a column `text`.")],
+    data: Texts,
     texts: Annotated[int, typer.Option(help="Texts of the larger job, approximately.")] = 40_000,
 ) -> None:
     """Time the full job and 1% more texts, at two sizes."""
-    large = [file for file in sorted(data.resolve().glob("*.parquet")) if file.stat().st_size > 300_000]
+    large = [file for file in sorted(data.glob("*.parquet")) if file.stat().st_size > 300_000]
     files = large[:: max(1, len(large) // 10)]
     small, whole = full_and_increment(files, texts // 8), full_and_increment(files, texts)
     growth = {name: whole[name] - small[name] for name in whole}

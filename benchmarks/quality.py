@@ -21,7 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import RESULTS, write_row
+from benchmarks import RESULTS, Data, write_row
 from benchmarks.public_tasks import evaluate
 from benchmarks.training import embed_distill
 from benchmarks.training_set import LOG, prepare
@@ -37,7 +37,6 @@ from stella_assets.storage.workspace import Workspace
 from stella_assets.students.dense.model import DenseStudent
 
 app = typer.Typer(add_completion=False)
-Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.")]
 WorkspaceFolder = Annotated[Path, typer.Option(help="Where vectors and scores are kept between runs.")]
 WORKSPACE = Path("var/benchmarks")
 FULL, QUARTER = 384, 96

@@ -14,8 +14,8 @@ from typing import Any
 
 import typer
 
-from benchmarks import write_row
-from benchmarks.contrastive import ANCHOR_TEXTS, TOKENS, WORKSPACE, Comparison, Data, ScaleName, WorkspaceFolder
+from benchmarks import Data, write_row
+from benchmarks.contrastive import ANCHOR_TEXTS, TOKENS, WORKSPACE, Comparison, ScaleName, WorkspaceFolder
 from stella_assets.evaluation.ranking.comparison import compare_rankers
 
 app = typer.Typer(add_completion=False)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks import write_row
+from benchmarks import Texts, write_row
 from benchmarks.training_set import TrainingSet, prepare
 from stella_assets.storage.workspace import Workspace
 from stella_assets.students import FULL
@@ -97,7 +97,7 @@ def theirs(training_set: TrainingSet, texts: int, folder: Path, *, by_length: bo
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder of Parquet files with texts.")],
+    data: Texts,
     workspace: Annotated[Path, typer.Option(help="Where vectors are kept between runs.")] = Path("var/benchmarks"),
     texts: Annotated[int, typer.Option(help="Texts to train on.")] = 6400,
     corpus_texts: Annotated[int, typer.Option(help="Texts of the corpus that they are taken from.")] = 50_000,

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import write_row
+from benchmarks import Data, write_row
 from stella_assets.core.devices import Compute
 from stella_assets.storage.canonical import digest
 from stella_assets.teachers.kinds.base import TEACHERS, EmbeddingKind, TeacherConfig, fingerprint_of
@@ -93,7 +93,6 @@ from stella_assets.training.head_losses import HeadLosses  # noqa: E402
 from stella_assets.training.objective import Objective  # noqa: E402
 
 app = typer.Typer(add_completion=False)
-Data = Annotated[Path, typer.Option(help="Folder with corpus/ and eval/.")]
 WorkspaceFolder = Annotated[Path, typer.Option(help="Where vectors and scores are kept between runs.")]
 WORKSPACE = Path("var/benchmarks")
 LOG = logging.getLogger("stella")
