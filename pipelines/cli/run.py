@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from stella_assets.core.present import shown_time
+from stella_assets.core.present import counted, shown_time
 from stella_assets.core.runner import Runner
 from stella_assets.corpus.sources import Preview
 from stella_assets.evaluation.report import Report
@@ -241,8 +241,9 @@ def validate(
         return
     target = f"{dims} dimensions" if dims else "dimensions that are known after its hub models are downloaded"
     say(
-        f"{wanted.name}: valid. {len(wanted.corpus.sources)} sources, {len(wanted.teachers)} teachers with {target}, "
-        f"{len(wanted.stages)} stages. Digest {wanted.digest}."
+        f"{wanted.name}: valid. {counted(len(wanted.corpus.sources), 'source')}, "
+        f"{counted(len(wanted.teachers), 'teacher')} with {target}, "
+        f"{counted(len(wanted.stages), 'stage')}. Digest {wanted.digest}."
     )
     out.print(cost_table(planned, f"{wanted.name}: a run would make"))
     for line in (*charge_lines(planned), total_line(planned)):

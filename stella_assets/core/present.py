@@ -47,6 +47,11 @@ def shown_time(written: str) -> str:
     return written.replace("T", " ").removesuffix("+00:00")
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun, e.g. `1 source` and `3,000 sources`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def data_uri(png: bytes) -> str:
     """A PNG as a URI that HTML and Markdown can hold."""
     return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -156,5 +156,5 @@ def test_a_valid_recipe_is_confirmed_with_its_dimensions(tmp_path: Path, raw: di
     assert done.returncode == 0, done.stderr
     assert "Rehearsed: every stage trains a batch, and every loader gives the student's vectors" in done.stderr
     assert not (tmp_path / "workspace" / "artefacts").exists()
-    assert "tiny: valid. 1 sources, 2 teachers with 416 dimensions, 3 stages." in " ".join(done.stdout.split())
+    assert "tiny: valid. 1 source, 2 teachers with 416 dimensions, 3 stages." in " ".join(done.stdout.split())
     assert "source docs: 100 rows were looked at, the first text is '" in done.stdout

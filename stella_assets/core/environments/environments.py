@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +13,7 @@ from stella_assets.core.environments.record import content_key, this_platform
 from stella_assets.core.environments.requirements import Requirement
 from stella_assets.core.environments.settings import EnvironmentConfig
 from stella_assets.core.errors import UserError
+from stella_assets.core.present import counted
 from stella_assets.storage.locks import inherited_lock
 from stella_assets.storage.workspace import Workspace
 
@@ -120,7 +121,7 @@ class Environments:
             # Asked again: another run may have made it meanwhile.
             if (reason := environment.damage()) is None:
                 return environment
-            packages = _packages(environment.requirements)
+            packages = counted(len(environment.requirements), "package")
             say(f"{owner}: environment {environment.folder} {reason}; it is made with {packages}, pinned.")
             interpreter = find_interpreter(config.interpreter)
             make(environment.folder, interpreter, environment.version, environment.requirements, descriptor)
@@ -147,7 +148,7 @@ class Environments:
         state = f"{reason}, and making it is {allowed}" if reason else "exists"
         # A list in a file is long, and several teachers may share it.
         listed = isinstance(config.requirements, str)
-        packages = f"{_packages(environment.requirements)} of {config.requirements}"
+        packages = f"{counted(len(environment.requirements), 'package')} of {config.requirements}"
         what = f"Python {environment.version} with {packages}" if listed else str(environment)
         return f"{what}; {environment.folder} {state}"
 
@@ -159,7 +160,3 @@ class Environments:
                 f"If you trust these packages, run `stella run` with {FLAG}, or set {VARIABLE}=1 for the UI, schedules "
                 "and other commands.",
             )
-
-
-def _packages(requirements: Sequence[Requirement]) -> str:
-    return f"{len(requirements)} package{'' if len(requirements) == 1 else 's'}"
