@@ -86,7 +86,10 @@ def _own_source(folder: Path, texts: Path, column: str | None) -> dict[str, obje
         source["unit"] = "line"
     if column is not None:
         if "columns" not in kind.model_fields:
-            raise ScaffoldError(f"--column {column}: {texts.name} has no columns.", "Leave the option out.")
+            raise ScaffoldError(
+                f"--column {column}: {texts.name} is read as a text without columns, because of its suffix.",
+                "Leave the option out, or give the file the suffix of a table, e.g. .csv or .tsv.",
+            )
         source["columns"] = {"text": column}
     source["licence"] = "proprietary"
     # By its absolute path: the folder that the relative one counts from may not exist yet.

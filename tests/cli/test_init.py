@@ -86,6 +86,13 @@ def test_texts_that_cannot_be_read_are_reported_before_anything_is_written(
     assert not (tmp_path / "project").exists()
 
 
+def test_a_table_with_the_suffix_of_a_text_is_to_be_renamed(tmp_path: Path):
+    table = tmp_path / "unicode_text.txt"  # as Excel names a sheet with tabs
+    table.write_text("id\tbody\n1\tA text.\n", encoding="utf-16")
+    with pytest.raises(ScaffoldError, match=r"unicode_text.txt is read as a text without columns.*\.tsv"):
+        init(tmp_path / "project", "--texts", table, "--column", "body")
+
+
 def test_a_file_of_another_content_is_named_and_nothing_is_written(tmp_path: Path):
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / ".gitignore").write_text("mine")
