@@ -33,13 +33,14 @@ class BaseModelEmbedder:
         source: Where the model is.
         workspace: Where vectors are stored.
         compute: What it computes with.
+        name: For progress and errors.
     """
 
-    def __init__(self, source: ModelSource, workspace: Workspace, compute: Compute) -> None:
+    def __init__(self, source: ModelSource, workspace: Workspace, compute: Compute, name: str = "base_model") -> None:
         self._workspace, self._compute = workspace, compute
         # A teacher of the same model in all but the recipe: both load and encode by one code.
         settings = {name: getattr(source, name) for name in ModelSource.model_fields}
-        of_kind = {"kind": "sentence_transformers", "name": "base_model", "licence": "", "max_length": NO_LIMIT}
+        of_kind = {"kind": "sentence_transformers", "name": name, "licence": "", "max_length": NO_LIMIT}
         # In float32, as students are scored.
         teacher = SentenceTransformersTeacher.model_validate(
             settings | of_kind | {"dtype": "float32"}, context={"folder": source.resolve(".")}

@@ -66,7 +66,7 @@ class ReleaseSearch:
     def __init__(self, folder: Path, *, trust_remote_code: bool, workspace: Workspace, compute: Compute) -> None:
         pin = code_digest(folder) if trust_remote_code else None
         source = ModelSource(model=str(folder), trust_remote_code=trust_remote_code, code_digest=pin)
-        self._embedder = BaseModelEmbedder(source, workspace, compute)
+        self._embedder = BaseModelEmbedder(source, workspace, compute, name="release")
 
     def nearest(self, query: str, texts: CorpusTexts, top: int, split: str | None = None) -> list[Hit]:
         """The texts with the largest cosines, the nearest first.
