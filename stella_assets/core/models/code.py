@@ -11,7 +11,7 @@ from typing import Any
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
-from stella_assets.core.models.source import CONFIG, MODULES, ModelFiles, files_digest, in_one_line
+from stella_assets.core.models.source import CONFIG, MODULES, ModelFiles, files_digest, folder_files, in_one_line
 
 NAMING_FILES = (CONFIG, "tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 """Files of transformers whose `auto_map` names classes."""
@@ -66,7 +66,7 @@ def named_code(files: ModelFiles) -> list[NamedCode]:
 
 def code_digest(folder: Path) -> str | None:
     """What pins the code in a folder: a digest of its Python files; None where there are none."""
-    paths = list(folder.rglob("*.py"))
+    paths = [path for path in folder_files(folder) if path.suffix == ".py"]
     return files_digest(folder, paths) if paths else None
 
 

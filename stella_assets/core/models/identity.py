@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from stella_assets.core.config import ModelSource
 from stella_assets.core.models.code import check_code
-from stella_assets.core.models.source import ModelFiles, files_digest
+from stella_assets.core.models.source import CHECKPOINTS, ModelFiles, files_digest, folder_files
 from stella_assets.storage.canonical import digest
 
 # What decides a model's vectors: weights, configuration, vocabulary and its own code; not README or images.
-CONTENT_SUFFIXES = {".safetensors", ".json", ".txt", ".model", ".bin", ".py"}
+VOCABULARIES = {".txt", ".model", ".codes", ".spm", ".tiktoken"}
+CONTENT_SUFFIXES = {".json", ".py"} | VOCABULARIES | {Path(pattern).suffix for pattern in CHECKPOINTS}
 LOADING = ("trust_remote_code", "code_digest", "code_revision", "config_kwargs", "model_kwargs", "tokenizer_kwargs")
 """Settings that decide what is made of the files."""
 
@@ -29,7 +32,7 @@ def model_digest(source: ModelSource) -> str:
         check_code(files)
         folder = files.folder
         assert folder is not None
-        content = files_digest(folder, [path for path in folder.rglob("*") if path.suffix in CONTENT_SUFFIXES])
+        content = files_digest(folder, [path for path in folder_files(folder) if path.suffix in CONTENT_SUFFIXES])
     # Only what is set: plain models keep the digest that they always had.
     loading = {name: value for name in LOADING if (value := getattr(source, name))}
     if loading:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import zipfile
 from functools import lru_cache
@@ -198,7 +199,8 @@ def check_files(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     _require_weights(folder)
-    for path in sorted(folder.rglob("*.safetensors")):
+    paths = folder_files(folder)
+    for path in _named(paths, ".safetensors"):
         try:
             # Opening compares the head of the file with its size.
             with safe_open(path, framework="numpy"):
@@ -211,12 +213,12 @@ def check_files(folder: Path) -> None:
             # order of names is a matrix or a norm, never zeros.
             if not any(file.read()):
                 raise _damaged(path, f"ends in {PAGE:,} bytes of zeros, so it was written in part")
-    for path in sorted(folder.rglob("*.bin")):
+    for path in _named(paths, ".bin"):
         with path.open("rb") as file:
             # torch writes a zip archive, whose directory is at the end.
             if file.read(2) == b"PK" and not zipfile.is_zipfile(path):
                 raise _damaged(path, "is damaged or cut off")
-    for index in sorted(folder.rglob("*.index.json")):
+    for index in _named(paths, ".index.json"):
         for name in sorted(set(read_config(index.parent, index.name).get("weight_map", {}).values())):
             if not (index.parent / name).is_file():
                 raise _damaged(index.parent / name, f"does not exist, and {index.name} names it")
@@ -239,6 +241,25 @@ def in_one_line(error: Exception) -> str:
 
 def _damaged(path: Path, fault: str) -> DamagedFileError:
     return DamagedFileError(f"{path}: {fault}.", "Copy or download the file again.")
+
+
+def folder_files(folder: Path) -> list[Path]:
+    """All files of a folder and of those in it, also where one of them is a link to a folder elsewhere."""
+    found, seen = [], set()
+    # Not `rglob`, which passes over links to folders: what they hold is loaded, too.
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        place = Path(parent).resolve()
+        if place in seen:
+            folders.clear()  # a link to where it has been has no end
+            continue
+        seen.add(place)
+        folders.sort()
+        found += [Path(parent, name) for name in names]
+    return found
+
+
+def _named(paths: list[Path], ending: str) -> list[Path]:
+    return sorted(path for path in paths if path.name.endswith(ending))
 
 
 def files_digest(folder: Path, paths: list[Path]) -> str:
