@@ -1,5 +1,6 @@
 """Buffers that no checkpoint holds get the value that the class computes, whatever it needs for that."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ class Table(nn.Module):
         super().__init__()
         self.register_buffer("cached", (torch.arange(8).float() / 3).to(dtype), persistent=False)
         self.plain = torch.arange(5).float() / 7
+        self.pair = [torch.arange(3.0), (torch.ones(2), "name")]
+        self.by_name = {"cos": torch.arange(4).float().cos()}
 
 
 class Small(PreTrainedModel):
@@ -35,6 +38,20 @@ class Random(Small):
     def __init__(self, config: BertConfig):
         super().__init__(config)
         self.register_buffer("noise", torch.randn(4), persistent=False)
+
+
+class Writing(Small):
+    """Writes into its configuration, so that constructing it again makes another model."""
+
+    def __init__(self, config: BertConfig):
+        config.layer_norm_eps *= 2
+        super().__init__(config)
+        self.register_buffer("eps", torch.tensor([config.layer_norm_eps]), persistent=False)
+
+
+class WritingIntoACopy(Writing):
+    def __init__(self, config: BertConfig):
+        super().__init__(copy.deepcopy(config))
 
 
 class OfWeights(Small):
@@ -61,10 +78,13 @@ def test_buffers_and_plain_tensors_are_restored_in_the_format_of_the_class(dtype
     model = loaded(Small, tmp_path, dtype=dtype)
     assert model.table.plain.is_meta  # what transformers leaves of a tensor that is not registered
     before = torch.random.get_rng_state()
-    assert {"table.cached", "table.plain"} <= {*restore_buffers(model, {}), "table.cached"}
+    assert {"table.plain", "table.pair", "table.by_name"} <= set(restore_buffers(model, {}))
     assert torch.equal(before, torch.random.get_rng_state())
     assert torch.equal(model.table.cached, (torch.arange(8).float() / 3).to(dtype))
     assert torch.equal(model.table.plain, torch.arange(5).float() / 7)
+    (first, (second, name)), cos = model.table.pair, model.table.by_name["cos"]
+    assert (first.tolist(), second.tolist(), name) == ([0, 1, 2], [1, 1], "name")
+    assert torch.equal(cos, torch.arange(4).float().cos())
     assert model.linear.weight.dtype == dtype
     assert restore_buffers(model, {}) == []
 
@@ -79,6 +99,15 @@ def test_a_buffer_that_is_random_each_time_is_refused(tmp_path: Path):
     model = loaded(Random, tmp_path)
     with pytest.raises(UserError, match=r"noise of Random is not in the checkpoint, and .* another value each time"):
         restore_buffers(model, {})
+
+
+@pytest.mark.parametrize("kind", [Writing, WritingIntoACopy])
+def test_a_class_that_changes_its_configuration_each_time_is_refused(kind: type[Writing], tmp_path: Path):
+    model = loaded(kind, tmp_path)
+    before = model.config.layer_norm_eps
+    with pytest.raises(UserError, match=r"changes its configuration each time \(layer_norm_eps\)"):
+        restore_buffers(model, {})
+    assert model.config.layer_norm_eps == before
 
 
 def test_a_class_that_reads_its_weights_is_constructed_with_them(tmp_path: Path, config: BertConfig):
