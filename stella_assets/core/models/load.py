@@ -94,13 +94,8 @@ def _check(model: Any, records: list[Any], files: ModelFiles) -> None:
     from stella_assets.core.models.buffers import restore_buffers
     from stella_assets.core.models.weights import WeightsError, check_finite, check_weights, loaded_by, settle_unread
 
-    reads_pooler = any(
-        output["method_output_name"] == "pooler_output"
-        for module in model
-        for output in (getattr(module, "modality_config", None) or {}).values()
-    )
     for record in records:
-        check_weights(record, reads_pooler)
+        check_weights(record, reads_pooler=False)
     inner: set[int] = set()
     for module in model.modules():
         if not isinstance(module, PreTrainedModel) or id(module) in inner:
@@ -114,8 +109,8 @@ def _check(model: Any, records: list[Any], files: ModelFiles) -> None:
                 "Correct the model's modules.json or its code.",
             )
         restore_buffers(module, record.arguments, record.missing)
-        settle_unread(record)
         check_config_kwargs(files.source, module.config)
+    settle_unread(model, records)
     check_finite(model, str(Path(files.name) / files.encoder) if files.folder else files.name)
 
 

@@ -16,8 +16,10 @@ from stella_assets.core.errors import UserError
 
 POOLER = re.compile(r"(^|\.)pooler\.")
 """A layer over the first token, which few models are published with, and which pooling by a module does not read."""
-BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|cos_cached|sin_cached|attn\.bias|masked_bias)$")
-"""Values that `__init__` computes; older versions saved them."""
+BUFFER = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|inv_freq|cos_cached|sin_cached|masked_bias|h\.\d+\.attn(\.attention)?\.bias)$"
+)
+"""Values that `__init__` computes; older versions saved them. `attn.bias` is the mask of GPT-2, GPT-J and GPT-Neo."""
 PRETRAINING_HEAD = re.compile(
     r"^(cls|lm_head|head|decoder|mlm|score|classifier|qa_outputs|predictions|sop_classifier|lm_predictions|"
     r"mask_predictions|vocab_transform|vocab_layer_norm|vocab_projector|discriminator_predictions|"
@@ -38,7 +40,7 @@ class LoadedWeights:
     Attributes:
         module: Which they were loaded into.
         place: Folder, hub id or file, for messages.
-        missing: Parameters and buffers that the checkpoint lacks.
+        missing: Parameters and buffers that the checkpoint lacks, also those that the class asks not to be warned of.
         unexpected: Names in the checkpoint that the module lacks.
         mismatched: Name, shape in the checkpoint, shape in the module.
         arguments: With which the class was constructed, in addition to the configuration.
@@ -62,7 +64,9 @@ def recorded_weights() -> Iterator[list[LoadedWeights]]:
     from transformers import PreTrainedModel
 
     records: list[LoadedWeights] = []
+    unfilled: dict[int, frozenset[str]] = {}
     from_pretrained, load_state_dict = PreTrainedModel.__dict__["from_pretrained"], nn.Module.load_state_dict
+    adjust = PreTrainedModel._adjust_missing_and_unexpected_keys
 
     def loading(cls: type[PreTrainedModel], *args: Any, **given: Any) -> Any:
         wanted = given.pop("output_loading_info", False)
@@ -70,8 +74,14 @@ def recorded_weights() -> Iterator[list[LoadedWeights]]:
         asked = {**given, "output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = from_pretrained.__func__(cls, *args, **asked)
         found = {name: frozenset(info[f"{name}_keys"]) for name in ("missing", "unexpected", "mismatched")}
+        found["missing"] |= unfilled.pop(id(model), frozenset())
         records.append(LoadedWeights(model, str(args[0]), arguments=_construction(cls, given), **found))
         return (model, info) if wanted else model
+
+    def adjusting(model: PreTrainedModel, info: Any) -> None:
+        # Code may list names (`_keys_to_ignore_on_load_missing`) that are to be taken off here; nothing filled them.
+        unfilled[id(model)] = frozenset(info.missing_keys)
+        adjust(model, info)
 
     def loading_state(module: nn.Module, state: Any, *args: Any, **given: Any) -> Any:
         keys = load_state_dict(module, state, *args, **given)
@@ -80,11 +90,13 @@ def recorded_weights() -> Iterator[list[LoadedWeights]]:
         return keys
 
     PreTrainedModel.from_pretrained = classmethod(loading)  # type: ignore[assignment,method-assign]
+    PreTrainedModel._adjust_missing_and_unexpected_keys = adjusting  # type: ignore[assignment,method-assign]
     nn.Module.load_state_dict = loading_state  # type: ignore[assignment,method-assign]
     try:
         yield records
     finally:
         PreTrainedModel.from_pretrained = from_pretrained  # type: ignore[method-assign]
+        PreTrainedModel._adjust_missing_and_unexpected_keys = adjust  # type: ignore[method-assign]
         nn.Module.load_state_dict = load_state_dict  # type: ignore[method-assign]
 
 
@@ -108,10 +120,17 @@ def check_weights(record: LoadedWeights, reads_pooler: bool) -> None:
     """
     found = {"missing": record.missing, "unexpected": record.unexpected}
     mismatched = {f"{name} {list(has)} instead of {list(wants)}" for name, has, wants in record.mismatched}
-    check_names(type(record.module).__name__, record.place, {**found, "mismatched": mismatched}, reads_pooler)
+    found_all = {**found, "mismatched": mismatched}
+    check_names(type(record.module).__name__, record.place, found_all, reads_pooler, record.module)
 
 
-def check_names(kind: str, place: str, found: Mapping[str, Iterable[str]], reads_pooler: bool) -> None:
+def check_names(
+    kind: str,
+    place: str,
+    found: Mapping[str, Iterable[str]],
+    reads_pooler: bool,
+    module: nn.Module | None = None,
+) -> None:
     """Refuse weights that are not those of the model, by their names.
 
     Args:
@@ -119,14 +138,18 @@ def check_names(kind: str, place: str, found: Mapping[str, Iterable[str]], reads
         place: Folder, hub id or file, for messages.
         found: Names that are `missing`, `unexpected` and `mismatched`.
         reads_pooler: Whether vectors depend on the pooler.
+        module: What they were loaded into, where it is at hand. A harmless name may be that of a weight in it, e.g.
+            `decoder.layers.0` in OPT.
 
     Raises:
         WeightsError: Some of the names are not harmless.
     """
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)} if module else set()
+    own = {name for name, _ in module.named_children()} if module else set()
     missing = {name for name in found["missing"] if reads_pooler or not POOLER.search(name)}
-    missing = {name for name in missing if not BUFFER.search(name)}
-    harmless = (POOLER, BUFFER, PRETRAINING_HEAD)
-    unexpected = {name for name in found["unexpected"] if not any(pattern.search(name) for pattern in harmless)}
+    missing = {name for name in missing if name in parameters or not BUFFER.search(name)}
+    unexpected = {name for name in found["unexpected"] if not POOLER.search(name) and not BUFFER.search(name)}
+    unexpected = {name for name in unexpected if name.split(".")[0] in own or not PRETRAINING_HEAD.search(name)}
     mismatched = set(found["mismatched"])
     wrong = [
         f"{fault} {len(names)} weights ({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
@@ -142,10 +165,26 @@ def check_names(kind: str, place: str, found: Mapping[str, Iterable[str]], reads
         )
 
 
-def settle_unread(record: LoadedWeights) -> None:
-    """Fix the weights that a checkpoint lacks and no vector depends on: random ones would differ in each process."""
-    for name, parameter in record.module.named_parameters():
-        if name in record.missing and POOLER.search(name):
+def settle_unread(model: Any, records: Iterable[LoadedWeights]) -> None:
+    """Fix the poolers that checkpoints lack: random ones would differ in each process.
+
+    Args:
+        model: A `SentenceTransformer`.
+        records: Of its parts.
+
+    Raises:
+        WeightsError: Its vectors depend on one of them.
+    """
+    for record in records:
+        parameters = dict(record.module.named_parameters())
+        if not (poolers := [parameters[name] for name in record.missing & set(parameters) if POOLER.search(name)]):
+            continue
+        for parameter in poolers:
+            nn.init.constant_(parameter, torch.nan)
+        # Whatever reads it, e.g. a module with code of its own, makes NaN of it.
+        if not torch.as_tensor(model.encode("text", show_progress_bar=False)).isfinite().all():
+            check_weights(record, reads_pooler=True)
+        for parameter in poolers:
             # Not zeros throughout: a file that ends in zeros looks as if it was written in part.
             initialise = nn.init.eye_ if parameter.dim() == 2 else nn.init.zeros_
             initialise(parameter)
@@ -159,8 +198,11 @@ def check_finite(model: nn.Module, place: str) -> None:
         place: Folder or hub id.
 
     Raises:
-        WeightsError: A parameter has NaN or infinity.
+        WeightsError: A parameter has NaN or infinity, or a buffer has NaN; a mask may have infinity.
     """
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point() and buffer.isnan().any():
+            raise WeightsError(f"{weights_file(place)}: {name} has NaN.", "Restore the checkpoint; it is damaged.")
     for name, parameter in model.named_parameters():
         # A sum keeps NaN and infinity, needs no memory, and takes a fraction of the time of a comparison.
         if not parameter.detach().sum(dtype=torch.float32).isfinite():

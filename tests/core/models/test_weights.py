@@ -7,16 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import OPTConfig, OPTModel
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.errors import UserError
-from stella_assets.core.models import check_files, load_sentence_transformer
+from stella_assets.core.models import check_files, code_digest, load_sentence_transformer
 from tests.core.models.folders import WEIGHTS, change_json, change_weights, truncate
 from tests.models import TEXTS, build
 
 
 def load(folder: Path) -> Any:
     return load_sentence_transformer(ModelSource(model=str(folder)))
+
+
+def load_trusted(folder: Path) -> Any:
+    source = ModelSource(model=str(folder), trust_remote_code=True, code_digest=code_digest(folder))
+    return load_sentence_transformer(source)
 
 
 def renamed(tensors: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +66,81 @@ def test_weights_that_are_not_the_models_are_refused(change: Any, said: str, tmp
     change_weights(folder / WEIGHTS, change)
     with pytest.raises(UserError, match=f"{folder / WEIGHTS}.*{said}"):
         load(folder)
+
+
+def test_layers_of_a_decoder_are_no_pretraining_head(tmp_path: Path):
+    folder = build("gpt2", tmp_path)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "ffn_dim": 64}
+    config = OPTConfig(vocab_size=400, max_position_embeddings=64, word_embed_proj_dim=32, pad_token_id=0, **sizes)
+    OPTModel(config).save_pretrained(str(folder))
+    change_json(folder / "tokenizer_config.json", pad_token="<|endoftext|>")
+    load(folder)
+    change_json(folder / "config.json", num_hidden_layers=2)
+    with pytest.raises(UserError, match=r"OPTModel: it has unknown 16 weights \(decoder\.layers\.2\."):
+        load(folder)
+
+
+def renamed_in_code(folder: Path, name: str, other: str) -> None:
+    """Rename a part of the model with code of its own, in code and weights."""
+    path = folder / "modeling_new.py"
+    path.write_text(path.read_text(encoding="utf-8").replace(f"self.{name}", f"self.{other}"), encoding="utf-8")
+    change_weights(folder / WEIGHTS, lambda found: {k.replace(f"{name}.", f"{other}."): found[k] for k in found})
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "said"),
+    [
+        # Each has the name of a harmless part: the mask of GPT-2, a layer that pooling does not read, a head.
+        ("attn", r"attn.bias", r"lacks 3 weights \(encoder\.layer\.0\.attn\.bias"),
+        ("pooler", r"pooler.", r"lacks 6 weights \(encoder\.layer\.0\.pooler\.bias"),
+    ],
+)
+def test_a_weight_that_vectors_depend_on_is_not_harmless_by_its_name(name: str, lost: str, said: str, tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    renamed_in_code(folder, "o_proj", name)
+    load_trusted(folder)
+    change_weights(folder / WEIGHTS, lambda tensors: {k: v for k, v in tensors.items() if lost not in k})
+    with pytest.raises(UserError, match=rf"NewModel: it {said}"):
+        load_trusted(folder)
+
+
+def test_a_bias_that_the_code_leaves_out_is_not_harmless_by_its_name(tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    renamed_in_code(folder, "o_proj", "attn")
+    path = folder / "modeling_new.py"
+    code = path.read_text(encoding="utf-8")
+    path.write_text(code.replace("self.attn = nn.Linear(width, width)", "self.attn = nn.Linear(width, width, False)"))
+    with pytest.raises(UserError, match=r"has unknown 3 weights \(encoder\.layer\.0\.attn\.bias"):
+        load_trusted(folder)
+
+
+IGNORED = """    _keys_to_ignore_on_load_missing = ["attn_ln", "cached"]
+    config_class = NewConfig
+"""
+
+
+def test_code_cannot_ask_to_be_silent_about_weights_that_are_missing(tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    expected = load_trusted(folder).encode(TEXTS)
+    path = folder / "modeling_new.py"
+    code = path.read_text(encoding="utf-8").replace("    config_class = NewConfig\n", IGNORED)
+    # Buffers that are saved, and that the checkpoint of an older version of the code lacks.
+    path.write_text(code.replace("both.cos(), persistent=False", "both.cos()"), encoding="utf-8")
+    np.testing.assert_allclose(load_trusted(folder).encode(TEXTS), expected, atol=1e-6)
+    change_weights(folder / WEIGHTS, lambda tensors: {k: v for k, v in tensors.items() if "attn_ln" not in k})
+    with pytest.raises(UserError, match=r"NewModel: it lacks 6 weights \(encoder\.layer\.0\.attn_ln\.bias"):
+        load_trusted(folder)
+
+
+def test_nan_in_a_buffer_is_refused(tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    path = folder / "modeling_new.py"
+    path.write_text(path.read_text(encoding="utf-8").replace("both.cos(), persistent=False", "both.cos()"))
+    table = torch.ones(64, 8)
+    table[60] = torch.nan  # of a position that only long texts have
+    change_weights(folder / WEIGHTS, lambda tensors: {**tensors, "rotary_emb.cos_cached": table})
+    with pytest.raises(UserError, match=r"rotary_emb\.cos_cached has NaN"):
+        load_trusted(folder)
 
 
 def test_more_layers_than_the_configuration_says_are_refused(tmp_path: Path):
@@ -118,6 +199,29 @@ def test_a_pooler_that_no_vector_depends_on_may_be_missing_and_is_the_same_in_ea
     # What is saved of it is whole in the eyes of the next one who loads it.
     model.save_pretrained(str(tmp_path / "saved"))
     np.testing.assert_array_equal(load(tmp_path / "saved").encode(TEXTS), expected)
+
+
+READS_THE_POOLER = """
+from sentence_transformers.sentence_transformer.modules import Transformer
+
+
+class First(Transformer):
+    def forward(self, features, **kwargs):
+        names = ("input_ids", "attention_mask")
+        pooled = self.model(**{name: features[name] for name in names}).pooler_output
+        return {**features, "token_embeddings": pooled[:, None].expand(-1, features["input_ids"].shape[1], -1)}
+"""
+
+
+def test_a_pooler_that_code_of_a_module_reads_may_not_be_missing(tmp_path: Path):
+    folder = build("bert", tmp_path)
+    (folder / "first.py").write_text(READS_THE_POOLER)
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([{**modules[0], "type": "first.First"}, *modules[1:]]))
+    load_trusted(folder)
+    change_weights(folder / WEIGHTS, lambda tensors: {k: v for k, v in tensors.items() if "pooler" not in k})
+    with pytest.raises(UserError, match=r"BertModel: it lacks 2 weights \(pooler\.dense\.bias, pooler\.dense\.weight"):
+        load_trusted(folder)
 
 
 @pytest.mark.parametrize("missing", [["config.json"], ["model.safetensors"], ["1_Pooling/config.json"]])
