@@ -4,6 +4,7 @@ from stella_assets.core.models.code import CodeError, check_code, code_digest, n
 from stella_assets.core.models.cross_encoder import load_cross_encoder
 from stella_assets.core.models.hub import UNREAD, HubError, hub_states, is_cached
 from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
+from stella_assets.core.models.integrity import check_files
 from stella_assets.core.models.libraries import LoadError, explained_code
 from stella_assets.core.models.load import load_module, load_sentence_transformer, without_cycle
 from stella_assets.core.models.shape import (
@@ -23,7 +24,6 @@ from stella_assets.core.models.source import (
     MODULES,
     ModelFiles,
     ModelNotFoundError,
-    check_files,
     files_digest,
     model_folder,
     read_config,

@@ -18,6 +18,8 @@ NAMING_FILES = (CONFIG, "tokenizer_config.json", "processor_config.json", "prepr
 LOADING = RLock()
 LIBRARY = "sentence_transformers."
 """Modules in this namespace are the library's own."""
+ACTIVATION = "activation_function"
+"""Of the config.json of a Dense: a class by its name, e.g. `torch.nn.modules.activation.Tanh`."""
 
 
 class CodeError(UserError):
@@ -45,14 +47,22 @@ class NamedCode:
         return repository if separator else None
 
 
-def named_code(files: ModelFiles) -> list[NamedCode]:
-    """All code that the files of a model name, and that the recipe does not replace by the libraries' own classes."""
+def named_code(files: ModelFiles, *others: str) -> list[NamedCode]:
+    """All code that the files of a model name, and that the recipe does not replace by the libraries' own classes.
+
+    Args:
+        files: Of the model.
+        others: Folders of Dense modules that its modules.json does not name.
+    """
     found = []
     for name in NAMING_FILES:
         if "auto_map" in (files.source.config_kwargs if name == CONFIG else files.source.tokenizer_kwargs):
             continue
         path = files.in_encoder(name)
         named = (files.read(path) or {}).get("auto_map") or {}
+        replaced = files.arguments("config_args", "config_kwargs") if name == CONFIG else {}
+        if "auto_map" in replaced:
+            path, named = files.settings[0], replaced["auto_map"]
         # A tokenizer has two classes, of which one may be null; former ones have no key.
         classes = named if isinstance(named, dict) else {"tokenizer": named}
         for key, value in classes.items():
@@ -61,6 +71,12 @@ def named_code(files: ModelFiles) -> list[NamedCode]:
     for module in files.modules:
         if not module["type"].startswith(LIBRARY):
             found.append(NamedCode(MODULES, "type", module["type"]))
+    dense = [module["path"] for module in files.modules if module["type"].endswith(".Dense")]
+    for path in [f"{folder}/{CONFIG}" for folder in (*dense, *others)]:
+        activation = (files.read(path) or {}).get(ACTIVATION)
+        # Without trust, sentence-transformers takes another function than the one that is named.
+        if isinstance(activation, str) and not activation.startswith("torch."):
+            found.append(NamedCode(path, ACTIVATION, activation))
     return found
 
 
@@ -70,17 +86,18 @@ def code_digest(folder: Path) -> str | None:
     return files_digest(folder, paths) if paths else None
 
 
-def check_code(files: ModelFiles) -> None:
+def check_code(files: ModelFiles, *others: str) -> None:
     """Make sure that a model runs no code but that which the recipe trusts and pins.
 
     Args:
         files: Of the model. Those of a hub are downloaded, or found in its cache.
+        others: Folders of Dense modules that its modules.json does not name.
 
     Raises:
         CodeError: There is code that the recipe does not trust or pin, or it is not the pinned one. The message has the
             digest of a folder's code.
     """
-    source, named = files.source, named_code(files)
+    source, named = files.source, named_code(files, *others)
     own = None if files.folder is None else code_digest(files.folder)
     if named and not source.trust_remote_code:
         pin = f" and `code_digest: {own}`" if own else ""
@@ -145,9 +162,12 @@ def pinned_code(source: ModelSource) -> Iterator[None]:
         try:
             return str(original(name, module_file, **arguments))
         except OSError as error:
+            inside = "Restore that file. Code is read from files next to the model's, not from folders in it."
             raise CodeError(
                 f"{source.model}: {module_file} of {name} cannot be read ({in_one_line(error)}).",
-                "Download that repository at the pinned commit, or copy the code into a folder of the model and "
+                inside
+                if Path(name).is_dir()
+                else "Download that repository at the pinned commit, or copy the code into a folder of the model and "
                 "correct `auto_map` in its config.json.",
             ) from error
 

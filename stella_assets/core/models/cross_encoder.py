@@ -10,9 +10,11 @@ from typing import Any
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Dtype
 from stella_assets.core.models.code import pinned_code
+from stella_assets.core.models.integrity import check_files
 from stella_assets.core.models.load import loader_arguments, translated, without_cycle
 from stella_assets.core.models.shape import check_config_kwargs
-from stella_assets.core.models.source import ModelFiles, check_files
+from stella_assets.core.models.source import ModelFiles
+from stella_assets.core.models.tokenizers import load_tokenizer
 from stella_assets.core.quiet import errors_only
 
 ADVICE = ("transformers", "sentence_transformers.base.model")
@@ -64,6 +66,8 @@ def load_cross_encoder(
     files = ModelFiles(source, saved)
     if files.folder is not None:
         check_files(files.folder)
+    # Small files first, as for every other model: code, configuration and tokenizer are those of the recipe.
+    load_tokenizer(source, saved)
     disable_progress_bar()  # type: ignore[no-untyped-call] # loading is seconds, scoring is not
     with translated(files), pinned_code(source), errors_only(*ADVICE), recorded_weights() as records:
         model = CrossEncoder(

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from stella_assets.core.config import COMMIT, ModelSource
 from stella_assets.core.errors import UserError
-from stella_assets.core.models.source import CONFIG, MODULES, check_files, in_one_line
+from stella_assets.core.models.integrity import check_files
+from stella_assets.core.models.source import CONFIG, MODULES, in_one_line
 
 TIMEOUT_SECONDS = 5.0
 """For all models of a recipe together: whoever has no network should hear of it soon."""

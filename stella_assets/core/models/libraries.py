@@ -39,10 +39,29 @@ def explained_code(source: ModelSource) -> Iterator[None]:
     """
     try:
         yield
-    except OLD_CODE as error:
-        if not source.trust_remote_code:
+    except (*OLD_CODE, RuntimeError) as error:
+        # What code computes outside of a module's attributes is lost while it is loaded, and found without data here.
+        if not source.trust_remote_code or (isinstance(error, RuntimeError) and "meta" not in str(error)):
             raise
         raise load_error(ModelFiles(source), error) from error
+
+
+def is_of_model(source: ModelSource, error: Exception) -> bool:
+    """Whether an error while a model is loaded is its files' or its code's, and no bug of this package.
+
+    Args:
+        source: The model. Code of its own may raise anything.
+        error: What was raised.
+    """
+    import pickle
+
+    import torch
+    from huggingface_hub.errors import StrictDataclassError  # a value of config.json of another type
+
+    if isinstance(error, UserError | torch.OutOfMemoryError):
+        return False
+    of_libraries = (OSError, RuntimeError, ValueError, LookupError, ArithmeticError, StrictDataclassError, *OLD_CODE)
+    return source.trust_remote_code or isinstance(error, (*of_libraries, pickle.UnpicklingError))
 
 
 def load_error(files: ModelFiles, error: Exception) -> LoadError:

@@ -10,10 +10,11 @@ from typing import Any
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Dtype
-from stella_assets.core.models.code import pinned_code
-from stella_assets.core.models.libraries import OLD_CODE, load_error
+from stella_assets.core.models.code import check_code, pinned_code
+from stella_assets.core.models.integrity import check_files
+from stella_assets.core.models.libraries import is_of_model, load_error
 from stella_assets.core.models.shape import check_config_kwargs
-from stella_assets.core.models.source import ModelFiles, check_files
+from stella_assets.core.models.source import ModelFiles
 from stella_assets.core.models.tokenizers import load_tokenizer
 
 
@@ -81,6 +82,7 @@ def load_module(kind: Any, source: ModelSource, folder: str) -> Any:
     from stella_assets.core.models.weights import check_finite, recorded_weights
 
     files = ModelFiles(source)
+    check_code(files, folder)
     with translated(files), pinned_code(source), recorded_weights():
         module = kind.load(files.name, subfolder=folder, **loader_arguments(files))
     check_finite(module, f"{files.name}/{folder}")
@@ -116,25 +118,12 @@ def _check(model: Any, records: list[Any], files: ModelFiles) -> None:
 
 @contextmanager
 def translated(files: ModelFiles) -> Iterator[None]:
-    """Tell which model an error of the libraries is about."""
-    import pickle
-
-    import torch
-    from huggingface_hub.errors import StrictDataclassError  # a value of config.json of another type
-
+    """Tell which model an error of the libraries, or of its code, is about."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        pickle.UnpicklingError,
-        StrictDataclassError,
-        *OLD_CODE,
-    ) as error:
+    except Exception as error:
+        if not is_of_model(files.source, error):
+            raise
         raise load_error(files, error) from error
 
 

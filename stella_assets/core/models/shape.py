@@ -11,8 +11,8 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute, Dtype, DtypeChoice
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import check_code, pinned_code
-from stella_assets.core.models.libraries import OLD_CODE, libraries_remedy
-from stella_assets.core.models.source import CONFIG, RESTORE, ModelFiles, in_one_line, read_config
+from stella_assets.core.models.libraries import ST_CONFIG, is_of_model, libraries_remedy
+from stella_assets.core.models.source import ADAPTER, CONFIG, OTHER_KINDS, RESTORE, ModelFiles, in_one_line, read_config
 
 OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mluke", "mpnet", "roberta", "roberta-prelayernorm",
@@ -122,7 +122,6 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
         ConfigError: It cannot be read, or has not the keys of `config_kwargs`.
         CodeError: It names code that the recipe does not trust or pin.
     """
-    from huggingface_hub.errors import StrictDataclassError  # a value of another type
     from transformers import AutoConfig
 
     files = ModelFiles(source, saved)
@@ -135,12 +134,19 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
             f"{files.name}: is a table of token vectors without an encoder.",
             "Use it as a teacher of `kind: static`; a student needs a transformers model.",
         )
+    if files.read(files.in_encoder(ADAPTER)) is not None:
+        made_of, remedy = OTHER_KINDS[ADAPTER]
+        raise ConfigError(f"{files.name}: {files.in_encoder(ADAPTER)} says that it is {made_of}.", remedy)
     if files.folder is not None:
         read_config(Path(name))  # its errors name the file
+    # Former names first, as sentence-transformers takes them.
+    own = files.arguments("config_args", "config_kwargs")
     try:
         with pinned_code(source):
-            config = AutoConfig.from_pretrained(name, **arguments, **source.config_kwargs)
-    except (OSError, ValueError, LookupError, ArithmeticError, *OLD_CODE, StrictDataclassError) as error:
+            config = AutoConfig.from_pretrained(name, **{**own, **arguments, **source.config_kwargs})
+    except Exception as error:
+        if not is_of_model(source, error):
+            raise
         raise ConfigError(
             f"{files.name}: transformers cannot read {files.in_encoder(CONFIG)} ({in_one_line(error)}).",
             libraries_remedy(files, error, "Correct `model`, or use the libraries that the model's authors name."),
@@ -217,12 +223,14 @@ def read_width(source: ModelSource) -> int:
     Raises:
         UserError: A configuration cannot be read.
     """
-    stated = modules_width(ModelFiles(source))
-    if stated is not None:
-        return stated
-    shape = read_shape(source)
-    # A plain transformers model: sentence-transformers adds mean pooling, which keeps the width.
-    return shape.projected or shape.hidden
+    files = ModelFiles(source)
+    width = modules_width(files)
+    if width is None:
+        shape = read_shape(source)
+        # A plain transformers model: sentence-transformers adds mean pooling, which keeps the width.
+        width = shape.projected or shape.hidden
+    # The first dimensions alone, if the model was saved so.
+    return min(width, (files.read(ST_CONFIG) or {}).get("truncate_dim") or width)
 
 
 def modules_width(files: ModelFiles) -> int | None:

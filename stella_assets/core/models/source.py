@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,15 @@ from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest
 
 CONFIG, MODULES = "config.json", "modules.json"
+ADAPTER = "adapter_config.json"
+SETTINGS_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Of the Transformer module; older versions named the file after the architecture."""
 ORIGINAL = "Name the folder of the original checkpoint, with weights in safetensors."
 OTHER_KINDS = {
-    "adapter_config.json": (
+    ADAPTER: (
         "an adapter (LoRA) without the model that it changes",
         "Merge the two, e.g. with `merge_and_unload` of peft, save the result with its tokenizer, and name its folder.",
     ),
@@ -40,19 +44,11 @@ OTHER_KINDS = {
 """What a folder holds that is no checkpoint of transformers, by a file that shows it, and what to do."""
 CHECKPOINTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Files of weights. The model's own code may read any of them."""
-NO_WEIGHTS = re.compile(r"^(adapter_model|openvino_model|optimizer|scheduler|training_args|rng_state)\b")
-"""Files with the same suffixes that hold no whole encoder."""
 RESTORE = "Restore the model's folder."
-PAGE = 4096
-"""Bytes that a file system writes at once."""
 
 
 class ModelNotFoundError(UserError):
     """A model's folder, package or configuration file does not exist or cannot be read."""
-
-
-class DamagedFileError(UserError):
-    """A file of a model that is not whole."""
 
 
 def source_folder(source: ModelSource) -> Path:
@@ -96,12 +92,12 @@ def model_folder(source: ModelSource) -> Path:
     """
     folder = source_folder(source)
     if not (folder / CONFIG).is_file() and not (folder / MODULES).is_file():
-        holds, remedy = _other_kind(folder) or ("no model of SentenceTransformers or transformers", "Correct `model`.")
+        holds, remedy = other_kind(folder) or ("no model of SentenceTransformers or transformers", "Correct `model`.")
         raise ModelNotFoundError(f"{folder}: it has neither {MODULES} nor {CONFIG}: it holds {holds}.", remedy)
     return folder
 
 
-def _other_kind(folder: Path) -> tuple[str, str] | None:
+def other_kind(folder: Path) -> tuple[str, str] | None:
     """What a folder holds that is no checkpoint, and what to do; None where nothing tells."""
     return next((said for pattern, said in OTHER_KINDS.items() if any(folder.rglob(pattern))), None)
 
@@ -184,54 +180,29 @@ class ModelFiles:
         """The folder, in the model's own, of the transformers model: older versions of the library gave it one."""
         return str(self.modules[0]["path"]).strip("/") if self.modules else ""
 
+    @property
+    def settings(self) -> tuple[str, dict[str, Any]]:
+        """Path and content of the settings of the Transformer module; empty where it has none."""
+        for name in SETTINGS_FILES:
+            if found := self.read(path := self.in_encoder(name)):
+                return path, found
+        return "", {}
+
+    def arguments(self, *names: str) -> dict[str, Any]:
+        """Arguments that those settings have for a loader, e.g. `config_kwargs`; the first of the names counts.
+
+        Raises:
+            ModelNotFoundError: They are not a mapping.
+        """
+        path, settings = self.settings
+        found: Any = next((settings[name] for name in names if settings.get(name) is not None), {})
+        if not isinstance(found, dict):
+            raise ModelNotFoundError(f"{self.name}/{path}: {names[0]} is not a mapping of names to values.", RESTORE)
+        return found
+
     def in_encoder(self, name: str) -> str:
         """The path of a file of the transformers model."""
         return f"{self.encoder}/{name}" if self.encoder else name
-
-
-def check_files(folder: Path) -> None:
-    """Refuse a folder whose weights are missing, damaged or incomplete. Only the heads of the files are read.
-
-    Raises:
-        DamagedFileError: A file is cut off, is not in its format, or does not exist.
-        ModelNotFoundError: There are no weights of an encoder, or only in another format.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    _require_weights(folder)
-    paths = folder_files(folder)
-    for path in _named(paths, ".safetensors"):
-        try:
-            # Opening compares the head of the file with its size.
-            with safe_open(path, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise _damaged(path, f"is damaged or cut off ({error})") from None
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - PAGE))
-            # What a crash leaves of a copy: the right size, and pages that were never written. The last tensor in the
-            # order of names is a matrix or a norm, never zeros.
-            if not any(file.read()):
-                raise _damaged(path, f"ends in {PAGE:,} bytes of zeros, so it was written in part")
-    for path in _named(paths, ".bin"):
-        with path.open("rb") as file:
-            # torch writes a zip archive, whose directory is at the end.
-            if file.read(2) == b"PK" and not zipfile.is_zipfile(path):
-                raise _damaged(path, "is damaged or cut off")
-    for index in _named(paths, ".index.json"):
-        for name in sorted(set(read_config(index.parent, index.name).get("weight_map", {}).values())):
-            if not (index.parent / name).is_file():
-                raise _damaged(index.parent / name, f"does not exist, and {index.name} names it")
-
-
-def _require_weights(folder: Path) -> None:
-    modules = read_config(folder, MODULES) if (folder / MODULES).is_file() else []
-    encoder = folder / str(modules[0]["path"]).strip("/") if modules else folder
-    found = (path.name for pattern in CHECKPOINTS for path in encoder.glob(pattern))
-    # An index without its files names what is missing, below.
-    if not any(not NO_WEIGHTS.match(name) for name in found) and not any(encoder.glob("*.index.json")):
-        holds, remedy = _other_kind(encoder) or ("a configuration alone", "Copy or download the model again.")
-        raise ModelNotFoundError(f"{encoder}: it has no weights in safetensors: it holds {holds}.", remedy)
 
 
 def in_one_line(error: Exception) -> str:
@@ -239,13 +210,10 @@ def in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _damaged(path: Path, fault: str) -> DamagedFileError:
-    return DamagedFileError(f"{path}: {fault}.", "Copy or download the file again.")
-
-
 def folder_files(folder: Path) -> list[Path]:
     """All files of a folder and of those in it, also where one of them is a link to a folder elsewhere."""
-    found, seen = [], set()
+    found: list[Path] = []
+    seen: set[Path] = set()
     # Not `rglob`, which passes over links to folders: what they hold is loaded, too.
     for parent, folders, names in os.walk(folder, followlinks=True):
         place = Path(parent).resolve()
@@ -256,10 +224,6 @@ def folder_files(folder: Path) -> list[Path]:
         folders.sort()
         found += [Path(parent, name) for name in names]
     return found
-
-
-def _named(paths: list[Path], ending: str) -> list[Path]:
-    return sorted(path for path in paths if path.name.endswith(ending))
 
 
 def files_digest(folder: Path, paths: list[Path]) -> str:

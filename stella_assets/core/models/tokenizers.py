@@ -12,12 +12,6 @@ from stella_assets.core.models.libraries import libraries_remedy
 from stella_assets.core.models.shape import encoder_arguments, read_shape
 from stella_assets.core.models.source import ModelFiles, in_one_line
 
-SETTINGS_FILES = tuple(
-    f"sentence_{name}_config.json"
-    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
-"""Of the Transformer module; older versions named the file after the architecture."""
-
 
 class TokenizerError(UserError):
     """A tokenizer whose files are missing, or that belongs to another model."""
@@ -38,13 +32,15 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
 
     files, shape = ModelFiles(source, saved), read_shape(source, saved)
     name, arguments = encoder_arguments(files)
-    settings: dict[str, Any] = {}
-    for file in SETTINGS_FILES:
-        settings = settings or files.read(files.in_encoder(file)) or {}
+    path, settings = files.settings
+    if other := settings.get("tokenizer_name_or_path"):
+        raise TokenizerError(
+            f"{files.name}: {path} takes the tokenizer from elsewhere (`tokenizer_name_or_path` is {other!r}), where "
+            "nothing pins it.",
+            "Copy the files of that tokenizer next to the model's, and remove the key.",
+        )
     _require_merges(files)
-    own = settings.get("processor_kwargs") or settings.get("tokenizer_args") or {}
-    if not isinstance(own, dict):
-        raise TokenizerError(f"{files.name}: the tokenizer's arguments are not a mapping.", "Restore the folder.")
+    own = files.arguments("tokenizer_args", "processor_kwargs")
     try:
         with pinned_code(source):
             tokenizer = AutoTokenizer.from_pretrained(name, **{**own, **arguments, **source.tokenizer_kwargs})

@@ -157,7 +157,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
         if self.on_hub:
             return None
         folder = model_folder(self)
-        check_code(ModelFiles(self))
+        check_code(ModelFiles(self), *([self.dense_folder] if self.dense_folder else []))
         check_files(folder)
         encoder_format(self, self.dtype, Compute())
         if self.environment is None:
@@ -259,6 +259,8 @@ class SentenceTransformersModel:
     def _encoded(self, features: dict[str, Any]) -> Any:
         """What the modules make of a batch, `[B, D]`."""
         encoded_BD = self.model(features).get("sentence_embedding")
+        if encoded_BD is not None:
+            encoded_BD = encoded_BD[..., : self.model.truncate_dim]
         found = "none" if encoded_BD is None else encoded_BD.shape[-1]
         if found != self.dim:
             raise UserError(

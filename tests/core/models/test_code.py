@@ -1,6 +1,7 @@
 """Code that comes with a model runs only where the recipe trusts and pins it, and it is the pinned code that runs."""
 
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,14 @@ from huggingface_hub import constants
 from pydantic import ValidationError
 
 from stella_assets.core.config import ModelSource
+from stella_assets.core.devices import Compute
+from stella_assets.core.errors import UserError
 from stella_assets.core.models import (
     CodeError,
+    LoadError,
     code_digest,
     load_config,
+    load_cross_encoder,
     load_sentence_transformer,
     load_tokenizer,
     model_digest,
@@ -24,6 +29,8 @@ from stella_assets.teachers.kinds import SentenceTransformersTeacher
 from tests.core.models.folders import change_json
 from tests.models import TEXTS, TRUSTED, build
 from tests.models.custom_code import CODE
+from tests.models.layouts import write_modules
+from tests.models.second import as_teacher
 
 OTHER = "org/new-impl"
 # Others in each run: transformers keeps code by its commit, and takes it to be always the same.
@@ -42,6 +49,7 @@ def refused_by_everything(settings: dict[str, Any], said: str) -> None:
         lambda: load_config(source),
         lambda: load_tokenizer(source),
         lambda: load_sentence_transformer(source),
+        lambda: load_cross_encoder(source),
         lambda: DenseConfig(max_length=32, **settings).check([]),
         lambda: SentenceTransformersTeacher.model_validate(teacher).check(),
     ):
@@ -59,6 +67,79 @@ def test_code_that_is_not_trusted_is_an_error_and_no_built_in_class_steps_in(
         f"{file} names code .*trust_remote_code: true` and `code_digest: {code_digest(folder)}`.*set `auto_map: {{}}`"
     )
     refused_by_everything({"model": str(folder)}, said)
+
+
+def test_a_function_of_a_module_that_is_not_trusted_is_an_error_and_no_other_steps_in(tmp_path: Path):
+    folder = build("layout_5", tmp_path)
+    change_json(folder / "2_Dense" / "config.json", activation_function="transformers.activations.GELUActivation")
+    said = r"2_Dense/config\.json names code in `activation_function` \(transformers\.activations\.GELUActivation\)"
+    refused_by_everything({"model": str(folder)}, said)
+    trusted_vectors = load_sentence_transformer(trusted(folder)).encode(TEXTS)
+    change_json(folder / "2_Dense" / "config.json", activation_function="torch.nn.modules.activation.GELU")
+    expected = load_sentence_transformer(ModelSource(model=str(folder))).encode(TEXTS)
+    np.testing.assert_allclose(trusted_vectors, expected, atol=1e-6)
+
+
+def test_the_function_of_a_dense_that_the_recipe_chooses_is_no_exception(tmp_path: Path):
+    folder = build("layout_5", tmp_path)
+    shutil.copytree(folder / "2_Dense", folder / "2_Dense_24")
+    change_json(folder / "2_Dense_24" / "config.json", activation_function="transformers.activations.GELUActivation")
+    teacher = as_teacher("layout_5", folder, dense_folder="2_Dense_24")
+    for attempt in (teacher.check, lambda: teacher.open(Path(), Compute("cpu", threads=1)).encode(TEXTS, "document")):
+        with pytest.raises(CodeError, match=r"2_Dense_24/config\.json names code in `activation_function`"):
+            attempt()
+
+
+def test_an_activation_that_transformers_names_is_no_code(tmp_path: Path):
+    folder = build("gpt2", tmp_path)
+    write_modules(folder, "mean", 32)  # with them, the configuration of the encoder is that of a module, too
+    assert '"activation_function": "gelu_new"' in (folder / "config.json").read_text(encoding="utf-8")
+    load_config(ModelSource(model=str(folder)))
+
+
+def test_code_that_the_settings_of_the_transformer_module_name_is_not_passed_over(tmp_path: Path):
+    folder = build("bert", tmp_path)
+    change_json(folder / "sentence_bert_config.json", config_args={"auto_map": {"AutoModel": "modeling.Other"}})
+    refused_by_everything({"model": str(folder)}, r"sentence_bert_config\.json names code in `auto_map\.AutoModel`")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("assert config.hidden_size == 7, 'width'", "AssertionError: width"),
+        ("[][1]", "IndexError"),
+        ("raise Exception('no kernel')", "Exception: no kernel"),
+        ("(", "SyntaxError"),
+    ],
+)
+def test_whatever_code_raises_while_it_is_loaded_the_message_names_the_model(line: str, said: str, tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    path = folder / "modeling_new.py"
+    before = "        self.embeddings = NewEmbeddings"
+    path.write_text(path.read_text(encoding="utf-8").replace(before, f"        {line}\n{before}"), encoding="utf-8")
+    with pytest.raises(UserError, match=f"{folder}: the installed libraries cannot run this model .*{said}"):
+        load_sentence_transformer(trusted(folder))
+
+
+def test_code_in_a_folder_of_the_model_is_said_to_be_out_of_reach(tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    path = folder / "modeling_new.py"
+    path.write_text(path.read_text(encoding="utf-8").replace(".configuration_new", ".parts.configuration_new"))
+    with pytest.raises(CodeError, match=r"parts\.configuration_new\.py.*not from folders in it"):
+        load_sentence_transformer(trusted(folder))
+
+
+def test_tensors_that_code_keeps_where_loading_loses_them_are_no_traceback(tmp_path: Path):
+    folder = build("custom_code", tmp_path)
+    path = folder / "modeling_new.py"
+    code = path.read_text(encoding="utf-8")
+    code = code.replace("class RotaryEmbedding", "class Tables:\n    pass\n\n\nclass RotaryEmbedding", 1)
+    register = 'self.register_buffer("cos_cached", both.cos(), persistent=False)'
+    code = code.replace(register, "self.tables = Tables()\n        self.tables.cos = both.cos()")
+    path.write_text(code.replace("self.cos_cached", "self.tables.cos"), encoding="utf-8")
+    teacher = as_teacher("custom_code", folder)
+    with pytest.raises(LoadError, match=f"{folder}: the installed libraries cannot run this model .*meta"):
+        teacher.open(Path(), Compute("cpu", threads=1)).encode(TEXTS, "document")
 
 
 def test_trust_without_a_pin_asks_for_the_digest_of_the_code(published: Callable[[str], Path]):
@@ -175,7 +256,8 @@ def test_a_model_of_the_hub_is_checked_once_its_configuration_is_there(cache: Pa
         ({}, r"config\.json names code"),
         ({"trust_remote_code": True}, "code of another repository"),
     ):
-        with pytest.raises(CodeError, match=said):
-            load_sentence_transformer(ModelSource(**plain, **settings))
+        for load in (load_sentence_transformer, load_cross_encoder):
+            with pytest.raises(CodeError, match=said):
+                load(ModelSource(**plain, **settings))
     source = ModelSource(**plain, trust_remote_code=True, code_revision=FIRST)
     assert load_sentence_transformer(source).encode(TEXTS[:2]).shape == (2, 32)

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
 from stella_assets.core.config import ModelSource
+from stella_assets.core.devices import Compute
 from stella_assets.core.models import ConfigError, code_digest, load_sentence_transformer, read_shape, read_width
 from stella_assets.students import DenseConfig, StudentError
-from tests.core.models.folders import change_json
-from tests.models import MODELS, TRUSTED, build
+from tests.core.models.folders import WEIGHTS, change_json, change_weights
+from tests.models import MODELS, TEXTS, TRUSTED, build
+from tests.models.second import as_teacher
 
 Published = Callable[[str], Path]
 TABLES = {"static_embedding", "model2vec", "model2vec_quantised"}
@@ -68,6 +71,25 @@ def test_values_of_the_configuration_are_replaced_and_reach_the_model(published:
     )
     config = load_sentence_transformer(source)[0].auto_model.config
     assert (config.layer_norm_eps, config._attn_implementation) == (0.5, "eager")
+
+
+def test_values_that_the_settings_of_the_transformer_module_replace_are_read_too(tmp_path: Path):
+    folder = build("bert", tmp_path)
+    change_json(folder / "sentence_bert_config.json", config_args={"max_position_embeddings": 32, "hidden_act": "relu"})
+    change_weights(folder / WEIGHTS, lambda found: {k: v[:32] if "position_emb" in k else v for k, v in found.items()})
+    assert read_shape(source_of(folder)).positions == 32
+    assert load_sentence_transformer(source_of(folder))[0].auto_model.config.hidden_act == "relu"
+
+
+def test_a_model_that_was_saved_with_its_first_dimensions_alone_has_those(tmp_path: Path):
+    folder = build("layout_5", tmp_path)
+    change_json(folder / "config_sentence_transformers.json", truncate_dim=16)
+    theirs = SentenceTransformer(str(folder), device="cpu").encode(TEXTS, normalize_embeddings=True)
+    teacher = as_teacher("layout_5", folder)
+    assert teacher.check() == theirs.shape[1] == 16
+    np.testing.assert_allclose(
+        teacher.open(Path(), Compute("cpu", threads=1)).encode(TEXTS, "document"), theirs, atol=1e-5
+    )
 
 
 def test_a_key_that_the_configuration_or_the_model_does_not_know_is_refused(published: Published):

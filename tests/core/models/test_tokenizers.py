@@ -52,6 +52,12 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path):
     refuse(folder, r"has token .* with number 399, and the model has embeddings for 199 tokens")
 
 
+def test_a_tokenizer_of_another_folder_is_refused(tmp_path: Path):
+    folder = build("bert", tmp_path)
+    change_json(folder / "sentence_bert_config.json", tokenizer_name_or_path="org/other")
+    refuse(folder, r"takes the tokenizer from elsewhere \(`tokenizer_name_or_path` is 'org/other'\)")
+
+
 def test_lower_casing_by_the_settings_of_a_module_reaches_training_too(tmp_path: Path):
     folder = build("roberta", tmp_path)
     change_json(folder / "sentence_bert_config.json", do_lower_case=True)

@@ -170,12 +170,51 @@ def test_a_damaged_file_is_named_before_anything_is_loaded(tmp_path: Path):
                 refuse(folder)
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.pth"])
+def test_a_damaged_file_that_only_code_of_the_model_reads_is_named_too(name: str, tmp_path: Path):
+    folder = build("bert", tmp_path)
+    torch.save({"weight": torch.ones(200)}, folder / name)
+    check_files(folder)
+    truncate(folder / name)
+    with pytest.raises(UserError, match=f"{name}: is damaged or cut off"):
+        check_files(folder)
+
+
 def test_a_missing_shard_is_named(tmp_path: Path):
     folder = build("bert", tmp_path)
     (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
     names = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
-    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": names}))
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
     with pytest.raises(UserError, match=r"model-00002-of-00002\.safetensors: does not exist"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [{"weight_map": ["a"], "metadata": {}}, {"weight_map": {"a": WEIGHTS}}])
+def test_an_index_of_another_form_is_named(content: dict[str, Any], tmp_path: Path):
+    folder = build("bert", tmp_path)
+    (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{WEIGHTS}\.index\.json: is not an index of weights"):
+        load(folder)
+
+
+@pytest.mark.parametrize("whole", [torch.int8, torch.uint8, torch.int32, torch.bool])
+def test_weights_that_are_whole_numbers_are_refused(whole: torch.dtype, tmp_path: Path):
+    folder = build("bert", tmp_path)
+    name = "encoder.layer.1.output.dense.weight"
+    positions = {"embeddings.position_ids": torch.arange(64)[None]}
+    change_weights(folder / WEIGHTS, lambda tensors: {**tensors, **positions})
+    load(folder)
+    change_weights(folder / WEIGHTS, lambda tensors: {**tensors, name: (20 * tensors[name]).to(whole)})
+    with pytest.raises(UserError, match=rf"{name} holds whole numbers \(\w+\): it is quantised"):
+        load(folder)
+
+
+def test_an_adapter_of_a_model_that_nothing_pins_is_refused(tmp_path: Path):
+    folder = build("bert", tmp_path)
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": "org/base", "peft_type": "LORA"})
+    )
+    with pytest.raises(UserError, match=r"adapter_config\.json says that it is an adapter \(LoRA\).*Merge the two"):
         load(folder)
 
 
