@@ -97,6 +97,7 @@ def test_a_stage_says_where_it_does_not_fit_the_student():
         ({"steps": None, "texts": 100}, "texts 100 is less than one batch of 128"),
         ({"matryoshka_targets": ["full_head"]}, "matryoshka_targets has no effect without"),
         ({"min_steps": 5}, "min_steps needs `texts` or `epochs`, and `batch_size`"),
+        ({"teachers": []}, "teachers\n.*at least 1 item"),
         ({"train_layers": 0, "unfreeze_fraction": 0.5}, "unfreeze_fraction has no effect with train_layers 0"),
     ],
 )

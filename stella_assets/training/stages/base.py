@@ -95,7 +95,9 @@ class StageConfig(ConfigModel):
     train_layers: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
         description="last encoder layers that train, or `all`; 0 freezes the encoder, as method closed_form needs"
     )
-    teachers: tuple[str, ...] | None = Field(None, description="teachers to learn from, by name; all when left out")
+    teachers: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None, description="teachers to learn from, by name; all when left out"
+    )
     full_head: HeadLosses = Field(description="losses of the full head, e.g. `{cosine: 10, similarity: 200}`")
 
     @model_validator(mode="before")
