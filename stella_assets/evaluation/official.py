@@ -32,10 +32,10 @@ def official_tasks(name: str, evaluation: EvaluationSettings) -> Iterator[Evalua
         tasks = tasks_named(name)
     except KeyError as error:
         # mteb puts its suggestion into the text of the error; there is no field for it.
-        hint = str(error.args[0]).rpartition("Did you mean")[2]
+        hint = str(error.args[0]).partition("Did you mean")[2]
         raise TaskDataError(
             f"evaluation.tasks: mteb {mteb.__version__} has no task or benchmark {name!r}.",
-            f"Did you mean{hint}" if hint else "See `mteb available-tasks`.",
+            f"Did you mean{hint}" if hint else "See `mteb available-tasks` and `mteb available-benchmarks`.",
         ) from None
     # A benchmark may have one task, so the number of tasks does not tell.
     benchmarks = () if [task.metadata.name for task in tasks] == [name] else (name,)

@@ -158,9 +158,12 @@ def test_data_that_cannot_be_scored_is_refused(case, places):
 
 
 def test_unknown_names_are_refused_with_a_suggestion(tmp_path):
-    for name, hint in (("STSBenchmrk", "STSBenchmark"), ("MTEB(eng, v9)", "no task or benchmark")):
-        with pytest.raises(TaskDataError, match=hint):
+    where = "See `mteb available-tasks` and `mteb available-benchmarks`."
+    hints = {"STSBenchmrk": "Did you mean: 'STSBenchmark'?", "MTEB(eng, v9)": where, "MTEB(eng,v1)": where}
+    for name, hint in hints.items():
+        with pytest.raises(TaskDataError, match="no task or benchmark") as refused:
             check_tasks(settings(tmp_path, tasks=[name]))
+        assert refused.value.remedy == hint
     with pytest.raises(TaskDataError, match=r"splits: there is no task 'SICKR'"):
         check_tasks(settings(tmp_path, tasks=["BIOSSES"], splits={"SICKR": {"test": ["dev"]}}))
 
