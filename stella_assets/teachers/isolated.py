@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from packaging.version import Version
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute, Dtype, best_device_name
@@ -24,6 +25,8 @@ from stella_assets.teachers.kinds.base import EmbeddingKind, Role, fingerprint_o
 if TYPE_CHECKING:
     from stella_assets.teachers.kinds.sentence_transformers import SentenceTransformersTeacher
 
+OLDEST_PYTHON, OLDEST_LIBRARY = Version("3.9"), Version("2.3")
+"""Of Python and of sentence-transformers, in which `encoder_script.py` runs."""
 TEXTS_AT_ONCE = 4096
 """Between two movements of the progress bar; their vectors are one file on the way."""
 
@@ -151,17 +154,26 @@ def check_requirements(config: SentenceTransformersTeacher, environment: Environ
     Raises:
         UserError: It cannot, or a requirement is not pinned.
     """
-    versions = {each.name: each.version for each in environment.read()}
+    versions = {each.name: Version(each.version) for each in environment.read()}
     place = f"teacher {config.name!r}: environment"
+    if Version(environment.python_version) < OLDEST_PYTHON:
+        raise UserError(
+            f"{place}: its Python {environment.python_version} is too old.", f"Take {OLDEST_PYTHON} or newer."
+        )
     if "sentence-transformers" not in versions:
         raise UserError(
             f"{place}: its requirements lack sentence-transformers, which encodes the texts.",
-            "Add sentence-transformers 2.3 or newer.",
+            f"Add sentence-transformers {OLDEST_LIBRARY} or newer.",
+        )
+    if (library := versions["sentence-transformers"]) < OLDEST_LIBRARY:
+        raise UserError(
+            f"{place}: sentence-transformers {library} is too old to load a model as its recipe asks for.",
+            f"Take {OLDEST_LIBRARY} or newer.",
         )
     # It builds models without data and leaves buffers unset that their code computes; our own loader restores them.
-    if config.trust_remote_code and int(versions.get("transformers", "4").split(".")[0]) >= 5:
+    if config.trust_remote_code and (library := versions.get("transformers", Version("4"))).major >= 5:
         raise UserError(
-            f"{place}: transformers {versions['transformers']} does not run a model's own code as it was published.",
+            f"{place}: transformers {library} does not run a model's own code as it was published.",
             "Take a version below 5, or remove `environment`.",
         )
 

@@ -89,6 +89,14 @@ torch==2.3.1+cpu {HASH}
         ("--index-url https://example.org/simple", "is an option"),
         ("-r other.txt", "is an option"),
         ("# nothing", "there is no requirement"),
+        (f"einops==latest {HASH}", "does not name one version"),
+        (f"einops==0.8.0 ; on linux {HASH}", "does not name one version"),
+        (
+            f"einops==0.8.0 ; sys_platform == 'linux' --index-url https://example.org {HASH}",
+            "does not name one version",
+        ),
+        (f"einops==0.8.0 {HASH}\n--index-url https://example.org", "is an option"),
+        (f"einops==0.8.0 {HASH}\u2028-e git+https://example.org", "is an option"),
     ],
 )
 def test_a_requirement_that_is_not_pinned_is_refused_with_the_command_that_pins_it(
@@ -104,6 +112,29 @@ def test_a_requirement_that_is_not_pinned_is_refused_with_the_command_that_pins_
     assert said in in_file.value.message
     assert str(file) in in_file.value.message
     assert "pip-compile --generate-hashes" in in_file.value.remedy
+
+
+def test_only_what_holds_here_counts_of_a_list_for_several_platforms(workspace: Workspace):
+    here, elsewhere = f"sys_platform == '{sys.platform}'", "sys_platform == 'elsewhere'"
+    lines = (
+        f"torch==2.3.1+cpu ; {here} {HASH}",
+        f"torch==2.3.1 ; {elsewhere} {HASH}",
+        f"numpy==1.26.4 ; python_version >= '3.10' and python_full_version < '3.12' {HASH}",
+        f"numpy==2.0.2 ; python_version < '3.10' {HASH}",
+        f"einops==0.8.0 {HASH}",
+    )
+    config = EnvironmentConfig(requirements=lines, python="3.10")
+    assert [each.line for each in config.read()] == [lines[0], lines[2], lines[4]]
+    assert [each.version for each in config.with_values(python="3.9").read()] == ["2.3.1+cpu", "2.0.2", "0.8.0"]
+    only = config.with_values(requirements=(lines[0], lines[2], lines[4]))
+    assert only.digest() == config.digest()
+    assert allowed(workspace).locate(only) == allowed(workspace).locate(config)
+
+
+def test_two_versions_of_a_package_are_refused_before_anything_is_made():
+    config = EnvironmentConfig(requirements=(f"einops==0.8.0 {HASH}", f"Einops==0.7.0 {HASH}"))
+    with pytest.raises(UserError, match=r"einops==0\.8\.0 and einops==0\.7\.0 both hold"):
+        config.read()
 
 
 def test_a_file_of_requirements_is_the_same_as_its_lines(tmp_path: Path, config: EnvironmentConfig):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -426,10 +427,35 @@ def test_a_model_that_another_process_loads_otherwise_gets_no_vector_into_the_st
     assert vectors.count_missing(Corpus(range(40))) == 40
 
 
-def test_an_environment_without_sentence_transformers_is_refused_before_a_run(tmp_path: Path):
-    line = make_wheel(tmp_path, "einops", "0.8.0")
-    with pytest.raises(UserError, match=r"lack sentence-transformers.*Add sentence-transformers 2\.3"):
-        minilm(EnvironmentConfig(requirements=(line,))).check()
+HASH = f"--hash=sha256:{0:064}"
+
+
+@pytest.mark.parametrize(
+    ("requirement", "python", "said"),
+    [
+        ("einops==0.8.0", None, r"lack sentence-transformers.*Add sentence-transformers 2\.3"),
+        ("sentence-transformers==3.0.1 ; sys_platform == 'elsewhere'", None, "lack sentence-transformers"),
+        ("sentence-transformers==2.2.2", None, r"sentence-transformers 2\.2\.2 is too old.*Take 2\.3 or newer"),
+        ("sentence-transformers==3.0.1", "3.8", r"Python 3\.8 is too old.*Take 3\.9 or newer"),
+    ],
+)
+def test_an_environment_that_cannot_encode_is_refused_before_a_run(requirement: str, python: str | None, said: str):
+    lines = (f"{requirement} {HASH}", f"torch==2.3.1 {HASH}")
+    with pytest.raises(UserError, match=said):
+        minilm(EnvironmentConfig(requirements=lines, python=python)).check()
+
+
+def test_the_library_that_is_installed_here_decides_whether_own_code_runs(tmp_path: Path):
+    """A list for several platforms may name another version of transformers last."""
+    folder = build("custom_code", tmp_path)
+    new, old = (
+        f"transformers=={version} ; sys_platform {{}} '{sys.platform}' {HASH}" for version in ("5.1.0", "4.42.4")
+    )
+    pinned = {"model": str(folder), "trust_remote_code": True, "code_digest": code_digest(folder)}
+    for lines, refused in (((new.format("=="), old.format("!=")), True), ((old.format("=="), new.format("!=")), False)):
+        teacher = minilm(EnvironmentConfig(requirements=(f"sentence-transformers==3.0.1 {HASH}", *lines)), **pinned)
+        with pytest.raises(UserError, match=r"5\.1\.0 does not run a model's own code") if refused else nullcontext():
+            teacher.check()
 
 
 def test_the_script_is_written_for_the_oldest_python_that_it_names():

@@ -6,6 +6,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from packaging.markers import Marker
+from packaging.requirements import InvalidRequirement
+from packaging.requirements import Requirement as Parsed
+
 FORM = "name==version --hash=sha256:..."
 PINNED = re.compile(r"([A-Za-z0-9][\w.-]*)\s*(\[[\w\s,.-]*\])?\s*==\s*([\w.+!-]+)\s*(?:;\s*(.+))?", re.ASCII)
 HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -31,6 +35,11 @@ class Requirement:
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}" + (f" ; {self.marker}" if self.marker else "")
+
+    def holds(self, python: str) -> bool:
+        """Whether its marker is true on this machine, with a version of Python, e.g. `3.11`."""
+        versions = {"python_version": python, "python_full_version": f"{python}.0"}
+        return not self.marker or Marker(self.marker).evaluate(versions)
 
 
 def normal_name(name: str) -> str:
@@ -64,7 +73,8 @@ def parse_requirements(lines: Iterable[str]) -> tuple[Requirement, ...]:
 def _joined(lines: Iterable[str]) -> Iterator[str]:
     """Lines without comments, and those that end in a backslash together with the next one."""
     whole = ""
-    for line in lines:
+    # An item of a list may have several lines; whichever breaks lines for the installer breaks them here.
+    for line in (line for item in lines for line in item.splitlines()):
         stripped = COMMENT.sub("", line).strip()
         whole += stripped.removesuffix("\\").rstrip() + " "
         if not stripped.endswith("\\"):
@@ -81,6 +91,10 @@ def _parse(line: str) -> Requirement:
         raise ValueError(f"{line!r} is an option; write {FORM}, and name indexes in the settings of pip or uv")
     words, *hashes = re.split(r"\s--hash[= ]", line)
     pinned = PINNED.fullmatch(words.strip())
+    try:
+        Parsed(words.strip())
+    except InvalidRequirement:  # a version or a marker that installers cannot read
+        pinned = None
     if pinned is None:
         raise ValueError(f"{words.strip()!r} does not name one version; write {FORM}")
     if not hashes:

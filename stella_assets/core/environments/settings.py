@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from stella_assets.core.config import PathAware
+from stella_assets.core.config import PathAware, doubled
 from stella_assets.core.environments.interpreters import python_version
 from stella_assets.core.environments.requirements import Requirement, parse_requirements
 from stella_assets.core.errors import UserError
@@ -71,11 +71,22 @@ class EnvironmentConfig(PathAware):
         return python_version(self.interpreter)
 
     def read(self) -> tuple[Requirement, ...]:
-        """The requirements.
+        """The requirements that hold on this machine; a list for several platforms has others, too.
 
         Raises:
-            UserError: The file does not exist, or one of its requirements is not pinned.
+            UserError: The file does not exist, one of its requirements is not pinned, or a package is listed twice.
         """
+        listed = self._listed()
+        found = tuple(each for each in listed if each.holds(self.python_version))
+        if twice := doubled([each.name for each in found]):
+            lines = " and ".join(str(each) for each in found if each.name == twice[0])
+            raise UserError(
+                f"environment.requirements: {lines} both hold for Python {self.python_version} on this machine.",
+                "Keep one of them, or add markers of which one holds.",
+            )
+        return found
+
+    def _listed(self) -> tuple[Requirement, ...]:
         if not isinstance(self.requirements, str):
             return parse_requirements(self.requirements)
         path = self.resolve(self.requirements)
