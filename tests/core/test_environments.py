@@ -168,8 +168,9 @@ def test_a_python_that_is_not_there_is_named_and_nothing_is_downloaded(tmp_path:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(UserError, match=r"Python 3\.99: is not on this machine.*environment\.python"):
         find_interpreter("3.99")
-    with pytest.raises(UserError, match="is not a Python interpreter that starts"):
-        _ = EnvironmentConfig(requirements=(f"a==1 {HASH}",), python=str(shim)).python_version
+    for program in (str(shim), "/bin/true", "/bin/echo", "/bin"):
+        with pytest.raises(UserError, match=f"{program}: is not a Python interpreter that starts"):
+            _ = EnvironmentConfig(requirements=(f"a==1 {HASH}",), python=program).python_version
     named = EnvironmentConfig(requirements=(f"a==1 {HASH}",), python=sys.executable)
     assert named.python_version == OWN_VERSION
     assert find_interpreter(named.interpreter) == sys.executable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from stella_assets.core.errors import UserError
 
+VERSION = re.compile(r"\d+\.\d+")
 OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 # Without `site`, whose `.pth` files may run code of installed packages, and without variables such as PYTHONPATH.
 BARE = ("-I", "-S")
@@ -24,7 +26,9 @@ def version_of(interpreter: str | Path) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    said = asked.stdout.strip()
+    # Other programs, e.g. `echo`, take any arguments, too.
+    return said if asked.returncode == 0 and VERSION.fullmatch(said) else None
 
 
 def find_program(name: str) -> str | None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from stella_assets.core.config import PathAware, doubled
-from stella_assets.core.environments.interpreters import python_version
+from stella_assets.core.environments.interpreters import VERSION, python_version
 from stella_assets.core.environments.requirements import Requirement, parse_requirements
 from stella_assets.core.errors import UserError
 from stella_assets.storage.canonical import digest
 
-VERSION = re.compile(r"\d+\.\d+")
 HOW = (
     "Write the packages that are needed into a file and let `uv pip compile --generate-hashes FILE` or "
     "`pip-compile --generate-hashes FILE` pin them and everything that they need."
