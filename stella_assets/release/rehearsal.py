@@ -108,14 +108,14 @@ def rehearse(
 def _require_directions(student: DenseConfig, model: DenseStudent) -> None:
     """Refuse an encoder that says nothing of a text, which no training of heads could mend."""
     for name, prompt in (("", ""), *student.prompts.items()):
-        pooled_BH = model.encode_pooled([prompt + text for text in TEXTS])
-        match without_direction(pooled_BH):
+        texts = [prompt + text for text in TEXTS]
+        match without_direction(model.encode_pooled(texts)):
             case (bad,):
                 raise RehearsalError(
                     f"student.model {student.model}: the pooled state of {TEXTS[bad][:SHOWN]!r} is zero or not finite.",
                     "Its weights are damaged. Copy or download the model again, or choose another model.",
                 )
-            case (one, other) if not prompt:
+            case (one, other) if not prompt or not _are_cut_alike(model, texts[one], texts[other]):
                 raise RehearsalError(
                     f"student.model {student.model}: it gives {TEXTS[one][:SHOWN]!r} and {TEXTS[other][:SHOWN]!r} the "
                     "same pooled state.",
@@ -128,6 +128,14 @@ def _require_directions(student: DenseConfig, model: DenseStudent) -> None:
                     f"same pooled state: student.max_length {student.max_length} leaves no room after the prompt.",
                     "Raise `max_length`, or shorten the prompt.",
                 )
+
+
+def _are_cut_alike(model: DenseStudent, one: str, other: str) -> bool:
+    """Whether nothing is left of two texts but what both begin with, i.e. the prompt."""
+    from stella_assets.students.tokenise import tokenise
+
+    rows = tokenise(model.backbone.tokenizer, (one, other), int(model.backbone.max_seq_length)).columns["input_ids"]
+    return rows[0].tolist() == rows[1].tolist()
 
 
 def _alone(name: str, model: DenseStudent) -> Any:

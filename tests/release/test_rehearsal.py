@@ -143,6 +143,13 @@ def test_a_prompt_that_leaves_no_room_for_the_text_is_named(published, tmp_path:
         rehearsed(student, tmp_path / "scratch")
 
 
+def test_the_first_token_of_a_decoder_is_not_blamed_on_the_length(published, tmp_path: Path):
+    student = settings(published("qwen3"), pooling="cls", prompts={"q": "Query: "})
+    with pytest.raises(RehearsalError, match=r"the same pooled state.*`pooling` hides the texts") as refused:
+        rehearsed(student, tmp_path / "scratch")
+    assert "leaves no room" not in str(refused.value)
+
+
 @pytest.fixture
 def graph(raw: dict[str, Any], published, tmp_path: Path) -> Graph:
     raw["student"].update(model=str(published("bert")), keep_layers=[0, 2])
