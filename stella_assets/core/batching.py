@@ -73,6 +73,9 @@ def padding_of(tokenizer: Any) -> dict[str, int]:
 class TokenisedTexts:
     """Tokenised texts, unpadded.
 
+    A text without tokens, e.g. an empty one where the tokenizer adds no special tokens, gets one token of padding that
+    the model attends to: no model has a state of nothing, and one such text does not stop a run.
+
     Attributes:
         columns: By name (`input_ids`, `token_type_ids`, ...) one row `[tokens]` int32 per text.
         padding: What a column is padded with; 0 where a column is not named.
@@ -88,7 +91,7 @@ class TokenisedTexts:
     @property
     def lengths(self) -> np.ndarray:
         """Tokens of each text, `[N]` int64."""
-        return np.array([len(row) for row in self.columns["input_ids"]], dtype=np.int64)
+        return np.array([max(1, len(row)) for row in self.columns["input_ids"]], dtype=np.int64)
 
     def batch(self, places: np.ndarray, width: int) -> dict[str, Any]:
         """The features of some texts.
@@ -104,11 +107,13 @@ class TokenisedTexts:
 
         used_B = np.array([len(self.columns["input_ids"][i]) for i in places])
         steps_W = np.arange(width)
-        mask_BW = steps_W >= width - used_B[:, None] if self.left else steps_W < used_B[:, None]
+        text_BW = steps_W >= width - used_B[:, None] if self.left else steps_W < used_B[:, None]
+        mask_BW = text_BW.copy()
+        mask_BW[used_B == 0, -1 if self.left else 0] = True
         features = {"attention_mask": torch.from_numpy(mask_BW.astype(np.int64))}
         for name, rows in self.columns.items():
-            padded_BW = np.full(mask_BW.shape, self.padding.get(name, 0), dtype=np.int64)
+            padded_BW = np.full(text_BW.shape, self.padding.get(name, 0), dtype=np.int64)
             # A boolean mask is filled row by row, in the order of the concatenated texts.
-            padded_BW[mask_BW] = np.concatenate([rows[i] for i in places])
+            padded_BW[text_BW] = np.concatenate([rows[i] for i in places])
             features[name] = torch.from_numpy(padded_BW)
         return {**self.shared, **features}

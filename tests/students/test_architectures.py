@@ -46,6 +46,16 @@ def test_padding_before_the_text_shifts_no_position(name: str, pooling: str, pub
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == "right"
 
 
+@pytest.mark.parametrize("name", ["gpt2", "qwen2"])
+def test_a_text_without_tokens_stops_no_evaluation_and_has_the_vector_of_padding(name: str, published):
+    student = make(published(name))
+    padding = student.backbone.tokenizer.pad_token
+    alone, expected = student.encode([""]), student.encode([padding])
+    require_same(alone, expected)
+    require_same(student.encode([*BATCH, "", *BATCH])[len(BATCH)], expected[0])
+    assert np.linalg.norm(alone) == pytest.approx(1)
+
+
 def test_a_tokenizer_without_padding_pads_with_the_end_of_text_and_is_saved_so(published, tmp_path: Path):
     make(published("gpt2")).save(tmp_path, FULL, {})
     assert AutoTokenizer.from_pretrained(published("gpt2")).pad_token is None

@@ -155,6 +155,16 @@ def test_a_decoder_whose_positions_move_with_the_padding_is_refused(tmp_path: Pa
         examine(teacher(folder), teacher(folder).open(Path(), CPU), 0.9999)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "qwen2"])
+def test_a_text_without_tokens_is_stored_as_any_other(name: str, published: Published, workspace: Workspace):
+    """Tasks have empty texts, and some decoders' tokenizers add no token of their own."""
+    vectors = opened(teacher(published(name)), workspace)
+    mixed = vectors.embed(["", *TEXTS[:3]], "document", CPU).astype(np.float32)
+    alone = teacher(published(name)).open(Path(), CPU).encode([""], "document")
+    assert np.linalg.norm(alone) == pytest.approx(1)
+    np.testing.assert_allclose(mixed[:1], alone, atol=1e-3)
+
+
 LAST = "encoder.layer.2.output.LayerNorm."
 
 
