@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from stella_assets.core.models.code import pinned_code
 from stella_assets.core.models.libraries import libraries_remedy
 from stella_assets.core.models.shape import encoder_arguments, read_shape
 from stella_assets.core.models.source import ModelFiles, in_one_line
+
+
+WITHOUT_ATTRIBUTE = {"auto_map", "errors", "fix_mistral_regex", "legacy", "tokenizer_class", "use_fast"}
+"""Arguments of `from_pretrained` that choose a class or its code, and that a loaded tokenizer does not tell."""
 
 
 class TokenizerError(UserError):
@@ -51,10 +56,32 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
             f"{files.name}: the tokenizer cannot be loaded ({in_one_line(error)}).",
             libraries_remedy(files, error, "Restore the files of the tokenizer."),
         ) from error
+    check_tokenizer_kwargs(source, tokenizer)
     if settings.get("do_lower_case"):
         lower_case(tokenizer)
     check_tokenizer(tokenizer, files, shape.vocabulary)
     return tokenizer
+
+
+def check_tokenizer_kwargs(source: ModelSource, tokenizer: Any) -> None:
+    """Make sure that every key of `tokenizer_kwargs` took effect: transformers drops those that it does not know.
+
+    Raises:
+        TokenizerError: The tokenizer has no such setting, or another value.
+    """
+    # What code of a model's own does with its arguments is not known.
+    if not type(tokenizer).__module__.startswith("transformers."):
+        return
+    absent = object()
+    for key, value in source.tokenizer_kwargs.items():
+        found = getattr(tokenizer, key, absent)
+        # A token may be given with its settings, as a mapping.
+        if key not in WITHOUT_ATTRIBUTE and found != value and not (isinstance(value, Mapping) and found is not absent):
+            raise TokenizerError(
+                f"{source.model}: tokenizer_kwargs.{key} is {value!r}, and {type(tokenizer).__name__} has "
+                f"{'no such setting' if found is absent else repr(found)}.",
+                "Correct or remove that key.",
+            )
 
 
 def lower_case(tokenizer: Any) -> None:

@@ -1,6 +1,7 @@
 """A tokenizer without its files, or of another model, is refused; training and evaluation have the same one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sentence_transformers import SentenceTransformer
@@ -73,3 +74,29 @@ def test_arguments_of_the_tokenizer_reach_it(tmp_path: Path):
     source = ModelSource(model=str(folder), tokenizer_kwargs={"pad_token": "<|endoftext|>"})
     assert load_tokenizer(source).pad_token_id == 0
     assert load_sentence_transformer(source).encode(["a text", "a longer text"]).shape == (2, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("bert", {"paddingside": "left"}, "paddingside is 'left', and BertTokenizer has no such setting"),
+        ("bert", {"add_eos_token": True}, "add_eos_token is True, and BertTokenizer has False"),
+        ("qwen2", {"add_bos_token": True}, "add_bos_token is True, and Qwen2Tokenizer has "),
+    ],
+)
+def test_arguments_without_effect_are_refused(name: str, given: dict[str, Any], said: str, published):
+    with pytest.raises(TokenizerError, match=rf"tokenizer_kwargs\.{said}.*Correct or remove"):
+        load_tokenizer(ModelSource(model=str(published(name)), tokenizer_kwargs=given))
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("bert", {"padding_side": "left", "do_lower_case": False, "strip_accents": None, "use_fast": False}),
+        ("llama", {"add_eos_token": True, "unk_token": None, "legacy": False}),
+        ("bert", {"pad_token": {"content": "[UNK]", "lstrip": False, "__type": "AddedToken"}}),
+        ("bert", {"auto_map": {}, "clean_up_tokenization_spaces": False}),
+    ],
+)
+def test_arguments_with_effect_are_taken(name: str, given: dict[str, Any], published):
+    load_tokenizer(ModelSource(model=str(published(name)), tokenizer_kwargs=given))
