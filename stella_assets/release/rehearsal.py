@@ -134,7 +134,9 @@ def _are_cut_alike(model: DenseStudent, one: str, other: str) -> bool:
     """Whether nothing is left of two texts but what both begin with, i.e. the prompt."""
     from stella_assets.students.tokenise import tokenise
 
-    rows = tokenise(model.backbone.tokenizer, (one, other), int(model.backbone.max_seq_length)).columns["input_ids"]
+    rows = tokenise(model.backbone.tokenizer, (one, other), int(model.backbone.max_seq_length or 512)).columns[
+        "input_ids"
+    ]
     return rows[0].tolist() == rows[1].tolist()
 
 
