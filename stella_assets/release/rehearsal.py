@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from stella_assets.students.dense.model import DenseStudent
 
 REHEARSAL = "rehearsal"
-# Of very different lengths: the shorter of two texts in a batch is the one that is padded.
+# Of very different lengths: the shorter of two texts in a batch is the one that is padded. Two begin alike: the first
+# token of a decoder sees no other.
 TEXTS = (
     "sort",
     "Return a sorted copy of an array.",
-    "How do I open a network connection, and what happens when it was closed too early by the other side?",
+    "Return a network connection that is open, and tell what happens when the other side has closed it too early.",
     "Two words,  CamelCase: naïve café, 3.14 + x_1 -> 東京!",
     "compare the rows of a table with their neighbours, and keep the largest of them " * 4,
 )

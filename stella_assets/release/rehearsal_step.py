@@ -20,7 +20,7 @@ from stella_assets.storage.tables import write_table
 from stella_assets.students import DenseConfig
 from stella_assets.training.stages import StageConfig
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 LOADERS_FILE = "loaders.parquet"
 LIBRARIES = ("sentence-transformers", "torch", "transformers")
 """A student that was rehearsed with other versions of these is rehearsed again."""

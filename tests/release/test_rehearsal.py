@@ -143,8 +143,11 @@ def test_a_prompt_that_leaves_no_room_for_the_text_is_named(published, tmp_path:
         rehearsed(student, tmp_path / "scratch")
 
 
-def test_the_first_token_of_a_decoder_is_not_blamed_on_the_length(published, tmp_path: Path):
-    student = settings(published("qwen3"), pooling="cls", prompts={"q": "Query: "})
+@pytest.mark.parametrize(("name", "prompts"), [("qwen3", {"q": "Query: "}), ("gpt2", {}), ("llama", {})])
+def test_the_first_token_of_a_decoder_is_refused_and_not_blamed_on_the_length(
+    name: str, prompts: dict[str, str], published, tmp_path: Path
+):
+    student = settings(published(name), pooling="cls", prompts=prompts)
     with pytest.raises(RehearsalError, match=r"the same pooled state.*`pooling` hides the texts") as refused:
         rehearsed(student, tmp_path / "scratch")
     assert "leaves no room" not in str(refused.value)
