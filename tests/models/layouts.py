@@ -191,3 +191,11 @@ def layout_6(folder: Path) -> None:
     for path in encoder.iterdir():
         path.unlink()
     encoder.rmdir()
+
+
+@model("layout_6_truncated", LAYOUTS)
+def layout_6_truncated(folder: Path) -> None:
+    """6, of which the authors give the first dimensions alone."""
+    layout_6(folder)
+    path = folder / "config_sentence_transformers.json"
+    _write(path, {**json.loads(path.read_text()), "truncate_dim": 16})

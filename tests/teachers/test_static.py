@@ -76,6 +76,10 @@ def prompted(folder: Path) -> Path:
     return static_embedding(folder, prompts={"all": "open "}, default_prompt_name="all")
 
 
+def truncated(folder: Path) -> Path:
+    return static_embedding(folder, truncate_dim=4)
+
+
 def teacher(model: Path, **settings: Any) -> StaticTeacher:
     return StaticTeacher(name="words", kind="static", licence="MIT", model=str(model), **settings)
 
@@ -84,7 +88,7 @@ def opened(config: StaticTeacher) -> Any:
     return config.open(Path(), CPU)
 
 
-@pytest.mark.parametrize("layout", [model2vec, quantised, static_embedding, prompted])
+@pytest.mark.parametrize("layout", [model2vec, quantised, static_embedding, prompted, truncated])
 def test_vectors_are_those_of_sentence_transformers(layout: Any, tmp_path: Path):
     folder = layout(tmp_path / "model")
     config = teacher(folder)
@@ -96,7 +100,7 @@ def test_vectors_are_those_of_sentence_transformers(layout: Any, tmp_path: Path)
     expected = reference.encode(TEXTS, normalize_embeddings=True)
     assert (vectors * expected).sum(axis=1).min() > 0.9999
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    assert config.check() == opened(config).dim == DIM
+    assert config.check() == opened(config).dim == expected.shape[1] == (4 if layout is truncated else DIM)
 
 
 def test_a_bare_table_with_a_tokenizer_is_enough(tmp_path: Path):

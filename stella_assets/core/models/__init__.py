@@ -11,6 +11,7 @@ from stella_assets.core.models.shape import (
     ConfigError,
     ModelShape,
     encoder_format,
+    kept_dimensions,
     load_config,
     modules_width,
     own_format,
@@ -18,10 +19,12 @@ from stella_assets.core.models.shape import (
     read_shape,
     read_width,
     shape_of,
+    truncated_width,
 )
 from stella_assets.core.models.source import (
     CONFIG,
     MODULES,
+    ST_CONFIG,
     ModelFiles,
     ModelNotFoundError,
     files_digest,
@@ -35,6 +38,7 @@ __all__ = [
     "CONFIG",
     "CONTENT_SUFFIXES",
     "MODULES",
+    "ST_CONFIG",
     "UNREAD",
     "CodeError",
     "ConfigError",
@@ -53,6 +57,7 @@ __all__ = [
     "files_digest",
     "hub_states",
     "is_cached",
+    "kept_dimensions",
     "load_config",
     "load_cross_encoder",
     "load_module",
@@ -69,5 +74,6 @@ __all__ = [
     "read_width",
     "shape_of",
     "source_folder",
+    "truncated_width",
     "without_cycle",
 ]

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from stella_assets.core.config import ModelSource
 from stella_assets.core.environments.interpreters import OWN_VERSION
 from stella_assets.core.errors import UserError
-from stella_assets.core.models.source import CONFIG, ModelFiles, in_one_line
+from stella_assets.core.models.source import CONFIG, ST_CONFIG, ModelFiles, in_one_line
 
 ENCODER = "sentence-transformers"
-ST_CONFIG = "config_sentence_transformers.json"
 VERSION = re.compile(r"\d+(\.\d+)+")
 # transformers looks at the imports of a model's code before it runs it.
 NOT_FOUND = re.compile(r"not found in your environment: ([\w, ]+)\.")

@@ -11,8 +11,17 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute, Dtype, DtypeChoice
 from stella_assets.core.errors import UserError
 from stella_assets.core.models.code import check_code, pinned_code
-from stella_assets.core.models.libraries import ST_CONFIG, is_of_model, libraries_remedy
-from stella_assets.core.models.source import ADAPTER, CONFIG, OTHER_KINDS, RESTORE, ModelFiles, in_one_line, read_config
+from stella_assets.core.models.libraries import is_of_model, libraries_remedy
+from stella_assets.core.models.source import (
+    ADAPTER,
+    CONFIG,
+    OTHER_KINDS,
+    RESTORE,
+    ST_CONFIG,
+    ModelFiles,
+    in_one_line,
+    read_config,
+)
 
 OFFSET_POSITIONS = {
     "camembert", "data2vec-text", "ibert", "longformer", "luke", "mluke", "mpnet", "roberta", "roberta-prelayernorm",
@@ -224,13 +233,33 @@ def read_width(source: ModelSource) -> int:
         UserError: A configuration cannot be read.
     """
     files = ModelFiles(source)
-    width = modules_width(files)
-    if width is None:
+    stated = modules_width(files)
+    if stated is None:
         shape = read_shape(source)
         # A plain transformers model: sentence-transformers adds mean pooling, which keeps the width.
-        width = shape.projected or shape.hidden
-    # The first dimensions alone, if the model was saved so.
-    return min(width, (files.read(ST_CONFIG) or {}).get("truncate_dim") or width)
+        stated = shape.projected or shape.hidden
+    return truncated_width(files, stated)
+
+
+def truncated_width(files: ModelFiles, width: int) -> int:
+    """Dimensions that a model's authors give of those that its modules make."""
+    return min(width, kept_dimensions(files.read(ST_CONFIG) or {}, files.name) or width)
+
+
+def kept_dimensions(own: Mapping[str, Any], name: str) -> int | None:
+    """How many leading dimensions a model's authors keep, its `truncate_dim`; None for all.
+
+    Args:
+        own: Of `config_sentence_transformers.json`.
+        name: Folder or hub id, for messages.
+
+    Raises:
+        ConfigError: It is no number of dimensions.
+    """
+    kept = own.get("truncate_dim")
+    if kept is not None and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
+        raise ConfigError(f"{name}: {ST_CONFIG} has truncate_dim {kept!r:.50}, which is no dimension.", RESTORE)
+    return kept
 
 
 def modules_width(files: ModelFiles) -> int | None:

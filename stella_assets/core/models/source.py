@@ -14,7 +14,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest
 
-CONFIG, MODULES = "config.json", "modules.json"
+CONFIG, MODULES, ST_CONFIG = "config.json", "modules.json", "config_sentence_transformers.json"
 ADAPTER = "adapter_config.json"
 SETTINGS_FILES = tuple(
     f"sentence_{name}_config.json"

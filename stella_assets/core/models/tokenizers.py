@@ -13,7 +13,6 @@ from stella_assets.core.models.libraries import libraries_remedy
 from stella_assets.core.models.shape import encoder_arguments, read_shape
 from stella_assets.core.models.source import ModelFiles, in_one_line
 
-
 WITHOUT_ATTRIBUTE = {"auto_map", "errors", "fix_mistral_regex", "legacy", "tokenizer_class", "use_fast"}
 """Arguments of `from_pretrained` that choose a class or its code, and that a loaded tokenizer does not tell."""
 

@@ -35,6 +35,7 @@ from stella_assets.core.models import (
     modules_width,
     read_config,
     read_width,
+    truncated_width,
 )
 from stella_assets.core.progress import progress_bar
 from stella_assets.teachers.kinds.base import (
@@ -167,7 +168,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
                 raise UserError(
                     f"{folder}: there is no Dense layer in {self.dense_folder!r}.", "Correct `dense_folder`."
                 )
-            return int(read_config(folder / self.dense_folder)["out_features"])
+            return truncated_width(ModelFiles(self), int(read_config(folder / self.dense_folder)["out_features"]))
         if self.environment is None:
             return read_width(self)
         # Its code runs in the environment alone, and AutoConfig would run a part of it here.
@@ -259,8 +260,8 @@ class SentenceTransformersModel:
     def _encoded(self, features: dict[str, Any]) -> Any:
         """What the modules make of a batch, `[B, D]`."""
         encoded_BD = self.model(features).get("sentence_embedding")
-        if encoded_BD is not None:
-            encoded_BD = encoded_BD[..., : self.model.truncate_dim]
+        if encoded_BD is not None:  # as the library gives it; None keeps all dimensions
+            encoded_BD = encoded_BD[:, : self.model.truncate_dim]
         found = "none" if encoded_BD is None else encoded_BD.shape[-1]
         if found != self.dim:
             raise UserError(

@@ -16,7 +16,15 @@ from pydantic import Field, model_validator
 
 from stella_assets.core.devices import Compute
 from stella_assets.core.errors import UserError
-from stella_assets.core.models import MODULES, files_digest, read_config, source_folder, without_cycle
+from stella_assets.core.models import (
+    MODULES,
+    ST_CONFIG,
+    files_digest,
+    kept_dimensions,
+    read_config,
+    source_folder,
+    without_cycle,
+)
 from stella_assets.storage.canonical import digest
 from stella_assets.teachers.kinds.base import (
     NOT_OF_VECTORS,
@@ -30,7 +38,7 @@ from stella_assets.teachers.kinds.base import (
 
 # The tokens of a part are in memory as Python lists.
 TEXTS_AT_ONCE = 2048
-WEIGHTS, TOKENIZER, PROMPTS = "model.safetensors", "tokenizer.json", "config_sentence_transformers.json"
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 FILES = ("weights", "tokenizer", "key")
 """Settings that choose among a model's files."""
 STATIC_EMBEDDING, MODEL2VEC = "embedding.weight", "embeddings"
@@ -149,7 +157,7 @@ class StaticModel:
             wrong = f"{table.tokenizer} has {tokens:,} tokens, {table.weights} has {table.tokens:,}."
             raise UserError(f"teacher {self.config.name!r}: {wrong}", "Name the tokenizer of this table.")
         tensors = load_file(table.weights)
-        rows = tensors[table.key].float()
+        rows = tensors[table.key][:, : table.dim].float()
         # Newer model2vec files share rows between tokens and keep factors apart; one plain table is what the module
         # takes.
         if table.key == MODEL2VEC:
@@ -270,7 +278,7 @@ def _find_table(config: StaticTeacher, folder: Path) -> _Table:
     """
     from safetensors import SafetensorError, safe_open
 
-    inner, prompt = folder, ""
+    inner, prompt, kept = folder, "", None
     if config.weights is None and (folder / MODULES).is_file():
         modules = read_config(folder, MODULES)
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
@@ -281,9 +289,10 @@ def _find_table(config: StaticTeacher, folder: Path) -> _Table:
                 "Use `kind: sentence_transformers`.",
             )
         inner = folder / modules[0]["path"]
-        if (folder / PROMPTS).is_file():
-            prompts = read_config(folder, PROMPTS)
-            prompt = prompts.get("prompts", {}).get(prompts.get("default_prompt_name")) or ""
+        if (folder / ST_CONFIG).is_file():
+            own = read_config(folder, ST_CONFIG)
+            prompt = own.get("prompts", {}).get(own.get("default_prompt_name")) or ""
+            kept = kept_dimensions(own, str(folder))
     weights, tokenizer = inner / (config.weights or WEIGHTS), inner / (config.tokenizer or TOKENIZER)
     for path, setting in ((weights, "weights"), (tokenizer, "tokenizer")):
         if not path.is_file():
@@ -302,7 +311,7 @@ def _find_table(config: StaticTeacher, folder: Path) -> _Table:
         raise UserError(
             f"teacher {config.name!r}: {weights} holds no table {key!r}, but {shapes}.", "Name the table with `key`."
         )
-    rows, dim = shapes[key]
+    rows, dim = shapes[key][0], min(shapes[key][1], kept or shapes[key][1])
     # With a mapping, tokens count, not the rows that they share.
     tokens = shapes[MAPPING][0] if key == MODEL2VEC and MAPPING in shapes else rows
     return _Table(weights, tokenizer, prompt, key, tokens, dim)
