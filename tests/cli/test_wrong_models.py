@@ -13,7 +13,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from tests.models.mutations import config, remove, sharded
+from tests.models.mutations import config, modules, remove, sharded
 
 Published = Callable[[str], Path]
 Change = Callable[[dict[str, Any], Published, Path], Any]
@@ -70,6 +70,29 @@ def exported(folder: Path) -> None:
 def adapter(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
     (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+
+
+def with_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
+
+
+def of_family(family: str) -> Callable[[Path], Any]:
+    return config("config_sentence_transformers.json", model_type=family)
+
+
+def reranker(folder: Path) -> None:
+    """As a CrossEncoder was saved before version 6: a transformers model alone, with a head for scores."""
+    (folder / "modules.json").unlink()
+    config(architectures=["BertForSequenceClassification"])(folder)
+
+
+def module(place: int, kind: str) -> Callable[[Path], Any]:
+    return modules(lambda found: found[place].update(type=kind))
+
+
+def pictures(folder: Path) -> None:
+    TOKENIZER(folder)
+    (folder / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor"}')
 
 
 QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
@@ -130,12 +153,28 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "a shard missing": (teacher(sharded, name="qwen3"), "model-00002-of-00002.safetensors: does not exist", "again"),
     "quantised": (teacher(config(quantization_config=QUANTISED)), "quantised (bitsandbytes)", "that it was made of"),
     "quantised student": (student(config(quantization_config=QUANTISED)), "quantised (bitsandbytes)", "Name the"),
+    "an adapter that is not merged": (student(with_adapter), "adapter_config.json: the model has", "merge_and_unload"),
+    "sparse": (teacher(of_family("SparseEncoder")), "a SparseEncoder, which gives one weight per token", "Name a"),
+    "late interaction": (teacher(of_family("MultiVectorEncoder")), "gives one vector per token", "Name a model"),
+    "PyLate": (teacher(module(1, "pylate.models.Dense.Dense")), "gives one vector per token", "Name a model"),
+    "reranker": (teacher(reranker), "a CrossEncoder, which gives one score per pair", "`pair_scores`"),
+    "words": (teacher(module(0, "sentence_transformers.models.WordEmbeddings")), "reads words, not tokens", "Name"),
+    "router": (teacher(module(1, "sentence_transformers.models.Router")), "through different modules", "Name a model"),
+    "router, student": (
+        student(module(1, "sentence_transformers.models.Router")),
+        "through different modules",
+        "Name a model",
+    ),
+    "pictures": (teacher(pictures), "it is a model for pictures or sound", "Name a model that encodes texts"),
     "weights alone": (named("student", "model.safetensors"), "weights without a configuration", "Restore config.json"),
 }
 """By fault: what makes it, a part of what has to be said of it, and a part of the remedy."""
 VALID: dict[str, tuple[Change, str]] = {
     # Tensors in a pickle are read without running any of it.
     "an older checkpoint": (student(as_pickle), "The student was not rehearsed"),
+    # Its encoder is one as any other; its authors' pooling and heads are not the student's.
+    "the encoder of a reranker": (student(reranker), "The student was not rehearsed"),
+    "the encoder of a sparse model": (student(of_family("SparseEncoder")), "The student was not rehearsed"),
     "a model of the hub without a network": (
         lambda raw, _published, _parent: raw["teachers"].append(
             {"name": "own", "kind": "static", "licence": "MIT", "model": "org/table", "revision": "main"}

@@ -2,6 +2,7 @@
 
 from stella_assets.core.models.code import CodeError, check_code, code_digest, named_code
 from stella_assets.core.models.cross_encoder import load_cross_encoder
+from stella_assets.core.models.family import require_one_encoder, require_text_vectors
 from stella_assets.core.models.hub import UNREAD, HubError, hub_states, is_cached
 from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
 from stella_assets.core.models.integrity import check_files
@@ -72,6 +73,8 @@ __all__ = [
     "read_config",
     "read_shape",
     "read_width",
+    "require_one_encoder",
+    "require_text_vectors",
     "shape_of",
     "source_folder",
     "truncated_width",

@@ -15,7 +15,7 @@ from stella_assets.core.models.libraries import is_of_model, libraries_remedy
 from stella_assets.core.models.source import (
     ADAPTER,
     CONFIG,
-    OTHER_KINDS,
+    MERGE,
     RESTORE,
     ST_CONFIG,
     ModelFiles,
@@ -80,6 +80,7 @@ class ModelShape:
         positions: Tokens of the longest text, special tokens included; None where positions have no limit.
         vocabulary: Rows of the table of tokens; None where it does not say.
         projected: Dimensions that states are projected to, as in CLIP; None where they are not.
+        composite: Whether it is several models, as of texts and of pictures, each with sizes of its own.
     """
 
     model_type: str
@@ -88,6 +89,7 @@ class ModelShape:
     positions: int | None
     vocabulary: int | None
     projected: int | None = None
+    composite: bool = False
 
 
 def shape_of(config: Any) -> ModelShape:
@@ -117,6 +119,7 @@ def shape_of(config: Any) -> ModelShape:
         positions=positions if positions and positions > 0 else None,  # XLNet says -1
         vocabulary=getattr(text, "vocab_size", None),
         projected=getattr(config, "projection_dim", None) if composite else None,
+        composite=composite and not hasattr(config, "hidden_size"),
     )
 
 
@@ -143,9 +146,8 @@ def load_config(source: ModelSource, saved: Path | None = None) -> Any:
             f"{files.name}: is a table of token vectors without an encoder.",
             "Use it as a teacher of `kind: static`; a student needs a transformers model.",
         )
-    if files.read(files.in_encoder(ADAPTER)) is not None:
-        made_of, remedy = OTHER_KINDS[ADAPTER]
-        raise ConfigError(f"{files.name}: {files.in_encoder(ADAPTER)} says that it is {made_of}.", remedy)
+    if files.read(adapter := files.in_encoder(ADAPTER)) is not None:
+        raise ConfigError(f"{files.name}/{adapter}: the model has an adapter (LoRA) that is not merged.", MERGE)
     if files.folder is not None:
         read_config(Path(name))  # its errors name the file
     # Former names first, as sentence-transformers takes them.

@@ -15,18 +15,16 @@ from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest
 
 CONFIG, MODULES, ST_CONFIG = "config.json", "modules.json", "config_sentence_transformers.json"
-ADAPTER = "adapter_config.json"
 SETTINGS_FILES = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """Of the Transformer module; older versions named the file after the architecture."""
 ORIGINAL = "Name the folder of the original checkpoint, with weights in safetensors."
+ADAPTER = "adapter_config.json"
+MERGE = "Merge the two, e.g. with `merge_and_unload` of peft, save the result with its tokenizer, and name its folder."
 OTHER_KINDS = {
-    ADAPTER: (
-        "an adapter (LoRA) without the model that it changes",
-        "Merge the two, e.g. with `merge_and_unload` of peft, save the result with its tokenizer, and name its folder.",
-    ),
+    ADAPTER: ("an adapter (LoRA) without the model that it changes", MERGE),
     "*.gguf": (
         "weights for llama.cpp (GGUF)",
         ORIGINAL,

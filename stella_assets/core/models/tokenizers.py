@@ -17,6 +17,9 @@ WITHOUT_ATTRIBUTE = {"auto_map", "errors", "fix_mistral_regex", "legacy", "token
 """Arguments of `from_pretrained` that choose a class or its code, and that a loaded tokenizer does not tell."""
 
 
+PREPROCESSOR, VOCABULARIES = "preprocessor_config.json", ("*token*", "vocab*", "*.model")
+
+
 class TokenizerError(UserError):
     """A tokenizer whose files are missing, or that belongs to another model."""
 
@@ -44,6 +47,7 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
             "Copy the files of that tokenizer next to the model's, and remove the key.",
         )
     _require_merges(files)
+    _require_texts(files)
     own = files.arguments("tokenizer_args", "processor_kwargs")
     try:
         with pinned_code(source):
@@ -90,6 +94,18 @@ def lower_case(tokenizer: Any) -> None:
     backend = tokenizer.backend_tokenizer
     known = backend.normalizer
     backend.normalizer = Sequence([Lowercase(), *([known] if known is not None else [])])
+
+
+def _require_texts(files: ModelFiles) -> None:
+    """A model for pictures or sound alone has a preprocessor, and no tokenizer."""
+    if files.folder is None:
+        return
+    inner = files.folder / files.encoder
+    if (inner / PREPROCESSOR).is_file() and not any(any(inner.glob(name)) for name in VOCABULARIES):
+        raise TokenizerError(
+            f"{inner}: it has {PREPROCESSOR} and no tokenizer: it is a model for pictures or sound.",
+            "Name a model that encodes texts.",
+        )
 
 
 def _require_merges(files: ModelFiles) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from stella_assets.core.config import Dimension, Positive
-from stella_assets.core.models import ModelFiles, check_code, check_files, load_tokenizer, model_folder, read_shape
+from stella_assets.core.models import (
+    ModelFiles,
+    check_code,
+    check_files,
+    load_tokenizer,
+    model_folder,
+    read_shape,
+    require_one_encoder,
+)
 from stella_assets.students.base import FULL, STUDENTS, StudentConfig, StudentError, TrainsLayers
 
 if TYPE_CHECKING:
@@ -118,9 +126,10 @@ class DenseConfig(StudentConfig):
         check_files(model_folder(self))
         load_tokenizer(self)
         shape = read_shape(self)
-        if shape.projected:
+        if shape.composite:
             raise StudentError(
-                f"student.model {self.model}: it is a {shape.model_type} model for pictures and texts.", ENCODERS_ONLY
+                f"student.model {self.model}: a {shape.model_type} model is more than an encoder of texts.",
+                ENCODERS_ONLY,
             )
         kept = len(self.kept_layers(shape.layers))
         if shape.positions and self.max_length > shape.positions:
@@ -144,6 +153,7 @@ class DenseConfig(StudentConfig):
             raise StudentError(
                 f"student.model {self.model}: modules.json begins with {kind}, not with a {TRANSFORMER}.", ENCODERS_ONLY
             )
+        require_one_encoder(files)
 
 
 def head_dimensions(full: int, matryoshka: Iterable[int]) -> dict[str, int]:

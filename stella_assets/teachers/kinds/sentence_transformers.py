@@ -35,6 +35,7 @@ from stella_assets.core.models import (
     modules_width,
     read_config,
     read_width,
+    require_text_vectors,
     truncated_width,
 )
 from stella_assets.core.progress import progress_bar
@@ -140,7 +141,12 @@ class SentenceTransformersTeacher(PublishedTeacher):
         return self.prompts.get(role) if given is None else given  # type: ignore[call-overload]
 
     def reference(self, model: Any, texts: list[str], role: Role) -> np.ndarray:
-        """Vectors by `SentenceTransformer.encode`."""
+        """Vectors by `SentenceTransformer.encode`.
+
+        Raises:
+            UserError: The library would make vectors that the authors of this model never published.
+        """
+        require_text_vectors(ModelFiles(self))
         vectors: np.ndarray = model.encode_by_library(texts, role)
         return vectors
 
@@ -158,6 +164,7 @@ class SentenceTransformersTeacher(PublishedTeacher):
         if self.on_hub:
             return None
         folder = model_folder(self)
+        require_text_vectors(ModelFiles(self))
         check_code(ModelFiles(self), *([self.dense_folder] if self.dense_folder else []))
         check_files(folder)
         encoder_format(self, self.dtype, Compute())

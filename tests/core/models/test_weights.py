@@ -214,7 +214,7 @@ def test_an_adapter_of_a_model_that_nothing_pins_is_refused(tmp_path: Path):
     (folder / "adapter_config.json").write_text(
         json.dumps({"base_model_name_or_path": "org/base", "peft_type": "LORA"})
     )
-    with pytest.raises(UserError, match=r"adapter_config\.json says that it is an adapter \(LoRA\).*Merge the two"):
+    with pytest.raises(UserError, match=r"adapter_config\.json: the model has an adapter \(LoRA\).*Merge the two"):
         load(folder)
 
 
