@@ -23,6 +23,24 @@ OWN_DEFAULT: Role = "document"
 """The role of texts without a prompt for the task: they get the model's default, which few models have."""
 
 
+def authors_model(source: ModelSource, compute: Compute, name: str = "base_model") -> SentenceTransformersModel:
+    """A model with its authors' modules; it is loaded when it is first used.
+
+    Args:
+        source: Where it is.
+        compute: What it computes with.
+        name: For progress and errors.
+    """
+    # A teacher of the same model in all but the recipe: both load and encode by one code.
+    settings = {name: getattr(source, name) for name in ModelSource.model_fields}
+    of_kind = {"kind": "sentence_transformers", "name": name, "licence": "", "max_length": NO_LIMIT}
+    # In float32, as students are scored.
+    teacher = SentenceTransformersTeacher.model_validate(
+        settings | of_kind | {"dtype": "float32"}, context={"folder": source.resolve(".")}
+    )
+    return SentenceTransformersModel(teacher, compute)
+
+
 class BaseModelEmbedder:
     """A published model, with its vectors by text in the store.
 
@@ -38,14 +56,7 @@ class BaseModelEmbedder:
 
     def __init__(self, source: ModelSource, workspace: Workspace, compute: Compute, name: str = "base_model") -> None:
         self._workspace, self._compute = workspace, compute
-        # A teacher of the same model in all but the recipe: both load and encode by one code.
-        settings = {name: getattr(source, name) for name in ModelSource.model_fields}
-        of_kind = {"kind": "sentence_transformers", "name": name, "licence": "", "max_length": NO_LIMIT}
-        # In float32, as students are scored.
-        teacher = SentenceTransformersTeacher.model_validate(
-            settings | of_kind | {"dtype": "float32"}, context={"folder": source.resolve(".")}
-        )
-        self._model = SentenceTransformersModel(teacher, compute)
+        self._model = authors_model(source, compute, name)
 
     @cached_property
     def dim(self) -> int:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.models import ModelFiles, require_one_encoder, translated
+from stella_assets.evaluation.base_model import authors_model
 from stella_assets.release.loaders import SAME, compare_loaders, require_same
 from stella_assets.release.reload import cosines
 from stella_assets.release.settings import ReleaseSettings
 from stella_assets.students import DenseConfig
-from stella_assets.teachers.examination import SHOWN, without_direction
+from stella_assets.teachers.examination import MIN_COSINE, SHOWN, without_direction
 from stella_assets.training.stages import StageConfig
 
 if TYPE_CHECKING:
@@ -47,6 +49,9 @@ ROUNDED = 0.9
 
 class RehearsalError(UserError):
     """A student that a recipe could train, and that would fail at its release or learn from other vectors."""
+
+
+ENCODER_ALONE = "Choose another model, or name a copy of the folder without modules.json, of which the encoder is read."
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,14 @@ def rehearse(
     Raises:
         UserError: The student cannot be made, trained, saved or loaded, or its vectors differ.
     """
-    model = student.initialise(dimension or max(release.dimension, *student.matryoshka_dims, 0), 0, compute)
-    own, model.dtype = model.dtype, "float32"  # as loaders compute
-    _require_directions(student, model)
+    files = ModelFiles(student)
+    # Not every model that loads computes: whatever the libraries raise then names the model.
+    with translated(files, "Choose another model."):
+        model = student.initialise(dimension or max(release.dimension, *student.matryoshka_dims, 0), 0, compute)
+        own, model.dtype = model.dtype, "float32"  # as loaders compute
+        _require_directions(student, model)
+    with translated(files, ENCODER_ALONE):
+        _require_base_model(student, compute)
     alone_BD = _alone(student.model, model)
     _compare_format(student.model, model, own, alone_BD)
     folder = scratch / REHEARSAL
@@ -104,6 +114,20 @@ def rehearse(
     require_same(f"rehearsal of {student.model}", loaders)
     unused = [name for number, stage in enumerate(stages) for name in _train(f"stages.{number}", stage, model)]
     return Rehearsed(loaders, sorted(set(unused)))
+
+
+def _require_base_model(student: DenseConfig, compute: Compute) -> None:
+    """The model as its authors ship it is scored next to the student, with modules that the student does not have."""
+    require_one_encoder(ModelFiles(student))
+    model, texts = authors_model(student, compute), list(TEXTS)
+    least = cosines(model.encode(texts, "document"), model.encode_by_library(texts, "document")).min()
+    if not least >= MIN_COSINE:
+        raise RehearsalError(
+            f"student.model {student.model}: with all its modules, the vector of a text depends on the texts in its "
+            f"batch (minimum cosine {least:.4f} with the library's vector of the text alone), so it cannot be scored "
+            "next to the student.",
+            f"Set `tokenizer_kwargs: {{padding_side: right}}` if it pads before texts. {ENCODER_ALONE}",
+        )
 
 
 def _require_directions(student: DenseConfig, model: DenseStudent) -> None:

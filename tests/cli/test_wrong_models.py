@@ -95,6 +95,16 @@ def pictures(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor"}')
 
 
+def recurrent(folder: Path) -> None:
+    """An LSTM over the states of an encoder: it needs lengths that only tables of words give."""
+    from sentence_transformers.sentence_transformer.modules import LSTM
+
+    (folder / "2_LSTM").mkdir()
+    LSTM(32, 16).save(str(folder / "2_LSTM"))
+    own = {"idx": 1, "name": "lstm", "path": "2_LSTM", "type": "sentence_transformers.models.LSTM"}
+    modules(lambda found: found.insert(1, own))(folder)
+
+
 QUANTISED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
 TOKENIZER = remove("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 
@@ -166,6 +176,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
         "Name a model",
     ),
     "pictures": (teacher(pictures), "it is a model for pictures or sound", "Name a model that encodes texts"),
+    "the base model's own modules": (student(recurrent), "KeyError: 'sentence_lengths'", "without modules.json"),
     "weights alone": (named("student", "model.safetensors"), "weights without a configuration", "Restore config.json"),
 }
 """By fault: what makes it, a part of what has to be said of it, and a part of the remedy."""

@@ -7,7 +7,7 @@ from stella_assets.core.models.hub import UNREAD, HubError, hub_states, is_cache
 from stella_assets.core.models.identity import CONTENT_SUFFIXES, model_digest
 from stella_assets.core.models.integrity import check_files
 from stella_assets.core.models.libraries import LoadError, explained_code
-from stella_assets.core.models.load import load_module, load_sentence_transformer, without_cycle
+from stella_assets.core.models.load import load_module, load_sentence_transformer, translated, without_cycle
 from stella_assets.core.models.shape import (
     ConfigError,
     ModelShape,
@@ -77,6 +77,7 @@ __all__ = [
     "require_text_vectors",
     "shape_of",
     "source_folder",
+    "translated",
     "truncated_width",
     "without_cycle",
 ]

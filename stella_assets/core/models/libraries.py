@@ -18,6 +18,7 @@ NOT_FOUND = re.compile(r"not found in your environment: ([\w, ]+)\.")
 NO_MODULE = re.compile(r"No module named '(\w+)")
 DISTRIBUTIONS = {"flash_attn": "flash-attn", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
 """Packages whose name is not that of what is imported."""
+RESTORE_OR_CORRECT = "Restore the model's files, or correct `model_kwargs`."
 OLD_CODE = (AttributeError, ImportError, NameError, TypeError)
 """What code raises that was written for other libraries."""
 
@@ -63,16 +64,17 @@ def is_of_model(source: ModelSource, error: Exception) -> bool:
     return source.trust_remote_code or isinstance(error, (*of_libraries, pickle.UnpicklingError))
 
 
-def load_error(files: ModelFiles, error: Exception) -> LoadError:
+def load_error(files: ModelFiles, error: Exception, otherwise: str = RESTORE_OR_CORRECT) -> LoadError:
     """What to say of a model that fails on the installed libraries.
 
     Args:
         files: Of the model.
         error: What the libraries or the model's code raised.
+        otherwise: The remedy for a model without code of its own.
     """
     return LoadError(
         f"{files.name}: the installed libraries cannot run this model ({in_one_line(error)}).",
-        libraries_remedy(files, error, "Restore the model's files, or correct `model_kwargs`."),
+        libraries_remedy(files, error, otherwise),
     )
 
 

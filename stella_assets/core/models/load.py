@@ -12,7 +12,7 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Dtype
 from stella_assets.core.models.code import check_code, pinned_code
 from stella_assets.core.models.integrity import check_files
-from stella_assets.core.models.libraries import is_of_model, load_error
+from stella_assets.core.models.libraries import RESTORE_OR_CORRECT, is_of_model, load_error
 from stella_assets.core.models.shape import check_config_kwargs
 from stella_assets.core.models.source import ModelFiles
 from stella_assets.core.models.tokenizers import load_tokenizer
@@ -117,14 +117,19 @@ def _check(model: Any, records: list[Any], files: ModelFiles) -> None:
 
 
 @contextmanager
-def translated(files: ModelFiles) -> Iterator[None]:
-    """Tell which model an error of the libraries, or of its code, is about."""
+def translated(files: ModelFiles, otherwise: str = RESTORE_OR_CORRECT) -> Iterator[None]:
+    """Tell which model an error of the libraries, or of its code, is about.
+
+    Args:
+        files: Of the model.
+        otherwise: The remedy for a model without code of its own.
+    """
     try:
         yield
     except Exception as error:
         if not is_of_model(files.source, error):
             raise
-        raise load_error(files, error) from error
+        raise load_error(files, error, otherwise) from error
 
 
 def without_cycle(model: Any) -> Any:
