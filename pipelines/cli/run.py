@@ -209,7 +209,9 @@ def validate(
     recipe: RecipeArgument,
     rehearsal: Annotated[
         bool,
-        typer.Option(help="Also save, export, load and train the untouched student, which takes some 15 s."),
+        typer.Option(
+            help="Also save, export, load and train the untouched student and examine the teachers, in about 30 s."
+        ),
     ] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -220,6 +222,7 @@ def validate(
         access_states,
         check_recipe,
         environment_states,
+        examine_teachers,
         model_states,
         rehearse_recipe,
         remarks,
@@ -229,9 +232,10 @@ def validate(
     # Said at once where people read: a later check may take its time, or fail.
     dims = check_recipe(wanted, workspace, previews.__setitem__ if as_json else _say_preview)
     hub = model_states(wanted)
+    examined = examine_teachers(wanted, workspace, compute()) if rehearsal else []
     rehearsed = rehearse_recipe(wanted, dims, compute()) if rehearsal else "The student was not rehearsed."
     planned = predict(Graph(wanted), quiet_runner(workspace), probe=rehearsal)
-    lines = [rehearsed, *hub, *remarks(wanted), *environment_states(wanted, compute().environments)]
+    lines = [rehearsed, *examined, *hub, *remarks(wanted), *environment_states(wanted, compute().environments)]
     lines += access_states(wanted, compute().services)
     if as_json:
         sources = {name: asdict(preview) for name, preview in previews.items()}

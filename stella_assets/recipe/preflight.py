@@ -179,6 +179,32 @@ def rehearse_recipe(recipe: Recipe, dimension: int | None, compute: Compute) -> 
     return f"Rehearsed: every stage trains a batch, and every loader gives the student's vectors (cosine {least:.6f})."
 
 
+def examine_teachers(recipe: Recipe, workspace: Workspace, compute: Compute) -> list[str]:
+    """Compare a few vectors of the teachers that lie on this machine with those of their authors' library.
+
+    Args:
+        recipe: That `check_recipe` accepted.
+        workspace: Remembers what was found, so that a run need not do it again.
+        compute: Where the teachers compute.
+
+    Returns:
+        What to tell of them, one line each.
+
+    Raises:
+        UserError: A teacher cannot be loaded, or does not make its authors' vectors.
+    """
+    from stella_assets.teachers.known_vectors import require_examined
+
+    examined = [
+        teacher
+        for teacher in recipe.teachers
+        if (model := teacher.published_model()) and not model.on_hub and not teacher.own_environment()
+    ]
+    for teacher in examined:
+        require_examined(teacher, Path(), compute, workspace, lambda _said: None)
+    return [f"Examined: teacher {each.name!r} makes the vectors of its authors' library." for each in examined]
+
+
 def check_environments(teachers: Iterable[TeacherConfig], environments: Environments) -> None:
     """Make sure that the teachers' own environments exist or may be made; none is made here.
 

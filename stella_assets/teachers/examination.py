@@ -68,7 +68,8 @@ def examine(teacher: TeacherConfig, model: TeacherModel, least: float) -> dict[R
             vectors_PD,
             teacher.reference(model, list(PROBE), role),
             least,
-            "The model may depend on padding, or on a module that is not used here. Use another teacher.",
+            "The model may depend on padding, or on a module that is not used here. If it pads before texts, set "
+            "`tokenizer_kwargs: {padding_side: right}`; otherwise use another teacher.",
         )
     require_cosines(teacher, model)
     return vectors

@@ -55,10 +55,13 @@ def examine_in_second_process(
         if done.returncode == REFUSED:
             raise KnownVectorsError(**json.loads(answered.read_text(encoding="utf-8")))
         if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+            # What ended a process comes last; the traceback goes with the cause.
             raise KnownVectorsError(
-                f"teacher {teacher.name!r}: the model cannot be used in a process of its own.\n{done.stderr[-2000:]}",
-                "Look at the model's files and at the versions of the installed libraries.",
-            )
+                f"teacher {teacher.name!r}: the model does not compute a few texts in a process of its own "
+                f"({said[-1][:300]}).",
+                "Look at the model's files and at the versions of the installed libraries, or use another teacher.",
+            ) from ChildProcessError(done.stderr[-4000:])
         matrices = read_matrices(answered)
         return {role: matrices[role] for role in ROLES}
 

@@ -95,6 +95,11 @@ def pictures(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor"}')
 
 
+def padded_on_the_left(folder: Path) -> None:
+    """GPT-2 counts positions from the first column, padding included."""
+    config("tokenizer_config.json", padding_side="left", pad_token="<|endoftext|>")(folder)
+
+
 def recurrent(folder: Path) -> None:
     """An LSTM over the states of an encoder: it needs lengths that only tables of words give."""
     from sentence_transformers.sentence_transformer.modules import LSTM
@@ -118,6 +123,14 @@ def teacher(*changes: Callable[[Path], Any], name: str = "bert", **settings: Any
     return lambda raw, published, parent: raw["teachers"].append(
         {**known, "model": copied(published(name), parent, *changes)}
     )
+
+
+def only_teacher(*changes: Callable[[Path], Any], name: str = "bert") -> Change:
+    def change(raw: dict[str, Any], published: Published, parent: Path) -> None:
+        teacher(*changes, name=name)(raw, published, parent)
+        raw.update(teachers=raw["teachers"][1:], release={**raw["release"], "dimension": 32})
+
+    return change
 
 
 def named(owner: str, *files: str) -> Change:
@@ -176,6 +189,12 @@ WRONG: dict[str, tuple[Change, str, str]] = {
         "Name a model",
     ),
     "pictures": (teacher(pictures), "it is a model for pictures or sound", "Name a model that encodes texts"),
+    "padding before positions": (
+        only_teacher(padded_on_the_left, name="gpt2"),
+        "depend on padding",
+        "{padding_side: right}",
+    ),
+    "a teacher's own modules": (only_teacher(recurrent), "does not compute a few texts", "use another teacher"),
     "the base model's own modules": (student(recurrent), "KeyError: 'sentence_lengths'", "without modules.json"),
     "weights alone": (named("student", "model.safetensors"), "weights without a configuration", "Restore config.json"),
 }
