@@ -47,7 +47,7 @@ def sql(
     import duckdb
 
     from stella_assets.pipelines.views import connect, refresh_views
-    from stella_assets.storage.queries import QueryRefusedError, read_only, restrict
+    from stella_assets.storage.queries import NoQueryError, QueryRefusedError, parse, read_only, restrict
 
     # Steps in progress add files, so the views are renewed before each query.
     files = refresh_views(workspace)
@@ -57,9 +57,12 @@ def sql(
         if not allow_files:
             restrict(connection, files.read)
         try:
-            result = connection.execute(query) if allow_files else read_only(connection, query)
+            statements = parse(connection, query)
+            result = connection.execute(query) if allow_files else read_only(connection, statements)
             names = [column[0] for column in (result and result.description) or []]
             rows = result.fetchall() if names else []
+        except NoQueryError as empty:
+            raise QueryError(str(empty), "Give it in SQL and in UTF-8, e.g. SELECT * FROM scores") from None
         except (QueryRefusedError, duckdb.PermissionException) as refused:
             raise QueryError(str(refused), OPEN) from None
         except duckdb.Error as error:

@@ -147,6 +147,37 @@ def test_what_is_refused_names_the_option_and_the_option_allows_it(home: Path, t
     assert (tmp_path / "new.csv").read_text() == "a,b\nsecret,2\n"
 
 
+@pytest.mark.parametrize("options", [[], ["--allow-files"]])
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [("", "no statement"), (" ; -- ", "no statement"), ("SELECT '\udcff'", "not UTF-8")],
+    ids=["empty", "a comment", "bytes"],
+)
+def test_what_is_not_a_query_is_refused_without_a_word_about_files(
+    query: str, said: str, options: list[str], home: Path
+):
+    refused = ask(query, *options).exception
+    assert isinstance(refused, UserError)
+    assert said in str(refused)
+    assert "--allow-files" not in str(refused)
+
+
+def test_a_pivot_with_its_values_is_a_query(home: Path):
+    assert as_json("PIVOT funnel ON rule IN ('kept') USING sum(texts)")[0]["kept"] == 7
+    refused = ask("PIVOT funnel ON rule USING sum(texts)")
+    assert "PIVOT needs its values, e.g. PIVOT funnel ON rule IN ('kept')" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    ("query", "line"),
+    [("SELECT nope FROM funnel", "LINE 1: SELECT nope FROM"), ("SELECT 1,\n nope\nFROM funnel", "LINE 2:  nope\n")],
+)
+def test_a_mistake_is_shown_in_the_line_that_a_person_wrote(query: str, line: str, home: Path):
+    said = str(ask(query).exception)
+    assert line in said
+    assert "EXPLAIN" not in said
+
+
 def test_a_wrong_query_is_answered_with_the_views(home: Path):
     for query in ("SELECT * FROM funel", "SELECT CAST('x' AS INTEGER)", "SELEC 1"):
         done = ask(query)
