@@ -122,15 +122,22 @@ def read_config(folder: Path, name: str = CONFIG) -> Any:
     except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, or nested without end
         raise ModelNotFoundError(f"{path}: is not JSON.", RESTORE) from None
     if Path(name).name == MODULES:
-        if not isinstance(content, list) or not all(map(_is_module, content)):
+        if not isinstance(content, list) or not all(_is_module(each, folder) for each in content):
             raise ModelNotFoundError(f"{path}: is not a list of modules with `path` and `type`.", RESTORE)
     elif not isinstance(content, dict):
         raise ModelNotFoundError(f"{path}: is not a mapping of names to values.", RESTORE)
     return content
 
 
-def _is_module(module: Any) -> bool:
-    return isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("path", "type"))
+def _is_module(module: Any, folder: Path) -> bool:
+    if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("path", "type")):
+        return False
+    try:
+        # Without the folder a model may still be read: not every module has files.
+        (folder / module["path"]).is_dir()
+    except OSError:  # a name that no file can have
+        return False
+    return True
 
 
 class ModelFiles:
