@@ -17,6 +17,8 @@ from stella_assets.pipelines.cli.printing import note, out, print_json
 from stella_assets.pipelines.environment import prepare_environment
 from stella_assets.pipelines.project import project_root
 
+EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 (only compared with)
+"""The addresses that stand for all of this machine."""
 HOST = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9a-fA-F:.]+\]")
 
 
@@ -25,7 +27,7 @@ class PortError(UserError):
 
 
 class HostError(UserError):
-    """A name of the host cannot be used."""
+    """A name or an address of the host cannot be used."""
 
 
 def pools(
@@ -64,11 +66,20 @@ def ui(
     os.chdir(project_root())
     from stella_assets.pipelines.services import run_ui
 
-    shown = f"http://{'localhost' if host in {'127.0.0.1', '::1'} else host}:{port}"
-    ended = run_ui(workspace, host, port, allow_host or [], lambda: note(f"The UI is on {shown}; Ctrl-C ends it."))
+    said = f"The UI is on {shown_address(host, port)}; Ctrl-C ends it."
+    if host in EVERYWHERE and not allow_host:
+        said += " Browsers of other machines are refused: --allow-host NAME allows a name or an address of this one."
+    ended = run_ui(workspace, host, port, allow_host or [], lambda: note(said))
     if ended is not None:
         note(("error", "bold red"), f" The UI has ended, because its {ended} did. The lines above say why.")
         raise typer.Exit(1)
+
+
+def shown_address(host: str, port: int) -> str:
+    """Where a browser of this machine finds the UI."""
+    if host in {"127.0.0.1", "::1", *EVERYWHERE}:
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def check_names(names: list[str]) -> None:
@@ -96,8 +107,11 @@ def check_address(host: str, port: int) -> None:
         port: The port.
 
     Raises:
+        HostError: It is empty, e.g. since a variable is not set; the UI would listen on every address.
         PortError: It cannot, e.g. because another program does.
     """
+    if not host.strip():
+        raise HostError(f"--host {host!r}: is not an address.", "Give an address of this machine, e.g. 127.0.0.1.")
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         # Otherwise a port of a UI that was just stopped counts as taken for a minute (TIME_WAIT).
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from stella_assets.pipelines.cli.ui import HostError, PortError, check_address, check_names
+from stella_assets.pipelines.cli.ui import HostError, PortError, check_address, check_names, shown_address
 
 STELLA = str(Path(sys.executable).with_name("stella"))
 EVIL = "http://evil.example"
@@ -211,3 +211,15 @@ def test_what_is_not_a_host_name_is_refused(name: str):
 def test_an_address_of_another_machine_is_refused(host: str, reason: str):
     with pytest.raises(PortError, match=rf"port 3000 on {host} cannot be used \({reason}\)"):
         check_address(host, 3000)
+
+
+@pytest.mark.parametrize("host", ["", " "])
+def test_an_empty_address_does_not_stand_for_every_address(host: str):
+    with pytest.raises(HostError, match=r"--host '.?': is not an address. Give an address of this machine, e.g. 127"):
+        check_address(host, free_port())
+
+
+def test_the_address_that_is_shown_can_be_opened():
+    hosts = ["127.0.0.1", "::1", "::", "gpu-1", "2001:db8::1"]
+    own = "http://localhost:80"
+    assert [shown_address(host, 80) for host in hosts] == [own, own, own, "http://gpu-1:80", "http://[2001:db8::1]:80"]
