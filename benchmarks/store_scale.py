@@ -79,7 +79,7 @@ def operate(root: Path, operation: str, tag: str) -> None:
             for name in (VECTORS + "synthetic", RECIPE + SNAPSHOT):
                 assert verify_table(workspace, name).damages == []
         case "gc":
-            collect_garbage(workspace, Needed({"synthetic"}, {(RECIPE, tag)}), dry_run=False, superseded=True)
+            collect_garbage(workspace, lambda: Needed({"synthetic"}, {(RECIPE, tag)}), dry_run=False, superseded=True)
 
 
 def measured(root: Path, operation: str, tag: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,7 +32,9 @@ class Garbage:
     bytes: int
 
 
-def clean_table(workspace: Workspace, name: str, stale_tags: Iterable[str], *, dry_run: bool) -> list[Garbage]:
+def clean_table(
+    workspace: Workspace, name: str, stale_tags: Callable[[], Iterable[str]], *, dry_run: bool
+) -> list[Garbage]:
     """Remove tags, the versions that no tag names, and the files that no version names, e.g. of killed writers.
 
     The newest version stays.
@@ -40,7 +42,8 @@ def clean_table(workspace: Workspace, name: str, stale_tags: Iterable[str], *, d
     Args:
         workspace: Where the store is.
         name: The table.
-        stale_tags: Tags to remove first.
+        stale_tags: Gives the tags to remove first. It is asked under the table's lock, as a run may have set or needed
+            one meanwhile.
         dry_run: Only say what would be removed.
 
     Returns:
@@ -52,8 +55,8 @@ def clean_table(workspace: Workspace, name: str, stale_tags: Iterable[str], *, d
     with file_lock(workspace, name):  # nobody on this machine is writing now
         dataset = open_table(workspace, name)
         if dataset is None:
-            return [] if dry_run else _remove_uncommitted(workspace, name)
-        stale = set(stale_tags)
+            return _remove_uncommitted(workspace, name, dry_run=dry_run)
+        stale = set(stale_tags())
         with translate_lance_errors(dataset.uri):
             garbage = _unneeded(workspace, dataset, name, stale)
             if not dry_run:
@@ -69,13 +72,16 @@ def clean_table(workspace: Workspace, name: str, stale_tags: Iterable[str], *, d
         return garbage
 
 
-def remove_table(workspace: Workspace, name: str, what: str, *, dry_run: bool) -> list[Garbage]:
+def remove_table(
+    workspace: Workspace, name: str, what: str, is_needed: Callable[[], bool], *, dry_run: bool
+) -> list[Garbage]:
     """Remove a table that nothing uses.
 
     Args:
         workspace: Where the store is.
         name: The table.
         what: What its rows are, for the report.
+        is_needed: Asked under the table's lock: a build may have begun to write it, or ended, meanwhile.
         dry_run: Only say what would be removed.
 
     Returns:
@@ -85,9 +91,11 @@ def remove_table(workspace: Workspace, name: str, what: str, *, dry_run: bool) -
         StoreError: The table cannot be read; nothing of it is removed.
     """
     with file_lock(workspace, name):
+        if is_needed():
+            return []
         dataset = open_table(workspace, name)
         if dataset is None:
-            return [] if dry_run else _remove_uncommitted(workspace, name)
+            return _remove_uncommitted(workspace, name, dry_run=dry_run)
         sizes = dataset.all_files().read_all().column("size_bytes").to_pylist()
         rows = dataset.count_rows()
         if not dry_run:
@@ -137,10 +145,11 @@ def _remove_digests(dataset: Any) -> None:
             files.delete_file(path)
 
 
-def _remove_uncommitted(workspace: Workspace, name: str) -> list[Garbage]:
+def _remove_uncommitted(workspace: Workspace, name: str, *, dry_run: bool) -> list[Garbage]:
     """A table whose first writer was killed before its first commit, or is another machine's that is still writing."""
     if workspace.remote:
         return []
     paths = session(table_uri(workspace, name)).list()
-    drop_table(workspace, name)
+    if not dry_run:
+        drop_table(workspace, name)
     return [Garbage(name, "files that were never committed", len(paths), 0)]

@@ -92,20 +92,29 @@ class ShardStore:
         return pl.read_parquet([self.path(key) for key in keys], columns=columns, glob=False)
 
 
-def free_shards(workspace: Workspace, needed: Set[str], *, dry_run: bool) -> list[dict[str, Any]]:
+def free_shards(workspace: Workspace, look: Callable[[], Set[str] | None], *, dry_run: bool) -> list[dict[str, Any]]:
     """Remove shards whose key is not needed, and what was computed from them (`<key>-<settings>`).
+
+    Args:
+        workspace: The folder of all state.
+        look: Gives the keys that are needed, or None if all are. It is asked after the files were listed, so that
+            what a build writes from then on stays.
+        dry_run: Only say what would be removed.
 
     Returns:
         Kind, files and MiB of what was removed, or with `dry_run` would be.
     """
-    freed = []
-    for folder in sorted(workspace.shards.glob("*")):
-        # Hidden files are temporary ones: of a running writer, or left to `finish_removals`.
-        files = [path for path in folder.glob("*/[!.]*") if path.stem.split("-")[0] not in needed]
+    # Hidden files are temporary ones: of a running writer, or left to `finish_removals`.
+    listed = {folder.name: list(folder.glob("*/[!.]*")) for folder in sorted(workspace.shards.glob("*"))}
+    needed, freed = look(), []
+    if needed is None:
+        return []
+    for kind, there in listed.items():
+        files = [path for path in there if path.stem.split("-")[0] not in needed]
         size = sum(_size(path) for path in files)
         shards = sum(path.suffix == ".parquet" for path in files)
         if shards:
-            freed.append({"kind": folder.name, "files": shards, "MiB": f"{size / 2**20:,.1f}"})
+            freed.append({"kind": kind, "files": shards, "MiB": f"{size / 2**20:,.1f}"})
         for path in files if not dry_run else ():
             path.unlink(missing_ok=True)
     return freed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -96,13 +97,12 @@ def gc(
 ) -> None:
     """Delete the shards of texts that are not part of any recipe's current corpus; they are made again when needed."""
     workspace = prepare_environment()
-    from stella_assets.corpus.shards import live_shards
-    from stella_assets.release.alive import collecting, live_artefacts
+    from stella_assets.release.alive import collecting, needed_shards
     from stella_assets.storage.shards import free_shards
 
     with collecting(workspace) as builds:
         say_in_use(builds)
-        freed = [] if builds else free_shards(workspace, live_shards(live_artefacts(workspace)), dry_run=dry_run)
+        freed = free_shards(workspace, partial(needed_shards, workspace), dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, "deleted": freed})
         return

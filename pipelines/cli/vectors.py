@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -163,8 +164,8 @@ def gc(
 ) -> None:
     """Delete what no tag, no release and no current recipe needs. Imported vectors stay until they are named."""
     workspace = prepare_environment()
-    from stella_assets.release.alive import collecting, live_artefacts
-    from stella_assets.teachers.garbage import collect_garbage, live_vectors
+    from stella_assets.release.alive import collecting, needed_vectors
+    from stella_assets.teachers.garbage import collect_garbage
     from stella_assets.teachers.imported import imported_fingerprints, require_imported
 
     given_up = drop_imported or []
@@ -174,10 +175,9 @@ def gc(
     # Of all recipes of the workspace, not only those in recipes/: their links and releases count.
     with collecting(workspace) as builds:
         say_in_use(builds)
-        needed = live_vectors(live_artefacts(workspace))
-        garbage = collect_garbage(
-            workspace, needed, dry_run=dry_run, superseded=superseded, in_use=bool(builds), given_up=given_up
-        )
+        look = partial(needed_vectors, workspace)
+        garbage = collect_garbage(workspace, look, dry_run=dry_run, superseded=superseded, given_up=given_up)
+        needed = look()
     for fingerprint in sorted(set(imported_fingerprints(workspace)) - needed.fingerprints - set(given_up)):
         note(
             f"Kept: vectors that were imported under {fingerprint} and that nothing uses; "

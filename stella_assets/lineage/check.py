@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from stella_assets.core.manifest import changed_values, environment, file_digest, plain
+from stella_assets.core.manifest import Manifest, changed_values, environment, file_digest, plain
 from stella_assets.core.trace import Node
 from stella_assets.lineage.difference import Difference, setups
 from stella_assets.lineage.match import match_steps
@@ -79,11 +80,9 @@ def damages(release: Node, workspace: Workspace) -> Iterator[Difference]:
         if node.manifest is None or node.folder is None:
             yield Difference("content", name, "its files are gone", node.digest[:12], None)
             continue
-        for file, digest in node.manifest.files.items():
-            path = node.folder / file
-            now = file_digest(path) if path.is_file() else None
-            if now != digest:
-                yield Difference("content", name, str(path), digest[:12], now and now[:12])
+        if wrong := list(_wrong_files(name, node.folder, node.manifest)):
+            yield from wrong
+            continue  # what it says of vectors may be wrong, too
         needed = live_vectors([node.folder])
         for fingerprint in sorted(needed.fingerprints):
             for damage in damaged.get(VECTORS + fingerprint, ()):
@@ -93,3 +92,11 @@ def damages(release: Node, workspace: Workspace) -> Iterator[Difference]:
                 # Damage that names no tag may concern any version of the table.
                 if not damage.tags or tag in damage.tags:
                     yield Difference("vectors", name, f"{damage.table}, {damage.place}", None, damage.what)
+
+
+def _wrong_files(name: str, folder: Path, manifest: Manifest) -> Iterator[Difference]:
+    for file, digest in manifest.files.items():
+        path = folder / file
+        now = file_digest(path) if path.is_file() else None
+        if now != digest:
+            yield Difference("content", name, str(path), digest[:12], now and now[:12])

@@ -80,8 +80,11 @@ def redistil(
         ledger.add(entry)
         # Only a trained student adds stages and a release, and so takes the place of older ones.
         if entry.verdict in TRAINED:
-            for line in apply_retention(recipe, workspace):
-                runner.log.info(f"removed: {line}")
+            try:
+                for line in apply_retention(recipe, workspace):
+                    runner.log.info(f"removed: {line}")
+            except EXPECTED as refused:  # e.g. damage, even of another recipe; this one is done
+                runner.log.warning(f"nothing more is removed: {refused}")
     runner.log.info(str(entry))
     return entry
 

@@ -8,8 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from stella_assets.core.manifest import Manifest
-from stella_assets.corpus.shards import live_shards
-from stella_assets.release.alive import collecting, linked_artefacts, live_artefacts
+from stella_assets.release.alive import (
+    collecting,
+    linked_artefacts,
+    live_artefacts,
+    needed_shards,
+    needed_vectors,
+)
 from stella_assets.release.publish import RELEASE
 from stella_assets.storage.artefacts import MANIFEST, ArtefactStore, finished
 from stella_assets.storage.files import below
@@ -17,7 +22,6 @@ from stella_assets.storage.releases import Releases
 from stella_assets.storage.shards import free_shards
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import garbage as vector_garbage
-from stella_assets.teachers.garbage import live_vectors
 
 
 def collect_garbage(
@@ -38,13 +42,11 @@ def collect_garbage(
     Returns:
         What was removed, or would be, in words.
     """
-    with collecting(workspace) as builds:
-        return _collect(workspace, recipe, keep, retention_days, in_use=bool(builds), dry_run=dry_run)
+    with collecting(workspace):
+        return _collect(workspace, recipe, keep, retention_days, dry_run=dry_run)
 
 
-def _collect(
-    workspace: Workspace, recipe: str, keep: int, retention_days: float, *, in_use: bool, dry_run: bool
-) -> list[str]:
+def _collect(workspace: Workspace, recipe: str, keep: int, retention_days: float, *, dry_run: bool) -> list[str]:
     before = datetime.now(UTC) - timedelta(days=retention_days)
     # In this order a kill leaves files that the next call removes, never a name or a link without its files.
     forgotten = releases_beyond(workspace, recipe, keep)
@@ -56,8 +58,8 @@ def _collect(
         Releases(workspace, recipe).forget(name)
     lines += _remove_artefacts(workspace, live, before, dry_run=dry_run)
     # After the artefacts: they name the vectors and shards that are still needed.
-    lines += remove_vectors(workspace, live, in_use=in_use, dry_run=dry_run)
-    return lines if in_use else lines + remove_shards(workspace, live, dry_run=dry_run)
+    lines += _remove_vectors(workspace, removable, dry_run=dry_run)
+    return lines + _remove_shards(workspace, removable, dry_run=dry_run)
 
 
 def releases_beyond(workspace: Workspace, recipe: str, keep: int) -> list[str]:
@@ -75,37 +77,16 @@ def releases_beyond(workspace: Workspace, recipe: str, keep: int) -> list[str]:
     return [name for name in releases.names()[keep:] if name not in safe]
 
 
-def remove_vectors(
-    workspace: Workspace, live: Collection[Path], *, in_use: bool = False, dry_run: bool = False
-) -> list[str]:
-    """Remove snapshots and teachers' vectors that no artefact of `live` needs.
-
-    Args:
-        workspace: Where state is kept.
-        live: Folders of the artefacts that stay.
-        in_use: Whether a build runs or was interrupted: then only old versions go.
-        dry_run: Only say what would be removed.
-
-    Returns:
-        What was removed, or would be, in words.
-    """
-    needed = live_vectors(live)
-    garbage = vector_garbage.collect_garbage(workspace, needed, dry_run=dry_run, superseded=True, in_use=in_use)
+def _remove_vectors(workspace: Workspace, without: Collection[Path], *, dry_run: bool) -> list[str]:
+    """Remove snapshots and teachers' vectors that nothing needs, in words."""
+    look = partial(needed_vectors, workspace, without=without)
+    garbage = vector_garbage.collect_garbage(workspace, look, dry_run=dry_run, superseded=True)
     return [f"{item.table}: {item.what}, {item.bytes / 2**20:,.1f} MiB" for item in garbage if item.bytes]
 
 
-def remove_shards(workspace: Workspace, live: Collection[Path], *, dry_run: bool = False) -> list[str]:
-    """Remove shards of texts that no artefact of `live` needs.
-
-    Args:
-        workspace: Where state is kept.
-        live: Folders of the artefacts that stay.
-        dry_run: Only say what would be removed.
-
-    Returns:
-        What was removed, or would be, in words.
-    """
-    freed = free_shards(workspace, live_shards(live), dry_run=dry_run)
+def _remove_shards(workspace: Workspace, without: Collection[Path], *, dry_run: bool) -> list[str]:
+    """Remove shards of texts that nothing needs, in words."""
+    freed = free_shards(workspace, partial(needed_shards, workspace, without=without), dry_run=dry_run)
     return [f"{row['files']} shards of {row['kind']}, {row['MiB']} MiB" for row in freed]
 
 

@@ -91,7 +91,7 @@ def _take_out(
         yield f"{name}: took out units of {rows:,} rows"
     for name, damages in by_table.items():
         if name.startswith(STATES):
-            remove_table(workspace, name, "states of evaluated texts", dry_run=False)
+            remove_table(workspace, name, "states of evaluated texts", lambda: False, dry_run=False)
             yield f"{name}: removed; it is computed again when it is needed"
         if name.startswith(SCORES):
             rows = drop_damaged(workspace, name, damages, say_waiting)

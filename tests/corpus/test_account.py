@@ -40,9 +40,9 @@ def test_shards_of_live_artefacts_are_kept(tmp_path: Path, corpus_with, workspac
         corpus = corpus_with({"dev": 0.2, "test": 0.2}, kind="text", path="./lines.txt", unit="line")
         made.append(build(corpus, workspace))
     alive = [artefact.folder for artefact in made[1].values()]
-    assert free_shards(workspace, live_shards(alive), dry_run=False)
+    assert free_shards(workspace, lambda: live_shards(alive), dry_run=False)
     assert CleanedTexts.open(made[1]["cleaned_texts"], workspace).are_stored()
     assert not CleanedTexts.open(made[0]["cleaned_texts"], workspace).are_stored()
-    assert free_shards(workspace, live_shards(alive), dry_run=False) == []
+    assert free_shards(workspace, lambda: live_shards(alive), dry_run=False) == []
     assert build(corpus, workspace)["corpus"].digest == made[1]["corpus"].digest
     assert len(rows_of(made[1])) == 40

@@ -294,13 +294,13 @@ def test_no_collector_takes_imported_vectors_until_a_person_gives_them_up(memmap
     computed = VectorTable(workspace, "computed", 8)
     computed.fill(ids, lambda at: [ids[i] for i in at], unit_vectors)
     for superseded in (False, True):
-        collect_garbage(workspace, nothing, dry_run=False, superseded=superseded)
+        collect_garbage(workspace, lambda: nothing, dry_run=False, superseded=superseded)
     assert table_names(workspace) == ["teacher_vectors.echodocument"]
     assert len(VectorTable(workspace, "echodocument", 8).fetch(ids)) == 50
     assert imported_fingerprints(workspace) == ["echodocument"]
     needed = Needed({"echodocument"}, frozenset())
-    assert collect_garbage(workspace, needed, dry_run=False, superseded=True, given_up=["echodocument"]) == []
-    (gone,) = collect_garbage(workspace, nothing, dry_run=False, superseded=False, given_up=["echodocument"])
+    assert collect_garbage(workspace, lambda: needed, dry_run=False, superseded=True, given_up=["echodocument"]) == []
+    (gone,) = collect_garbage(workspace, lambda: nothing, dry_run=False, superseded=False, given_up=["echodocument"])
     assert (gone.table, gone.bytes > 0) == ("teacher_vectors.echodocument", True)
     with pytest.raises(UserError, match="echodocument: no vectors were imported"):
         require_imported(workspace, "echodocument")

@@ -12,7 +12,8 @@ import pytest
 from stella_assets.core.runner import Runner
 from stella_assets.core.trace import Tracer
 from stella_assets.pipelines.views import refresh_views
-from stella_assets.recipe import Graph, Recipe
+from stella_assets.recipe import Graph, Recipe, Redistil
+from stella_assets.redistil.attempt import Attempt
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.redistil.redistil import NotRedistilledError, make_in_process, redistil
 from stella_assets.storage.database import open_table, table_names
@@ -144,3 +145,17 @@ def test_a_recipe_without_the_setting_is_refused_with_the_key_to_add(tiny: Recip
     runner = Runner(workspace, log)
     with pytest.raises(NotRedistilledError, match="Add `redistil: true`"):
         redistil(Graph(tiny), runner, make_in_process(runner))
+
+
+def test_damage_of_another_recipe_stops_the_collector_and_not_the_run(
+    tiny: Recipe, workspace: Workspace, log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    damaged = workspace.artefacts / "corpus" / "0123456789abcdef" / "manifest.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("{")
+    monkeypatch.setattr(Attempt, "run", lambda attempt, _at, _force: attempt.outcome("promoted", "all new"))
+    runner = Runner(workspace, log)
+    graph = Graph(tiny.model_copy(update={"redistil": Redistil()}))
+    assert redistil(graph, runner, make_in_process(runner)).verdict == "promoted"
+    assert [entry.verdict for entry in Ledger(workspace, tiny.name).entries()] == ["promoted"]
+    assert f"nothing more is removed: {damaged}" in caplog.text

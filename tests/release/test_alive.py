@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from stella_assets.core.manifest import Identity, Manifest
 from stella_assets.evaluation.tables import SCORES
 from stella_assets.release.alive import linked_artefacts, live_artefacts
@@ -49,10 +51,11 @@ def test_a_release_is_alive_until_it_is_about_to_be_removed(workspace: Workspace
     assert live_artefacts(workspace, without=[folder(workspace, release)]) == set()
 
 
-def test_scores_of_tasks_are_alive_with_the_scores_of_their_model(workspace: Workspace):
+@pytest.mark.parametrize("family", ["task_scores", "ranking_scores"])
+def test_scores_of_tasks_are_alive_with_the_scores_of_their_model(workspace: Workspace, family: str):
     scores = made(workspace, "scores/stage_1", {})
     row = dict.fromkeys(SCORES.schema.names) | {"weights": "w1"}
     SCORES.write(folder(workspace, scores), [row])
     link(workspace, "scores/stage_1", scores)
-    parts = [made(workspace, "task_scores/STS", {}, loader={"weights": weights}) for weights in ("w1", "w2")]
+    parts = [made(workspace, f"{family}/STS", {}, loader={"weights": weights}) for weights in ("w1", "w2")]
     assert live_artefacts(workspace) == {folder(workspace, scores), folder(workspace, parts[0])}

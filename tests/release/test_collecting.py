@@ -1,30 +1,37 @@
 """Nothing that a build still needs is collected, a kill in a collector blocks nobody, and collectors do not disturb."""
 
+import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from stella_assets.core.errors import UserError
+from stella_assets.core.intact import DamagedArtefactError
 from stella_assets.core.leases import leases, remove_expired, take_lease
 from stella_assets.core.runner import Runner
-from stella_assets.core.step import BuildContext, Result, Step
+from stella_assets.core.step import Artefact, BuildContext, Result, Step
 from stella_assets.corpus.text import text_id
 from stella_assets.pipelines.selection import select_steps, unlinked
+from stella_assets.redistil import retention
 from stella_assets.redistil.retention import collect_garbage
-from stella_assets.release.alive import collecting, live_artefacts
-from stella_assets.storage.artefacts import finished
+from stella_assets.release.alive import collecting, needed_shards, needed_vectors
+from stella_assets.storage.artefacts import ArtefactStore, finished
 from stella_assets.storage.database import open_table, table_names
+from stella_assets.storage.locks import file_lock
 from stella_assets.storage.removal import TRASH, finish_removals, remove_folder
 from stella_assets.storage.shards import ShardStore, free_shards
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers import garbage
-from stella_assets.teachers.garbage import live_vectors
+from stella_assets.teachers.garbage import Needed
 from stella_assets.teachers.snapshot import snapshot_tags
 from stella_assets.teachers.vectors import VectorTable
 from tests.snapshots import Corpus, Teacher, vectors_of, write
@@ -35,11 +42,9 @@ WEEK = 7.01 * 86_400
 
 def collect_all(workspace: Workspace) -> None:
     """What `vectors gc --superseded`, `corpus gc` and `redistil gc` do."""
-    with collecting(workspace) as builds:
-        needed = live_vectors(live_artefacts(workspace))
-        garbage.collect_garbage(workspace, needed, dry_run=False, superseded=True, in_use=bool(builds))
-        if not builds:
-            free_shards(workspace, set(), dry_run=False)
+    with collecting(workspace):
+        garbage.collect_garbage(workspace, partial(needed_vectors, workspace), dry_run=False, superseded=True)
+        free_shards(workspace, partial(needed_shards, workspace), dry_run=False)
     collect_garbage(workspace, "other", keep=1, retention_days=0)
 
 
@@ -190,3 +195,95 @@ def test_collectors_and_a_run_do_not_fail_one_another(workspace: Workspace, log:
             call.result()
     assert leases(workspace) == []
     assert (workspace.current("tiny", "loose") / "manifest.json").is_file()
+
+
+def begun(workspace: Workspace) -> None:
+    """A build that has begun."""
+    take_lease(ArtefactStore(workspace).scratch("embedded", "0a"), "tiny", "embedded", {})
+
+
+def naming_vectors(context: BuildContext) -> Result:
+    reference = {"dim": 4, "rows": 20, "fingerprints": {"document": "f"}, "digest": ""}
+    (context.folder / "vectors.json").write_text(json.dumps(reference))
+    return Result()
+
+
+def made(workspace: Workspace) -> Artefact:
+    """A build that has begun, and ended: a recipe has its artefact."""
+    return Runner(workspace, logging.getLogger("test")).make(Step("tiny", "teacher_vectors/t", "1", {}, naming_vectors))
+
+
+@pytest.mark.parametrize("build", [begun, made])
+def test_what_a_build_wrote_while_the_collector_was_at_work_stays(
+    workspace: Workspace, build: Callable[[Workspace], None], monkeypatch: pytest.MonkeyPatch
+):
+    remove = retention._remove_artefacts
+
+    def build_meanwhile(*arguments: Any, **options: Any) -> list[str]:
+        embed(workspace)
+        build(workspace)
+        return remove(*arguments, **options)
+
+    monkeypatch.setattr(retention, "_remove_artefacts", build_meanwhile)
+    collect_garbage(workspace, "other", keep=1, retention_days=0)
+    assert "teacher_vectors.f" in table_names(workspace)
+
+
+@pytest.mark.parametrize("build", [begun, made])
+def test_a_collector_that_waited_for_a_writer_looks_again(workspace: Workspace, build: Callable[[Workspace], None]):
+    embed(workspace)
+    looked, look = threading.Event(), partial(needed_vectors, workspace)
+
+    def look_and_say() -> Needed:
+        needed = look()
+        looked.set()
+        return needed
+
+    with ThreadPoolExecutor(1) as pool:
+        with file_lock(workspace, "teacher_vectors.f"), file_lock(workspace, "tiny.concatenated_vectors"):
+            call = pool.submit(garbage.collect_garbage, workspace, look_and_say, dry_run=False, superseded=True)
+            assert looked.wait(60)
+            assert look() == Needed(set(), set(), set())  # so far, nothing needs the table
+            build(workspace)
+        call.result()
+    assert "teacher_vectors.f" in table_names(workspace)
+
+
+def test_a_shard_that_was_written_while_the_collector_looked_stays(workspace: Workspace):
+    import polars as pl
+
+    store = ShardStore(workspace, "cleaned")
+    store.get("0a", lambda: pl.DataFrame({"id": IDS}))
+
+    def look() -> set[str]:
+        store.get("0b", lambda: pl.DataFrame({"id": IDS}))
+        return set()
+
+    [freed] = free_shards(workspace, look, dry_run=False)
+    assert (freed["files"], store.holds("0a"), store.holds("0b")) == (1, False, True)
+
+
+def test_a_dry_run_names_what_was_never_committed(workspace: Workspace):
+    left = Path(workspace.vectors) / "teacher_vectors.f.lance" / "data"
+    left.mkdir(parents=True)
+    (left / "0.lance").write_bytes(b"0")
+    look = partial(needed_vectors, workspace)
+    would_go = garbage.collect_garbage(workspace, look, dry_run=True, superseded=False)
+    assert [each.table for each in would_go] == ["teacher_vectors.f"]
+    assert garbage.collect_garbage(workspace, look, dry_run=False, superseded=False) == would_go
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda path: path.unlink(), lambda path: path.write_text(path.read_text().replace('"f"', '"g"'))]
+)
+def test_a_damaged_artefact_gives_no_vectors_away(workspace: Workspace, damage: Callable[[Path], object]):
+    embed(workspace)
+    file = made(workspace).folder / "vectors.json"
+    collect_all(workspace)
+    assert "teacher_vectors.f" in table_names(workspace)
+    damage(file)
+    with pytest.raises(DamagedArtefactError, match=r"vectors\.json"):
+        collect_all(workspace)
+    with pytest.raises(DamagedArtefactError, match=r"vectors\.json"):
+        needed_shards(workspace)
+    assert "teacher_vectors.f" in table_names(workspace)

@@ -38,13 +38,13 @@ def test_a_dry_run_names_what_would_be_removed_and_changes_nothing(workspace: Wo
     write(workspace, "two", Corpus(range(50, 160)), Teacher("small", 3, fit="2"))
     fill(workspace, "unused")
     before = files(workspace)
-    found = collect_garbage(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=True, superseded=True)
+    found = collect_garbage(workspace, lambda: Needed(frozenset(), {("tiny", "two")}), dry_run=True, superseded=True)
     assert files(workspace) == before
     assert [(g.table, g.bytes > 0) for g in found] == [
         ("tiny.concatenated_vectors", True),
         ("teacher_vectors.unused", True),
     ]
-    freed = collect_garbage(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
+    freed = collect_garbage(workspace, lambda: Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
     assert freed == found
     assert sum(files(workspace).values()) <= sum(before.values()) - sum(g.bytes for g in found)
 
@@ -54,7 +54,7 @@ def test_a_tag_keeps_its_snapshot_and_the_vectors_of_its_teachers(workspace: Wor
     fill(workspace, "other")
     write(workspace, "one", Corpus(range(20)), Teacher("small", 3))
     write(workspace, "two", Corpus(range(20)), Teacher("wide", 5))
-    collect_garbage(workspace, NOTHING, dry_run=False, superseded=False)
+    collect_garbage(workspace, lambda: NOTHING, dry_run=False, superseded=False)
     assert list(snapshot_tags(workspace, "tiny")) == ["one", "two"]
     require_equal(workspace, "one", Corpus(range(20)), Teacher("small", 3))
     assert "teacher_vectors.small1" in table_names(workspace)
@@ -66,7 +66,7 @@ def test_a_live_recipe_keeps_its_snapshot_when_superseded_ones_are_removed(works
     write(workspace, "one", Corpus(range(120)), small, wide)
     write(workspace, "two", Corpus(range(40, 150)), small)
     write(workspace, "three", Corpus(range(40, 160)), small)
-    collect_garbage(workspace, Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
+    collect_garbage(workspace, lambda: Needed(frozenset(), {("tiny", "two")}), dry_run=False, superseded=True)
     assert list(snapshot_tags(workspace, "tiny")) == ["two"]
     require_equal(workspace, "two", Corpus(range(40, 150)), small)
     assert verify_table(workspace, "tiny.concatenated_vectors").damages == []
@@ -89,7 +89,7 @@ def test_what_a_killed_writer_left_is_freed(workspace: Workspace):
         str(Path(workspace.vectors) / "teacher_vectors.never.lance"), table, schema
     )  # killed before its first commit
     assert len(VectorTable(workspace, "never", 4)) == 0
-    found = collect_garbage(workspace, Needed({"used"}, frozenset()), dry_run=False, superseded=False)
+    found = collect_garbage(workspace, lambda: Needed({"used"}, frozenset()), dry_run=False, superseded=False)
     (garbage,) = [item for item in found if item.bytes]
     assert (garbage.table, garbage.files) == ("teacher_vectors.used", 1)
     assert len(VectorTable(workspace, "used", 4)) == 20
@@ -102,5 +102,5 @@ def test_nothing_is_freed_twice(workspace: Workspace):
     SnapshotWriter(workspace, "other", unit_rows=50).write(
         "x", Corpus(range(10)), [TeacherColumn("t", 3, 1.0, {}, lambda ids, _r: vectors_of(ids, 3, "t"))], {}
     )
-    assert collect_garbage(workspace, NOTHING, dry_run=False, superseded=False) == []
+    assert collect_garbage(workspace, lambda: NOTHING, dry_run=False, superseded=False) == []
     assert len(Snapshot.open(workspace, "other", "x")) == 10

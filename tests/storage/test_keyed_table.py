@@ -211,6 +211,6 @@ def test_a_home_of_any_name_is_the_only_folder_that_is_written(tmp_path: Path, n
         set_tag(workspace, "lengths", "kept", version)
         assert table_tags(workspace, "lengths") == {"kept": version}
         assert has_tag(workspace, "lengths", "kept")
-    clean_table(workspace, "lengths", ["kept"], dry_run=False)
+    clean_table(workspace, "lengths", lambda: ["kept"], dry_run=False)
     assert table_tags(workspace, "lengths") == {}
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -316,9 +316,9 @@ def test_a_writer_that_was_killed_before_its_first_commit_does_not_block_others(
     require_whole(workspace)
     assert len(bucket.objects("f.lance/data/")) == 5
     before = bucket.objects("")
-    assert collect_garbage(workspace, Needed({"f"}, set()), dry_run=True, superseded=False) == []
+    assert collect_garbage(workspace, lambda: Needed({"f"}, set()), dry_run=True, superseded=False) == []
     assert bucket.objects("") == before
-    collect_garbage(workspace, Needed({"f"}, set()), dry_run=False, superseded=False)
+    collect_garbage(workspace, lambda: Needed({"f"}, set()), dry_run=False, superseded=False)
     assert len(bucket.objects("f.lance/data/")) == len(bucket.objects("f.lance/_digests/")) == 5
     assert len(bucket.objects("unused")) == 2  # another machine may be about to commit it
     require_whole(workspace)
@@ -406,10 +406,10 @@ def test_garbage_in_a_bucket_is_shown_and_then_freed(workspace: Workspace, bucke
     write(workspace, "two", Corpus(range(90, 200)), small)
     needed = Needed({"small1"}, {("tiny", "two")})
     before = bucket.sizes()
-    shown = collect_garbage(workspace, needed, dry_run=True, superseded=True)
+    shown = collect_garbage(workspace, lambda: needed, dry_run=True, superseded=True)
     assert bucket.sizes() == before
     assert {item.table for item in shown} == {SNAPSHOTS, VECTORS + "unused"}
-    assert collect_garbage(workspace, needed, dry_run=False, superseded=True) == shown
+    assert collect_garbage(workspace, lambda: needed, dry_run=False, superseded=True) == shown
     gone = before.keys() - bucket.sizes().keys()
     data = sum(before[key] for key in gone if SNAPSHOTS in key and "/data/" in key)
     assert [item.bytes for item in shown if item.table == SNAPSHOTS] == [data]
@@ -418,7 +418,7 @@ def test_garbage_in_a_bucket_is_shown_and_then_freed(workspace: Workspace, bucke
     require_equal(workspace, "two", Corpus(range(90, 200)), small)
     require_whole(workspace, "small1")
     assert verify_table(workspace, SNAPSHOTS).damages == []
-    assert collect_garbage(workspace, needed, dry_run=True, superseded=True) == []
+    assert collect_garbage(workspace, lambda: needed, dry_run=True, superseded=True) == []
 
 
 @pytest.mark.parametrize("case", REFUSALS)

@@ -113,11 +113,11 @@ def test_stored_scores_are_kept_as_long_as_an_artefact_needs_them(world, reranke
     (name,) = [name for name in table_names(world.workspace) if name.startswith("pair_scores.")]
     needed = live_vectors([artefact.folder])
     assert needed.scores == {name}
-    collect_garbage(world.workspace, needed, dry_run=False, superseded=False)
+    collect_garbage(world.workspace, lambda: needed, dry_run=False, superseded=False)
     assert name in table_names(world.workspace)
-    collect_garbage(world.workspace, live_vectors([]), dry_run=False, superseded=False, in_use=True)
+    collect_garbage(world.workspace, lambda: live_vectors([], in_use=True), dry_run=False, superseded=False)
     assert name in table_names(world.workspace)
-    collect_garbage(world.workspace, live_vectors([]), dry_run=False, superseded=False)
+    collect_garbage(world.workspace, lambda: live_vectors([]), dry_run=False, superseded=False)
     assert name not in table_names(world.workspace)
 
 
