@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stella_assets.storage.files import apply_umask, link_atomically, sync
 from stella_assets.storage.locks import file_lock, try_lock
-from stella_assets.storage.removal import remove_folder
+from stella_assets.storage.removal import remove_folder, set_aside
 from stella_assets.storage.workspace import Workspace
 
 MANIFEST = "manifest.json"
@@ -119,6 +119,8 @@ class ArtefactStore:
         link = self.workspace.current(recipe, name)
         # A relative target stays valid when the whole workspace is moved or mounted elsewhere.
         target = os.path.relpath(self.path(asset, key), link.parent)
+        if link.is_dir() and not link.is_symlink():  # the workspace was copied through its links
+            set_aside(link, self.workspace.root)
         if not (link.is_symlink() and str(link.readlink()) == target):
             link_atomically(link, target)
 

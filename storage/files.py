@@ -86,6 +86,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def resolved(path: Path) -> Path:
+    """Where a path leads through all links; unlike `Path.resolve`, it does not fail for a link that leads to itself."""
+    return Path(os.path.realpath(path))
+
+
 def below(root: Path) -> Iterator[Path]:
     """All files and folders below a folder, of those that are still there when they are looked at.
 

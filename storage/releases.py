@@ -16,7 +16,7 @@ from typing import Any
 
 from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.errors import MissingReleaseError, NoReleaseError, ReleaseError
-from stella_assets.storage.files import link_atomically, write_atomically
+from stella_assets.storage.files import link_atomically, resolved, write_atomically
 from stella_assets.storage.locks import file_lock
 from stella_assets.storage.sealed import seal, unseal
 from stella_assets.storage.workspace import Workspace
@@ -53,9 +53,24 @@ class Releases:
         return [record["name"] for record in sorted(records, key=lambda record: record["number"], reverse=True)]
 
     def active(self) -> str | None:
-        """The name of the active release; None before the first promotion."""
+        """The name of the active release; None before the first promotion.
+
+        Raises:
+            ReleaseError: The active link is not one to a release of this recipe. People read through it, so it must
+                not lead elsewhere.
+        """
         link = self._folder / ACTIVE_LINK
-        return link.readlink().name if link.is_symlink() else None
+        if not os.path.lexists(link):
+            return None
+        target = str(link.readlink()) if link.is_symlink() else ""
+        if not NAME.fullmatch(target) or not os.path.lexists(self._folder / f"{target}.json"):
+            leads = f"leads to {target!r}" if target else "is not a link"
+            raise ReleaseError(
+                f"{link}: {leads}, and not to a release of recipe {self._recipe!r}. Remove it, then promote a release "
+                "again.",
+                link,
+            )
+        return target
 
     def record(self, name: str) -> dict[str, Any]:
         """What was recorded when it was promoted.
@@ -64,7 +79,8 @@ class Releases:
             ReleaseError: There is no such release.
         """
         path = self._folder / f"{name}.json"
-        if not path.is_file():
+        # Not `is_file`: a link that leads nowhere is damage, and must not count as a release that was never there.
+        if not os.path.lexists(path):
             known = ", ".join(self.names()) or "none yet"
             raise NoReleaseError(f"recipe {self._recipe!r}: has no release {name!r}; it has {known}.", path)
         try:
@@ -82,9 +98,10 @@ class Releases:
         Raises:
             ReleaseError: There is no such release, or its files are gone.
         """
-        key, folder = self.record(name)["key"], (self._folder / name).resolve()
+        key, folder = self.record(name)["key"], resolved(self._folder / name)
         # The link and the record say the same twice, so a change to one of them shows.
-        if folder.name != key or not (folder / MANIFEST).is_file():
+        inside = folder.is_relative_to(resolved(self._workspace.artefacts))
+        if folder.name != key or not inside or not (folder / MANIFEST).is_file():
             raise MissingReleaseError(f"{folder}: the files of release {name!r} are gone.", folder)
         return folder
 

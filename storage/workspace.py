@@ -84,6 +84,11 @@ class Workspace:
         return self.root / "redistillations"
 
     @property
+    def reproductions(self) -> Path:
+        """Releases that are made again, each in a workspace of its own."""
+        return self.root / "reproductions"
+
+    @property
     def environments(self) -> Path:
         """Python environments of their own for models, `environments/<digest>/`."""
         return self.root / "environments"

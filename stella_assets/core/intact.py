@@ -8,6 +8,7 @@ from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import REMEDY, Manifest, ManifestError
 from stella_assets.core.step import Artefact
 from stella_assets.storage.checked import CheckedFiles
+from stella_assets.storage.files import resolved
 from stella_assets.storage.workspace import Workspace
 
 KIND = "artefacts"
@@ -39,6 +40,10 @@ def open_intact(workspace: Workspace, folder: Path, *, thorough: bool = False) -
         artefact = Artefact.open(name.rpartition("/")[0], folder)
     except ManifestError as error:
         raise DamagedArtefactError(error.message, error.remedy) from None
+    identity = artefact.manifest.identity
+    # Folders that changed places are whole, and each would be used for the other.
+    if name != f"{identity.asset}/{identity.key}":
+        raise DamagedArtefactError(f"{folder}: is the artefact {identity.asset}/{identity.key}.", REMEDY)
     wrong = CheckedFiles(workspace, f"{KIND}/{name}", folder).wrong(artefact.manifest.files, thorough=thorough)
     if wrong:
         raise DamagedArtefactError(f"{'; '.join(map(str, wrong))}.", REMEDY)
@@ -51,4 +56,7 @@ def note_files(workspace: Workspace, folder: Path, manifest: Manifest) -> None:
 
 
 def _name(workspace: Workspace, folder: Path) -> str:
-    return folder.resolve().relative_to(workspace.artefacts.resolve()).as_posix()
+    found, artefacts = resolved(folder), resolved(workspace.artefacts)
+    if not found.is_relative_to(artefacts):
+        raise DamagedArtefactError(f"{folder}: leads to {found}, outside of {workspace.artefacts}.", REMEDY)
+    return found.relative_to(artefacts).as_posix()

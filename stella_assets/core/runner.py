@@ -18,7 +18,7 @@ from stella_assets.core.progress import progress_in
 from stella_assets.core.step import Artefact, BuildContext, Launch, Log, Result, Step
 from stella_assets.storage.artefacts import MANIFEST, ArtefactStore
 from stella_assets.storage.errors import DamageError
-from stella_assets.storage.files import file_digest, write_atomically
+from stella_assets.storage.files import file_digest, resolved, write_atomically
 from stella_assets.storage.memory import PeakMemory, return_freed_memory
 from stella_assets.storage.workspace import Workspace
 
@@ -195,9 +195,9 @@ class Runner:
     def is_linked(self, step: Step[Any]) -> bool:
         """Whether a step's artefact, which exists, is what its recipe has, and nothing of its build is left."""
         # Both sides are resolved: the workspace may itself be reached through a link.
-        linked = self.workspace.current(step.recipe, step.name).resolve()
+        linked = resolved(self.workspace.current(step.recipe, step.name))
         left = self.store.has_scratch(step.stored_as, self.identity(step).key)
-        return linked == self.require(step).folder.resolve() and not left
+        return linked == resolved(self.require(step).folder) and not left
 
     def prune_links(self, recipe: str, steps: Iterable[Step[Any]], keep: Iterable[str] = ()) -> None:
         """Remove the recipe's links to assets that it no longer has.

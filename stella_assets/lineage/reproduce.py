@@ -127,4 +127,4 @@ def reproduction_folder(workspace: Workspace, release: Node) -> Path:
         workspace: Where the release is.
         release: The release.
     """
-    return workspace.root / "reproductions" / release.digest[:12]
+    return workspace.reproductions / release.digest[:12]

@@ -17,11 +17,11 @@ from stella_assets.core.environments import FLAG, deviations
 from stella_assets.core.errors import UserError
 from stella_assets.core.intact import DamagedArtefactError, open_intact
 from stella_assets.core.tables import RUNS
-from stella_assets.storage.artefacts import DRAFT, SCRATCH
+from stella_assets.storage.artefacts import DRAFT, MANIFEST, SCRATCH
 from stella_assets.storage.checked import SealedFile
 from stella_assets.storage.errors import StorageError
 from stella_assets.storage.files import below
-from stella_assets.storage.releases import Releases
+from stella_assets.storage.releases import ACTIVE_LINK, Releases
 from stella_assets.storage.removal import remove_folder, set_aside
 from stella_assets.storage.sealed import unseal
 from stella_assets.storage.workspace import Workspace
@@ -86,7 +86,7 @@ def _artefacts(workspace: Workspace, on_bytes: Callable[[int], object]) -> Itera
 def _take_away(workspace: Workspace, folder: Path) -> None:
     set_aside(folder, workspace.root)
     for link in _links(workspace):  # those of recipes that had it; the next run links what it makes
-        assert link.mend is not None, "links that lead nowhere can be removed"
+        assert link.mend is not None, "links that lead nowhere can be taken away"
         link.mend()
 
 
@@ -109,17 +109,30 @@ def _shards(workspace: Workspace, on_bytes: Callable[[int], object]) -> Iterator
 
 
 def _links(workspace: Workspace) -> Iterator[Damaged]:
-    """Links of recipes that lead nowhere."""
+    """What recipes have instead of links to their artefacts."""
     own = {workspace.artefacts, workspace.shards, workspace.releases, workspace.locks, Path(workspace.vectors)}
+    own |= {workspace.environments, workspace.reproductions}
     for folder, names, files in os.walk(workspace.root):
         names[:] = [name for name in names if Path(folder, name) not in own and not name.startswith(".")]
         for path in (Path(folder, name) for name in (*names, *files)):
-            if path.is_symlink() and not path.exists():
+            if what := _wrong_link(path, workspace):
                 place = path.relative_to(workspace.root).as_posix()
-                what = f"{path} is a link to {path.readlink()}, where nothing is."
-                yield Damaged(
-                    place, what, "the next run of the recipe links it again", partial(path.unlink, missing_ok=True)
-                )
+                yield Damaged(place, what, "the next run of the recipe links it again", _away(path, workspace))
+
+
+def _wrong_link(path: Path, workspace: Workspace) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"{path} is a link to {path.readlink()}, where nothing is."
+    if not (path / MANIFEST).is_file() or path.resolve().is_relative_to(workspace.artefacts.resolve()):
+        return ""
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which is not in {workspace.artefacts}."
+    return f"{path} is a copy of an artefact, where a link to it belongs."
+
+
+def _away(path: Path, workspace: Workspace) -> Callable[[], object]:
+    """Takes a link, or what is in the place of one, out of the way; it may be gone already."""
+    return partial(path.unlink, missing_ok=True) if path.is_symlink() else partial(set_aside, path, workspace.root)
 
 
 def _releases(workspace: Workspace) -> Iterator[Damaged]:
@@ -135,9 +148,11 @@ def _releases(workspace: Workspace) -> Iterator[Damaged]:
                 continue
             except (StorageError, KeyError) as error:
                 yield Damaged(place, str(error), "promote it again, or go back to another one")
-        active = folder / "current"
-        if active.is_symlink() and not active.exists():
-            yield Damaged(f"releases/{folder.name}/current", "no release is active.", "promote one again")
+        try:
+            releases.active()
+        except StorageError as error:
+            place = f"releases/{folder.name}/{ACTIVE_LINK}"
+            yield Damaged(place, str(error), "promote a release again", _away(folder / ACTIVE_LINK, workspace))
 
 
 def _records(workspace: Workspace) -> Iterator[Damaged]:

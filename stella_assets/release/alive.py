@@ -87,14 +87,20 @@ def needed_shards(workspace: Workspace, *, without: Collection[Path] = ()) -> Se
 def linked_artefacts(workspace: Workspace) -> set[Path]:
     """Folders of the artefacts that some recipe has now."""
     not_recipes = {workspace.artefacts, workspace.shards, workspace.releases, Path(workspace.vectors)}
+    not_recipes |= {workspace.environments, workspace.reproductions}
     artefacts, found = workspace.artefacts.resolve(), set()
     for folder, names, _files in os.walk(workspace.root):
         # In place, so that `os.walk` does not descend: the stores have many files and no recipe's links.
-        names[:] = [name for name in names if Path(folder, name) not in not_recipes]
+        names[:] = [name for name in names if Path(folder, name) not in not_recipes and not name.startswith(".")]
         for link in (Path(folder, name) for name in names):
             target = link.resolve()
+            if (
+                not link.is_symlink() and (link / MANIFEST).is_file()
+            ):  # of a workspace that was copied through its links
+                identity = Manifest.read(link / MANIFEST).identity
+                target = artefacts / identity.asset / identity.key
             # Other links may point anywhere. Without a manifest, the artefact is not finished or was removed.
-            if link.is_symlink() and target.is_relative_to(artefacts) and (target / MANIFEST).is_file():
+            if target.is_relative_to(artefacts) and (target / MANIFEST).is_file():
                 # The workspace may itself be reached through a link, so paths are given as `finished` gives them.
                 found.add(workspace.artefacts / target.relative_to(artefacts))
     return found

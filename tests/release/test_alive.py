@@ -1,11 +1,15 @@
 """What is alive, and so is never collected."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from stella_assets.core.manifest import Identity, Manifest
+from stella_assets.core.runner import Runner
+from stella_assets.core.step import Result, Step
 from stella_assets.evaluation.tables import SCORES
+from stella_assets.lineage.verify import verify_files
 from stella_assets.release.alive import linked_artefacts, live_artefacts
 from stella_assets.storage.artefacts import MANIFEST, ArtefactStore, finished
 from stella_assets.storage.workspace import Workspace
@@ -59,3 +63,36 @@ def test_scores_of_tasks_are_alive_with_the_scores_of_their_model(workspace: Wor
     link(workspace, "scores/stage_1", scores)
     parts = [made(workspace, f"{family}/STS", {}, loader={"weights": weights}) for weights in ("w1", "w2")]
     assert live_artefacts(workspace) == {folder(workspace, scores), folder(workspace, parts[0])}
+
+
+def test_a_workspace_that_was_copied_through_its_links_keeps_its_artefacts(workspace: Workspace, tmp_path: Path, log):
+    step = Step("demo", "scores/base", "1", {}, lambda _context: Result())
+    made_once = Runner(workspace, log).make(step)
+    shutil.copytree(workspace.root, tmp_path / "copy")  # as `scp -r` and `cp -rL` do
+    copy = Workspace(tmp_path / "copy")
+    assert live_artefacts(copy) == set(finished(copy)) != set()
+    [found] = verify_files(copy)
+    assert (found.place, "a copy of an artefact" in found.what) == ("demo/scores/base", True)
+    runner = Runner(copy, log)
+    assert not runner.is_linked(step)
+    runner.link(step)
+    assert runner.is_linked(step)
+    assert list(verify_files(copy)) == []
+    assert runner.find(step).digest == made_once.digest
+
+
+@pytest.mark.parametrize("target", ["base", "../../../elsewhere", "gone"])
+def test_a_link_of_a_recipe_that_leads_elsewhere_is_named_and_made_again(
+    workspace: Workspace, tmp_path: Path, log, target: str
+):
+    step = Step("demo", "scores/base", "1", {}, lambda _context: Result())
+    made_once = Runner(workspace, log).make(step)
+    shutil.copytree(made_once.folder, workspace.root.parent / "elsewhere")
+    link = workspace.current("demo", "scores/base")
+    link.unlink()
+    link.symlink_to(target)
+    assert [found.place for found in verify_files(workspace)] == ["demo/scores/base"]
+    assert linked_artefacts(workspace) == set()
+    assert not Runner(workspace, log).is_linked(step)
+    Runner(workspace, log).make(step)
+    assert list(verify_files(workspace)) == []

@@ -2,17 +2,23 @@
 
 import json
 import os
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from stella_assets.core.intact import DamagedArtefactError
 from stella_assets.core.runner import Runner
 from stella_assets.core.step import Result, Step
+from stella_assets.lineage.verify import verify_files
 from stella_assets.release.active import ReleaseGoneError, active_folder
 from stella_assets.release.promotion import NothingToPromoteError, promote_newest, promote_release, roll_back
 from stella_assets.storage.errors import ReleaseError
 from stella_assets.storage.releases import Releases
 from stella_assets.storage.workspace import Workspace
+
+RELEASE_KEY = "0123456789abcdef"
 
 
 def artefact(workspace: Workspace, key: str):
@@ -152,3 +158,56 @@ def test_a_promotion_that_was_killed_at_its_end_can_be_repeated(workspace, log):
     assert promote("v1") == promote(None) == first
     with pytest.raises(NothingToPromoteError, match="Run `stella run demo` first"):
         promote("v2")
+
+
+def to_nowhere(link: Path) -> None:
+    link.symlink_to("gone")
+
+
+def to_itself(link: Path) -> None:
+    link.symlink_to(link.name)
+
+
+def a_folder(link: Path) -> None:
+    link.mkdir()
+
+
+def elsewhere(link: Path) -> None:
+    """To a copy of the same artefact outside of the workspace."""
+    copy = link.parents[3] / "copy" / RELEASE_KEY
+    shutil.copytree(link.parents[2] / "artefacts" / "release" / RELEASE_KEY, copy)
+    link.symlink_to(copy)
+
+
+@pytest.mark.parametrize("wrong", [to_nowhere, to_itself, a_folder, elsewhere])
+@pytest.mark.parametrize("place", ["current", "v1", "v1.json"])
+def test_a_link_or_record_that_leads_elsewhere_is_named_and_never_followed(workspace, place, wrong):
+    releases = Releases(workspace, "demo")
+    releases.promote(artefact(workspace, RELEASE_KEY), "v1", {"digest": "1" * 32})
+    link = workspace.releases / "demo" / place
+    link.unlink()
+    wrong(link)
+    with pytest.raises((ReleaseError, ReleaseGoneError), match=re.escape(f"{link}") if place != "v1" else "gone"):
+        active_folder("demo", workspace)
+    assert f"releases/demo/{link.stem}" in {each.place for each in verify_files(workspace)}
+    if place == "current":
+        with pytest.raises(ReleaseError, match="Remove it, then promote a release again"):
+            roll_back(workspace, "demo")
+        for each in verify_files(workspace):
+            if each.mend and each.place.startswith("releases"):
+                each.mend()
+        releases.promote(workspace.artefacts / "release" / RELEASE_KEY, "v1", {})
+        assert releases.active() == "v1"
+
+
+def test_artefacts_that_changed_places_are_not_used(workspace, log):
+    runner = Runner(workspace, log)
+    first, second = (runner.make(Step("tiny", f"release{n}", "1", {}, lambda _context: Result())) for n in (1, 2))
+    spare = first.folder.with_name("spare")
+    for before, after in ((first.folder, spare), (second.folder, first.folder), (spare, second.folder)):
+        before.rename(after)
+    with pytest.raises(DamagedArtefactError, match=f"{first.folder}: is the artefact release2/{second.folder.name}"):
+        promote_release(first, "tiny", workspace, "v1")
+    assert len([each for each in verify_files(workspace) if "is the artefact" in each.what]) == 2
+    again = Runner(workspace, log)
+    assert again.find(Step("tiny", "release1", "1", {}, lambda _context: Result())) is None
