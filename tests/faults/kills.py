@@ -108,6 +108,7 @@ def contents(project: Project) -> dict[str, Any]:
     """What must be equal: digests by link, releases, verdicts, tables row by row, exported files."""
     from stella_assets.storage.canonical import digest
     from stella_assets.storage.database import open_table, table_names
+    from stella_assets.storage.sealed import unseal
     from stella_assets.teachers.tables import VECTORS, teacher_tables
     from stella_assets.teachers.teacher_vectors import REFERENCE
 
@@ -118,7 +119,8 @@ def contents(project: Project) -> dict[str, Any]:
     found["active"] = _active(project)
     if found["active"]:
         record = workspace.releases / "kills" / f"{found['active']}.json"
-        found["record"] = {**json.loads(record.read_text(encoding="utf-8")), "promoted_at": ""}
+        # The time, and the seal that covers it, differ from run to run.
+        found["record"] = {**unseal(json.loads(record.read_text(encoding="utf-8"))), "promoted_at": ""}
     ledger = workspace.redistillations / "kills.jsonl"
     if ledger.is_file():
         verdicts = [json.loads(line)["verdict"] for line in ledger.read_text(encoding="utf-8").splitlines()]
