@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -39,6 +40,28 @@ def remedy_of(error: Exception) -> str:
     # In the order of inheritance, so the nearest type comes first.
     remedies = (REMEDIES[kind] for kind in type(error).__mro__ if kind in REMEDIES)
     return next(remedies, DEFAULT_REMEDY if isinstance(error, storage.StorageError) else "")
+
+
+NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+
+
+def no_file(error: BaseException, root: Path) -> UserError | None:
+    """The error of a path of the workspace that is a folder, or a link to itself, where a file belongs; else None.
+
+    Args:
+        error: What was raised.
+        root: Of the workspace.
+    """
+    if not isinstance(error, OSError) or error.errno not in NO_FILE or error.filename is None:
+        return None
+    # Of a rename, what cannot be replaced.
+    path = Path(os.fsdecode(error.filename2 or error.filename))
+    if not path.is_relative_to(root):
+        return None
+    return UserError(
+        f"{path}: cannot be used ({error.strerror}).",
+        "Move it away, then run the command again; `stella verify` names what else is damaged.",
+    )
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

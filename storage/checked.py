@@ -102,10 +102,7 @@ class CheckedFiles:
         state = _state(path)
         if state is None or (known and known[:3] == state):
             return known if state else None
-        try:
-            return (*state, file_digest(path))
-        except OSError:  # it was removed meanwhile, or the disk cannot read it: both are damage
-            return (*state, "unreadable")
+        return (*state, _digest(path))
 
     def _read(self) -> dict[str, Seen]:
         with suppress(OSError, ValueError, TypeError):
@@ -146,7 +143,7 @@ class SealedFile:
             return WrongFile(self.path, "no digest", "unknown" if state else "")
         if state is None or (state == (size, time, inode) and not thorough):
             return None if state else WrongFile(self.path, str(digest), "")
-        found = file_digest(self.path)
+        found = _digest(self.path)
         if found != digest:
             return WrongFile(self.path, str(digest), found)
         if state != (size, time, inode):
@@ -169,3 +166,10 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return (status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_digest(path)
+    except OSError:  # it was removed meanwhile, is a folder, or the disk cannot read it: all are damage
+        return "unreadable"

@@ -188,7 +188,7 @@ def has_tag(workspace: Workspace, name: str, tag: str) -> bool:
         version = int(json.loads((folder / "_refs" / "tags" / f"{tag}.json").read_text(encoding="utf-8"))["version"])
     except FileNotFoundError:
         return False
-    except (KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError):
         return tag in table_tags(workspace, name)
     # Lance names the manifest of a version v 2^64 - 1 - v, so that listings begin with the newest; older tables use v.
     return any((folder / "_versions" / f"{number}.manifest").is_file() for number in (2**64 - 1 - version, version))

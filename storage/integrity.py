@@ -17,6 +17,7 @@ from stella_assets.storage.database import open_table, table_uri
 from stella_assets.storage.errors import DamageError, StoreError
 from stella_assets.storage.files import file_digest
 from stella_assets.storage.keys import to_keys
+from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
 from stella_assets.storage.removal import set_aside
 from stella_assets.storage.seals import TAGS, VERSIONS, manifest_path, version_digest
@@ -86,7 +87,12 @@ def verify_table(workspace: Workspace, name: str, on_bytes: Callable[[int], None
     if not versions:
         return report
     uri = versions[0][1].uri
-    sizes = {row["path"]: row["size_bytes"] for row in versions[0][1].all_files().read_all().to_pylist()}
+    try:
+        with translate_lance_errors(uri):
+            sizes = {row["path"]: row["size_bytes"] for row in versions[0][1].all_files().read_all().to_pylist()}
+    except StoreError as error:  # e.g. a link that leads to itself
+        report.damages.append(Damage(name, ".", f"its files cannot be listed: {error}", 0))
+        return report
     # Bytes before rows: decoding a damaged file can fail anywhere, so rows are read only where the bytes are right.
     for path, file in sorted(files.items()):
         wrong = _verify_file(uri, path, file, sizes.get(path))

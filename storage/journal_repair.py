@@ -31,6 +31,9 @@ class DamagedJournal:
 def damaged_journals(root: Path) -> Iterator[DamagedJournal]:
     """Read all journals below a folder. The end of a file that a killed process did not finish is not damage."""
     for file in sorted(root.rglob(f"*{SUFFIX}")):
+        if not file.is_file():
+            yield DamagedJournal(file, "is not a file; the answers that it had are not used", 0)
+            continue
         whole, lost, odd, rows = 0, 0, 0, 0
         for found in scan(file, 0):
             # Bytes that are no record are damage if a record follows.
@@ -52,6 +55,9 @@ def mend_journal(root: Path, file: Path) -> None:
 
     Killed in between, it leaves both, and their records are found in either.
     """
+    if not file.is_file():  # there is nothing to keep of it
+        set_aside(file, root)
+        return
     fresh = file.with_name(f"{file.name.removesuffix(SUFFIX)}-{secrets.token_hex(4)}{SUFFIX}")
     with replace_atomically(fresh) as draft, draft.open("wb") as content:
         for record in scan(file, 0):

@@ -103,9 +103,18 @@ def _shards(workspace: Workspace, on_bytes: Callable[[int], object]) -> Iterator
     for path in sorted(workspace.shards.glob("*/*/[!.]*.parquet")):
         wrong = SealedFile(path).wrong(thorough=True)
         if wrong is not None:
-            yield Damaged(path.relative_to(workspace.root).as_posix(), f"{wrong}.", NEXT_RUN, path.unlink)
+            yield Damaged(
+                path.relative_to(workspace.root).as_posix(), f"{wrong}.", NEXT_RUN, partial(_remove, path, workspace)
+            )
         else:
             on_bytes(path.stat().st_size)
+
+
+def _remove(path: Path, workspace: Workspace) -> None:
+    if path.is_dir():
+        set_aside(path, workspace.root)
+    else:
+        path.unlink()
 
 
 def _links(workspace: Workspace) -> Iterator[Damaged]:
@@ -162,12 +171,17 @@ def _records(workspace: Workspace) -> Iterator[Damaged]:
         except UserError as error:
             yield Damaged(f"starts/{path.name}", error.message, error.remedy)
     for path in sorted([path for place in LINES for path in (workspace.root / place).glob("*.jsonl")]):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        place = path.relative_to(workspace.root).as_posix()
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            yield Damaged(place, f"cannot be read: {error.strerror}.", "remove it, or restore it from a backup")
+            continue
+        for number, line in enumerate(lines, 1):
             try:
                 if line:
                     unseal(json.loads(line))
             except ValueError as error:
-                place = path.relative_to(workspace.root).as_posix()
                 yield Damaged(place, f"line {number} is not as it was written: {error}.", "remove the line")
 
 

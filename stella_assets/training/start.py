@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,9 +49,11 @@ def read_start(workspace: Workspace, recipe: str) -> Start | None:
         StartError: The record is damaged.
     """
     path = _record(workspace, recipe)
+    if not os.path.lexists(path):
+        return None
     try:
-        return Start(**unseal(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
-    except (ValueError, TypeError) as error:
+        return Start(**unseal(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError) as error:
         raise StartError(
             f"{path}: is damaged ({type(error).__name__}: {error}).", "Remove it to begin with the base model again."
         ) from None

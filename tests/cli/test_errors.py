@@ -17,6 +17,7 @@ from stella_assets.pipelines.asset_factory import USER_ERROR, failing_as_dagster
 from stella_assets.pipelines.cli.boundary import exit_on_errors
 from stella_assets.pipelines.remedies import REMEDIES, describe
 from stella_assets.storage.errors import DamageError, DiskSpaceError, StorageError
+from stella_assets.storage.files import write_atomically
 from tests.conftest import write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -114,6 +115,22 @@ def test_a_full_disk_is_named_whichever_library_finds_it(
     assert USER_ERROR in failed.value.metadata
     with pytest.raises(ValueError, match="a bug"), failing_as_dagster_expects():
         raise ValueError("a bug")
+
+
+def test_a_folder_in_place_of_a_file_of_the_workspace_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("STELLA_HOME", str(tmp_path))
+    place = tmp_path / "shards.parquet"
+    place.mkdir()
+    for write in (place.write_bytes, lambda _content: write_atomically(place, b"")):
+        with pytest.raises(SystemExit) as ended, exit_on_errors():
+            write(b"")
+        said = capsys.readouterr().err
+        assert (ended.value.code, f"{place}: cannot be used (Is a directory)" in " ".join(said.split())) == (2, True)
+    with pytest.raises(SystemExit) as ended, exit_on_errors():
+        Path("/").read_bytes()  # not of the workspace: a bug
+    assert ended.value.code == 1
 
 
 def test_a_bug_in_the_command_itself_has_its_traceback_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

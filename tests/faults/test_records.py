@@ -1,5 +1,6 @@
 """Records that a workspace keeps next to its artefacts: of each flipped bit they give what was written, or an error."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,17 +17,24 @@ from stella_assets.lineage.verify import verify_files
 from stella_assets.redistil.ledger import Entry, Ledger
 from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.canonical import digest
+from stella_assets.storage.database import has_tag, table_names
 from stella_assets.storage.errors import StorageError
+from stella_assets.storage.integrity import verify_table
 from stella_assets.storage.journal import Journal
+from stella_assets.storage.journal_repair import damaged_journals
 from stella_assets.storage.keys import to_keys
+from stella_assets.storage.lines import append_lines
 from stella_assets.storage.releases import Releases
 from stella_assets.storage.sealed import seal, unseal
+from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.api.epochs import Epochs
 from stella_assets.teachers.api.ledger import cost_of
 from stella_assets.teachers.api.orders import Orders
 from stella_assets.teachers.api.refused import RefusedTexts
+from stella_assets.teachers.tables import COSTS
 from stella_assets.training.start import Start, read_start, set_start
+from tests.snapshots import Corpus, Teacher, write
 
 FLIPS = 400
 KEYS = to_keys([f"{number:032x}" for number in range(12)])
@@ -131,6 +139,53 @@ def test_verify_names_what_is_damaged_of_services(workspace: Workspace):
         assert found.place.startswith(("api/service", "redistillations/r.jsonl", "starts/r.json"))
         assert found.remedy
         shutil.rmtree(workspace.root)
+
+
+def shard(workspace: Workspace) -> Kept:
+    import polars as pl
+
+    store = ShardStore(workspace, "cleaned")
+    store.get("0a", lambda: pl.DataFrame({"id": ["a"]}))
+    return Kept(store.path("0a"), lambda: store.read("0a"))
+
+
+def costs(workspace: Workspace) -> Kept:
+    file = workspace.root / COSTS.folder / "service.jsonl"
+    append_lines(file, [{"dollars": 1}])
+    return Kept(file, file.read_text)
+
+
+def journal(workspace: Workspace) -> Kept:
+    Journal(workspace.api / "service" / "journal", 2).append(KEYS, np.ones((12, 2), np.float32), {})
+    [file] = (workspace.api / "service" / "journal").iterdir()
+    return Kept(file, lambda: None)
+
+
+def tag(workspace: Workspace) -> Kept:
+    write(workspace, "one", Corpus(range(20)), Teacher("small", 3))
+    file = next(Path(workspace.vectors).glob("*/_refs/tags/one.json"))
+    return Kept(file, lambda: has_tag(workspace, "tiny.concatenated_vectors", "one"))
+
+
+@pytest.mark.parametrize("target", ["", "itself", "gone"])
+@pytest.mark.parametrize(
+    "record", [epochs, order, ledger, release, start, shard, costs, journal, tag], ids=lambda record: record.__name__
+)
+def test_a_folder_or_a_link_in_place_of_a_file_is_named(
+    record: Callable[[Workspace], Kept], workspace: Workspace, target: str
+):
+    kept = record(workspace)
+    kept.file.unlink()
+    if target:
+        kept.file.symlink_to(kept.file.name if target == "itself" else target)
+    else:
+        kept.file.mkdir()
+    tables = (damage for name in table_names(workspace) for damage in verify_table(workspace, name).damages)
+    found = [*verify_files(workspace), *damaged_journals(workspace.api), *tables]
+    assert any(kept.file.stem in str(each) for each in found) or (record is tag and target != "gone" and found)
+    with contextlib.suppress(UserError, StorageError, OSError):
+        assert not kept.read()
+        assert record is not start
 
 
 def test_a_line_that_a_killed_process_left_is_no_damage(workspace: Workspace):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -99,12 +100,12 @@ class Epochs:
         return Observation(now, before, cosines[before])
 
     def _read(self) -> dict[str, Any]:
-        if not self._file.is_file():
+        if not os.path.lexists(self._file):
             return {"current": 1, "epochs": []}
         try:
             state = unseal(json.loads(self._file.read_text(encoding="utf-8")))
             assert state.keys() == {"current", "epochs"}
-        except (ValueError, AssertionError):
+        except (OSError, ValueError, AssertionError):
             raise UserError(
                 f"{self._file}: is damaged, and says which model the stored vectors are of.",
                 "Restore it from a backup. Without it the service's vectors count as those of epoch 1.",

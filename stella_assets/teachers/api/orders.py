@@ -121,7 +121,7 @@ class Orders:
         try:
             raw = unseal(json.loads(path.read_text(encoding="utf-8")))
             return Order(**{**raw, "sizes": tuple(raw["sizes"])})
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise _damaged(path) from None
 
     def damages(self) -> Iterator[OrderError]:
