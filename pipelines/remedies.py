@@ -9,6 +9,8 @@ from pathlib import Path
 
 from stella_assets.core.errors import UserError
 from stella_assets.storage import errors as storage
+from stella_assets.storage.sqlite_files import DAMAGED, damaged_databases
+from stella_assets.storage.workspace import Workspace
 
 REMEDIES: dict[type[storage.StorageError], str] = {
     storage.StoreError: "Correct STELLA_VECTORS, or the credentials of the object store.",
@@ -61,6 +63,24 @@ def no_file(error: BaseException, root: Path) -> UserError | None:
     return UserError(
         f"{path}: cannot be used ({error.strerror}).",
         "Move it away, then run the command again; `stella verify` names what else is damaged.",
+    )
+
+
+def damaged_history(error: BaseException, root: Path) -> UserError | None:
+    """The error of a damaged database of Dagster, if that is why something failed; else None.
+
+    Args:
+        error: What was raised.
+        root: Of the workspace.
+    """
+    if not any(words in str(error) for words in DAMAGED):
+        return None
+    files = [str(file) for folder in Workspace(root).history for file, _ in damaged_databases(folder)]
+    if not files:
+        return None
+    return UserError(
+        f"{', '.join(files)}: damaged, as SQLite says. It is Dagster's record of runs, and decides no artefact.",
+        "Move it away, or run `stella verify --repair`; the next run begins a new record.",
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from stella_assets.storage.files import replace_atomically, write_atomically
+from stella_assets.storage.files import file_digest, replace_atomically, write_atomically
 from stella_assets.storage.tables import View, ViewFiles
 from stella_assets.storage.workspace import Workspace
 
@@ -33,8 +33,11 @@ def refresh_views(workspace: Workspace, tables: Iterable[View]) -> ViewFiles:
     selects, files = view_definitions(workspace, tables)
     digest = hashlib.sha256(repr(selects).encode()).hexdigest()
     known = workspace.statistics.with_suffix(".sha256")
-    if workspace.statistics.is_file() and known.is_file() and known.read_text(encoding="utf-8") == digest:
-        return files
+    if workspace.statistics.is_file() and known.is_file():
+        written = known.read_text(encoding="utf-8", errors="replace")
+        # Of the database, too, so that a damaged one is written again; it has some hundred kilobytes.
+        if written == f"{digest} {file_digest(workspace.statistics)}":
+            return files
     import duckdb
 
     # Removed first: after a kill between the two writes, the digest must not vouch for the old views.
@@ -42,7 +45,7 @@ def refresh_views(workspace: Workspace, tables: Iterable[View]) -> ViewFiles:
     # The connection is the inner context, so DuckDB has closed the file before it is renamed.
     with replace_atomically(workspace.statistics) as fresh, duckdb.connect(str(fresh)) as connection:
         _create_views(connection, selects)
-    write_atomically(known, digest)
+    write_atomically(known, f"{digest} {file_digest(workspace.statistics)}")
     return files
 
 

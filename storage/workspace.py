@@ -64,6 +64,11 @@ class Workspace:
         """The DuckDB database of views over the files of artefacts."""
         return self.root / "statistics.duckdb"
 
+    @property
+    def history(self) -> tuple[Path, Path]:
+        """Folders of databases that record runs and schedules; they decide no artefact."""
+        return self.root / "history", self.root / "schedules"
+
     def current(self, recipe: str, asset: str) -> Path:
         """The link to the artefact that `recipe` uses now for `asset`."""
         return self.root / recipe / asset

@@ -12,7 +12,7 @@ from stella_assets.pipelines.cli.errors import log_bug, summarise
 from stella_assets.pipelines.cli.printing import note
 from stella_assets.pipelines.environment import workspace
 from stella_assets.pipelines.project import NoProjectError
-from stella_assets.pipelines.remedies import describe, full_disk, no_file
+from stella_assets.pipelines.remedies import damaged_history, describe, full_disk, no_file
 from stella_assets.storage.errors import MissingKeysError, MissingReleaseError, MissingSnapshotError, NoReleaseError
 
 MISSING = (MissingResultError, MissingSnapshotError, MissingKeysError, NoReleaseError, MissingReleaseError)
@@ -36,7 +36,7 @@ def exit_on_errors() -> Iterator[None]:
         sys.exit(2)
     except Exception as bug:  # noqa: BLE001 (nothing is above this frame: it logs the bug)
         home = _home()
-        if home and (known := full_disk(bug, home) or no_file(bug, home)):
+        if home and (known := full_disk(bug, home) or no_file(bug, home) or damaged_history(bug, home)):
             note(("error", "bold red"), f" {describe(known)}")
             sys.exit(2)
         log = log_bug(home, bug)

@@ -24,6 +24,7 @@ from stella_assets.storage.files import below
 from stella_assets.storage.releases import ACTIVE_LINK, Releases
 from stella_assets.storage.removal import remove_folder, set_aside
 from stella_assets.storage.sealed import unseal
+from stella_assets.storage.sqlite_files import damaged_databases
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.api.epochs import Epochs
 from stella_assets.teachers.api.orders import Orders
@@ -33,6 +34,7 @@ from stella_assets.training.start import read_start
 
 LINES = ("redistillations", RUNS.folder, COSTS.folder)
 """Folders with JSON Lines."""
+NEW_HISTORY = "move it away; the next run begins a new record of runs"
 NEXT_RUN = "the next run that needs it makes it again"
 
 
@@ -70,6 +72,7 @@ def verify_files(workspace: Workspace, on_bytes: Callable[[int], object] = lambd
     yield from _records(workspace)
     yield from _services(workspace)
     yield from _environments(workspace)
+    yield from _history(workspace)
 
 
 def _artefacts(workspace: Workspace, on_bytes: Callable[[int], object]) -> Iterator[Damaged]:
@@ -202,3 +205,10 @@ def _environments(workspace: Workspace) -> Iterator[Damaged]:
         for what in deviations(folder):
             place = folder.relative_to(workspace.root).as_posix()
             yield Damaged(place, f"{what}.", remedy, partial(remove_folder, folder, workspace.root))
+
+
+def _history(workspace: Workspace) -> Iterator[Damaged]:
+    for folder in workspace.history:
+        for file, said in damaged_databases(folder):
+            mend = partial(set_aside, file, workspace.root)
+            yield Damaged(file.relative_to(workspace.root).as_posix(), f"SQLite says: {said}.", NEW_HISTORY, mend)

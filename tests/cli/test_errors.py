@@ -13,11 +13,15 @@ import dagster as dg
 import pytest
 
 from stella_assets.core.errors import UserError
+from stella_assets.lineage.verify import verify_files
 from stella_assets.pipelines.asset_factory import USER_ERROR, failing_as_dagster_expects
 from stella_assets.pipelines.cli.boundary import exit_on_errors
+from stella_assets.pipelines.environment import prepare_environment
+from stella_assets.pipelines.instance import open_instance
 from stella_assets.pipelines.remedies import REMEDIES, describe
 from stella_assets.storage.errors import DamageError, DiskSpaceError, StorageError
 from stella_assets.storage.files import write_atomically
+from stella_assets.storage.workspace import Workspace
 from tests.conftest import write_recipe
 
 STELLA = str(Path(sys.executable).with_name("stella"))
@@ -131,6 +135,33 @@ def test_a_folder_in_place_of_a_file_of_the_workspace_is_named(
     with pytest.raises(SystemExit) as ended, exit_on_errors():
         Path("/").read_bytes()  # not of the workspace: a bug
     assert ended.value.code == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "other bytes"])
+def test_a_damaged_record_of_runs_is_named_and_taken_out_of_the_way(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("STELLA_HOME", str(tmp_path))
+    workspace = Workspace(prepare_environment().root)
+    with open_instance(workspace) as instance:
+        assert instance.get_runs_count() == 0
+    assert list(verify_files(workspace)) == []
+    file = tmp_path / "history" / "runs.db"
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"?" * 5000)
+
+    def count() -> int:
+        with open_instance(workspace) as instance:
+            return instance.get_runs_count()
+
+    with pytest.raises(SystemExit) as ended, exit_on_errors():
+        count()
+    said = " ".join(capsys.readouterr().err.split())
+    assert (ended.value.code, f"{file}: damaged, as SQLite says." in said) == (2, True)
+    [found] = verify_files(workspace)
+    assert found.place == "history/runs.db"
+    found.mend()
+    assert (count(), list(verify_files(workspace))) == (0, [])
 
 
 def test_a_bug_in_the_command_itself_has_its_traceback_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -73,6 +74,17 @@ def test_views_that_are_up_to_date_are_not_written_again(workspace: Workspace):
     assert Path(refreshed(workspace)).stat().st_mtime_ns == written
     write_funnel(workspace, "two", 3)
     assert Path(refreshed(workspace)).stat().st_mtime_ns > written
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: b"", lambda content: content[:-100], lambda content: b"?" + content[1:]]
+)
+def test_a_damaged_database_of_views_is_written_again(workspace: Workspace, damage: Callable[[bytes], bytes]):
+    write_funnel(workspace, "one", 3)
+    database = Path(refreshed(workspace))
+    database.write_bytes(damage(database.read_bytes()))
+    with duckdb.connect(refreshed(workspace), read_only=True) as connection:
+        assert connection.execute(f"SELECT count(*) FROM {FUNNEL.name}").fetchone() == (1,)
 
 
 @pytest.mark.parametrize("content", [b"", b"no Parquet", b"PAR1" + bytes(20) + b"PAR1"])
