@@ -23,6 +23,8 @@ def text(number: int) -> str:
 TEN = [text(number) for number in range(10)]
 UMLAUTS = [f"{each} über größere Häuser" for each in TEN]
 CHINESE = [f"第{number}句话是一个普通的文本,没有别的意思。" for number in range(10)]
+RUSSIAN = [f"Совершенно обыкновенное предложение {number} без особенного содержания" for number in range(10)]
+THAI = [f"ประโยคที่{number}ของไฟล์นี้เหมือนประโยคอื่นทั่วไป" for number in range(10)]
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,18 @@ CASES: dict[str, Case] = {
     "text in UTF-16 LE without a mark": Case(**text_file(LINES.encode("utf-16-le")), rows=10, kept=UMLAUTS),
     "Chinese in UTF-16 BE without a mark": Case(
         **text_file("\n".join(CHINESE * 5).encode("utf-16-be")), rows=50, kept=CHINESE * 5
+    ),
+    "Russian in UTF-16 LE without a mark": Case(
+        **text_file("\n".join(RUSSIAN).encode("utf-16-le")), rows=10, kept=RUSSIAN
+    ),
+    "Thai in UTF-16 BE without a mark": Case(**text_file("\n".join(THAI).encode("utf-16-be")), rows=10, kept=THAI),
+    "Thai in UTF-16 BE without a mark, as the recipe says": Case(
+        **jsonl_file(jsonl(THAI).encode("utf-16-be"), encoding="utf-16"), rows=10, kept=THAI
+    ),
+    "CSV in UTF-32 without a mark": Case(**csv_file(table(UMLAUTS).encode("utf-32-be")), rows=10, kept=UMLAUTS),
+    "UTF-8 where the recipe says UTF-16": Case(**text_file(LINES.encode(), encoding="utf-16"), rows=10, kept=UMLAUTS),
+    "zero bytes between the words of UTF-8": Case(
+        **text_file("\n".join(each.replace(" ", "\0 ") for each in TEN).encode()), rows=10
     ),
     "text in UTF-32 with a mark": Case(**text_file(LINES.encode("utf-32")), rows=10, kept=UMLAUTS),
     "JSON lines in UTF-16": Case(**jsonl_file(jsonl(CHINESE).encode("utf-16")), rows=10, kept=CHINESE),
@@ -328,6 +342,20 @@ CASES: dict[str, Case] = {
     ),
     "Excel's line about the delimiter": Case(**csv_file(b"sep=|\r\n" + table(TEN, "|").encode()), rows=10),
     "line ends of an old Macintosh": Case(**csv_file(table(TEN, end="\r").encode()), rows=10),
+    "line feeds in the texts of rows that end with carriage returns": Case(
+        **csv_file(table([f'"{each}\nin two lines"' for each in TEN], end="\r").encode()),
+        rows=10,
+        kept=[f"{each}\nin two lines" for each in TEN],
+    ),
+    "a file of an old Macintosh with lines of another system behind it": Case(
+        **csv_file(table(TEN[:5], end="\r").encode() + b"".join(b"5,%s\n" % each.encode() for each in TEN[5:])),
+        rows=10,
+    ),
+    "lines of text of an old Macintosh": Case(**text_file("\r".join(UMLAUTS).encode()), rows=10, kept=UMLAUTS),
+    "paragraphs of an old Macintosh in UTF-16": Case(
+        **text_file("\r\r".join(UMLAUTS).encode("utf-16"), unit="paragraph"), rows=10, kept=UMLAUTS
+    ),
+    "JSON lines of an old Macintosh": Case(**jsonl_file(GOOD.replace(b"\n", b"\r")), rows=10),
     "quoted names of columns with blanks": Case(**csv_file(table(TEN, header='"id", text').encode()), rows=10),
     # JSON
     "a JSON array on one line": Case(**jsonl_file(json.dumps([{"text": each} for each in TEN]).encode()), rows=10),

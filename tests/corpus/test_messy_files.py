@@ -1,9 +1,13 @@
 """Files as people have them: every row is kept or dropped with its place and a reason."""
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,12 @@ from stella_assets.corpus.settings import Clean
 from stella_assets.corpus.shards import CLEANED_KIND, CleanedTexts
 from stella_assets.corpus.source_reader import SourceReader
 from stella_assets.corpus.sources.delimited import Records
+from stella_assets.corpus.sources.encoded import PIECE
 from stella_assets.corpus.sources.json_values import values_of
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import TOKENIZER
-from tests.corpus.messy import CASES, Case
+from tests.corpus.messy import CASES, Case, text
 
 RULES = {"min_chars": 1, "min_letters": 0, "max_repetition": 1}
 CLEAN = Clean.model_validate({"document": RULES, "query": RULES, "boilerplate": ()})
@@ -63,6 +68,21 @@ def test_every_row_is_kept_or_dropped_with_a_reason(name: str, tmp_path: Path, c
     # What is seen before a run is what the run finds: these files have fewer rows than are looked at.
     assert preview.rows == rows
     assert preview.example or not kept
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gzip", "bz2", "xz"])
+def test_rows_before_the_break_of_an_archive_are_kept(
+    pack: Callable[[bytes], bytes], tmp_path: Path, corpus_with, workspace: Workspace
+):
+    texts = [text(number) for number in range(3000)]
+    (tmp_path / "a.txt.packed").write_bytes(pack("\n".join(texts).encode())[:-4])
+    (source,) = corpus_with(kind="text", path="./a.txt.packed", unit="line", max_malformed=1.0).sources
+    rows, kept, dropped = read(source, workspace)
+    assert [place for place, _ in dropped] == ["a.txt.packed"]
+    assert rows == len(kept) + 1
+    assert kept == texts[: len(kept)]
+    # What is lost lies within the last piece.
+    assert sum(len(each) + 1 for each in texts[len(kept) :]) <= PIECE + len(texts[0])
 
 
 @pytest.mark.parametrize("seed", range(200))

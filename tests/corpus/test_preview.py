@@ -1,10 +1,12 @@
 """What is seen of a source before a run: its first rows, with the reader of the run, or why it cannot be used."""
 
+import io
 import json
 import logging
 import random
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,15 @@ NESTED = "".join(json.dumps({"meta": {"text": each}, "text": each}) + "\n" for e
 
 def file(name: str, content: bytes, kind: str, **keys: Any) -> tuple[Callable[[Path], Any], dict[str, Any]]:
     return lambda folder: (folder / name).write_bytes(content), {"kind": kind, "path": f"./{name}", **keys}
+
+
+def tar_of(name: str, content: bytes) -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w:gz") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return sink.getvalue()
 
 
 def link(target: str) -> Callable[[Path], None]:
@@ -72,6 +83,22 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
     "a workbook of Excel": (
         file("a.csv", b"PK\x03\x04\x14\x00", "csv"),
         r"a.csv: cannot be read: a ZIP archive or an Office document",
+    ),
+    "a workbook of an old Excel": (
+        file("a.csv", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512), "csv"),
+        r"a.csv: cannot be read: an old Office document; save it as text\.",
+    ),
+    "a packed tar archive": (
+        file("a.txt.gz", tar_of("a.txt", GOOD), "text"),
+        r"a.txt.gz: cannot be read: a tar archive; unpack it\.",
+    ),
+    "a table of Arrow": (
+        file("a.jsonl", b"ARROW1\x00\x00\xff\xff\xff\xff", "jsonl"),
+        r"cannot be read: an Arrow or Feather file; write it as Parquet\.",
+    ),
+    "Chinese in UTF-16 without a line end or blank": (
+        file("a.txt", ("第句话是个普通的文本没有别的意思" * 3).encode("utf-16-le"), "text"),
+        r"a.txt:1: not utf-8: .*`encoding`",
     ),
     "Parquet under another name": (file("a.csv", parquet({"text": TEN}), "csv"), "cannot be read: a Parquet file"),
     "Windows' encoding": (

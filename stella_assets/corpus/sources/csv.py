@@ -14,7 +14,7 @@ from stella_assets.corpus.sources.base import SOURCES, Malformed, Rows, excerpt
 from stella_assets.corpus.sources.columns import ColumnSource
 from stella_assets.corpus.sources.delimited import Quoting, Records
 from stella_assets.corpus.sources.encoded import opened
-from stella_assets.corpus.sources.files import EncodedFileSource
+from stella_assets.corpus.sources.files import EncodedFileSource, FileSource
 
 
 @SOURCES.register
@@ -28,6 +28,7 @@ class Csv(EncodedFileSource, ColumnSource):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
+    unreadable: ClassVar[tuple[type[Exception], ...]] = (*FileSource.unreadable, csv.Error)
 
     kind: Literal["csv"]
     delimiter: str = Field(
@@ -55,8 +56,8 @@ class Csv(EncodedFileSource, ColumnSource):
     def rows(self, path: Path, section: str) -> Rows:
         """The rows below the header."""
         with opened(path, self.encoding) as content:
-            # Some spreadsheets end lines with a carriage return only; elsewhere it may be a part of a text.
-            newline = "\n" if b"\n" in content.stream.peek(1) else ""
+            # Rows may end with a carriage return though texts have line feeds, and a carriage return may be in a text.
+            newline = "" if b"\r" in content.stream.peek(1).split(b"\n")[0].rstrip(b"\r") else "\n"
             # Bytes of another encoding become surrogates, so that only their own row is lost.
             text = io.TextIOWrapper(content.stream, content.encoding, errors="surrogateescape", newline=newline)
             # The limit belongs to the process; the default of 128 KiB is less than some documents have.

@@ -27,7 +27,7 @@ from stella_assets.corpus.sources.listing import files_in, files_like
 from stella_assets.storage.canonical import digest
 from stella_assets.storage.files import file_digest_unless_changed
 
-READING_VERSION = 2
+READING_VERSION = 3
 """Raised when the same files give other rows, so that they are read again."""
 OWN_PART_BYTES = 8 * 2**20
 """A file of this size is a part of its own."""
@@ -205,7 +205,7 @@ class EncodedFileSource(FileSource):
 
     encoding: str = Field(
         default="utf-8",
-        description="a name that Python knows, e.g. `cp1252`; a byte order mark wins, and UTF-16 is recognised",
+        description="a name that Python knows, e.g. `cp1252`; a byte order mark wins; UTF-16 and UTF-32 are recognised",
     )
 
     def preview(self) -> Preview:
