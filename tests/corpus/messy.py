@@ -369,6 +369,14 @@ CASES: dict[str, Case] = {
         kept=[*TEN[:4], *TEN[5:]],
         dropped=[("data.jsonl:14", "not JSON")],
     ),
+    "objects one behind the other on a line, also with commas": Case(
+        **jsonl_file(
+            GOOD.replace(b"}\n", b"}", 1).replace(b"}\n", b"},\n", 4) + b'{"text": "the end"} and more\n{"text": "cut'
+        ),
+        rows=13,
+        kept=[*TEN, "the end"],
+        dropped=[("data.jsonl:10", "not JSON"), ("data.jsonl:11", "not JSON")],
+    ),
     "indented objects one after another": Case(
         **jsonl_file("".join(json.dumps({"text": each}, indent=1) + "\n" for each in TEN).encode()), rows=10
     ),

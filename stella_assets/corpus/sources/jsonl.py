@@ -73,7 +73,12 @@ def _of_lines(content: Content, name: str) -> Parsed:
         # line must not end the file.
         except (ValueError, RecursionError) as error:
             why = getattr(error, "msg", "nested too deeply or a number too long")
-            yield Malformed(origin, f"not JSON ({why})", excerpt(text))
+            if why == "Extra data" and text.lstrip().startswith("{"):
+                # Objects that were written one behind the other are rows of their own.
+                for _, part, value, wrong in values_of(io.StringIO(text)):
+                    yield Malformed(origin, f"not JSON ({wrong})", excerpt(part)) if wrong else (number, value)
+            else:
+                yield Malformed(origin, f"not JSON ({why})", excerpt(text))
 
 
 def _of_document(content: Content, name: str) -> Parsed:
