@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import islice
@@ -72,7 +73,7 @@ class FileSource(RowSource):
         """The files, in the order of their names.
 
         Raises:
-            SourceError: No file matches, or one of them is a link to nothing.
+            SourceError: No file matches, or one of them is a link to nothing or has a name that is not UTF-8.
         """
         place = self.resolve(self.path)
         suffixes = self.endings()
@@ -87,6 +88,11 @@ class FileSource(RowSource):
             missing = [path for path in paths if not path.is_file()]
         except (OSError, ValueError) as error:
             raise SourceError(f"{place}: source {self.name!r} cannot be listed ({error}).", "Correct `path`.") from None
+        if foreign := [path for path in paths if not _is_utf8(path)]:
+            raise SourceError(
+                f"{os.fsencode(foreign[0]).decode(errors='replace')}: source {self.name!r}: the name is not UTF-8.",
+                "Rename it.",
+            )
         if missing:
             raise SourceError(
                 f"{missing[0]}: source {self.name!r}: this is a link to nothing, or not a file.",
@@ -223,6 +229,15 @@ class EncodedFileSource(FileSource):
                 "Set `encoding`, e.g. to utf-8 or cp1252.",
             ) from None
         return super().preview()
+
+
+def _is_utf8(path: Path) -> bool:
+    # Bytes of another encoding are half surrogates in a path; Arrow opens no such file, and no digest can be made.
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def kind_of_files(place: Path) -> type[FileSource]:

@@ -1,6 +1,7 @@
 """Sources of files: what is read, and how a file that cannot be read is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,6 +58,16 @@ def test_a_file_that_cannot_be_read_is_refused_before_anything_runs(case: str, t
         assert part in str(caught.value)
     assert caught.value.message
     assert caught.value.remedy.endswith(".")
+
+
+@pytest.mark.parametrize("place", [b"caf\xe9.%s", b"caf\xe9/a.%s"], ids=["file", "folder"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_name_that_is_not_utf8_is_refused(kind: str, place: bytes, tmp_path: Path, corpus_with):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/data/" + place % kind.encode()))
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(SourceError, match=r"caf\ufffd.*: source 'mine': the name is not UTF-8\. Rename it\."):
+        corpus_with(kind=kind, path=f"./data/**/*.{kind}").sources[0].preview()
 
 
 def test_a_changed_file_changes_the_digest_of_its_source(tmp_path: Path, corpus_with):
