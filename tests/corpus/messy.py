@@ -12,6 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import lance
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -57,7 +58,7 @@ def table(texts: list[str], delimiter: str = ",", header: str = "id,text", end: 
     return end.join(rows) + end
 
 
-def parquet(columns: dict[str, Any], **options: Any) -> bytes:
+def parquet(columns: dict[str, Any] | pa.Table, **options: Any) -> bytes:
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink, **options)
     return sink.getvalue()
@@ -88,6 +89,17 @@ def damaged_group(folder: Path) -> None:
         chunk.total_compressed_size
     )
     path.write_bytes(content)
+
+
+def damaged_fragment(folder: Path) -> None:
+    """Three files; the second one breaks off."""
+    for number in range(3):
+        texts = [text(each) for each in range(10 * number, 10 * number + 10)]
+        table = lance.write_dataset(
+            pa.table({"text": texts}), folder / "t.lance", mode="append" if number else "create"
+        )
+    path = folder / "t.lance" / "data" / table.get_fragments()[1].data_files()[0].path
+    path.write_bytes(path.read_bytes()[:50])
 
 
 def links(folder: Path) -> None:
@@ -292,6 +304,23 @@ CASES: dict[str, Case] = {
             columns={"text": "text", "role": "kind"},
         ),
         rows=10,
+    ),
+    "names of columns with dots, as pandas flattens JSON": Case(
+        **parquet_file(
+            parquet({"doc.text": TEN, "doc": [{"n": 1}] * 10, "doc.lic.name": ["MIT"] * 10}),
+            columns={"text": "doc.text", "licence": "doc.lic.name"},
+        ),
+        rows=10,
+    ),
+    "names of columns with dots in a CSV of Excel": Case(
+        **csv_file(table(TEN, ";", "doc.id,doc.text").encode(), columns={"text": "doc.text"}), rows=10
+    ),
+    "a Lance table with a damaged file": Case(
+        damaged_fragment,
+        {"kind": "lance", "path": "./t.lance"},
+        rows=30,
+        kept=[text(number) for number in (*range(10), *range(20, 30))],
+        dropped=[(f"t:{number}", "cannot be read") for number in range(11, 21)],
     ),
     "a map and a struct in Parquet": Case(
         **parquet_file(

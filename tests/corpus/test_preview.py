@@ -1,5 +1,6 @@
 """What is seen of a source before a run: its first rows, with the reader of the run, or why it cannot be used."""
 
+import gzip
 import io
 import json
 import logging
@@ -35,6 +36,11 @@ def tar_of(name: str, content: bytes) -> bytes:
         entry.size = len(content)
         archive.addfile(entry, io.BytesIO(content))
     return sink.getvalue()
+
+
+def table_of_lance(table: dict[str, Any], columns: dict[str, str]) -> tuple[Callable[[Path], Any], dict[str, Any]]:
+    source = {"kind": "lance", "path": "./t.lance", "columns": columns}
+    return lambda folder: lance.write_dataset(pa.table(table), folder / "t.lance"), source
 
 
 def link(target: str) -> Callable[[Path], None]:
@@ -74,6 +80,45 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
     "no list where each element is asked for": (
         file("a.jsonl", NESTED, "jsonl", columns={"text": "text[]"}),
         r"a.jsonl:1: 'text' is str, not a list\.",
+    ),
+    "a list of lists": (
+        file("a.jsonl", b'{"pos": [["one"], ["two"]]}\n', "jsonl", columns={"text": "pos[]"}),
+        r"a.jsonl:1: 'pos\[\]' is list, not text\. ",
+    ),
+    "two columns of a name": (
+        file("a.csv", b"text,text\n1,2\n", "csv"),
+        r"a.csv: cannot be read: two columns are named 'text'; rename one of them\.",
+    ),
+    "two columns of a name in Parquet": (
+        file("a.parquet", parquet(pa.table([TEN, TEN], names=["text", "text"])), "parquet"),
+        r"two columns are named 'text'",
+    ),
+    "more malformed rows than a run allows": (
+        file("a.jsonl", GOOD * 5 + b"{\n" * 3, "jsonl", max_malformed=0.05),
+        r"3 of the first 53 rows are malformed, the recipe allows 5.00%; the first is a.jsonl:51: not JSON \(.*\)\. "
+        r"Correct the data or `columns`, `encoding`, `kind` or `path`, or raise `max_malformed`\.",
+    ),
+    "mostly malformed rows, and more behind them": (
+        file("a.jsonl", b"{\n" * 98 + GOOD * 9, "jsonl"),
+        "98 of the first 100 rows are malformed, the recipe allows 1.00%",
+    ),
+    "an archive that breaks off in its first rows": (
+        file("a.txt", gzip.compress("\n".join(different(i) for i in range(90)).encode())[:-4], "text", unit="line"),
+        r"a.txt: cannot be read: Truncated compressed stream\.",
+    ),
+    "a header alone": (file("a.csv", b"id,text\n", "csv"), r"source 'mine' has no rows\. Correct `columns`, "),
+    "an empty file": (file("a.txt", b"", "text"), r"has no rows\. Correct `encoding`, `kind` or `path`, or remove"),
+    "a nested path with a typo in Lance": (
+        table_of_lance({"doc": [{"body": each} for each in TEN]}, {"text": "doc.bdy"}),
+        r"10 of the first 10 rows are malformed, .* t:1: no text under 'doc.bdy'; 'doc' has body\.",
+    ),
+    "a licence that no row has in Lance": (
+        table_of_lance({"text": TEN, "doc": [{"lic": "MIT"}] * 10}, {"text": "text", "licence": "doc.licence"}),
+        r"none of the first 10 rows has 'doc.licence'",
+    ),
+    "nulls in Lance": (
+        table_of_lance({"text": pa.array([None] * 10, pa.string())}, {}),
+        "the first 10 rows are all empty",
     ),
     "rows without any text": (
         file("a.jsonl", b'{"text": null}\n{"text": " "}\n', "jsonl"),
@@ -124,10 +169,24 @@ def test_a_source_that_cannot_be_used_is_refused_with_the_reason(case: str, tmp_
     assert caught.value.remedy.endswith(".")
 
 
-@pytest.mark.parametrize("paths", [["a[]", "b[]"], ["a[].b[]"]])
-def test_only_one_list_can_be_taken_apart(paths: list[str], corpus_with):
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"text": ["a[]", "b[]"]},
+        {"text": "a[].b[]"},
+        {"query": "q", "positive": "a[][]"},
+        {"query": "q", "positive": "p", "negatives": "a[].b[]"},
+    ],
+)
+def test_only_one_list_can_be_taken_apart(columns: dict[str, Any], corpus_with):
     with pytest.raises(ValueError, match="more than one"):
-        corpus_with(kind="jsonl", path="a", columns={"text": paths})
+        corpus_with(kind="jsonl", path="a", columns=columns)
+
+
+@pytest.mark.parametrize("key", ["query", "score", "section", "licence"])
+def test_what_a_row_has_once_is_no_list(key: str, corpus_with):
+    with pytest.raises(ValueError, match="a row has one of it"):
+        corpus_with(kind="jsonl", path="a", columns={"query": "q", "positive": "p", key: "a[]"})
 
 
 def test_the_first_rows_are_read_by_the_reader_of_the_run_and_one_is_shown(tmp_path: Path, corpus_with):
@@ -142,6 +201,25 @@ def test_the_first_rows_are_read_by_the_reader_of_the_run_and_one_is_shown(tmp_p
     assert (preview.rows, preview.example) == (10, TEN[0])
     hub = corpus_with(kind="huggingface", dataset="org/texts", revision="main", limit=7).sources[0].preview()
     assert (hub.rows, hub.remarks) == (0, ("not looked at, since it is on the hub",))
+
+
+def test_more_malformed_rows_than_a_run_allows_are_said_where_more_rows_follow(tmp_path: Path, corpus_with):
+    (tmp_path / "a.jsonl").write_text("{\n" * 3 + jsonl([different(i) for i in range(300)]))
+    (remark,) = corpus_with(kind="jsonl", path="./a.jsonl").sources[0].preview().remarks
+    assert remark.startswith("3 of them malformed, e.g. a.jsonl:1: not JSON")
+    assert remark.endswith("; a run stops if more than 1.00% of all rows are")
+
+
+def test_files_of_another_schema_are_tolerated_as_bad_files_are(tmp_path: Path, corpus_with):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.parquet").write_bytes(parquet({"text": TEN, "lic": ["MIT"] * 10}))
+    (tmp_path / "data" / "b.parquet").write_bytes(parquet({"body": TEN}))
+    (tmp_path / "data" / "c.parquet").write_bytes(parquet({"text": TEN}))
+    source = {"kind": "parquet", "path": "./data", "columns": {"text": "text", "licence": "lic"}}
+    with pytest.raises(SourceError, match=r"b.parquet:1: no column 'text'; it has body\."):
+        corpus_with(**source).sources[0].preview()
+    preview = corpus_with(**source, max_malformed=0.4).sources[0].preview()
+    assert (preview.rows, preview.malformed) == (30, 10)
 
 
 def test_a_source_whose_rows_shrink_against_its_lines_says_so_before_a_run_and_in_it(

@@ -14,6 +14,7 @@ from pydantic import Field
 from stella_assets.core.config import Fraction, Name, PathAware, Positive
 from stella_assets.core.data import Role
 from stella_assets.core.registry import Registry
+from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.pair_rules import RuleName, divide
 from stella_assets.storage.canonical import digest
 
@@ -95,6 +96,7 @@ class Preview:
         rows: How many were read.
         lines: Lines of files that they take up.
         malformed: How many of them are malformed.
+        first_malformed: The place of the first of these, and what is wrong with it.
         example: How the first text begins.
         absent: Columns that the recipe names and none of the rows has.
         remarks: What people should know, as sentences.
@@ -103,17 +105,19 @@ class Preview:
     rows: int = 0
     lines: int = 0
     malformed: int = 0
+    first_malformed: str = ""
     example: str = ""
     absent: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, rows: Iterable[RawText | Malformed], name: str) -> Preview:
+    def of(cls, rows: Iterable[RawText | Malformed], name: str, limit: float = 1.0) -> Preview:
         """The preview of some rows, none of which is kept: a source can have many files.
 
         Args:
             rows: The first ones.
             name: Of the source.
+            limit: Share of all rows that may be malformed.
         """
         count = lines = malformed = 0
         example = wrong = ""
@@ -126,8 +130,11 @@ class Preview:
             else:
                 example = example or excerpt(row.text)
                 absent = row.absent if absent is None else tuple(each for each in absent if each in row.absent)
-        remarks = (f"{malformed} of them malformed, e.g. {wrong}" if malformed else "", shrink(name, count, lines))
-        return cls(count, lines, malformed, example, absent or (), tuple(filter(None, remarks)))
+        said = f"{malformed} of them malformed, e.g. {wrong}" if malformed else ""
+        if malformed > limit * count:
+            said += f"; a run stops if more than {limit:.2%} of all rows are"
+        remarks = tuple(filter(None, (said, shrink(name, count, lines))))
+        return cls(count, lines, malformed, wrong, example, absent or (), remarks)
 
 
 def shrink(name: str, rows: int, lines: int) -> str:
@@ -289,6 +296,55 @@ class RowSource(SourceConfig):
     role: Role = Field(default="document", description="of texts that do not state their own: `document` or `query`")
     max_malformed: Fraction = Field(default=0.01, description="share of rows, and of files, that may be malformed")
 
+    def preview(self) -> Preview:
+        """As for every source; a source that cannot be used is refused.
+
+        Raises:
+            SourceError: It cannot be read, or as for `require_texts`.
+        """
+        self.check()
+        source = self.pinned()
+        rows = islice(chain.from_iterable(map(source.read, source.parts())), FIRST_ROWS)
+        preview = Preview.of(rows, self.name, self.max_malformed)
+        self.require_texts(preview, complete=preview.rows < FIRST_ROWS)
+        return preview
+
+    def require_texts(self, preview: Preview, *, complete: bool) -> None:
+        """Raise an error if the first rows show that a run would fail or use nothing.
+
+        Args:
+            preview: Of the first rows.
+            complete: Whether these are all rows.
+
+        Raises:
+            SourceError: There is no row, or more are malformed than the recipe allows, or no row has a text or a
+                column that the recipe names.
+        """
+        texts = preview.rows - preview.malformed
+        # Of the rest nothing is known, except where the first rows are hardly rows of this kind at all.
+        if preview.malformed > self.max_malformed * preview.rows and (complete or preview.malformed > texts):
+            raise SourceError(
+                f"source {self.name!r}: {preview.malformed:,} of the first {preview.rows:,} rows are malformed, the "
+                f"recipe allows {self.max_malformed:.2%}; the first is {preview.first_malformed}.",
+                f"Correct the data or {self._keys()}, or raise `max_malformed`.",
+            )
+        # A mistake in the name of a column gives every row the same licence or section without a word.
+        for name in preview.absent:
+            raise SourceError(
+                f"source {self.name!r}: none of the first {texts:,} rows has {name!r}.", "Correct `columns`."
+            )
+        if not preview.rows:
+            raise SourceError(f"source {self.name!r} has no rows.", f"Correct {self._keys()}, or remove the source.")
+        if texts and not preview.example:
+            raise SourceError(
+                f"source {self.name!r}: the first {texts:,} rows are all empty.", f"Correct {self._keys()}."
+            )
+
+    def _keys(self) -> str:
+        """The keys that decide what is read and how."""
+        keys = [f"`{key}`" for key in ("columns", "encoding", "kind", "path") if key in type(self).model_fields]
+        return f"{', '.join(keys[:-1])} or {keys[-1]}"
+
     def reading_settings(self) -> dict[str, Any]:
         """All settings but the choice among the rows and the tolerance."""
         return self.settings("weight", "limit", "max_malformed")
@@ -302,3 +358,8 @@ def excerpt(value: object) -> str:
     """The beginning of a value, on one line."""
     # Cut before splitting: a malformed value can be many megabytes long.
     return " ".join(str(value)[: 2 * EXCERPT_CHARS].split())[:EXCERPT_CHARS]
+
+
+def unreadable(error: Exception) -> str:
+    """Why something cannot be read, in one line."""
+    return f"cannot be read: {' '.join(str(error).split())[:300].rstrip('.')}"

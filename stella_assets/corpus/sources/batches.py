@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from stella_assets.corpus.sources.base import Malformed, RawText, RowSource
+from stella_assets.corpus.sources.base import Malformed, RawText, RowSource, unreadable
 from stella_assets.corpus.sources.columns import Columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+UNREADABLE = (OSError, ValueError, EOFError, NotImplementedError)
+"""What Arrow and Lance raise about the content of a file."""
+
+
+def texts_of_piece(
+    batches: Iterable[pa.RecordBatch],
+    rows: int,
+    columns: Columns,
+    source: RowSource,
+    section: str,
+    place: str,
+    start: int,
+) -> Iterator[RawText | Malformed]:
+    """The texts of a piece of a table. Where it is damaged, each of its rows is malformed; the other pieces are read.
+
+    Args:
+        batches: Of the piece.
+        rows: How many rows it has.
+        columns: As for `texts_in`, like the rest.
+        source: As for `texts_in`.
+        section: As for `texts_in`.
+        place: As for `texts_in`.
+        start: As for `texts_in`.
+    """
+    end = start + rows
+    try:
+        for batch in batches:
+            yield from texts_in(batch, columns, source, section, place, start)
+            start += batch.num_rows
+    except UNREADABLE as error:
+        for number in range(start + 1, end + 1):
+            yield Malformed(f"{place}:{number}", unreadable(error))
 
 
 def texts_in(
@@ -50,4 +84,4 @@ def _rows(batch: pa.RecordBatch) -> Iterator[Mapping[str, Any] | Exception]:
 def _why(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not utf-8: byte {error.start} is 0x{error.object[error.start]:02x}"
-    return f"cannot be read: {' '.join(str(error).split())[:200]}"
+    return unreadable(error)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stella_assets.core.config import ConfigModel
+from stella_assets.core.config import ConfigModel, doubled
 from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sources.base import Malformed, RawText, Relation, RowSource, excerpt
 from stella_assets.corpus.sources.row_values import EACH, NotTextError, nothing_there, number_at, stated, texts_at
@@ -16,6 +16,11 @@ from stella_assets.corpus.sources.row_values import EACH, NotTextError, nothing_
 
 def _is_empty(value: object) -> bool:
     return not value
+
+
+def _column(path: str, available: Sequence[str]) -> str:
+    """The top-level column that a path begins with: a name may have dots of its own."""
+    return path if path in available else path.split(".", maxsplit=1)[0]
 
 
 class Columns(ConfigModel):
@@ -68,12 +73,19 @@ class Columns(ConfigModel):
     def _accept_one(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("text")
+    @field_validator("text", "positive", "negatives")
     @classmethod
-    def _require_one_list(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
-        if sum(path.count(EACH) for path in paths) > 1:
+    def _require_one_list(cls, paths: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+        if "".join(paths or ()).count(EACH) > 1:
             raise ValueError(f"more than one `{EACH}`; of one list only each element can be a text")
         return paths
+
+    @field_validator("query", "score", "section", "licence", "role")
+    @classmethod
+    def _require_no_list(cls, path: str | None) -> str | None:
+        if EACH in (path or ""):
+            raise ValueError(f"a row has one of it, and `{EACH}` takes each element of a list; name one value")
+        return path
 
     @model_validator(mode="after")
     def _require_whole_pairs(self) -> Self:
@@ -87,16 +99,39 @@ class Columns(ConfigModel):
             raise ValueError("a pair has either a `score` or `negatives`; make two sources of them")
         return self
 
-    def names(self) -> list[str]:
-        """The top-level columns that are read."""
+    def paths(self) -> list[str]:
+        """The paths of all columns that are read, up to a list."""
         texts = (self.query, self.positive, self.negatives, self.score) if self.query else self.text
-        paths = [*texts, self.section, self.licence, self.role]
+        paths = (*texts, self.section, self.licence, self.role)
+        return list(dict.fromkeys(path.partition(EACH)[0] for path in paths if path))
+
+    def names(self, available: Sequence[str]) -> list[str]:
+        """The top-level columns that are read.
+
+        Args:
+            available: What a file or table has.
+
+        Raises:
+            ValueError: Two of these have the same name.
+        """
         # Readers of columnar files select top-level columns; `_at` descends into them.
-        return list(dict.fromkeys(path.split(".")[0].removesuffix(EACH) for path in paths if path))
+        names = list(dict.fromkeys(_column(path, available) for path in self.paths()))
+        if twice := set(names) & set(doubled(available)):
+            raise ValueError(f"two columns are named {min(twice)!r}; rename one of them")
+        return names
+
+    def missing_text(self, available: Sequence[str]) -> str:
+        """What to say about a table that has no column of a text; "" where it has."""
+        texts = [path.partition(EACH)[0] for path in ((self.query, self.positive) if self.query else self.text) if path]
+        missing = [name for path in texts if (name := _column(path, available)) not in available]
+        # Of several columns that are joined, some may be missing.
+        if not missing or (not self.query and len(missing) < len(texts)):
+            return ""
+        return f"no column {missing[0]!r}; it has {', '.join(available)}"[:300]
 
     def require(self, available: Sequence[str], place: Path | str, source: str) -> None:
         """Raise `SourceError` unless all columns are available."""
-        missing = [name for name in self.names() if name not in available]
+        missing = [name for name in self.names(available) if name not in available]
         if missing:
             raise SourceError(
                 f"{place}: no column {missing[0]!r}; it has {', '.join(available)}.",

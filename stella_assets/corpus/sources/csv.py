@@ -64,7 +64,8 @@ class Csv(EncodedFileSource, ColumnSource):
             previous = csv.field_size_limit(lines.MAX_BYTES)
             try:
                 records = Records(text, self.delimiter, self.quoting)
-                names = records.header(self.columns.names())
+                names = records.header(self.columns.paths())
+                self.columns.names(names)  # refuses two of the same name
                 for record in records:
                     origin = f"{path.name}:{record.line}"
                     if wrong := record.wrong or _not_encoded(record.fields, content.name):

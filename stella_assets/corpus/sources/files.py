@@ -22,6 +22,7 @@ from stella_assets.corpus.sources.base import (
     Rows,
     RowSource,
     SourcePart,
+    unreadable,
 )
 from stella_assets.corpus.sources.encoded import NAMES
 from stella_assets.corpus.sources.listing import files_in, files_like
@@ -139,7 +140,7 @@ class FileSource(RowSource):
             yield from self.rows(path, section)
         # Rows before the break stay, e.g. of a truncated archive; `max_malformed` limits how many files may break.
         except self.unreadable as error:
-            yield Malformed(path.name, f"cannot be read: {' '.join(str(error).split())[:300]}", whole_file=True)
+            yield Malformed(path.name, unreadable(error), whole_file=True)
 
     def check(self) -> None:
         """Look at the first rows of each file.
@@ -153,53 +154,38 @@ class FileSource(RowSource):
         """Look at the first rows of each file.
 
         Raises:
-            SourceError: No file matches, more files than `max_malformed` allows have no text in their first rows, or
-                no row at all has a text or a column that the recipe names.
+            SourceError: No file matches, more files than `max_malformed` allows break off or have no text in their
+                first rows, or as for `require_texts`.
         """
-        paths, errors = self.files(), []
+        paths, errors, complete = self.files(), [], True
 
         def first() -> Rows:
+            nonlocal complete
             for path in paths:
-                rows = self.first_rows(path)
+                rows = list(islice(self.read_file(path), FIRST_ROWS))
+                complete &= len(rows) < FIRST_ROWS
                 if error := self._first_error(path, rows):
                     errors.append(error)
                 yield from rows
 
-        preview = Preview.of(first(), self.name)
+        preview = Preview.of(first(), self.name, self.max_malformed)
         # The tolerance of the run holds for the check: one bad file among many must not stop a recipe.
         if len(errors) > self.max_malformed * len(paths):
             raise errors[0]
-        self._require_texts(preview)
+        self.require_texts(preview, complete=complete)
         return preview
 
-    def first_rows(self, path: Path) -> list[RawText | Malformed]:
-        """The first rows of a file."""
-        return list(islice(self.read_file(path), FIRST_ROWS))
-
     def _first_error(self, path: Path, first: Sequence[RawText | Malformed]) -> SourceError | None:
-        """What is wrong with a file whose first rows have no text at all."""
+        """What is wrong with a file that breaks off in its first rows, or has no text in them at all."""
         malformed = [row for row in first if isinstance(row, Malformed)]
         # A wrong column, encoding or kind spoils all rows; single bad rows are counted during the run.
-        if not first or len(malformed) < len(first):
-            return None
-        return SourceError(
-            f"{path.parent / malformed[0].origin}: {malformed[0].why}.",
-            f"Correct the file, or `columns`, `encoding`, `kind` or `path` of source {self.name!r}.",
-        )
-
-    def _require_texts(self, preview: Preview) -> None:
-        texts = preview.rows - preview.malformed
-        # A mistake in the name of a column gives every row the same licence or section without a word.
-        for name in preview.absent:
-            raise SourceError(
-                f"{self.resolve(self.path)}: source {self.name!r}: none of the first {texts:,} rows has {name!r}.",
-                "Correct `columns`.",
+        if malformed and (malformed[-1].whole_file or len(malformed) == len(first)):
+            wrong = malformed[-1] if malformed[-1].whole_file else malformed[0]
+            return SourceError(
+                f"{path.parent / wrong.origin}: {wrong.why}.",
+                f"Correct the file, or {self._keys()} of source {self.name!r}.",
             )
-        if texts and not preview.example:
-            raise SourceError(
-                f"{self.resolve(self.path)}: source {self.name!r}: the first {texts:,} rows are all empty.",
-                "Correct `columns` or `path`.",
-            )
+        return None
 
     def reading_settings(self) -> dict[str, Any]:
         """All settings but `path`: files that are moved are not read again."""

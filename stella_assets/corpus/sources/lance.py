@@ -10,7 +10,7 @@ from pydantic import Field
 from stella_assets.core.config import Positive
 from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.sources.base import SOURCES, Rows, SourcePart
-from stella_assets.corpus.sources.batches import texts_in
+from stella_assets.corpus.sources.batches import texts_of_piece
 from stella_assets.corpus.sources.columns import ColumnSource
 from stella_assets.storage.canonical import digest
 
@@ -47,12 +47,16 @@ class LanceTable(ColumnSource):
         import lance
 
         dataset = lance.dataset(str(self.resolve(self.path)), version=self.version)
-        columns = [name for name in self.columns.names() if name in dataset.schema.names]
+        names = dataset.schema.names
+        columns = [name for name in self.columns.names(names) if name in names]
         section = Path(self.path).name.removesuffix(".lance")
-        number = 0
-        for batch in dataset.to_batches(columns=columns):
-            yield from texts_in(batch, self.columns, self, section, section, number)
-            number += batch.num_rows
+        start = 0
+        for fragment in dataset.get_fragments():
+            rows = fragment.count_rows()
+            yield from texts_of_piece(
+                fragment.to_batches(columns=columns), rows, self.columns, self, section, section, start
+            )
+            start += rows
 
     def check(self) -> None:
         """Check that the table, the version and the columns exist.

@@ -68,7 +68,7 @@ def _require_text(value: Any, path: str) -> str:
     if isinstance(value, bytes):
         return _decoded(value, path)
     hint = ""
-    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+    if EACH not in path and isinstance(value, list) and all(isinstance(part, str) for part in value):
         hint = f"; `{path}{EACH}` takes each text of it"
     raise NotTextError(f"{path!r} is {type(value).__name__}, not text{hint}", value)
 

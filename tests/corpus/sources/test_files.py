@@ -34,13 +34,13 @@ REFUSALS = {
     "not UTF-8": ({"kind": "text", "path": "./latin.txt"}, ["latin.txt:1", "not utf-8: byte 3 is 0xe9", "`encoding`"]),
     "unknown column": (
         {"kind": "parquet", "path": "./a.parquet", "columns": {"text": "txt"}},
-        ["a.parquet", "no column 'txt'", "it has text, label", "Set `columns`"],
+        ["a.parquet:1", "no column 'txt'", "it has text, label", "`columns`, `kind` or `path`"],
     ),
     "unknown key in JSON": (
         {"kind": "jsonl", "path": "./b.jsonl", "columns": {"text": "content"}},
         ["b.jsonl:1", "no text under 'content'", "the row has body"],
     ),
-    "not Parquet": ({"kind": "parquet", "path": "./latin.txt"}, ["latin.txt", "not a Parquet file"]),
+    "not Parquet": ({"kind": "parquet", "path": "./latin.txt"}, ["latin.txt", "cannot be read", "not a parquet file"]),
     "broken JSON": ({"kind": "jsonl", "path": "./c.jsonl"}, ["c.jsonl:1", "not JSON"]),
 }
 
