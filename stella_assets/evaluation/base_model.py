@@ -32,7 +32,7 @@ def authors_model(source: ModelSource, compute: Compute, name: str = "base_model
         name: For progress and errors.
     """
     # A teacher of the same model in all but the recipe: both load and encode by one code.
-    settings = {name: getattr(source, name) for name in ModelSource.model_fields}
+    settings = {key: getattr(source, key) for key in ModelSource.model_fields}
     of_kind = {"kind": "sentence_transformers", "name": name, "licence": "", "max_length": NO_LIMIT}
     # In float32, as students are scored.
     teacher = SentenceTransformersTeacher.model_validate(

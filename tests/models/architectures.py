@@ -43,7 +43,7 @@ def write_tokenizer_config(folder: Path, tokenizer: str, **settings: Any) -> Non
 
 
 def with_tokenizer_json(folder: Path) -> None:
-    """Add the `tokenizer.json` that transformers makes of a SentencePiece model, as its authors would."""
+    """Write the `tokenizer.json` that a tokenizer's class makes of its vocabulary, as its authors would."""
     AutoTokenizer.from_pretrained(str(folder)).save_pretrained(str(folder))
 
 
@@ -254,6 +254,7 @@ def clip(folder: Path) -> None:
     marks = ["<|startoftext|>", "<|endoftext|>"]
     tokens = byte_level(inner, marks, *marks, suffix="</w>")
     write_tokenizer_config(inner, "CLIPTokenizer", pad_token="<|endoftext|>")
+    with_tokenizer_json(inner)
     pictures = {"size": {"shortest_edge": 8}, "crop_size": {"height": 8, "width": 8}}
     write_json(inner / "preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor", **pictures})
     text = {**ENCODER, "vocab_size": tokens, "max_position_embeddings": LIMIT, "bos_token_id": 0, "eos_token_id": 1}

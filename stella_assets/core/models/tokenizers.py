@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from stella_assets.core.models.source import ModelFiles, in_one_line
 
 WITHOUT_ATTRIBUTE = {"auto_map", "errors", "fix_mistral_regex", "legacy", "tokenizer_class", "use_fast"}
 """Arguments of `from_pretrained` that choose a class or its code, and that a loaded tokenizer does not tell."""
-
-
 PREPROCESSOR, VOCABULARIES = "preprocessor_config.json", ("*token*", "vocab*", "*.model")
+WORDS = "why is an array of numbers so slow to sort"
+"""Words that all readers of a tokenizer.json split alike, whatever they think of accents, digits and the first word."""
+TOKENIZER = "tokenizer.json"
 
 
 class TokenizerError(UserError):
@@ -60,9 +62,10 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
             libraries_remedy(files, error, "Restore the files of the tokenizer."),
         ) from error
     check_tokenizer_kwargs(source, tokenizer)
+    check_tokenizer(tokenizer, files, shape.vocabulary)
+    _require_published_tokens(tokenizer, files)
     if settings.get("do_lower_case"):
         lower_case(tokenizer)
-    check_tokenizer(tokenizer, files, shape.vocabulary)
     return tokenizer
 
 
@@ -84,6 +87,42 @@ def check_tokenizer_kwargs(source: ModelSource, tokenizer: Any) -> None:
                 f"{source.model}: tokenizer_kwargs.{key} is {value!r}, and {type(tokenizer).__name__} has "
                 f"{'no such setting' if found is absent else repr(found)}.",
                 "Correct or remove that key.",
+            )
+
+
+def _require_published_tokens(tokenizer: Any, files: ModelFiles) -> None:
+    """Refuse a tokenizer.json that the tokenizer's class reads for its vocabulary alone.
+
+    Since transformers 5 many classes have a normalizer and a pre-tokenizer of their own, and pass over those of the
+    file, by which the model was trained.
+
+    Raises:
+        TokenizerError: The class makes other tokens of plain words than the file says.
+    """
+    from tokenizers import Tokenizer
+
+    kind = type(tokenizer)
+    content = files.read(path := files.in_encoder(TOKENIZER))
+    # A class without a constructor reads the whole file, and code of the model's own may do as it likes.
+    if content is None or "__init__" not in vars(kind) or not kind.__module__.startswith("transformers.models."):
+        return
+    published = Tokenizer.from_str(json.dumps(content))
+    published.no_truncation()
+    published.no_padding()
+    # Where case is a setting of the class, it goes before the file's, in every version.
+    for text in (WORDS,) if hasattr(tokenizer, "do_lower_case") else (WORDS, WORDS.title()):
+        said = published.encode(text, add_special_tokens=False).ids
+        made = tokenizer(text, add_special_tokens=False)["input_ids"]
+        # What stands before a text's first word is a setting of the class, too.
+        after = len(published.encode(text.split()[0], add_special_tokens=False).ids)
+        if said[after:] != made[-len(said[after:]) :]:
+            theirs, ours = (" ".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (said, made))
+            raise TokenizerError(
+                f"{files.name}: by {path} the tokens of {text!r} are {theirs}, and {kind.__name__} of the installed "
+                f"transformers makes {ours} of it.",
+                "Set `tokenizer_class` to PreTrainedTokenizerFast in tokenizer_config.json, which reads the whole "
+                "file. Some types of model, e.g. qwen2, take their own class nevertheless: as a teacher, such a model "
+                "can have transformers 4 in an `environment`; see docs/environments.md.",
             )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.models import TokenizerError, load_sentence_transformer, load_tokenizer
@@ -57,6 +58,28 @@ def test_a_tokenizer_of_another_folder_is_refused(tmp_path: Path):
     folder = build("bert", tmp_path)
     change_json(folder / "sentence_bert_config.json", tokenizer_name_or_path="org/other")
     refuse(folder, r"takes the tokenizer from elsewhere \(`tokenizer_name_or_path` is 'org/other'\)")
+
+
+LOWERED = {"normalizer": {"type": "Lowercase"}}
+SPLIT = {"pre_tokenizer": {"type": "Whitespace"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("roberta", LOWERED), ("gpt2", SPLIT), ("qwen2", LOWERED), ("xlm_roberta", SPLIT)]
+)
+def test_a_class_that_passes_over_what_tokenizer_json_says_is_refused(
+    name: str, change: dict[str, Any], tmp_path: Path
+):
+    folder = build(name, tmp_path)
+    load_tokenizer(ModelSource(model=str(folder)))
+    change_json(folder / "tokenizer.json", **change)
+    refuse(folder, r"by tokenizer\.json the tokens of .* of the installed transformers makes .*`tokenizer_class`")
+    if name == "qwen2":
+        return  # transformers takes its own class for this type, whatever the files say
+    change_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
+    ours = load_tokenizer(ModelSource(model=str(folder)))("Why is an ARRAY so slow")["input_ids"]
+    # As transformers 4 reads every such file.
+    assert ours == Tokenizer.from_file(str(folder / "tokenizer.json")).encode("Why is an ARRAY so slow").ids
 
 
 def test_lower_casing_by_the_settings_of_a_module_reaches_training_too(tmp_path: Path):
