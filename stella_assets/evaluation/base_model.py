@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from mteb.models.abs_encoder import get_prompt_name
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
@@ -70,7 +71,9 @@ class BaseModelEmbedder:
 
     def prompt(self, request: EncodeRequest) -> str | None:
         """The authors' for the task; None for their default."""
-        return request.choose(self._model.model.prompts)
+        # Not `request.choose`, which keeps prompts of tasks from documents: mteb and the authors' scores do not.
+        key = get_prompt_name(self.prompts, request.task, request.prompt_type)
+        return self.prompts.get(key or "")
 
     def embed(self, texts: Sequence[str], request: EncodeRequest) -> np.ndarray:
         """Unit vectors `[len(texts), dim]` float16: stored ones are read, others are computed and stored."""

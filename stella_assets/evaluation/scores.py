@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CODE_VERSION = "2"
 # Of their own: other models' scores do not change with how these are loaded.
-BASE_MODEL_CODE_VERSION, STUDENT_CODE_VERSION = "4", "3"
+BASE_MODEL_CODE_VERSION, STUDENT_CODE_VERSION = "5", "3"
 CONCATENATION, BASE_MODEL = "concatenation", "base_model"
 
 SOURCE_KEYS = frozenset(ModelSource.model_fields)

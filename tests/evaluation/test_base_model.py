@@ -70,6 +70,41 @@ def test_vectors_are_those_of_the_authors_folder(
     np.testing.assert_allclose(ours, theirs, atol=3e-4)  # the store's float16
 
 
+@pytest.mark.parametrize(
+    ("prompts", "query", "document"),
+    [
+        ({"Retrieval": "both: "}, "both: ", "both: "),
+        ({"Retrieval-query": "ask: ", "Retrieval": "both: "}, "ask: ", "both: "),
+        ({"Retrieval": "both: ", "Retrieval-document": "text: "}, "both: ", "text: "),
+        (
+            {"query": "ask: ", "passage": "text: "},
+            "ask: ",
+            "",
+        ),  # the library's own name for it comes first, and is empty
+    ],
+)
+@pytest.mark.filterwarnings("ignore:SentenceTransformers that use", "ignore:Some prompts", "ignore:Task name")
+def test_a_prompt_of_a_task_stands_before_the_texts_that_mteb_puts_it_before(
+    prompts: dict[str, str], query: str, document: str, published: Path, workspace: Workspace, tmp_path: Path
+):
+    from datasets import Dataset
+    from mteb.models import SentenceTransformerEncoderWrapper
+    from torch.utils.data import DataLoader
+
+    theirs = SentenceTransformer(str(published), device="cpu")
+    theirs.prompts, theirs.default_prompt_name = dict(prompts), None
+    theirs.save(str(tmp_path / "model"))
+    theirs = SentenceTransformerEncoderWrapper(SentenceTransformer(str(tmp_path / "model"), device="cpu"))
+    ours = in_float32(tmp_path / "model", workspace)
+    for side, prompt in (("query", query), ("document", document)):
+        asked = question("retrieval", side)
+        assert ours.prompt(asked) == prompt
+        loader = DataLoader(Dataset.from_dict({"text": [TEXT, "short"]}), batch_size=2)
+        given = {"task_metadata": asked.task, "hf_split": "test", "hf_subset": "default"}
+        expected = theirs.encode(loader, prompt_type=asked.prompt_type, show_progress_bar=False, **given)
+        np.testing.assert_allclose(ours.embed([TEXT, "short"], asked).astype(np.float32), expected, atol=3e-4)
+
+
 @pytest.mark.parametrize("kind", ["retrieval", "sts", "classification"])
 @pytest.mark.filterwarnings("ignore:Task name usual", "ignore:Some prompts")
 def test_scores_are_those_that_mteb_gives_the_authors_folder(
