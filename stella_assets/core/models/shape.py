@@ -24,8 +24,8 @@ from stella_assets.core.models.source import (
 )
 
 OFFSET_POSITIONS = {
-    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mluke", "mpnet", "roberta", "roberta-prelayernorm",
-    "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "camembert", "data2vec-text", "esm", "ibert", "lilt", "longformer", "luke", "markuplm", "mluke", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 }  # fmt: skip
 """Types that number positions from the one after the padding token's id, as RoBERTa does."""
 FLOAT32_ONLY = {"deberta"}

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
+from transformers import AutoConfig, AutoModel
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
 from stella_assets.core.models import ConfigError, code_digest, load_sentence_transformer, read_shape, read_width
+from stella_assets.core.models.shape import shape_of
 from stella_assets.students import DenseConfig, StudentError
 from tests.core.models.folders import WEIGHTS, change_json, change_weights
 from tests.models import MODELS, TEXTS, TRUSTED, build
@@ -111,3 +114,16 @@ def test_a_type_that_transformers_does_not_know_is_named(tmp_path: Path):
     change_json(folder / "config.json", model_type="unheard")
     with pytest.raises(ConfigError, match=rf"{folder}: transformers cannot read config\.json .*unheard"):
         DenseConfig(model=str(folder), max_length=32).check([])
+
+
+@pytest.mark.parametrize("kind", ["bert", "camembert", "data2vec-text", "esm", "lilt", "luke", "markuplm", "opt"])
+def test_a_model_runs_with_as_many_tokens_as_its_shape_says_and_no_more(kind: str):
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = AutoConfig.for_model(kind, **sizes, vocab_size=60, max_position_embeddings=40, pad_token_id=1)
+    if kind == "esm":
+        config.position_embedding_type, config.mask_token_id = "absolute", 4
+    model, positions = AutoModel.from_config(config).eval(), shape_of(config).positions
+    assert positions is not None
+    model(input_ids=torch.full((1, positions), 7))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, positions + 1), 7))
