@@ -29,6 +29,8 @@ CHOSEN = {
     ("bert", "weights cut off"), ("bert", "weights half written, zeros after the beginning"),
     ("bert", "the last page of the weights not written"), ("bert", "configuration cut off"), ("bert", "no tokenizer"),
     ("bert", "a tokenizer with more tokens"), ("bert", "a bias for each text alone"), ("bert", "weights of zeros"),
+    ("bert", "modules without pooling"), ("bert", "pooling of another width"), ("bert", "no pooling"),
+    ("layout_1_dense", "a Dense of another width"), ("layout_1_dense", "no weights of the Dense"),
     ("qwen3", "a file of several missing"), ("qwen3", "no merges"), ("custom_code", "other code"),
     ("custom_code", "code missing"), ("custom_code", "no code is named"),
 }  # fmt: skip
