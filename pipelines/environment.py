@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,22 +67,45 @@ def workspace() -> Workspace:
 
     Raises:
         NoProjectError: `STELLA_HOME` is not set, and the current folder is not in a project.
+        EnvironmentVariableError: One of them begins with the name of a user that there is not.
     """
-    root = Path(os.environ.get("STELLA_HOME") or project_root() / "var").absolute()
+    root = _folder("STELLA_HOME") or project_root() / "var"
     vectors = os.environ.get("STELLA_VECTORS")
-    # Absolute, because processes that steps start may work in another folder.
     if vectors and "://" not in vectors:
-        vectors = str(Path(vectors).expanduser().absolute())
+        vectors = str(_folder("STELLA_VECTORS"))
     return Workspace(root, vectors or None)
+
+
+def _folder(name: str) -> Path | None:
+    """The folder that a variable names; None where it is not set. `~` is the home folder."""
+    words = os.environ.get(name)
+    try:
+        # Absolute, because processes that steps start may work in another folder.
+        return Path(words).expanduser().absolute() if words else None
+    except RuntimeError:
+        raise EnvironmentVariableError(
+            f"{name} {words!r}: this computer has no such user.", "Write the whole path."
+        ) from None
 
 
 def launch_command() -> str:
     """`STELLA_LAUNCH`: the command that starts stages; empty to train in the process of the run.
 
+    Raises:
+        EnvironmentVariableError: It is not one command.
+
     Example:
         `accelerate launch --num_processes 2`
     """
-    return os.environ.get("STELLA_LAUNCH", "")
+    words = os.environ.get("STELLA_LAUNCH", "")
+    try:
+        shlex.split(words)
+    except ValueError:  # e.g. a quotation mark without its pair
+        raise EnvironmentVariableError(
+            f"STELLA_LAUNCH {words!r}: is not a command, as a shell would read it.",
+            "Write it as in a shell, e.g. accelerate launch --num_processes 2",
+        ) from None
+    return words
 
 
 def parallel_steps() -> int:

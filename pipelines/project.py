@@ -33,6 +33,18 @@ def is_project(folder: Path) -> bool:
     return (folder / INSTANCE_FILE).is_file() and (folder / "recipes").is_dir()
 
 
+def require_current_folder() -> None:
+    """Refuse to work where relative paths mean nothing.
+
+    Raises:
+        NoProjectError: The current folder was removed.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise NoProjectError("the current folder was removed.", "Go to a folder that exists.") from None
+
+
 def project_root() -> Path:
     """The project that the current folder is in.
 

@@ -1,7 +1,11 @@
 """The `stella` command."""
 
 import gc
+import io
+import os
 import signal
+import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -11,6 +15,7 @@ def main() -> None:
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _open_streams()
     # Imports are inside, in this order: libraries read their variables when they are loaded, and a failing import is
     # reported.
     from stella_assets.pipelines.cli.boundary import exit_on_errors
@@ -18,7 +23,9 @@ def main() -> None:
     with exit_on_errors():
         gc.disable()  # imports make no garbage, and looking for some takes a tenth of their time
         from stella_assets.pipelines.environment import prepare_libraries
+        from stella_assets.pipelines.project import require_current_folder
 
+        require_current_folder()
         prepare_libraries()
         from stella_assets.pipelines.cli.app import app
 
@@ -26,3 +33,13 @@ def main() -> None:
         gc.enable()
         signal.signal(signal.SIGINT, interrupt)
         app()
+
+
+def _open_streams() -> None:
+    """Let all streams exist, and take every text: a parent may have closed them, and their encoding may be ASCII."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # In this order it gets the number of the closed stream, which a file of the store would get otherwise.
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (until the end)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # standard error does so by itself
+        sys.stdout.reconfigure(errors="backslashreplace")

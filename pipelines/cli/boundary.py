@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stella_assets.core.errors import EXPECTED, MissingResultError
+from stella_assets.core.errors import EXPECTED, MissingResultError, UserError
 from stella_assets.pipelines.cli.errors import log_bug, summarise
 from stella_assets.pipelines.cli.printing import note
 from stella_assets.pipelines.environment import workspace
-from stella_assets.pipelines.project import NoProjectError
 from stella_assets.pipelines.remedies import damaged_history, describe, full_disk, no_file
 from stella_assets.storage.errors import MissingKeysError, MissingReleaseError, MissingSnapshotError, NoReleaseError
 
@@ -45,8 +44,8 @@ def exit_on_errors() -> Iterator[None]:
 
 
 def _home() -> Path | None:
-    """The workspace's folder; None outside of a project. It is not made here, as the environment may be at fault."""
+    """The workspace's folder; None where there is none. It is not made here, as the environment may be at fault."""
     try:
         return workspace().root
-    except NoProjectError:
+    except UserError:
         return None

@@ -177,3 +177,19 @@ def test_onnx_runtime_reports_nothing_and_writes_no_identifier_of_the_machine(tm
     env.pop("ORT_DISABLE_TELEMETRY", None)  # set by another test of this process
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["STELLA_HOME", "STELLA_VECTORS"])
+def test_a_folder_may_begin_with_the_home_folder_of_a_user_that_there_is(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, "~/x")
+    found = environment.workspace()
+    assert {"STELLA_HOME": str(found.root), "STELLA_VECTORS": found.vectors}[name] == str(Path.home() / "x")
+    monkeypatch.setenv(name, "~nosuchuser/x")
+    with pytest.raises(EnvironmentVariableError, match=rf"{name} '~nosuchuser/x': this computer has no such user. Wr"):
+        environment.workspace()
+
+
+def test_a_launch_command_that_no_shell_would_read_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STELLA_LAUNCH", "accelerate launch '--num_processes 2")
+    with pytest.raises(EnvironmentVariableError, match=r"STELLA_LAUNCH .*: is not a command, as a shell would read it"):
+        environment.launch_command()

@@ -120,9 +120,9 @@ def _require_published_tokens(tokenizer: Any, files: ModelFiles) -> None:
             raise TokenizerError(
                 f"{files.name}: by {path} the tokens of {text!r} are {theirs}, and {kind.__name__} of the installed "
                 f"transformers makes {ours} of it.",
-                "Set `tokenizer_class` to PreTrainedTokenizerFast in tokenizer_config.json, which reads the whole "
-                "file. Some types of model, e.g. qwen2, take their own class nevertheless: as a teacher, such a model "
-                "can have transformers 4 in an `environment`; see docs/environments.md.",
+                "Set `tokenizer_class` to PreTrainedTokenizerFast in tokenizer_config.json: it reads the whole file. "
+                "Some types, e.g. qwen2, take their own class nevertheless: as a teacher, such a model can have "
+                "transformers 4 in an `environment`; see docs/environments.md.",
             )
 
 
