@@ -96,13 +96,13 @@ def full_disk(error: BaseException, root: Path) -> storage.DiskSpaceError | None
         error: What was raised, by any library.
         root: Of the workspace.
     """
-    found = storage.DiskSpaceError(f"{root}: there is no space left on this disk.", root)
     # SQLite also says "disk I/O error", and others nothing of the disk.
     if root.exists() and shutil.disk_usage(root).free == 0:
-        return found
+        return storage.DiskSpaceError(f"{root}: there is no space left on this disk.", root)
     cause: BaseException | None = error
     while cause is not None:
         if getattr(cause, "errno", None) in FULL or any(words in str(cause).lower() for words in FULL_WORDS):
-            return found
+            others = "this disk, or on that of the output or of temporary files (TMPDIR)"
+            return storage.DiskSpaceError(f"{root}: there is no space left on {others}.", root)
         cause = cause.__cause__ or cause.__context__
     return None

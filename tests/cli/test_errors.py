@@ -109,7 +109,9 @@ def test_a_full_disk_is_named_whichever_library_finds_it(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setenv("STELLA_HOME", str(tmp_path))
-    said = f"{tmp_path}: there is no space left on this disk. Free some space, or set STELLA_HOME to a folder on a"
+    # Which of them is full cannot be seen here: this one has space.
+    disks = "this disk, or on that of the output or of temporary files (TMPDIR)"
+    said = f"{tmp_path}: there is no space left on {disks}. Free some space, or set STELLA_HOME to a folder on a"
     with pytest.raises(SystemExit) as ended, exit_on_errors():
         raise ValueError("written halfway") from error
     assert (ended.value.code, said in capsys.readouterr().err, list(tmp_path.iterdir())) == (2, True, [])
