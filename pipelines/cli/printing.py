@@ -12,22 +12,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
+from stella_assets.core.markup import CONTROL, visible
 from stella_assets.pipelines.cli.values import json_value
-
-# What a terminal obeys (C0 and C1, which begin escape sequences and links), what turns the direction of the text, what
-# is invisible and looks like another text, and halves of surrogates, which cannot be encoded. Line feed and tab stay.
-CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\U000e0000-\U000e007f\ud800-\udfff]"
-)
 
 Part = str | tuple[str, str]
 """Text, or text with a style of Rich."""
-
-
-def visible(text: str) -> str:
-    """Text that no terminal obeys: a control character is written as in Python, e.g. `\\x1b`."""
-    return CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def styled(*parts: Part) -> Text:

@@ -1,4 +1,4 @@
-"""Data in Markdown: what comes from recipes, texts and files is shown as it is, and is no markup of the page."""
+"""Data on terminals and in Markdown: what comes from recipes, texts and files is shown as it is, and is not obeyed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+# What a terminal obeys (C0 and C1, which begin escape sequences and links), what turns the direction of the text, what
+# is invisible and looks like another text, and halves of surrogates, which cannot be encoded. Line feed and tab stay.
+CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f\ud800-\udfff]"
+)
 # Of inline markup: emphasis, code, links, pictures, strike-through, formulas, cells, and the escape itself. An
 # underscore between letters is none, and names are full of them.
 INLINE = re.compile(r"[\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_])")
 # At the start of a line: headings, items of lists, and lines that make a heading of the one before.
 BLOCK = re.compile(r"^[ \t]*(?:(#{1,6}|[-+]|\d+[.)])(?=\s|$)|([-=])(?=[-=\s]*$))", re.MULTILINE)
+
+
+def visible(text: str) -> str:
+    """Text that no terminal obeys: a control character is written as in Python, e.g. `\\x1b`."""
+    return CONTROL.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def markdown_text(value: Any) -> str:
@@ -20,8 +31,10 @@ def markdown_text(value: Any) -> str:
     Args:
         value: Data, of any length.
     """
+    # Files in Markdown are read on terminals, too.
+    plain = visible(str(value).replace("\r\n", "\n"))
     # Entities, as not every reader of Markdown knows `\\<`.
-    text = INLINE.sub(r"\\\g<0>", escape(str(value), quote=False))
+    text = INLINE.sub(r"\\\g<0>", escape(plain, quote=False))
     # Indented lines would be code.
     text = re.sub(r"(?<=\n)[ \t]+", "", text)
     return BLOCK.sub(lambda found: found.group().lstrip()[:-1] + "\\" + found.group()[-1], text)
@@ -29,7 +42,7 @@ def markdown_text(value: Any) -> str:
 
 def markdown_code(value: Any) -> str:
     """A value as inline code, whatever it holds."""
-    text = " ".join(str(value).splitlines())
+    text = visible(" ".join(str(value).splitlines()))
     # As many backticks as the value does not have in a row; spaces at both ends are not part of the code.
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from stella_assets.core.figures import figure
-from stella_assets.core.markup import markdown_code, markdown_table, markdown_text
+from stella_assets.core.markup import CONTROL, markdown_code, markdown_table, markdown_text
 from stella_assets.core.present import Markdown, Picture, Rows, html_table
 from stella_assets.evaluation.render.html import render_html
 from stella_assets.evaluation.render.markdown import render_markdown
@@ -94,6 +94,20 @@ def test_code_is_code_to_its_end(kind: str):
     [inline] = [token for token in tokens(f"before {markdown_code(text)} after") if token.type == "inline"]
     found = [child.content for child in inline.children or () if child.type == "code_inline"]
     assert found == [" ".join(text.splitlines())]
+
+
+@pytest.mark.parametrize(
+    "text", ["\x1b[31mred", "\x9b31m", "\x1b]8;;https://example.org\x07", "a\rb", "a\u202eb", "a\u200b", "a\ud800"]
+)
+def test_a_card_shown_on_a_terminal_is_not_obeyed(text: str):
+    expected = text.encode("unicode_escape").decode()
+    assert inline_text(markdown_text(text)) == expected
+    for page in (markdown_text(text), markdown_code(text), markdown_table(["a"], [[text]])):
+        assert not CONTROL.search(page)
+
+
+def test_lines_that_end_as_on_windows_are_lines():
+    assert markdown_text("one\r\ntwo") == "one\ntwo"
 
 
 def test_code_keeps_spaces_at_its_ends():
