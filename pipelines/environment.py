@@ -10,6 +10,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import ValidationError
 
@@ -18,6 +19,7 @@ from stella_assets.core.devices import Compute, available_threads
 from stella_assets.core.engine import ENGINES, Engine, LocalEngine
 from stella_assets.core.environments import Environments
 from stella_assets.core.errors import UserError
+from stella_assets.core.secrets import holds_key
 from stella_assets.core.services import Services
 from stella_assets.pipelines.project import link_instance_file, project_root
 from stella_assets.storage.removal import finish_removals
@@ -67,13 +69,31 @@ def workspace() -> Workspace:
 
     Raises:
         NoProjectError: `STELLA_HOME` is not set, and the current folder is not in a project.
-        EnvironmentVariableError: One of them begins with the name of a user that there is not.
+        EnvironmentVariableError: One of them begins with the name of a user that there is not, or has a password.
     """
     root = _folder("STELLA_HOME") or project_root() / "var"
     vectors = os.environ.get("STELLA_VECTORS")
-    if vectors and "://" not in vectors:
+    if vectors and "://" in vectors:
+        _check_store(vectors)
+    elif vectors:
         vectors = str(_folder("STELLA_VECTORS"))
     return Workspace(root, vectors or None)
+
+
+def _check_store(address: str) -> None:
+    """Refuse an address with a password, as every message and record shows the address of the store."""
+    try:
+        url = urlsplit(address)
+        has_secret = url.password is not None or holds_key(dict(parse_qsl(url.query)))
+    except ValueError:
+        raise EnvironmentVariableError(
+            "STELLA_VECTORS: is not an address.", "Write it as s3://bucket/folder, or give a folder."
+        ) from None
+    if has_secret:
+        raise EnvironmentVariableError(
+            "STELLA_VECTORS: has a password or a key in it.",
+            "Give credentials in variables of their own, e.g. AWS_ACCESS_KEY_ID; see docs/vectors.md.",
+        )
 
 
 def _folder(name: str) -> Path | None:

@@ -193,3 +193,19 @@ def test_a_launch_command_that_no_shell_would_read_is_refused(monkeypatch: pytes
     monkeypatch.setenv("STELLA_LAUNCH", "accelerate launch '--num_processes 2")
     with pytest.raises(EnvironmentVariableError, match=r"STELLA_LAUNCH .*: is not a command, as a shell would read it"):
         environment.launch_command()
+
+
+@pytest.mark.parametrize(
+    "address", ["s3://me:hunter2@bucket/x", "s3://bucket/x?secret=hunter2", "s3://:hunter2@b", "s3://[hunter2/x"]
+)
+def test_an_address_of_a_store_with_a_password_is_refused_without_it(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STELLA_VECTORS", address)
+    with pytest.raises(EnvironmentVariableError, match=r"^STELLA_VECTORS: ") as refused:
+        environment.workspace()
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize("address", ["s3+ddb://bucket/x?ddbTableName=locks", "abfss://container@account.example/x"])
+def test_other_parts_of_an_address_of_a_store_stay(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STELLA_VECTORS", address)
+    assert environment.workspace().vectors == address
