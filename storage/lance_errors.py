@@ -54,6 +54,12 @@ TRANSLATIONS: tuple[tuple[tuple[str, ...], type[StorageError], str], ...] = (
     ),
     (("NoSuchBucket",), UnreachableError, "there is no such bucket."),
     (
+        # The last one is what LanceDB says of its own cloud, `db://`.
+        ("No object store provider found", "did not match any known pattern for scheme", "api_key is required"),
+        StoreError,
+        "is not an address of an object store.",
+    ),
+    (
         # The last two are what the slower of two machines that make the same table gets.
         ("ommit conflict", "Incompatible transaction", "Dataset already exists", "/0.manifest was not found"),
         ConflictError,

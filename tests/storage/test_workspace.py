@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from stella_assets.storage.codecs import Scalars
-from stella_assets.storage.database import open_table, table_uri
-from stella_assets.storage.errors import DiskSpaceError
+from stella_assets.storage.database import open_table, table_names, table_uri
+from stella_assets.storage.errors import DiskSpaceError, StoreError
 from stella_assets.storage.keyed_table import KeyedTable
 from stella_assets.storage.workspace import Workspace
 
@@ -113,3 +113,9 @@ print("lance" in sys.modules)
     earlier = max(Path(table_uri(workspace, "t"), "_versions").glob("*.manifest"))  # names count down
     earlier.unlink()  # as garbage collection does
     assert not needs_lance()
+
+
+@pytest.mark.parametrize("address", ["https://store.example/x", "nosuch://bucket/x", "az://a:b@c/x", "db://mine"])
+def test_an_address_that_no_object_store_has_is_not_called_damaged(address: str, tmp_path: Path):
+    with pytest.raises(StoreError, match="is not an address of an object store"):
+        table_names(Workspace(tmp_path, address))
