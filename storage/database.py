@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from stella_assets.storage.errors import AccessError, FormatError, MissingSnapshotError, StoreError
+from stella_assets.storage.errors import AccessError, DamageError, FormatError, MissingSnapshotError, StoreError
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.removal import remove_folder
@@ -237,6 +237,8 @@ def _open_again(uri: str, version: int | str | None) -> Any:
     try:
         return lance.dataset(uri, version=version)
     except ValueError:
+        if "://" not in uri and Path(uri, "_transactions").is_dir():
+            raise DamageError(f"{uri}: was committed, and no version of it is left that can be read.", uri) from None
         raise StoreError(f"{uri}: is not a readable table.", uri) from None
 
 

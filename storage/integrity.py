@@ -295,7 +295,7 @@ def restore_readable(workspace: Workspace, name: str) -> None:
         if _wrong_manifest(Path(uri), path.stem).startswith(TAGS) or not _names_a_version(path):
             _set_aside(uri, f"{TAGS}/{path.name}")
     while _is_unreadable(workspace, name):
-        manifests = sorted(file for file in session(uri).list(VERSIONS) if file.endswith(".manifest"))
+        manifests = _manifests(uri)
         if len(manifests) > 1 or workspace.remote:
             _set_aside(uri, manifests[0])  # names count down: the newest comes first
         else:  # no version is left to go back to
@@ -309,13 +309,17 @@ def _names_a_version(tag: Path) -> bool:
         return False
 
 
+def _manifests(uri: str) -> list[str]:
+    return sorted(file for file in session(uri).list(VERSIONS) if file.endswith(".manifest"))
+
+
 def _is_unreadable(workspace: Workspace, name: str) -> bool:
     uri = table_uri(workspace, name)
     try:
         dataset = open_table(workspace, name)
     except DamageError:
-        # Without a manifest left there is no version to go back to, and the loop must end.
-        return any(f.endswith(".manifest") for f in session(uri).list(VERSIONS))
+        # In an object store without a manifest left there is no version to go back to, and the loop must end.
+        return not workspace.remote or bool(_manifests(uri))
     return dataset is not None and not workspace.remote and bool(_wrong_manifest(Path(uri), None))
 
 

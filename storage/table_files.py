@@ -14,7 +14,7 @@ from stella_assets.storage.checked import CheckedFiles
 from stella_assets.storage.database import open_table, table_uri
 from stella_assets.storage.errors import DamageError, StoreError
 from stella_assets.storage.files import DIGEST_CHARS
-from stella_assets.storage.seals import UnitDigest, digest_path, manifest_path, tag_path, version_digest
+from stella_assets.storage.seals import VERSIONS, UnitDigest, digest_path, manifest_path, tag_path, version_digest
 from stella_assets.storage.units import fragment_files
 from stella_assets.storage.workspace import Workspace
 
@@ -36,7 +36,7 @@ def wrong_files(workspace: Workspace, name: str, tag: str | None = None) -> dict
         return {}
     manifest = manifest_path(folder, tag)
     if manifest is None:
-        return {tag_path(tag): "cannot be read"} if tag else {}
+        return {tag_path(tag): "cannot be read"} if tag else _lost_versions(workspace, name)
     memory = CheckedFiles(workspace, f"tables/{name}@{tag or ''}", folder)
     named = [manifest, *([tag_path(tag)] if tag else [])]
     # Known from the last time, and not one of them has changed since: Lance need not be loaded.
@@ -74,6 +74,14 @@ def require_whole(workspace: Workspace, name: str, tag: str | None = None) -> No
     if wrong := wrong_files(workspace, name, tag):
         more = f", and {len(wrong) - 1} more files" if len(wrong) > 1 else ""
         raise DamageError(f"{name}: {next(iter(wrong.values()))}{more}.", table_uri(workspace, name))
+
+
+def _lost_versions(workspace: Workspace, name: str) -> dict[str, str]:
+    try:
+        open_table(workspace, name)
+    except DamageError as error:
+        return {VERSIONS: str(error)}
+    return {}
 
 
 def _written_digest(folder: Path, path: str) -> str | None:

@@ -12,9 +12,8 @@ from stella_assets.core.runner import Runner
 from stella_assets.core.trace import Node, Tracer
 from stella_assets.corpus.read import CorpusTexts
 from stella_assets.storage.artefacts import MANIFEST
-from stella_assets.storage.database import open_table
+from stella_assets.storage.database import drop_table, open_table
 from stella_assets.storage.errors import DamageError, VectorError
-from stella_assets.storage.garbage import remove_table
 from stella_assets.storage.integrity import Damage, drop_damaged
 from stella_assets.storage.journal_repair import mend_journal
 from stella_assets.storage.keys import to_keys
@@ -91,7 +90,8 @@ def _take_out(
         yield f"{name}: took out units of {rows:,} rows"
     for name, damages in by_table.items():
         if name.startswith(STATES):
-            remove_table(workspace, name, "states of evaluated texts", lambda: False, dry_run=False)
+            with file_lock(workspace, name, say_waiting):
+                drop_table(workspace, name)
             yield f"{name}: removed; it is computed again when it is needed"
         if name.startswith(SCORES):
             rows = drop_damaged(workspace, name, damages, say_waiting)

@@ -141,6 +141,28 @@ def test_damage_to_the_newest_manifest_of_a_teacher_is_repaired(
     assert contents(damaged, recipe) == contents(whole, recipe)
 
 
+@pytest.mark.parametrize("by", ["run", "repair"])
+@pytest.mark.parametrize("table", ["teacher_vectors.*", "tiny.concatenated_vectors.lance"])
+def test_a_table_without_any_version_left_is_named_and_made_again(
+    damaged: Workspace, whole: Workspace, recipe: Recipe, table: str, by: str
+):
+    victims = table_files(damaged, f"{table}/_versions/*.manifest")
+    victims = [path for path in victims if path.parent == victims[0].parent]
+    for path in victims:
+        path.unlink()
+    name = victims[0].parents[1].name.removesuffix(".lance")
+    audit = verify(damaged, recipe)
+    assert [damage.table for damage in audit.damages] == [name]
+    assert "no version of it is left" in audit.damages[0].what
+    if by == "repair":
+        repair(audit, [audited(recipe)], Runner(damaged, LOG))
+    runner = Runner(damaged, LOG)
+    for step in upstream(Graph(recipe).concatenation):
+        runner.make(step)
+    assert verify(damaged, recipe).damages == []
+    assert contents(damaged, recipe) == contents(whole, recipe)
+
+
 @pytest.mark.parametrize(
     ("pattern", "again"),
     [
