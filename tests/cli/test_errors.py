@@ -147,7 +147,9 @@ def test_a_damaged_record_of_runs_is_named_and_taken_out_of_the_way(
     workspace = Workspace(prepare_environment().root)
     with open_instance(workspace) as instance:
         assert instance.get_runs_count() == 0
+    files = sorted(tmp_path.rglob("*"))
     assert list(verify_files(workspace)) == []
+    assert sorted(tmp_path.rglob("*")) == files
     file = tmp_path / "history" / "runs.db"
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"?" * 5000)
