@@ -23,7 +23,8 @@ def read_ahead(read: Callable[[Sequence[int]], list[B]], steps: Sequence[int]) -
     Yields:
         The batches. An error of `read` is raised where its first batch would come.
     """
-    parts = [steps[start : start + READ_TOGETHER] for start in range(0, len(steps), READ_TOGETHER)]
+    # One after another: a list of all parts of a long run would not fit in memory.
+    parts = (steps[start : start + READ_TOGETHER] for start in range(0, len(steps), READ_TOGETHER))
     # A thread is enough: the store releases the interpreter's lock. One, so that at most two parts are in memory.
     with ThreadPoolExecutor(1) as reader:
         ahead = None
