@@ -106,8 +106,8 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
         file("a.txt", gzip.compress("\n".join(different(i) for i in range(90)).encode())[:-4], "text", unit="line"),
         r"a.txt: cannot be read: Truncated compressed stream\.",
     ),
-    "a header alone": (file("a.csv", b"id,text\n", "csv"), r"source 'mine' has no rows\. Correct `columns`, "),
-    "an empty file": (file("a.txt", b"", "text"), r"has no rows\. Correct `encoding`, `kind` or `path`, or remove"),
+    "a header alone": (file("a.csv", b"id,text\n", "csv"), r"source 'mine' has no rows\. Correct it, or remove it\."),
+    "an empty file": (file("a.txt", b"", "text"), r"has no rows\. "),
     "a nested path with a typo in Lance": (
         table_of_lance({"doc": [{"body": each} for each in TEN]}, {"text": "doc.bdy"}),
         r"10 of the first 10 rows are malformed, .* t:1: no text under 'doc.bdy'; 'doc' has body\.",
@@ -120,6 +120,7 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
         table_of_lance({"text": pa.array([None] * 10, pa.string())}, {}),
         "the first 10 rows are all empty",
     ),
+    "no packages": ((lambda folder: None, {"kind": "python_docs", "packages": []}), r"source 'mine' has no rows\."),
     "rows without any text": (
         file("a.jsonl", b'{"text": null}\n{"text": " "}\n', "jsonl"),
         r"the first 2 rows are all empty",

@@ -111,13 +111,13 @@ class Preview:
     remarks: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, rows: Iterable[RawText | Malformed], name: str, limit: float = 1.0) -> Preview:
+    def of(cls, rows: Iterable[RawText | Malformed], name: str, limit: float | None) -> Preview:
         """The preview of some rows, none of which is kept: a source can have many files.
 
         Args:
             rows: The first ones.
             name: Of the source.
-            limit: Share of all rows that may be malformed.
+            limit: Share of all rows that may be malformed; None for a kind that has no malformed rows.
         """
         count = lines = malformed = 0
         example = wrong = ""
@@ -131,7 +131,7 @@ class Preview:
                 example = example or excerpt(row.text)
                 absent = row.absent if absent is None else tuple(each for each in absent if each in row.absent)
         said = f"{malformed} of them malformed, e.g. {wrong}" if malformed else ""
-        if malformed > limit * count:
+        if limit is not None and malformed > limit * count:
             said += f"; a run stops if more than {limit:.2%} of all rows are"
         remarks = tuple(filter(None, (said, shrink(name, count, lines))))
         return cls(count, lines, malformed, wrong, example, absent or (), remarks)
@@ -257,12 +257,27 @@ class SourceConfig(PathAware):
         """Check the source and read its first rows, with the reader that a run uses.
 
         Raises:
-            SourceError: It cannot be read; the message names the place and the remedy.
+            SourceError: It cannot be read, or as for `require_texts`; the message names the place and the remedy.
         """
         self.check()
         source = self.pinned()
         rows = islice(chain.from_iterable(map(source.read, source.parts())), FIRST_ROWS)
-        return Preview.of(rows, self.name)
+        preview = Preview.of(rows, self.name, self.malformed_limit())
+        self.require_texts(preview, complete=preview.rows < FIRST_ROWS)
+        return preview
+
+    def require_texts(self, preview: Preview, *, complete: bool) -> None:
+        """Raise an error if the first rows show that a run would fail or use nothing.
+
+        Args:
+            preview: Of the first rows.
+            complete: Whether these are all rows.
+
+        Raises:
+            SourceError: There is no row, or one of those that follow from the kind of source.
+        """
+        if not preview.rows:
+            raise SourceError(f"source {self.name!r} has no rows.", "Correct it, or remove it.")
 
     def pinned(self) -> Self:
         """The source at the very version that the digests of its parts describe."""
@@ -296,30 +311,14 @@ class RowSource(SourceConfig):
     role: Role = Field(default="document", description="of texts that do not state their own: `document` or `query`")
     max_malformed: Fraction = Field(default=0.01, description="share of rows, and of files, that may be malformed")
 
-    def preview(self) -> Preview:
-        """As for every source; a source that cannot be used is refused.
-
-        Raises:
-            SourceError: It cannot be read, or as for `require_texts`.
-        """
-        self.check()
-        source = self.pinned()
-        rows = islice(chain.from_iterable(map(source.read, source.parts())), FIRST_ROWS)
-        preview = Preview.of(rows, self.name, self.max_malformed)
-        self.require_texts(preview, complete=preview.rows < FIRST_ROWS)
-        return preview
-
     def require_texts(self, preview: Preview, *, complete: bool) -> None:
-        """Raise an error if the first rows show that a run would fail or use nothing.
-
-        Args:
-            preview: Of the first rows.
-            complete: Whether these are all rows.
+        """As for every source.
 
         Raises:
             SourceError: There is no row, or more are malformed than the recipe allows, or no row has a text or a
                 column that the recipe names.
         """
+        super().require_texts(preview, complete=complete)
         texts = preview.rows - preview.malformed
         # Of the rest nothing is known, except where the first rows are hardly rows of this kind at all.
         if preview.malformed > self.max_malformed * preview.rows and (complete or preview.malformed > texts):
@@ -333,8 +332,6 @@ class RowSource(SourceConfig):
             raise SourceError(
                 f"source {self.name!r}: none of the first {texts:,} rows has {name!r}.", "Correct `columns`."
             )
-        if not preview.rows:
-            raise SourceError(f"source {self.name!r} has no rows.", f"Correct {self._keys()}, or remove the source.")
         if texts and not preview.example:
             raise SourceError(
                 f"source {self.name!r}: the first {texts:,} rows are all empty.", f"Correct {self._keys()}."
