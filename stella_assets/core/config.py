@@ -44,7 +44,10 @@ Positive = Annotated[int, Field(gt=0), AfterValidator(_require_countable)]
 Dimension = Annotated[int, Field(gt=0, le=65_536)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What numpy and scikit-learn accept."""
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+"""Far above what is useful, and far below what float32 holds: the sum of the losses stays finite."""
+Gain = Annotated[float, Field(ge=-100, le=100)]
+"""A difference of two scores in percent. What needs a larger one can never pass."""
 
 
 def _require_past(day: date) -> date:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from stella_assets.corpus.errors import MissingExtraError
+from stella_assets.corpus.errors import LanguageError, MissingExtraError
 from stella_assets.corpus.settings import Clean, Rules
 from stella_assets.corpus.text import normalise
 from stella_assets.corpus.words import hashed_words, match_form
@@ -148,6 +148,21 @@ def _judge_language(texts: pl.Series, judged: pl.DataFrame, settings: Clean) -> 
         if code not in settings.languages and probability >= MIN_CONFIDENCE:
             rules[i], values[i] = f"language {code}", float(probability)
     return pl.DataFrame({"rule": rules, "value": values}, schema=judged.schema)
+
+
+def require_languages(languages: Sequence[str]) -> None:
+    """Make sure that the detector of languages can find those that are to be kept.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+        LanguageError: It does not know one of them, so every text would be dropped.
+    """
+    known = sorted(map(str, load_identifier().nb_classes)) if languages else []
+    if unknown := [each for each in languages if each not in known]:
+        raise LanguageError(
+            f"corpus.clean.languages: {unknown[0]!r} is not a language that is detected; known are {', '.join(known)}.",
+            "Correct it; codes are those of ISO 639-1, e.g. `en`.",
+        )
 
 
 def load_identifier() -> Any:

@@ -17,5 +17,9 @@ class EmptyCorpusError(UserError):
     """No texts, or no training texts, are left of the sources."""
 
 
+class LanguageError(UserError):
+    """The recipe keeps a language that cannot be detected."""
+
+
 class MissingExtraError(UserError):
     """The recipe asks for what an optional package does, and the package is not installed."""

@@ -11,7 +11,7 @@ from stella_assets.core.environments import Environments
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import hub_states
 from stella_assets.core.services import Services
-from stella_assets.corpus.clean import load_identifier
+from stella_assets.corpus.clean import require_languages
 from stella_assets.corpus.evaluation_sets import set_digest
 from stella_assets.corpus.sources import Preview
 from stella_assets.evaluation.scores import CONCATENATION, student_prompts
@@ -57,8 +57,7 @@ def check_recipe(
     _require_splits(recipe)
     for source in recipe.corpus.sources:
         on_preview(source.name, source.preview())
-    if recipe.corpus.clean.languages:
-        load_identifier()
+    require_languages(recipe.corpus.clean.languages)
     for chosen in recipe.corpus.decontaminate.sets if recipe.corpus.decontaminate else ():
         set_digest(chosen)
     tasks = check_tasks(recipe.evaluation)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from croniter import croniter
 from pydantic import Field, field_validator
 
-from stella_assets.core.config import ConfigModel, Fraction, Positive, Weight
+from stella_assets.core.config import ConfigModel, Fraction, Gain, Positive, Weight
 
 
 class Redistil(ConfigModel):
@@ -25,7 +25,7 @@ class Redistil(ConfigModel):
     min_neighbor_change: Fraction = Field(
         default=0.05, description="share of changed nearest neighbours from which it is started with fewer new texts"
     )
-    min_gain: float = Field(
+    min_gain: Gain = Field(
         default=0.0,
         description="points of the mean to gain over the active release; below 0 allows a loss",
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stella_assets.core.config import ConfigModel, Positive
+from stella_assets.core.config import ConfigModel, Gain, Positive
 
 # Above 1, because a student may be required to beat a teacher.
 Share = Annotated[float, Field(gt=0, le=2)]
@@ -28,8 +28,8 @@ class Gate(ConfigModel):
         # So that recipes without it keep their digest.
         exclude_if=lambda points: points == 0.0,
     )
-    gain: float | None = Field(default=None, description="minimum gain of the mean over the base model, in points")
-    gain_over_release: float | None = Field(
+    gain: Gain | None = Field(default=None, description="minimum gain of the mean over the base model, in points")
+    gain_over_release: Gain | None = Field(
         default=None,
         description="minimum gain of the mean over the active release, in points; a negative value allows a loss",
     )

@@ -1,5 +1,7 @@
 """Sizes that an estimate needs without loading torch."""
 
+MAX_BATCH_TEXTS = 65_536
+"""Of a batch, negatives included: a loss that compares each with all others has a matrix of 17 GB then."""
 DEV_TEXTS = 1024
 """Dev texts that a stage is measured on, at most."""
 # A checkpoint has the weights, two moments of AdamW and the moving average. Two of them are kept, with a draft next to

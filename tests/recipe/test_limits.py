@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from stella_assets.corpus.errors import LanguageError
 from stella_assets.recipe import RecipeError, parse_recipe
 from stella_assets.recipe.preflight import check_recipe, remarks
 from stella_assets.storage.workspace import Workspace
@@ -22,6 +23,11 @@ def changed(raw: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     return raw
 
 
+CONTRASTIVE = {
+    "method": "contrastive", "train_layers": 0, "full_head": {"info_nce": 1}, "batch_size": 16_384, "steps": 1,
+    "learning_rate": 0.1,
+}  # fmt: skip
+RERANKER = {"name": "ce", "kind": "reranker", "losses": {"bce": 1}, "steps": 1, "learning_rate": 0.1}
 # Each of these once passed `validate`. Every number of a recipe that memory depends on is here.
 TOO_LARGE: dict[str, Any] = {
     "corpus.deduplicate.bands": LARGE,
@@ -47,6 +53,13 @@ TOO_LARGE: dict[str, Any] = {
     "stages.0.batch_tokens": LARGE,
     "stages.0.micro_batch_size": LARGE,
     "stages.0.steps": 10**30,
+    "stages.0.weight_decay": 1e300,
+    "stages.0.full_head": {"cosine": 1e300},
+    "stages.1.full_head": {"relative_similarity": {"weight": 1, "margin": 1e300}},
+    "stages.2.matryoshka_heads": {"similarity": 1e300},
+    "stages.0": {**CONTRASTIVE, "hard_negatives": 100},
+    "retrievers": [{**RERANKER, "batch_size": 16_384, "candidates": 1000}],
+    "release.gate": {"gain": 101},
     "evaluation.held_out.max_documents": LARGE,
     "evaluation.seeds": [2**70],
     "redistil": {"retention_days": 1e300},
@@ -66,6 +79,8 @@ def test_a_number_that_does_not_fit_in_memory_is_refused(key: str, raw: dict[str
 
 FAIL_LATER: dict[str, tuple[str, Any, str]] = {
     "no dev texts": ("corpus.dev", 0, "corpus.dev: Input should be greater than 0"),
+    "a gain that no score can have": ("release.gate", {"gain_over_release": 1e9}, "gain_over_release: .* equal to 100"),
+    "a gain of a schedule that no score can have": ("redistil", {"min_gain": -1e9}, "min_gain: .* equal to -100"),
     "no texts for the held-out tasks": ("corpus.test", 0, "corpus.test is 0, and held_out tasks are made of test"),
     "a long name": ("name", "a" * 300, "name: String should have at most 64 characters"),
     "a long name of a source": ("corpus.sources.0.name", "a" * 300, "sources.0.name: .* at most 64 characters"),
@@ -78,6 +93,14 @@ def test_what_can_only_fail_later_is_refused_with_the_recipe(case: str, raw: dic
     key, value, message = FAIL_LATER[case]
     with pytest.raises(RecipeError, match=message):
         parse_recipe(changed(raw, key, value), tmp_path / "tiny.yaml")
+
+
+def test_a_language_that_is_not_detected_is_refused_before_a_run(
+    raw: dict[str, Any], tmp_path: Path, workspace: Workspace
+):
+    recipe = parse_recipe(changed(raw, "corpus.clean.languages", ["en", "EN"]), tmp_path / "tiny.yaml")
+    with pytest.raises(LanguageError, match=r"languages: 'EN' is not a language that is detected; .* en, "):
+        check_recipe(recipe, workspace)
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])

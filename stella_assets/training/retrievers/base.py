@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Prot
 
 from pydantic import Field, model_validator
 
-from stella_assets.core.config import ConfigModel, Fraction, ModelSource, Name, Positive, Weight
+from stella_assets.core.config import ConfigModel, Fraction, Gain, ModelSource, Name, Positive, Weight
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.models import check_files, load_tokenizer, model_folder, read_shape
@@ -17,7 +17,7 @@ from stella_assets.core.registry import Registry
 from stella_assets.core.step import Estimate, Size
 from stella_assets.students.retriever import Retriever
 from stella_assets.training.retrievers.list_losses import ListLosses
-from stella_assets.training.sizes import STATES
+from stella_assets.training.sizes import MAX_BATCH_TEXTS, STATES
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -130,7 +130,7 @@ class RetrieverConfig(ConfigModel):
     )
     checkpoint_every: Positive = Field(100, description="steps between two checkpoints and two dev measurements")
 
-    min_gain: dict[Literal["Retrieval", "Reranking"], float] = Field(
+    min_gain: dict[Literal["Retrieval", "Reranking"], Gain] = Field(
         {},
         description="nDCG@10 points, by task type, that it must rank better than the last stage to be released; by "
         "default the difference is only reported",
@@ -152,6 +152,12 @@ class RetrieverConfig(ConfigModel):
                 raise ValueError(f"{loss.loss} needs lists of {loss.least}; `candidates` is {self.candidates}")
         if self.scores is not None and not self.learns_scores:
             raise ValueError("scores has no effect: none of `losses` learns from scores")
+        documents = self.batch_size * self.candidates
+        if documents > MAX_BATCH_TEXTS:
+            raise ValueError(
+                f"{self.batch_size:,} lists of {self.candidates:,} candidates are {documents:,} documents a batch, and "
+                f"{MAX_BATCH_TEXTS:,} fit in memory; lower one of them"
+            )
         if self.candidates == 1 and self.batch_size == 1:
             raise ValueError("batches of 1 query with lists of 1 candidate have nothing to compare")
         return self

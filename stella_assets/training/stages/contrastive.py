@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stella_assets.core.manifest import Manifest
 from stella_assets.core.step import Estimate, Size
+from stella_assets.training.sizes import MAX_BATCH_TEXTS
 from stella_assets.training.stages.base import STAGES, Outcome, StageConfig, StageContext, StageError
 from stella_assets.training.stages.descent import Descent
 
@@ -40,6 +41,16 @@ class Contrastive(Descent):
         description="texts of no pair that each batch has in addition, for the losses on the teachers' vectors",
         exclude_if=lambda texts: texts == 0,
     )
+
+    @model_validator(mode="after")
+    def _require_small_batches(self) -> Self:
+        texts = (self.batch_size or 0) * (2 + self.hard_negatives) + self.anchor_texts
+        if texts > MAX_BATCH_TEXTS:
+            raise ValueError(
+                f"{self.batch_size:,} pairs with {self.hard_negatives} negatives and {self.anchor_texts:,} other texts "
+                f"are {texts:,} texts per batch, and {MAX_BATCH_TEXTS:,} fit in memory; lower one of them"
+            )
+        return self
 
     def pair_rows(self, context: StageContext, split: str) -> PairRows:
         """The pairs of a split.
