@@ -106,7 +106,10 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
         file("a.txt", gzip.compress("\n".join(different(i) for i in range(90)).encode())[:-4], "text", unit="line"),
         r"a.txt: cannot be read: Truncated compressed stream\.",
     ),
-    "a header alone": (file("a.csv", b"id,text\n", "csv"), r"source 'mine' has no rows\. Correct it, or remove it\."),
+    "a header alone": (
+        file("a.csv", b"id,text\n", "csv"),
+        r"a.csv: source 'mine' has no rows\. Correct it, or remove it\.",
+    ),
     "an empty file": (file("a.txt", b"", "text"), r"has no rows\. "),
     "a nested path with a typo in Lance": (
         table_of_lance({"doc": [{"body": each} for each in TEN]}, {"text": "doc.bdy"}),
@@ -118,7 +121,7 @@ REFUSED: dict[str, tuple[tuple[Callable[[Path], Any], dict[str, Any]], str]] = {
     ),
     "nulls in Lance": (
         table_of_lance({"text": pa.array([None] * 10, pa.string())}, {}),
-        "the first 10 rows are all empty",
+        r"t.lance: source 'mine': the first 10 rows are all empty",
     ),
     "no packages": ((lambda folder: None, {"kind": "python_docs", "packages": []}), r"source 'mine' has no rows\."),
     "rows without any text": (

@@ -277,7 +277,11 @@ class SourceConfig(PathAware):
             SourceError: There is no row, or one of those that follow from the kind of source.
         """
         if not preview.rows:
-            raise SourceError(f"source {self.name!r} has no rows.", "Correct it, or remove it.")
+            raise SourceError(f"{self.described()} has no rows.", "Correct it, or remove it.")
+
+    def described(self) -> str:
+        """How messages name it: by its place, if it has one, and its name."""
+        return f"source {self.name!r}"
 
     def pinned(self) -> Self:
         """The source at the very version that the digests of its parts describe."""
@@ -323,18 +327,18 @@ class RowSource(SourceConfig):
         # Of the rest nothing is known, except where the first rows are hardly rows of this kind at all.
         if preview.malformed > self.max_malformed * preview.rows and (complete or preview.malformed > texts):
             raise SourceError(
-                f"source {self.name!r}: {preview.malformed:,} of the first {preview.rows:,} rows are malformed, the "
+                f"{self.described()}: {preview.malformed:,} of the first {preview.rows:,} rows are malformed, the "
                 f"recipe allows {self.max_malformed:.2%}; the first is {preview.first_malformed}.",
                 f"Correct the data or {self._keys()}, or raise `max_malformed`.",
             )
         # A mistake in the name of a column gives every row the same licence or section without a word.
         for name in preview.absent:
             raise SourceError(
-                f"source {self.name!r}: none of the first {texts:,} rows has {name!r}.", "Correct `columns`."
+                f"{self.described()}: none of the first {texts:,} rows has {name!r}.", "Correct `columns`."
             )
         if texts and not preview.example:
             raise SourceError(
-                f"source {self.name!r}: the first {texts:,} rows are all empty.", f"Correct {self._keys()}."
+                f"{self.described()}: the first {texts:,} rows are all empty.", f"Correct {self._keys()}."
             )
 
     def _keys(self) -> str:

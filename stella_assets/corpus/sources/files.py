@@ -111,6 +111,10 @@ class FileSource(RowSource):
             )
         return paths
 
+    def described(self) -> str:
+        """With the path."""
+        return f"{self.resolve(self.path)}: {super().described()}"
+
     def parts(self) -> list[SourcePart]:
         """Each large file, and groups of small files: a file that is added changes one group only."""
         groups: dict[str, list[Path]] = {}

@@ -34,6 +34,10 @@ class LanceTable(ColumnSource):
         default=None, description="the newest when left out; the manifest says which it was"
     )
 
+    def described(self) -> str:
+        """With the path."""
+        return f"{self.resolve(self.path)}: {super().described()}"
+
     def parts(self) -> list[SourcePart]:
         """The table as a whole."""
         return [SourcePart(digest([READING_VERSION, *self._identity()]))]
