@@ -14,6 +14,7 @@ from stella_assets.core.config import ModelSource
 from stella_assets.core.models import load_tokenizer, model_digest
 from stella_assets.corpus.clean import Tokens, judge, repair
 from stella_assets.corpus.dropped import as_dropped, no_dropped
+from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.settings import Clean
 from stella_assets.corpus.shards import CLEANED_KIND, Shard, shard_table, shards_in
 from stella_assets.corpus.sources import Malformed, RawText, SourceConfig, SourcePart
@@ -77,6 +78,9 @@ class SourceReader:
 
         Returns:
             The shards in the order of reading, and rows in the form of the table of dropped texts.
+
+        Raises:
+            SourceError: The part changed while it was read.
         """
         # Two levels of keys: an unchanged part is found by its reading without being opened; a part that has changed
         # still finds the shards in it whose content is the same.
@@ -96,6 +100,9 @@ class SourceReader:
             shards.append(Shard(source.name, key, len(frame), kept, reading))
             dropped.append(as_dropped(frame.slice(kept).with_columns(source=pl.lit(source.name))))
             on_texts(len(frame))
+        # Or what was read would be found again under the digest of something else.
+        if not source.holds(part):
+            raise SourceError(f"{source.described()} changed while it was read.", "Run again, or read a copy of it.")
         all_dropped = self._dropped.get(reading, lambda: pl.concat(dropped))
         # Written last: readings that exist are complete.
         self._readings.get(reading, lambda: shard_table(shards))

@@ -14,16 +14,18 @@ from typing import Any
 import pytest
 
 from stella_assets.corpus.cleaned import read_source
+from stella_assets.corpus.errors import SourceError
 from stella_assets.corpus.settings import Clean
 from stella_assets.corpus.shards import CLEANED_KIND, CleanedTexts
 from stella_assets.corpus.source_reader import SourceReader
 from stella_assets.corpus.sources.delimited import Records
 from stella_assets.corpus.sources.encoded import PIECE
 from stella_assets.corpus.sources.json_values import values_of
+from stella_assets.corpus.sources.jsonl import JsonLines
 from stella_assets.storage.shards import ShardStore
 from stella_assets.storage.workspace import Workspace
 from tests.corpus.conftest import TOKENIZER
-from tests.corpus.messy import CASES, Case, text
+from tests.corpus.messy import CASES, TEN, Case, jsonl, text
 
 RULES = {"min_chars": 1, "min_letters": 0, "max_repetition": 1}
 CLEAN = Clean.model_validate({"document": RULES, "query": RULES, "boilerplate": ()})
@@ -83,6 +85,27 @@ def test_rows_before_the_break_of_an_archive_are_kept(
     assert kept == texts[: len(kept)]
     # What is lost lies within the last piece.
     assert sum(len(each) + 1 for each in texts[len(kept) :]) <= PIECE + len(texts[0])
+
+
+@pytest.mark.parametrize("after", [jsonl(TEN), None], ids=["changed", "gone"])
+def test_a_file_that_changes_while_it_is_read_is_not_kept_as_what_it_was(
+    after: str | None, tmp_path: Path, corpus_with, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
+    path, before = tmp_path / "a.jsonl", jsonl(TEN[:3])
+    path.write_text(before)
+    (source,) = corpus_with(kind="jsonl", path="./a.jsonl").sources
+    rows = JsonLines.rows
+
+    def rows_of_another_file(self: JsonLines, path: Path, section: str) -> Any:
+        yield from list(rows(self, path, section))
+        path.unlink() if after is None else path.write_text(after)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLines, "rows", rows_of_another_file)
+        with pytest.raises(SourceError, match=r"a.jsonl: source 'mine' changed while it was read\. Run again"):
+            read(source, workspace)
+    path.write_text(before)
+    assert read(source, workspace) == (3, TEN[:3], [])
 
 
 @pytest.mark.parametrize("seed", range(200))

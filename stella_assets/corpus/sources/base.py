@@ -227,6 +227,10 @@ class SourceConfig(PathAware):
             row, so that `max_malformed` can be compared with the whole.
         """
 
+    def holds(self, part: SourcePart) -> bool:
+        """Whether the source still has a part as its digest describes it, after it was read."""
+        return True
+
     def texts(self, part: SourcePart) -> Rows:
         """What `read` gives, with documents divided as `pairs` says; one that cannot be divided stays whole.
 

@@ -122,14 +122,14 @@ class FileSource(RowSource):
             alone = path.stat().st_size >= OWN_PART_BYTES
             # Small files go into 256 groups by the hash of their name: a new file leaves the other groups unread.
             groups.setdefault(str(path) if alone else digest(path.name)[:2], []).append(path)
-        return [
-            # Names and contents, no folders: a moved file keeps its digest.
-            SourcePart(
-                digest([READING_VERSION, sorted([path.name, file_digest_unless_changed(path)] for path in paths)]),
-                tuple(paths),
-            )
-            for _, paths in sorted(groups.items())
-        ]
+        return [SourcePart(_digest_of(paths), tuple(paths)) for _, paths in sorted(groups.items())]
+
+    def holds(self, part: SourcePart) -> bool:
+        """Whether its files are as they were: somebody may write one of them while it is read."""
+        try:
+            return _digest_of(part.paths) == part.digest
+        except FileNotFoundError:
+            return False
 
     def read(self, part: SourcePart) -> Rows:
         """The rows of each file of the part."""
@@ -219,6 +219,11 @@ class EncodedFileSource(FileSource):
                 "Set `encoding`, e.g. to utf-8 or cp1252.",
             ) from None
         return super().preview()
+
+
+def _digest_of(paths: Sequence[Path]) -> str:
+    # Names and contents, no folders: a moved file keeps its digest.
+    return digest([READING_VERSION, sorted([path.name, file_digest_unless_changed(path)] for path in paths)])
 
 
 def _is_utf8(path: Path) -> bool:
