@@ -99,6 +99,11 @@ def set_to(key: str, value: float) -> Callable[[dict[str, torch.Tensor]], Any]:
     return lambda found: found[key].view(-1)[3:4].fill_(value)
 
 
+def whole(key: str) -> Callable[[dict[str, torch.Tensor]], Any]:
+    """A tensor of whole numbers, as quantising leaves it."""
+    return lambda found: found.update({key: (20 * found[key]).to(torch.int8)})
+
+
 def rename(key: str, other: str) -> Callable[[dict[str, torch.Tensor]], Any]:
     return lambda found: found.update({other: found.pop(key)})
 
@@ -177,6 +182,10 @@ add("bert", "rows missing in the embeddings", tensors(shape("embeddings.word_emb
 add("bert", "NaN in a layer", tensors(set_to(f"{LAYER}output.dense.weight", float("nan"))))
 add("bert", "NaN in an embedding of a rare token", tensors(set_to("embeddings.word_embeddings.weight", float("nan"))))
 add("bert", "infinity in a bias", tensors(set_to(f"{LAYER}output.dense.bias", float("inf"))))
+add("bert", "a matrix of whole numbers", tensors(whole(f"{LAYER}output.dense.weight")))
+add("bert", "an adapter next to the weights", lambda folder: (folder / "adapter_config.json").write_text(
+    '{"peft_type": "LORA", "base_model_name_or_path": "org/base"}'))  # fmt: skip
+add("bert", "a tokenizer that lies elsewhere", config("sentence_bert_config.json", tokenizer_name_or_path="org/other"))
 add("bert", "another width", config(hidden_size=64))
 add("bert", "no configuration", remove("config.json"))
 add("bert", "configuration cut off", cut("config.json"))
@@ -204,6 +213,8 @@ add("layout_1_dense", "NaN in the Dense", tensors(set_to("linear.weight", float(
 add("layout_1_dense", "the Dense renamed", tensors(rename("linear.weight", "weight"), "2_Dense/pytorch_model.bin"))
 add("layout_1_dense", "no bias in the Dense", tensors(without("bias"), "2_Dense/pytorch_model.bin"))
 add("layout_1_dense", "an unknown activation", config("2_Dense/config.json", activation_function="torch.nn.Tan"))
+add("layout_1_dense", "an activation of another package",
+    config("2_Dense/config.json", activation_function="transformers.activations.GELUActivation"))  # fmt: skip
 add("layout_1_dense", "pickle cut off", cut("0_Transformer/pytorch_model.bin"))
 add("layout_1_dense", "pickle half written", half_written("0_Transformer/pytorch_model.bin"))
 add("layout_1_dense", "a pickle that is not of tensors",
@@ -222,6 +233,11 @@ add("custom_code", "code missing", remove("modeling_new.py"))
 add("custom_code", "no code is named", config(auto_map=None))
 add("custom_code", "a norm missing", tensors(without("encoder.layer.1.attn_ln")))
 add("custom_module", "other code", append("custom_st.py", "\nScaled.forward = Transformer.forward\n"))
+add("custom_code", "weights that the code asks to be silent about",
+    lambda folder: [append("modeling_new.py", "\nNewModel._keys_to_ignore_on_load_missing = ['attn_ln']\n")(folder),
+                    tensors(without("attn_ln"))(folder)])  # fmt: skip
+add("roberta", "a tokenizer.json that its class does not read",
+    config("tokenizer.json", normalizer={"type": "Lowercase"}))  # fmt: skip
 add("static_embedding", "NaN in the table", tensors(lambda found: found["embedding.weight"].view(-1).fill_(torch.nan)))
 add("static_embedding", "rows missing", tensors(shape("embedding.weight", lambda t: t[:-5])))
 add("static_embedding", "table cut off", cut(WEIGHTS))
