@@ -51,6 +51,7 @@ class RehearsalError(UserError):
     """A student that a recipe could train, and that would fail at its release or learn from other vectors."""
 
 
+ANOTHER = "Choose another model."
 ENCODER_ALONE = "Choose another model, or name a copy of the folder without modules.json, of which the encoder is read."
 
 
@@ -94,7 +95,7 @@ def rehearse(
     """
     files = ModelFiles(student)
     # Not every model that loads computes: whatever the libraries raise then names the model.
-    with translated(files, "Choose another model."):
+    with translated(files, ANOTHER):
         model = student.initialise(dimension or max(release.dimension, *student.matryoshka_dims, 0), 0, compute)
         own, model.dtype = model.dtype, "float32"  # as loaders compute
         _require_directions(student, model)
@@ -112,7 +113,8 @@ def rehearse(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     require_same(f"rehearsal of {student.model}", loaders)
-    unused = [name for number, stage in enumerate(stages) for name in _train(f"stages.{number}", stage, model)]
+    with translated(files, ANOTHER):
+        unused = [name for number, stage in enumerate(stages) for name in _train(f"stages.{number}", stage, model)]
     return Rehearsed(loaders, sorted(set(unused)))
 
 
@@ -196,7 +198,7 @@ def _compare_format(name: str, model: DenseStudent, own: Dtype, alone_BD: Any) -
         raise RehearsalError(
             f"student.model {name}: vectors in {own}, which this device trains in, differ from those in float32 "
             f"(minimum cosine {least:.4f}).",
-            "Choose another model.",
+            ANOTHER,
         )
 
 
@@ -249,7 +251,7 @@ def _train(place: str, stage: StageConfig, model: DenseStudent) -> list[str]:
         raise RehearsalError(
             f"{place}: the loss of a first batch is {loss.item():.4g}, and gradients of {len(broken)} parameters are "
             "not finite.",
-            "Choose another model.",
+            ANOTHER,
         )
     optimizer.step()
     model.zero_grad(set_to_none=True)

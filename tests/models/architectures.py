@@ -180,6 +180,18 @@ def t5_encoder(folder: Path) -> None:
     write_modules(folder, "mean", DIM, dense=(24, "Identity", False))
 
 
+@model("bart")
+def bart(folder: Path) -> None:
+    """A model with a decoder, whose states are those that the library pools."""
+    tokens = byte_level(folder, ["<s>", "<pad>", "</s>", "<unk>", "<mask>"], "<s>", "</s>")
+    write_tokenizer_config(folder, "RobertaTokenizer")
+    sizes = {f"{part}_{name}": size for part in ("encoder", "decoder")
+             for name, size in {"layers": LAYERS, "attention_heads": HEADS, "ffn_dim": 64}.items()}  # fmt: skip
+    ids = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+    write_transformer(folder, "bart", vocab_size=tokens, d_model=DIM, max_position_embeddings=LIMIT, **sizes, **ids)
+    write_modules(folder, "mean", DIM)
+
+
 @model("gpt2")
 def gpt2(folder: Path) -> None:
     """GPT-2, which has no padding token: its authors never padded."""

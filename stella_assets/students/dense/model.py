@@ -57,7 +57,9 @@ class DenseStudent(nn.Module):
         self.dtype: Dtype = compute.dtype(own_format(self.transformer.config.model_type))
         self._compute = compute
         # Asked once: reading a signature is slow, and `forward` needs the answer at every step.
-        self._takes_vectors = "inputs_embeds" in inspect.signature(self.transformer.forward).parameters
+        takes = inspect.signature(self.transformer.forward).parameters
+        # A model with a decoder makes the decoder's tokens of the encoder's.
+        self._takes_vectors = "inputs_embeds" in takes and "decoder_input_ids" not in takes
         # Evaluation mode also while it trains: it is what turns dropout off.
         self.to(compute.device).eval()
 
