@@ -7,8 +7,9 @@ from pathlib import Path
 from stella_assets.core.errors import UserError
 from stella_assets.core.manifest import REMEDY, Manifest, ManifestError
 from stella_assets.core.step import Artefact
+from stella_assets.storage.artefacts import MANIFEST
 from stella_assets.storage.checked import CheckedFiles
-from stella_assets.storage.files import resolved
+from stella_assets.storage.files import below, resolved
 from stella_assets.storage.workspace import Workspace
 
 KIND = "artefacts"
@@ -45,14 +46,25 @@ def open_intact(workspace: Workspace, folder: Path, *, thorough: bool = False) -
     if name != f"{identity.asset}/{identity.key}":
         raise DamagedArtefactError(f"{folder}: is the artefact {identity.asset}/{identity.key}.", REMEDY)
     wrong = CheckedFiles(workspace, f"{KIND}/{name}", folder).wrong(artefact.manifest.files, thorough=thorough)
-    if wrong:
-        raise DamagedArtefactError(f"{'; '.join(map(str, wrong))}.", REMEDY)
+    reasons = [*map(str, wrong), *(f"{path} is not a part of it" for path in _foreign_files(artefact))]
+    if reasons:
+        raise DamagedArtefactError(f"{'; '.join(reasons)}.", REMEDY)
     return artefact
 
 
 def note_files(workspace: Workspace, folder: Path, manifest: Manifest) -> None:
     """Remember that the files of an artefact were just written and read."""
     CheckedFiles(workspace, f"{KIND}/{_name(workspace, folder)}", folder).note(manifest.files)
+
+
+def _foreign_files(artefact: Artefact) -> list[Path]:
+    """Files that somebody put into the folder: libraries read some of them if they are there, e.g. tokenizers."""
+    manifest = artefact.manifest
+    own = {MANIFEST, *manifest.files, *manifest.unhashed_files}
+    inside = {path: path.relative_to(artefact.folder) for path in below(artefact.folder)}
+    # Hidden files are of file managers and caches; code of a model is compiled next to it.
+    shown = (path for path, name in inside.items() if not any(p.startswith((".", "__pycache__")) for p in name.parts))
+    return sorted(path for path in shown if inside[path].as_posix() not in own and not path.is_dir())
 
 
 def _name(workspace: Workspace, folder: Path) -> str:

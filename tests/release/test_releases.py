@@ -211,3 +211,20 @@ def test_artefacts_that_changed_places_are_not_used(workspace, log):
     assert len([each for each in verify_files(workspace) if "is the artefact" in each.what]) == 2
     again = Runner(workspace, log)
     assert again.find(Step("tiny", "release1", "1", {}, lambda _context: Result())) is None
+
+
+def test_a_file_that_is_not_a_part_of_an_artefact_is_named_and_not_read(workspace, log):
+    step = Step("tiny", "release", "1", {}, lambda _context: Result())
+    made = Runner(workspace, log).make(step)
+    (made.folder / ".DS_Store").write_text("of a file manager")
+    (made.folder / "__pycache__").mkdir()
+    (made.folder / "__pycache__" / "code.pyc").write_text("compiled")
+    assert Runner(workspace, log).find(step) is not None
+    extra = made.folder / "special_tokens_map.json"  # transformers reads it if it is there
+    extra.write_text("{}")
+    with pytest.raises(DamagedArtefactError, match=f"{extra} is not a part of it"):
+        promote_release(made, "tiny", workspace, "v1")
+    assert [each.place for each in verify_files(workspace)] == [f"artefacts/release/{made.folder.name}"]
+    assert Runner(workspace, log).find(step) is None
+    assert Runner(workspace, log).make(step).digest == made.digest
+    assert not extra.exists()
