@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from stella_assets.core.markup import markdown_text
 from stella_assets.core.runner import Runner
 from stella_assets.pipelines.asset_factory import asset_key, step_asset
 from stella_assets.pipelines.environment import (
@@ -120,7 +121,9 @@ def _jobs(graph: Graph) -> list[dg.UnresolvedAssetJobDefinition | dg.JobDefiniti
     # In two jobs: a run materialises one partition, and `study` has none.
     study = {name: dg.AssetSelection.assets(asset_key(recipe.name, name)) for name in (STUDY_RUNS, STUDY_ASSET)}
     return [
-        dg.define_asset_job(job_name(recipe), selection=everything, description=recipe.description, tags=tags),
+        dg.define_asset_job(
+            job_name(recipe), selection=everything, description=markdown_text(recipe.description), tags=tags
+        ),
         *(
             dg.define_asset_job(study_job_name(recipe, name), selection=selection, tags=tags)
             for name, selection in study.items()

@@ -40,3 +40,11 @@ def test_nothing_is_promoted_before_there_is_a_release(tiny: Recipe, workspace: 
         job.execute_in_process(instance=dg.DagsterInstance.ephemeral())
     assert isinstance(refused.value.__cause__, NothingToPromoteError)
     assert not (workspace.releases / "tiny").exists()
+
+
+def test_the_ui_shows_the_description_of_a_recipe_as_text(tiny: Recipe, workspace: Workspace):
+    described = tiny.model_copy(
+        update={"description": "[x](https://evil.example) <b> ![y](https://evil.example/y.png)"}
+    )
+    job = build_definitions([Graph(described)], workspace).resolve_job_def("distil_tiny")
+    assert job.description == r"\[x\](https://evil.example) &lt;b&gt; !\[y\](https://evil.example/y.png)"

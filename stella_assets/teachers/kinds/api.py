@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import quote
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -26,6 +27,9 @@ from stella_assets.teachers.terms import Terms
 
 if TYPE_CHECKING:
     from stella_assets.teachers.api.model import ApiModel
+
+URL = ":/?#&=+,;~%@!$"
+"""Characters that an address may have, besides letters and digits, and that are nothing to Markdown in one."""
 
 
 class RolePrompts(ConfigModel):
@@ -196,4 +200,5 @@ class ApiTeacher(TeacherConfig, AskingConfig):
 
     def link(self) -> str:
         """Its name, with a link to the provider's terms."""
-        return f"[{self.name}]({self.terms.url})"
+        # Without the characters that would end the link, or begin other markup.
+        return f"[{self.name}]({quote(self.terms.url, safe=URL)})"

@@ -291,3 +291,15 @@ def test_the_key_is_in_no_file_of_the_workspace(teacher: Teacher, workspace: Wor
     files = [path for path in workspace.root.rglob("*") if path.is_file()]
     assert len(files) > 3
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
+
+
+def test_the_address_of_the_terms_is_a_link_and_no_other_markup(address: str) -> None:
+    for url, shown in (
+        ("https://example.com/terms?a=1&b=%20#top", "https://example.com/terms?a=1&b=%20#top"),
+        (
+            "https://x.example/)![y](https://evil.example/<b>`",
+            "https://x.example/%29!%5By%5D%28https://evil.example/%3Cb%3E%60",
+        ),
+    ):
+        terms = {"distribution": "internal", "url": url, "read_on": "2026-11-27"}
+        assert ApiTeacher.model_validate(settings(address, terms=terms)).link() == f"[far]({shown})"
