@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
+from stella_assets.teachers.api.connect import new_client
 from stella_assets.teachers.api.dialects.base import Dialect
 from stella_assets.teachers.api.errors import ApiError
 from stella_assets.teachers.api.failures import GO_ON, PassingError, clean, lost, not_answered, read_problem, refusal
@@ -71,7 +72,7 @@ class BatchService:
         self._service, self._policy = service, policy or RetryPolicy()
         self._key = None if key is None else Key(key)
         headers = {} if self._key is None else service.authorise(self._key.reveal())
-        self._http = httpx2.Client(timeout=TIMEOUT, headers=headers)
+        self._http = new_client(httpx2.Client, timeout=TIMEOUT, headers=headers)
 
     def __enter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ import numpy as np
 
 from stella_assets.teachers.api.answers import Answer, Refusal
 from stella_assets.teachers.api.budget import Budget
+from stella_assets.teachers.api.connect import new_client
 from stella_assets.teachers.api.count import Counter
 from stella_assets.teachers.api.errors import ApiError
 from stella_assets.teachers.api.exchange import Counts, Exchange, Line
@@ -152,7 +153,7 @@ class _Call:
         many = limits.concurrency or 1
         connections = httpx2.Limits(max_connections=many, max_keepalive_connections=many)
         timeout = httpx2.Timeout(limits.timeout, connect=min(CONNECT_SECONDS, limits.timeout or CONNECT_SECONDS))
-        async with httpx2.AsyncClient(timeout=timeout, limits=connections) as http:
+        async with new_client(httpx2.AsyncClient, timeout=timeout, limits=connections) as http:
             line = Line(http, self._budget)
             await asyncio.gather(*(self._work(line, batches) for _ in range(many)))
         if self._failure is not None:

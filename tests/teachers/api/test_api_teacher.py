@@ -1,5 +1,6 @@
 import logging
 import re
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -303,3 +304,16 @@ def test_the_address_of_the_terms_is_a_link_and_no_other_markup(address: str) ->
     ):
         terms = {"distribution": "internal", "url": url, "read_on": "2026-11-27"}
         assert ApiTeacher.model_validate(settings(address, terms=terms)).link() == f"[far]({shown})"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["ftp://u:hunter2@h:1", "socks4://u:hunter2@h:1", "socks5://u:hunter2@h:1", "://hunter2"]
+)
+def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
+    proxy: str, teacher: Teacher, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("NO_PROXY", "")
+    with pytest.raises(ApiError, match="the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot") as refused:
+        teacher().open(Path(), compute_in(workspace)).encode(TEXTS, "document")
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
