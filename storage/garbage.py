@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stella_assets.storage.database import drop_table, open_table, table_uri
+from stella_assets.storage.homes import other_homes
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
 from stella_assets.storage.seals import DIGESTS
@@ -63,11 +64,10 @@ def clean_table(
                 # Tags first: a version with a tag is never removed, and a kill in between leaves untagged versions.
                 for tag in stale:
                     dataset.tags.delete(tag)
-                # Unverified files are in no manifest. Locally the lock shows that no writer is about to commit them;
-                # in an object store another machine may be, so Lance's default of seven days holds.
-                dataset.cleanup_old_versions(
-                    timedelta(0), delete_unverified=not workspace.remote, error_if_tagged_old_versions=False
-                )
+                # Unverified files are in no manifest. The lock shows that no writer of this home is about to commit
+                # them; another home may be, so then Lance's default of seven days holds.
+                alone = not _has_other_writers(workspace, name)
+                dataset.cleanup_old_versions(timedelta(0), delete_unverified=alone, error_if_tagged_old_versions=False)
                 _remove_digests(dataset)
         return garbage
 
@@ -106,15 +106,14 @@ def remove_table(
 def _unneeded(workspace: Workspace, dataset: Any, name: str, stale: Set[str]) -> list[Garbage]:
     """Files that neither the newest version names nor one with a tag that stays.
 
-    In an object store, what no version at all names may be what another machine is about to commit: Lance keeps it for
-    a week.
+    What no version at all names may be what another home is about to commit: Lance keeps it for a week.
     """
     tags = {tag for tag in dataset.tags.list() if tag not in stale}
     # Versions share files, so what goes is what no remaining version names, not what a removed one named.
     kept = {path for version in (None, *tags) for path in _files(open_table(workspace, name, version))}
     listed = dataset.all_files().read_all().to_pylist()
     # The same rule as `cleanup_old_versions`, so that a dry run announces what a real run removes.
-    if workspace.remote:
+    if _has_other_writers(workspace, name):
         versions = [known["version"] for known in dataset.versions()]
         committed = {path for version in versions for path in _files(open_table(workspace, name, version))}
         week_ago = datetime.now(UTC) - timedelta(days=7)
@@ -129,6 +128,11 @@ def _unneeded(workspace: Workspace, dataset: Any, name: str, stale: Set[str]) ->
     named = f" and of the tags {', '.join(sorted(stale))}" if stale else ""
     what = f"files of versions that no tag names or that were never committed{named}"
     return [Garbage(name, what, len(sizes), sum(sizes))]
+
+
+def _has_other_writers(workspace: Workspace, name: str) -> bool:
+    """Whether another home may be writing a table, whose lock this one does not see."""
+    return workspace.remote or bool(other_homes(workspace, name))
 
 
 def _files(dataset: Any) -> set[str]:
@@ -146,8 +150,8 @@ def _remove_digests(dataset: Any) -> None:
 
 
 def _remove_uncommitted(workspace: Workspace, name: str, *, dry_run: bool) -> list[Garbage]:
-    """A table whose first writer was killed before its first commit, or is another machine's that is still writing."""
-    if workspace.remote:
+    """A table whose first writer was killed before its first commit, or is another home's that is still writing."""
+    if _has_other_writers(workspace, name):
         return []
     paths = session(table_uri(workspace, name)).list()
     if not dry_run:

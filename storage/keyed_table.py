@@ -16,6 +16,7 @@ import pyarrow as pa
 from stella_assets.storage.codecs import Codec, V, describe_type
 from stella_assets.storage.database import count_rows, open_table, table_uri
 from stella_assets.storage.errors import ConflictError, MissingKeysError, VectorError
+from stella_assets.storage.homes import note_home
 from stella_assets.storage.keys import Keys, Positions, to_keys
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
@@ -232,6 +233,7 @@ class KeyedTable(Generic[V]):
             ConflictError: Another machine changed the table at the same moment, twice.
         """
         keys = _as_keys(ids)
+        note_home(self._workspace, self.name)
         round_rows = workers * unit_rows
         # Part by part, as positions of all keys would take half the memory of the keys; whole rounds, so that units are
         # cut as if there were no parts.

@@ -58,3 +58,28 @@ def has_note(workspace: Workspace, table: str, name: str) -> bool:
         return Path(uri, NOTES, name).is_file()
     with translate_lance_errors(uri):
         return bool(session(uri).contains(f"{NOTES}/{name}"))
+
+
+def note_names(workspace: Workspace, table: str) -> list[str]:
+    """The names of the texts that were kept with a table.
+
+    Raises:
+        StoreError: The place cannot be read.
+    """
+    uri = table_uri(workspace, table)
+    if not workspace.remote:
+        return sorted(path.name for path in Path(uri, NOTES).glob("*"))
+    with translate_lance_errors(uri):
+        return sorted(path.rpartition("/")[2] for path in session(uri).list(NOTES))
+
+
+def remove_note(workspace: Workspace, table: str, name: str) -> None:
+    """Remove the text that was kept with a table under a name, if there is one.
+
+    Raises:
+        StoreError: The place cannot be written.
+    """
+    if has_note(workspace, table, name):
+        uri = table_uri(workspace, table)
+        with translate_lance_errors(uri):
+            session(uri).delete_file(f"{NOTES}/{name}")

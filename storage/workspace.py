@@ -50,6 +50,11 @@ class Workspace:
         return "://" in self.vectors
 
     @property
+    def has_own_store(self) -> bool:
+        """Whether the vectors lie in this folder, so that no other home uses them."""
+        return not self.remote and Path(self.vectors).is_relative_to(self.root)
+
+    @property
     def locks(self) -> Path:
         """Lock files; the operating system frees a lock when its process dies."""
         return self.root / "locks"

@@ -160,15 +160,20 @@ def gc(
         list[str] | None,
         typer.Option(metavar="FINGERPRINT", help="Also delete imported vectors, if nothing uses them."),
     ] = None,
+    drop_home: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOME", help="Another home that used this store and is gone: it keeps nothing any more."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete what no tag, no release and no current recipe needs. Imported vectors stay until they are named."""
     workspace = prepare_environment()
     from stella_assets.release.alive import collecting, needed_vectors
-    from stella_assets.teachers.garbage import collect_garbage
+    from stella_assets.teachers.garbage import collect_garbage, homes_of, require_homes
     from stella_assets.teachers.imported import imported_fingerprints, require_imported
 
-    given_up = drop_imported or []
+    given_up, gone = drop_imported or [], drop_home or []
+    require_homes(workspace, gone)
     for fingerprint in given_up:
         require_imported(workspace, fingerprint)
 
@@ -176,13 +181,16 @@ def gc(
     with collecting(workspace) as builds:
         say_in_use(builds)
         look = partial(needed_vectors, workspace)
-        garbage = collect_garbage(workspace, look, dry_run=dry_run, superseded=superseded, given_up=given_up)
+        garbage = collect_garbage(workspace, look, dry_run=dry_run, superseded=superseded, given_up=given_up, gone=gone)
         needed = look()
     for fingerprint in sorted(set(imported_fingerprints(workspace)) - needed.fingerprints - set(given_up)):
         note(
             f"Kept: vectors that were imported under {fingerprint} and that nothing uses; "
             f"`stella vectors gc --drop-imported {fingerprint}` deletes them."
         )
+    for home, place in homes_of(workspace).items():
+        if home not in gone:
+            note(f"Kept: the tables that {place} uses, too. Once that is gone: `stella vectors gc --drop-home {home}`.")
     total = sum(item.bytes for item in garbage)
     if as_json:
         print_json({"dry_run": dry_run, "bytes": total, "garbage": [g.__dict__ for g in garbage]})

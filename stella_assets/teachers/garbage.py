@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from stella_assets.core.errors import UserError
 from stella_assets.storage.database import table_names
 from stella_assets.storage.garbage import Garbage, clean_table, remove_table
+from stella_assets.storage.homes import forget_home, other_homes, place_of
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.concatenate import REFERENCE as SNAPSHOT_REFERENCE
 from stella_assets.teachers.imported import imported_fingerprints
@@ -75,11 +77,13 @@ def collect_garbage(
     dry_run: bool,
     superseded: bool,
     given_up: Collection[str] = (),
+    gone: Collection[str] = (),
 ) -> list[Garbage]:
     """Remove what nothing needs, or with `dry_run` only say what that would be.
 
     Tags keep what they name, and teachers keep all vectors while anything uses them, or if some were imported. With
-    `superseded`, the tags of snapshots that no live recipe and no release uses are removed first.
+    `superseded`, the tags of snapshots that no live recipe and no release uses are removed first. Of a table that
+    another home uses as well only old versions go, since nothing tells what is needed there.
 
     Args:
         workspace: Where the store is.
@@ -88,6 +92,7 @@ def collect_garbage(
         dry_run: Only say what would be removed.
         superseded: Also remove snapshots that are not needed.
         given_up: Fingerprints whose imported vectors keep no table any more.
+        gone: Other homes that keep no table any more.
 
     Returns:
         What was removed, or would be.
@@ -96,14 +101,18 @@ def collect_garbage(
         StoreError: A table cannot be read; nothing of it is removed.
     """
     needed = look()
+    for name in table_names(workspace) if not dry_run else ():
+        for home in gone:
+            forget_home(workspace, name, home)
+    elsewhere = partial(other_homes, workspace, gone=gone)
     # Snapshots before teachers: a snapshot that stays can only be repaired from its teachers' vectors, so it keeps
     # their tables, too.
-    found, fingerprints = _clean_snapshots(workspace, needed, look, superseded=superseded, dry_run=dry_run)
+    found, fingerprints = _clean_snapshots(workspace, needed, look, elsewhere, superseded=superseded, dry_run=dry_run)
     fingerprints |= set(imported_fingerprints(workspace)) - set(given_up)
     for name in table_names(workspace):
         what = next((what for kind, what in UNUSED.items() if name.startswith(kind)), None)
-        if what and not _keeps(name, needed, fingerprints):
-            is_needed = partial(_is_needed, name, look, fingerprints)
+        if what and not _keeps(name, needed, fingerprints) and not elsewhere(name):
+            is_needed = partial(_is_needed, name, look, fingerprints, elsewhere)
             found += remove_table(workspace, name, what, is_needed, dry_run=dry_run)
         elif what and not name.startswith(STATES):
             # Old versions only: vectors of texts that no corpus has now may be wanted again, and cost hours or money.
@@ -112,7 +121,13 @@ def collect_garbage(
 
 
 def _clean_snapshots(
-    workspace: Workspace, needed: Needed, look: Callable[[], Needed], *, superseded: bool, dry_run: bool
+    workspace: Workspace,
+    needed: Needed,
+    look: Callable[[], Needed],
+    elsewhere: Callable[[str], Collection[str]],
+    *,
+    superseded: bool,
+    dry_run: bool,
 ) -> tuple[list[Garbage], set[str]]:
     """What goes of snapshots, and the fingerprints of the teachers of those that stay."""
     found: list[Garbage] = []
@@ -120,12 +135,12 @@ def _clean_snapshots(
     for name in snapshot_tables(table_names(workspace)):
         recipe = name.removesuffix(SNAPSHOT)
         tags = snapshot_tags(workspace, recipe)
-        stale = _stale(recipe, tags, needed) if superseded else []
+        stale = _stale(recipe, tags, needed) if superseded and not elsewhere(name) else []
         for tag in tags:
             if tag not in stale:
                 snapshot = Snapshot.open(workspace, recipe, tag)
                 fingerprints |= {f for by_role in snapshot.fingerprints.values() for f in by_role.values()}
-        still_stale = partial(_still_stale, recipe, stale, look) if stale else list
+        still_stale = partial(_still_stale, recipe, stale, look, elsewhere) if stale else list
         found += clean_table(workspace, name, still_stale, dry_run=dry_run)
     return found, fingerprints
 
@@ -135,8 +150,10 @@ def _stale(recipe: str, tags: Iterable[str], needed: Needed) -> list[str]:
     return [] if needed.in_use else [tag for tag in tags if (recipe, tag) not in needed.snapshots]
 
 
-def _still_stale(recipe: str, tags: Iterable[str], look: Callable[[], Needed]) -> list[str]:
-    return _stale(recipe, tags, look())
+def _still_stale(
+    recipe: str, tags: Iterable[str], look: Callable[[], Needed], elsewhere: Callable[[str], Collection[str]]
+) -> list[str]:
+    return [] if elsewhere(recipe + SNAPSHOT) else _stale(recipe, tags, look())
 
 
 def _keeps(name: str, needed: Needed, fingerprints: Set[str]) -> bool:
@@ -146,5 +163,35 @@ def _keeps(name: str, needed: Needed, fingerprints: Set[str]) -> bool:
     return needed.in_use or name in needed.scores
 
 
-def _is_needed(name: str, look: Callable[[], Needed], fingerprints: Set[str]) -> bool:
-    return _keeps(name, look(), fingerprints)
+def _is_needed(
+    name: str, look: Callable[[], Needed], fingerprints: Set[str], elsewhere: Callable[[str], Collection[str]]
+) -> bool:
+    return _keeps(name, look(), fingerprints) or bool(elsewhere(name))
+
+
+def homes_of(workspace: Workspace) -> dict[str, str]:
+    """Other homes that use tables of the store, and where they are: machine and folder.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    if workspace.has_own_store:
+        return {}
+    noted = {home: name for name in table_names(workspace) for home in other_homes(workspace, name)}
+    return {home: place_of(workspace, name, home) for home, name in sorted(noted.items())}
+
+
+def require_homes(workspace: Workspace, homes: Collection[str]) -> None:
+    """Make sure that these other homes use the store.
+
+    Raises:
+        UserError: One does not.
+    """
+    known = homes_of(workspace)
+    for home in homes:
+        if home not in known:
+            shown = ", ".join(f"{each} ({place})" for each, place in known.items())
+            raise UserError(
+                f"--drop-home {home}: no other home with this identifier uses the store.",
+                f"Others that use it are {shown}." if shown else "No other home uses it.",
+            )

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from stella_assets.storage.database import open_table, set_tag, table_uri
+from stella_assets.storage.homes import note_home
 from stella_assets.storage.integrity import restore_readable
 from stella_assets.storage.lance_errors import translate_lance_errors
 from stella_assets.storage.locks import file_lock
@@ -106,6 +107,7 @@ class SnapshotWriter:
             {teacher.name: teacher.centre for teacher in teachers if teacher.centre},
         )
         schema = snapshot_schema(layout, lineage, {teacher.name: teacher.fingerprints for teacher in teachers})
+        note_home(self._workspace, self.name)
         with file_lock(self._workspace, self.name, self._on_wait):
             restore_readable(self._workspace, self.name)
             tags = snapshot_tags(self._workspace, self._recipe)
