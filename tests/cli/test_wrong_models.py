@@ -19,19 +19,20 @@ Published = Callable[[str], Path]
 Change = Callable[[dict[str, Any], Published, Path], Any]
 
 VALIDATE = """
-import contextlib, io, json, sys, time
+import contextlib, io, json, os, sys
 from pathlib import Path
 from stella_assets.pipelines.cli import main
 
 for path in map(Path, sys.argv[1:]):
-    said, started, code = io.StringIO(), time.monotonic(), 0
+    # Of the processor, also of other processes: the clock would measure what else the machine does.
+    said, started, code = io.StringIO(), sum(os.times()[:4]), 0
     sys.argv = ["stella", "validate", str(path), *(["--no-rehearsal"] if path.stem.startswith("valid") else [])]
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
             main()
         except SystemExit as ended:
             code = ended.code or 0
-    found = {"code": code, "said": " ".join(said.getvalue().split()), "seconds": time.monotonic() - started}
+    found = {"code": code, "said": " ".join(said.getvalue().split()), "seconds": sum(os.times()[:4]) - started}
     path.with_suffix(".json").write_text(json.dumps(found))
 """
 """All recipes in one process, so that libraries are loaded once."""
