@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from stella_assets.core.errors import UserError
 from stella_assets.core.models import ModelFiles, require_one_encoder, translated
-from stella_assets.evaluation.base_model import authors_model
 from stella_assets.release.loaders import SAME, compare_loaders, require_same
 from stella_assets.release.reload import cosines
 from stella_assets.release.settings import ReleaseSettings
@@ -120,6 +119,8 @@ def rehearse(
 
 def _require_base_model(student: DenseConfig, compute: Compute) -> None:
     """The model as its authors ship it is scored next to the student, with modules that the student does not have."""
+    from stella_assets.evaluation.base_model import authors_model
+
     require_one_encoder(ModelFiles(student))
     model, texts = authors_model(student, compute), list(TEXTS)
     least = cosines(model.encode(texts, "document"), model.encode_by_library(texts, "document")).min()

@@ -103,7 +103,10 @@ def test_a_loss_that_teaches_nothing_stops_the_training_and_is_named(lists, mode
 
 
 def test_a_loss_that_explodes_stops_the_training_with_the_queries_and_the_last_checkpoint(lists, model, tmp_path):
-    settings = late(losses={"margin_mse": {"weight": 1e38, "scale": 100}})
+    settings = late(losses={"margin_mse": {"weight": 1, "scale": 100}})
+    exploding = settings.losses.margin_mse.model_copy(update={"weight": 1e38})  # no recipe may say so
+    losses = settings.losses.model_copy(update={"margin_mse": exploding})
+    settings = settings.model_copy(update={"losses": losses})
     with pytest.raises(
         DivergedError, match=r"retriever/late: the loss is inf with a gradient of .* at step 1; it began"
     ):
