@@ -187,9 +187,18 @@ class ModelFiles:
 
     @property
     def settings(self) -> tuple[str, dict[str, Any]]:
-        """Path and content of the settings of the Transformer module; empty where it has none."""
+        """Path and content of the settings of the Transformer module; empty where it has none.
+
+        Raises:
+            ModelNotFoundError: `max_seq_length` is no number of tokens.
+        """
         for name in SETTINGS_FILES:
             if found := self.read(path := self.in_encoder(name)):
+                length = found.get("max_seq_length")
+                if length is not None and (not isinstance(length, int) or length < 1):
+                    raise ModelNotFoundError(
+                        f"{self.name}/{path}: max_seq_length {length!r:.50} is no number of tokens.", RESTORE
+                    )
                 return path, found
         return "", {}
 

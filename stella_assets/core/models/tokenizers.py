@@ -54,6 +54,9 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
     try:
         with pinned_code(source):
             tokenizer = AutoTokenizer.from_pretrained(name, **{**own, **arguments, **source.tokenizer_kwargs})
+        check_tokenizer_kwargs(source, tokenizer)
+        check_tokenizer(tokenizer, files, shape.vocabulary)
+        _require_published_tokens(tokenizer, files)
     except UserError:
         raise
     except Exception as error:
@@ -61,9 +64,6 @@ def load_tokenizer(source: ModelSource, saved: Path | None = None) -> Any:
             f"{files.name}: the tokenizer cannot be loaded ({in_one_line(error)}).",
             libraries_remedy(files, error, "Restore the files of the tokenizer."),
         ) from error
-    check_tokenizer_kwargs(source, tokenizer)
-    check_tokenizer(tokenizer, files, shape.vocabulary)
-    _require_published_tokens(tokenizer, files)
     if settings.get("do_lower_case"):
         lower_case(tokenizer)
     return tokenizer

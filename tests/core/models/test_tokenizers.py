@@ -8,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from stella_assets.core.config import ModelSource
+from stella_assets.core.errors import UserError
 from stella_assets.core.models import TokenizerError, load_sentence_transformer, load_tokenizer
 from stella_assets.students import DenseConfig
 from stella_assets.teachers.kinds import SentenceTransformersTeacher
@@ -36,6 +37,16 @@ def test_a_folder_without_the_files_of_its_tokenizer_is_refused(name: str, tmp_p
     for file in VOCABULARIES:
         (folder / file).unlink(missing_ok=True)
     refuse(folder, f"{folder}: .*tokenizer.*Restore the files of the tokenizer")
+
+
+def test_lengths_that_are_no_numbers_are_named(tmp_path: Path):
+    folder = build("bert", tmp_path)
+    change_json(folder / "sentence_bert_config.json", max_seq_length="all")
+    with pytest.raises(UserError, match=r"sentence_bert_config.json: max_seq_length 'all' is no number of tokens"):
+        load_sentence_transformer(ModelSource(model=str(folder)))
+    change_json(folder / "sentence_bert_config.json", max_seq_length=16)
+    change_json(folder / "tokenizer_config.json", model_max_length="all")
+    refuse(folder, f"{folder}: the tokenizer cannot be loaded .*Restore the files of the tokenizer")
 
 
 def test_a_byte_level_vocabulary_without_its_merges_is_refused(tmp_path: Path):
