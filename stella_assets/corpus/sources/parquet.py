@@ -32,10 +32,15 @@ class Parquet(FileSource, ColumnSource):
 
     def rows(self, path: Path, section: str) -> Rows:
         """The rows of one file, batch by batch."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        # Page by page: by default Arrow has the whole row group in memory, which can be gigabytes.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER) as file:
+        try:
+            # Page by page: by default Arrow has the whole row group in memory, which can be gigabytes.
+            opened = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"not a Parquet file ({error})") from None
+        with opened as file:
             names = file.schema_arrow.names
             if why := self.columns.missing_text(names):
                 for number in range(1, file.metadata.num_rows + 1):
