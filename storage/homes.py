@@ -10,6 +10,7 @@ import socket
 import uuid
 from collections.abc import Collection
 
+from stella_assets.storage.database import table_names
 from stella_assets.storage.files import write_atomically
 from stella_assets.storage.locks import file_lock
 from stella_assets.storage.notes import has_note, note_names, read_note, remove_note, write_note
@@ -50,13 +51,16 @@ def other_homes(workspace: Workspace, table: str, gone: Collection[str] = ()) ->
     return sorted(homes - {_own(workspace), *gone})
 
 
-def place_of(workspace: Workspace, table: str, home: str) -> str:
-    """Where a home is, as it noted it with a table: machine and folder."""
-    try:
-        noted = json.loads(read_note(workspace, table, f"{PREFIX}{home}{SUFFIX}") or "{}")
-        return f"{noted['host']}:{noted['folder']}"
-    except (ValueError, KeyError, TypeError):
-        return "a place that cannot be read"
+def homes_of(workspace: Workspace) -> dict[str, str]:
+    """Other homes that use tables of the store, and where they are: machine and folder.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    if workspace.has_own_store:
+        return {}
+    noted = {home: name for name in table_names(workspace) for home in other_homes(workspace, name)}
+    return {home: _place_of(workspace, name, home) for home, name in sorted(noted.items())}
 
 
 def forget_home(workspace: Workspace, table: str, home: str) -> None:
@@ -66,6 +70,15 @@ def forget_home(workspace: Workspace, table: str, home: str) -> None:
         StoreError: The store cannot be written.
     """
     remove_note(workspace, table, f"{PREFIX}{home}{SUFFIX}")
+
+
+def _place_of(workspace: Workspace, table: str, home: str) -> str:
+    """Where a home is, as it noted it with a table: machine and folder."""
+    try:
+        noted = json.loads(read_note(workspace, table, f"{PREFIX}{home}{SUFFIX}") or "{}")
+        return f"{noted['host']}:{noted['folder']}"
+    except (ValueError, KeyError, TypeError):
+        return "a place that cannot be read"
 
 
 def _own(workspace: Workspace) -> str:

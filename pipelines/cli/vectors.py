@@ -169,7 +169,8 @@ def gc(
     """Delete what no tag, no release and no current recipe needs. Imported vectors stay until they are named."""
     workspace = prepare_environment()
     from stella_assets.release.alive import collecting, needed_vectors
-    from stella_assets.teachers.garbage import collect_garbage, homes_of, require_homes
+    from stella_assets.storage.homes import homes_of
+    from stella_assets.teachers.garbage import collect_garbage, require_homes
     from stella_assets.teachers.imported import imported_fingerprints, require_imported
 
     given_up, gone = drop_imported or [], drop_home or []

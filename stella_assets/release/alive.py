@@ -94,9 +94,8 @@ def linked_artefacts(workspace: Workspace) -> set[Path]:
         names[:] = [name for name in names if Path(folder, name) not in not_recipes and not name.startswith(".")]
         for link in (Path(folder, name) for name in names):
             target = link.resolve()
-            if (
-                not link.is_symlink() and (link / MANIFEST).is_file()
-            ):  # of a workspace that was copied through its links
+            # A folder in place of a link: the workspace was copied through its links.
+            if not link.is_symlink() and (link / MANIFEST).is_file():
                 identity = Manifest.read(link / MANIFEST).identity
                 target = artefacts / identity.asset / identity.key
             # Other links may point anywhere. Without a manifest, the artefact is not finished or was removed.

@@ -11,7 +11,7 @@ from pathlib import Path
 from stella_assets.core.errors import UserError
 from stella_assets.storage.database import table_names
 from stella_assets.storage.garbage import Garbage, clean_table, remove_table
-from stella_assets.storage.homes import forget_home, other_homes, place_of
+from stella_assets.storage.homes import forget_home, homes_of, other_homes
 from stella_assets.storage.workspace import Workspace
 from stella_assets.teachers.concatenate import REFERENCE as SNAPSHOT_REFERENCE
 from stella_assets.teachers.imported import imported_fingerprints
@@ -167,18 +167,6 @@ def _is_needed(
     name: str, look: Callable[[], Needed], fingerprints: Set[str], elsewhere: Callable[[str], Collection[str]]
 ) -> bool:
     return _keeps(name, look(), fingerprints) or bool(elsewhere(name))
-
-
-def homes_of(workspace: Workspace) -> dict[str, str]:
-    """Other homes that use tables of the store, and where they are: machine and folder.
-
-    Raises:
-        StoreError: The store cannot be read.
-    """
-    if workspace.has_own_store:
-        return {}
-    noted = {home: name for name in table_names(workspace) for home in other_homes(workspace, name)}
-    return {home: place_of(workspace, name, home) for home, name in sorted(noted.items())}
 
 
 def require_homes(workspace: Workspace, homes: Collection[str]) -> None:

@@ -9,10 +9,10 @@ from stella_assets.core.errors import UserError
 from stella_assets.corpus.text import text_id
 from stella_assets.storage.database import table_names
 from stella_assets.storage.garbage import Garbage
-from stella_assets.storage.homes import other_homes
+from stella_assets.storage.homes import homes_of, other_homes
 from stella_assets.storage.notes import note_names
 from stella_assets.storage.workspace import Workspace
-from stella_assets.teachers.garbage import Needed, collect_garbage, homes_of, require_homes
+from stella_assets.teachers.garbage import Needed, collect_garbage, require_homes
 from stella_assets.teachers.snapshot import snapshot_tags
 from stella_assets.teachers.vectors import VectorTable
 from tests.snapshots import Corpus, Teacher, vectors_of, write
