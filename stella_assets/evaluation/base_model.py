@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
-from mteb.models.abs_encoder import get_prompt_name
 
 from stella_assets.core.config import ModelSource
 from stella_assets.core.devices import Compute
@@ -71,6 +70,8 @@ class BaseModelEmbedder:
 
     def prompt(self, request: EncodeRequest) -> str | None:
         """The authors' for the task; None for their default."""
+        from mteb.models.abs_encoder import get_prompt_name
+
         # Not `request.choose`, which keeps prompts of tasks from documents: mteb and the authors' scores do not.
         key = get_prompt_name(self.prompts, request.task, request.prompt_type)
         return self.prompts.get(key or "")
