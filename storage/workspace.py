@@ -50,6 +50,12 @@ class Workspace:
         return "://" in self.vectors
 
     @property
+    def stores(self) -> set[Path]:
+        """Folders that have no links of recipes in them, and may have very many files."""
+        kept = {self.artefacts, self.shards, self.releases, self.locks, self.environments, self.reproductions}
+        return kept | {Path(self.vectors)}
+
+    @property
     def has_own_store(self) -> bool:
         """Whether the vectors lie in this folder, so that no other home uses them."""
         return not self.remote and Path(self.vectors).is_relative_to(self.root)

@@ -122,10 +122,9 @@ def _remove(path: Path, workspace: Workspace) -> None:
 
 def _links(workspace: Workspace) -> Iterator[Damaged]:
     """What recipes have instead of links to their artefacts."""
-    own = {workspace.artefacts, workspace.shards, workspace.releases, workspace.locks, Path(workspace.vectors)}
-    own |= {workspace.environments, workspace.reproductions}
+    stores = workspace.stores
     for folder, names, files in os.walk(workspace.root):
-        names[:] = [name for name in names if Path(folder, name) not in own and not name.startswith(".")]
+        names[:] = [name for name in names if Path(folder, name) not in stores and not name.startswith(".")]
         for path in (Path(folder, name) for name in (*names, *files)):
             if what := _wrong_link(path, workspace):
                 place = path.relative_to(workspace.root).as_posix()

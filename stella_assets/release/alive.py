@@ -86,12 +86,10 @@ def needed_shards(workspace: Workspace, *, without: Collection[Path] = ()) -> Se
 
 def linked_artefacts(workspace: Workspace) -> set[Path]:
     """Folders of the artefacts that some recipe has now."""
-    not_recipes = {workspace.artefacts, workspace.shards, workspace.releases, Path(workspace.vectors)}
-    not_recipes |= {workspace.environments, workspace.reproductions}
-    artefacts, found = workspace.artefacts.resolve(), set()
+    stores, artefacts, found = workspace.stores, workspace.artefacts.resolve(), set()
     for folder, names, _files in os.walk(workspace.root):
         # In place, so that `os.walk` does not descend: the stores have many files and no recipe's links.
-        names[:] = [name for name in names if Path(folder, name) not in not_recipes and not name.startswith(".")]
+        names[:] = [name for name in names if Path(folder, name) not in stores and not name.startswith(".")]
         for link in (Path(folder, name) for name in names):
             target = link.resolve()
             # A folder in place of a link: the workspace was copied through its links.
