@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from stella_assets.corpus.sources.base import SOURCES, Malformed, Rows
-from stella_assets.corpus.sources.batches import texts_of_piece
+from stella_assets.corpus.sources.batches import UNREADABLE, texts_of_piece
 from stella_assets.corpus.sources.columns import ColumnSource
 from stella_assets.corpus.sources.files import FileSource
 
@@ -26,7 +26,7 @@ class Parquet(FileSource, ColumnSource):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet",)
-    unreadable: ClassVar[tuple[type[Exception], ...]] = (*FileSource.unreadable, NotImplementedError)
+    unreadable: ClassVar[tuple[type[Exception], ...]] = UNREADABLE
 
     kind: Literal["parquet"]
 
