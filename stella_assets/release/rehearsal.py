@@ -99,6 +99,7 @@ def rehearse(
         own, model.dtype = model.dtype, "float32"  # as loaders compute
         _require_directions(student, model)
     with translated(files, ENCODER_ALONE):
+        require_one_encoder(files)
         _require_base_model(student, compute)
     alone_BD = _alone(student.model, model)
     _compare_format(student.model, model, own, alone_BD)
@@ -121,7 +122,6 @@ def _require_base_model(student: DenseConfig, compute: Compute) -> None:
     """The model as its authors ship it is scored next to the student, with modules that the student does not have."""
     from stella_assets.evaluation.base_model import authors_model
 
-    require_one_encoder(ModelFiles(student))
     model, texts = authors_model(student, compute), list(TEXTS)
     least = cosines(model.encode(texts, "document"), model.encode_by_library(texts, "document")).min()
     if not least >= MIN_COSINE:
@@ -162,9 +162,7 @@ def _are_cut_alike(model: DenseStudent, one: str, other: str) -> bool:
     """Whether nothing is left of two texts but what both begin with, i.e. the prompt."""
     from stella_assets.students.tokenise import tokenise
 
-    rows = tokenise(model.backbone.tokenizer, (one, other), int(model.backbone.max_seq_length or 512)).columns[
-        "input_ids"
-    ]
+    rows = tokenise(model.backbone.tokenizer, (one, other), model.max_tokens).columns["input_ids"]
     return rows[0].tolist() == rows[1].tolist()
 
 
@@ -266,7 +264,7 @@ def _forward(model: DenseStudent, heads: Sequence[str]) -> Mapping[str, Tensor]:
     from stella_assets.core.batching import padded_widths
     from stella_assets.students.tokenise import tokenise
 
-    limit = int(model.backbone.max_seq_length or 512)
+    limit = model.max_tokens
     tokens = tokenise(model.backbone.tokenizer, TEXTS, limit)
     widths = padded_widths(tokens.lengths, limit)
     groups = [np.arange(2), np.arange(2, len(TEXTS))]

@@ -64,6 +64,11 @@ class DenseStudent(nn.Module):
         self.to(compute.device).eval()
 
     @property
+    def max_tokens(self) -> int:
+        """Tokens that are read of a text."""
+        return int(self.backbone.max_seq_length or 512)
+
+    @property
     def transformer(self) -> Any:
         """The transformers model."""
         return self.backbone[0].auto_model
@@ -176,7 +181,7 @@ class DenseStudent(nn.Module):
         Returns:
             `[len(texts), H]` float32, in the order of `texts`.
         """
-        limit = int(self.backbone.max_seq_length or 512)
+        limit = self.max_tokens
         tokens = tokenise(self.backbone.tokenizer, texts, limit)
         widths = padded_widths(tokens.lengths, limit)
         pooled = np.empty((len(texts), self.hidden), dtype=np.float32)
