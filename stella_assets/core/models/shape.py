@@ -260,7 +260,9 @@ def kept_dimensions(own: Mapping[str, Any], name: str) -> int | None:
     """
     kept = own.get("truncate_dim")
     if kept is not None and (not isinstance(kept, int) or isinstance(kept, bool) or kept < 1):
-        raise ConfigError(f"{name}: {ST_CONFIG} has truncate_dim {kept!r:.50}, which is no dimension.", RESTORE)
+        raise ConfigError(
+            f"{name}: {ST_CONFIG} has truncate_dim {kept!r:.50}, which is not a positive integer.", RESTORE
+        )
     return kept
 
 

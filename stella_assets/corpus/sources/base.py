@@ -278,7 +278,7 @@ class SourceConfig(PathAware):
             complete: Whether these are all rows.
 
         Raises:
-            SourceError: There is no row, or one of those that follow from the kind of source.
+            SourceError: There is no row, or the kind of source has reasons of its own.
         """
         if not preview.rows:
             raise SourceError(f"{self.described()} has no rows.", "Correct it, or remove it.")

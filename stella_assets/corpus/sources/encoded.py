@@ -51,7 +51,7 @@ LOOKED_AT = 4096
 STRAY = 0.05
 """Share of strange characters above which bytes are hardly text in an encoding: UTF-8 may have stray zero bytes."""
 STRANGE = frozenset(chr(byte << 8) for byte in range(0x20, 0x7F)) - {"\u3000", "\u4e00"} | {"\ufffd"}
-"""What a zero byte next to an ASCII character gives in UTF-16 and hardly any text has, and what is no character."""
+"""Characters of a text that was decoded wrongly: an ASCII byte and a zero byte read as UTF-16, and U+FFFD."""
 NO_CHARACTERS = ("Cc", "Cn", "Co", "Cs")
 """Control characters, unassigned and private ones, and halves of surrogate pairs."""
 

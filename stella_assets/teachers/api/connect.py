@@ -23,7 +23,7 @@ def new_client(kind: type[Client], **options: Any) -> Client:
     """
     try:
         return kind(**options)
-    # Another scheme than http and socks, a SOCKS proxy without the package for it, and what is no address.
+    # An unknown scheme, a SOCKS proxy without the package for it, or an invalid address.
     except (ValueError, ImportError, httpx2.InvalidURL):
         raise ApiError(
             "the proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used.",
